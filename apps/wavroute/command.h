@@ -1,0 +1,23 @@
+// How a subcommand plugs in: one file per subcommand, one line in main.cpp.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+
+namespace wavroute::app {
+
+// What main runs once the command line is parsed; the result is the process exit code.
+// Errors leave as wavroute::Error (see wavroute/error.h); main prints them.
+using Action = std::function<int()>;
+
+// Each adds its subcommand to `root` and, when it is chosen, sets `action`.
+void add_train(CLI::App& root, Action& action);
+void add_eval(CLI::App& root, Action& action);
+void add_generate(CLI::App& root, Action& action);
+void add_compare(CLI::App& root, Action& action);
+void add_report(CLI::App& root, Action& action);
+void add_bench(CLI::App& root, Action& action);
+void add_config(CLI::App& root, Action& action);
+void add_doctor(CLI::App& root, Action& action);
+
+}  // namespace wavroute::app

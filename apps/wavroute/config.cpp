@@ -1,0 +1,103 @@
+// wavroute config: what a configuration comes to, and what is shipped.
+#include <fmt/format.h>
+
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "command.h"
+#include "config/load.h"
+#include "config/presets.h"
+#include "config/print.h"
+#include "wavroute/error.h"
+#include "wavroute/residual.h"
+
+namespace wavroute::app {
+namespace {
+
+struct ConfigArguments {
+  std::string config;
+  std::vector<std::string> sets;
+  bool json = false;
+};
+
+// {"config": {section: {key: value}}, "origins": {"section.key": origin}}
+nlohmann::ordered_json as_json(const LoadedConfig& loaded) {
+  nlohmann::ordered_json config = nlohmann::ordered_json::object();
+  for (const Setting& setting : settings(loaded.config)) {
+    nlohmann::ordered_json& table = setting.section.empty() ? config : config[setting.section];
+    table[setting.key] = nlohmann::ordered_json::parse(setting.value);
+  }
+  return {{"config", config}, {"origins", loaded.origins}};
+}
+
+int show(const ConfigArguments& arguments) {
+  // Loaded as for a comparison: that allows the options of every scheme that the file names.
+  const LoadedConfig loaded =
+      load_config(arguments.config, arguments.sets, scheme_catalog(), ConfigUse::kCompare);
+  fmt::print("{}\n",
+             arguments.json ? as_json(loaded).dump(2) : show_config(loaded, scheme_catalog()));
+  return 0;
+}
+
+int check(const ConfigArguments& arguments) {
+  (void)load_config(arguments.config, arguments.sets, scheme_catalog(), ConfigUse::kCompare);
+  std::string refusal;  // of train, which allows the options of one scheme only
+  try {
+    (void)load_config(arguments.config, arguments.sets, scheme_catalog(), ConfigUse::kTrain);
+  } catch (const UserError& error) {
+    refusal = error.what();
+  }
+  if (refusal.empty()) {
+    fmt::print("{}: valid for train and compare\n", arguments.config);
+  } else {
+    fmt::print("{}: valid for compare; train refuses it: {}\n", arguments.config, refusal);
+  }
+  return 0;
+}
+
+int list(bool json) {
+  nlohmann::ordered_json all = nlohmann::ordered_json::array();
+  for (const Preset& preset : presets()) {
+    if (json) {
+      all.push_back({{"name", preset.name}, {"summary", preset.summary()}});
+    } else {
+      fmt::print("{:<12} {}\n", preset.name, preset.summary());
+    }
+  }
+  if (json) fmt::print("{}\n", all.dump(2));
+  return 0;
+}
+
+void add_common(CLI::App* command, ConfigArguments& arguments) {
+  command->add_option("CONFIG", arguments.config, "A TOML file, or a shipped preset")->required();
+  command->add_option("--set", arguments.sets, "section.key=value, over the file; repeatable")
+      ->allow_extra_args(false);
+}
+
+}  // namespace
+
+void add_config(CLI::App& root, Action& action) {
+  auto* config = root.add_subcommand("config", "Show, check or list configurations");
+  config->require_subcommand(1);
+  auto arguments = std::make_shared<ConfigArguments>();
+
+  auto* show_command = config->add_subcommand("show", "Every key, its value and where it is from");
+  add_common(show_command, *arguments);
+  show_command->add_flag("--json", arguments->json, "As JSON");
+  show_command->callback(
+      [&action, arguments] { action = [arguments] { return show(*arguments); }; });
+
+  auto* check_command = config->add_subcommand("check", "Say whether a configuration is valid");
+  add_common(check_command, *arguments);
+  check_command->callback(
+      [&action, arguments] { action = [arguments] { return check(*arguments); }; });
+
+  auto* list_command = config->add_subcommand("list", "The shipped presets");
+  list_command->add_flag("--json", arguments->json, "As JSON");
+  list_command->callback(
+      [&action, arguments] { action = [arguments] { return list(arguments->json); }; });
+}
+
+}  // namespace wavroute::app

@@ -1,0 +1,45 @@
+// wavroute report: one HTML page about any runs.
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <memory>
+#include <vector>
+
+#include "command.h"
+#include "report/html.h"
+
+namespace wavroute::app {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct ReportArguments {
+  std::vector<fs::path> runs;
+  fs::path out;
+};
+
+int report(const ReportArguments& arguments) {
+  fs::path out = arguments.out;
+  if (out.empty()) {
+    out = arguments.runs.size() == 1 ? arguments.runs.front() / "report.html" : "report.html";
+  }
+  write_report(arguments.runs, out);
+  fmt::print("{}\n", out.string());
+  return 0;
+}
+
+}  // namespace
+
+void add_report(CLI::App& root, Action& action) {
+  auto* command =
+      root.add_subcommand("report", "Write one self-contained HTML page about any runs");
+  auto arguments = std::make_shared<ReportArguments>();
+  command->add_option("RUN", arguments->runs, "Run folders, or folders of wavroute compare")
+      ->required();
+  command->add_option("-o,--out", arguments->out,
+                      "The page to write (default: report.html in the run's folder, or here for "
+                      "several runs)");
+  command->callback([&action, arguments] { action = [arguments] { return report(*arguments); }; });
+}
+
+}  // namespace wavroute::app

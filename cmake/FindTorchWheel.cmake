@@ -1,0 +1,64 @@
+# Finds libtorch inside an installed torch wheel (CPU or CUDA) without TorchConfig.cmake, which
+# demands a CUDA toolkit for a CUDA wheel.
+#
+# Reads:   WAVROUTE_PYTHON (cache or environment): the interpreter that owns the wheel;
+#          else ./.venv/bin/python, else python3.
+# Defines: TorchWheel_ROOT, TorchWheel_VERSION, TorchWheel_CUDA (ON for a CUDA wheel)
+#          TorchWheel::torch  headers and libraries, with an rpath to the wheel
+#          TorchWheel::fmt    only the fmt headers that torch bundles, header-only
+
+if(NOT WAVROUTE_PYTHON)
+  if(DEFINED ENV{WAVROUTE_PYTHON} AND NOT "$ENV{WAVROUTE_PYTHON}" STREQUAL "")
+    set(_python "$ENV{WAVROUTE_PYTHON}")
+  elseif(EXISTS ${CMAKE_SOURCE_DIR}/.venv/bin/python)
+    set(_python ${CMAKE_SOURCE_DIR}/.venv/bin/python)
+  else()
+    find_program(_python python3 NO_CACHE)
+  endif()
+  set(WAVROUTE_PYTHON "${_python}" CACHE FILEPATH "The Python interpreter that owns the torch wheel")
+endif()
+
+# find_spec does not import torch: it costs milliseconds, and works without its dependencies.
+execute_process(
+  COMMAND "${WAVROUTE_PYTHON}" -c "import importlib.util as u, os, re
+p = os.path.dirname(u.find_spec('torch').origin)
+print(p)
+print(re.search(r'__version__ = .([0-9.]+)', open(p + '/version.py').read()).group(1))"
+  OUTPUT_VARIABLE _torch ERROR_QUIET OUTPUT_STRIP_TRAILING_WHITESPACE RESULT_VARIABLE _failed)
+if(NOT _failed)
+  string(REPLACE "\n" ";" _torch "${_torch}")
+  list(GET _torch 0 TorchWheel_ROOT)
+  list(GET _torch 1 TorchWheel_VERSION)
+endif()
+
+include(FindPackageHandleStandardArgs)
+find_package_handle_standard_args(TorchWheel
+  REQUIRED_VARS TorchWheel_ROOT VERSION_VAR TorchWheel_VERSION
+  REASON_FAILURE_MESSAGE "${WAVROUTE_PYTHON} has no torch: run ./dev setup or set WAVROUTE_PYTHON to an interpreter that has")
+
+if(TorchWheel_FOUND AND NOT TARGET TorchWheel::torch)
+  if(TorchWheel_VERSION VERSION_LESS 2.11 OR TorchWheel_VERSION VERSION_GREATER_EQUAL 2.16)
+    message(WARNING "torch ${TorchWheel_VERSION} is outside the range that is supported, 2.11 to 2.15")
+  endif()
+  set(_lib ${TorchWheel_ROOT}/lib)
+  add_library(TorchWheel::torch INTERFACE IMPORTED)
+  target_include_directories(TorchWheel::torch SYSTEM INTERFACE
+    ${TorchWheel_ROOT}/include ${TorchWheel_ROOT}/include/torch/csrc/api/include)
+  # --no-as-needed: libtorch_cuda registers its kernels by being loaded, no symbol of it is named.
+  set(_link -Wl,--no-as-needed ${_lib}/libtorch_cpu.so ${_lib}/libc10.so)
+  set(TorchWheel_CUDA OFF)
+  if(EXISTS ${_lib}/libtorch_cuda.so)
+    set(TorchWheel_CUDA ON)
+    list(APPEND _link ${_lib}/libtorch_cuda.so ${_lib}/libc10_cuda.so
+         -Wl,--allow-shlib-undefined)  # the CUDA runtime comes from the wheel's own rpath
+  endif()
+  target_link_libraries(TorchWheel::torch INTERFACE ${_link} -Wl,--as-needed)
+  target_link_options(TorchWheel::torch INTERFACE -Wl,-rpath,${_lib})
+
+  # A folder with nothing but fmt in it, so that torch-free code can't see torch's headers.
+  file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/fmt-headers)
+  file(CREATE_LINK ${TorchWheel_ROOT}/include/fmt ${CMAKE_BINARY_DIR}/fmt-headers/fmt SYMBOLIC)
+  add_library(TorchWheel::fmt INTERFACE IMPORTED)
+  target_include_directories(TorchWheel::fmt SYSTEM INTERFACE ${CMAKE_BINARY_DIR}/fmt-headers)
+  target_compile_definitions(TorchWheel::fmt INTERFACE FMT_HEADER_ONLY=1)
+endif()

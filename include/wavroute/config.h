@@ -1,0 +1,101 @@
+// The configuration of a run: every key of the TOML file, with its default. Torch-free.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "wavroute/options.h"
+
+namespace wavroute {
+
+struct ModelConfig {
+  int64_t layers = 12;
+  int64_t width = 256;
+  int64_t heads = 4;
+  int64_t kv_heads = 0;  // 0 = heads
+  int64_t hidden = 0;    // 0 = 4 * width [ours]
+  int64_t context = 256;
+  bool tie_embeddings = false;
+  double rms_norm_eps = 1e-6;
+  double rope_theta = 10000.0;
+};
+
+struct ResidualConfig {
+  std::string scheme = "wav";
+  Options options;  // only what was given; the scheme fills in the rest
+};
+
+struct DataConfig {
+  std::string train = "torch-source";  // a text file, a token file, or "torch-source"
+  std::string valid;                   // empty: the corpus' own split, or the last 5 % of the text
+  std::string tokenizer = "bytes";     // bytes | chars
+  int64_t eval_tokens = 1000000;
+  int64_t max_bytes = 0;  // use only the first max_bytes of the training text; 0 = all
+};
+
+struct OptimizerConfig {
+  std::string name = "adamw";
+  double lr = 1e-3;
+  std::vector<double> betas = {0.9, 0.95};
+  double eps = 1e-8;
+  double weight_decay = 0.1;
+  double clip = 1.0;  // 0 = none
+};
+
+struct ScheduleConfig {
+  std::string name = "cosine";  // cosine | wsd | constant
+  double warmup = 0.05;         // fraction of the steps
+  double final = 0.1;           // fraction of the peak
+  double decay = 0.2;           // wsd: fraction of the steps that decay
+};
+
+struct TrainConfig {
+  int64_t steps = 2000;
+  int64_t batch = 16;
+  int64_t micro_batch = 0;         // 0 = the largest that fits the memory plan
+  std::string recompute = "none";  // none | block | layer
+  int64_t seed = 1;
+  int64_t log_every = 10;
+  int64_t eval_every = 200;
+  int64_t save_every = 500;
+  int64_t keep = 2;
+  std::string precision = "auto";  // auto | bf16 | fp32
+  std::string device = "auto";     // auto | cpu | cuda
+  int64_t threads = 0;             // 0 = all cores
+};
+
+struct SampleConfig {
+  std::string prompt = "";
+  int64_t tokens = 200;  // 0 = no samples
+  double temperature = 0.8;
+  int64_t top_k = 0;    // 0 = all
+  double top_p = 1.0;
+};
+
+// One row of a comparison besides the grid: a label and any overrides ("section.key = value").
+struct CompareVariant {
+  std::string label;
+  std::vector<std::string> overrides;  // each as --set would take it: "optimizer.lr=3e-4"
+};
+
+struct CompareConfig {
+  std::vector<std::string> schemes;
+  std::vector<int64_t> depths;  // empty = model.layers
+  std::vector<int64_t> seeds;   // empty = train.seed
+  std::vector<CompareVariant> variants;
+};
+
+struct Config {
+  std::string name;  // of the run; default: the file's name without .toml
+  ModelConfig model;
+  ResidualConfig residual;
+  DataConfig data;
+  OptimizerConfig optimizer;
+  ScheduleConfig schedule;
+  TrainConfig train;
+  SampleConfig sample;
+  CompareConfig compare;
+};
+
+}  // namespace wavroute

@@ -1,0 +1,122 @@
+// The decoder-only transformer: a Llama whose residual stream is a scheme of the registry.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "wavroute/config.h"
+#include "wavroute/parameters.h"
+#include "wavroute/residual.h"
+
+namespace wavroute {
+
+// fp32: everything fp32. bf16: matrix products, sublayer inputs and outputs in bf16, the rest fp32.
+// fp64: everything fp64, for tests.
+enum class Precision { kFp32, kBf16, kFp64 };
+
+[[nodiscard]] at::ScalarType storage_type(Precision precision);
+[[nodiscard]] at::ScalarType compute_type(Precision precision);
+// "fp32", "bf16", "fp64" and back; throws UserError.
+[[nodiscard]] std::string to_string(Precision precision);
+[[nodiscard]] Precision parse_precision(const std::string& name);
+
+// Everything that makes a model's function, but for its parameters.
+struct DecoderSpec {
+  ModelConfig model;  // kv_heads and hidden resolved
+  int64_t vocab_size = 256;
+  std::string scheme = "prenorm";
+  Options options;  // of the scheme
+};
+
+// The layers that a pass executes, in order; layers may be left out and repeated.
+class LayerProgram {
+ public:
+  // All layers once.
+  explicit LayerProgram(int64_t layers);
+  // "0-11,12x3,14-23": layer numbers from 0, ranges inclusive, xN repeats a layer or range.
+  // "every-other": layers 0, 2, 4, ... Throws UserError.
+  static LayerProgram parse(const std::string& text, int64_t layers);
+
+  [[nodiscard]] const std::vector<int64_t>& layers() const { return order_; }
+  // True: every layer once, in order.
+  [[nodiscard]] bool is_plain() const { return plain_; }
+
+ private:
+  std::vector<int64_t> order_;
+  bool plain_ = true;
+};
+
+// Keys and values, and what the scheme keeps, of B sequences of the same length.
+struct InferenceState {
+  int64_t position = 0;  // tokens seen
+  int64_t capacity = 0;
+  std::vector<at::Tensor> keys, values;  // per visit [B, kv_heads, capacity, head width]
+  std::unique_ptr<DecodeState> residual;
+};
+
+struct ForwardOptions {
+  Progress progress;                      // of a model in training
+  const LayerProgram* program = nullptr;  // null: all layers once
+  InferenceState* state = nullptr;        // null: no cache
+  Taps* taps = nullptr;
+  bool last_only = false;  // logits of the last position alone
+};
+
+struct ForwardResult {
+  at::Tensor logits;      // [B, T or 1, V] in the storage type
+  at::Tensor auxiliary;   // scalar, undefined where the scheme has none
+  at::Tensor mean_depth;  // scalar, undefined where every token goes through all layers
+};
+
+class Sublayer;
+
+class Decoder {
+ public:
+  // Builds the model with the initial values of `seed`. Throws UserError for sizes or options that
+  // contradict each other.
+  Decoder(DecoderSpec spec, Precision precision, at::Device device, uint64_t seed);
+  ~Decoder();
+  Decoder(const Decoder&) = delete;
+  Decoder& operator=(const Decoder&) = delete;
+
+  // ids [B,T] int64, on the model's device.
+  [[nodiscard]] ForwardResult forward(const at::Tensor& ids, const ForwardOptions& options) const;
+  // For up to `capacity` tokens of `batch` sequences.
+  [[nodiscard]] InferenceState inference_state(int64_t batch, int64_t capacity,
+                                               const LayerProgram* program = nullptr) const;
+  // Throws UserError where the scheme doesn't take this program.
+  void check_program(const LayerProgram& program) const;
+
+  // The pieces, for a pass that drives them itself.
+  [[nodiscard]] at::Tensor embed(const at::Tensor& ids) const;         // [B,T] -> e [B,T,d]
+  [[nodiscard]] at::Tensor head(const at::Tensor& read_out) const;     // [B,T,d] -> [B,T,V]
+  [[nodiscard]] const Sublayer& sublayer(const Site& site) const;
+  [[nodiscard]] std::vector<Parameter*> head_parameters() const { return {norm_, head_}; }
+  [[nodiscard]] Parameter& embedding() const { return *embedding_; }
+
+  [[nodiscard]] ParameterTable& parameters() { return table_; }
+  [[nodiscard]] const ParameterTable& parameters() const { return table_; }
+  [[nodiscard]] const Residual& residual() const { return *residual_; }
+  [[nodiscard]] const DecoderSpec& spec() const { return spec_; }
+  [[nodiscard]] Precision precision() const { return precision_; }
+  [[nodiscard]] at::Device device() const { return device_; }
+
+ private:
+  void declare_parameters();
+
+  DecoderSpec spec_;
+  Precision precision_;
+  at::Device device_;
+  std::unique_ptr<Residual> residual_;
+  ParameterTable table_;
+  Parameter* embedding_ = nullptr;
+  Parameter* norm_ = nullptr;
+  Parameter* head_ = nullptr;  // == embedding_ if tied
+  std::vector<std::unique_ptr<Sublayer>> sublayers_;  // two per stored layer
+};
+
+}  // namespace wavroute

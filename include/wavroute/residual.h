@@ -1,0 +1,181 @@
+// The one interface that every residual scheme fits: how a sublayer's input is read from what
+// the sublayers before it wrote.
+//
+// Shapes: B sequences, T positions, d width. A sublayer is half a layer: attention or MLP.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "wavroute/options.h"
+#include "wavroute/parameters.h"
+
+namespace wavroute {
+
+enum class SublayerKind { kAttention, kMlp };
+
+// One execution of one sublayer.
+struct Site {
+  int64_t layer = 0;  // from 0
+  SublayerKind kind = SublayerKind::kAttention;
+  int64_t visit = 0;  // place of this execution of the layer in the layer program, from 0
+
+  // l - 1 of method.md: from 0, attention even.
+  [[nodiscard]] int64_t index() const { return 2 * layer + (kind == SublayerKind::kMlp ? 1 : 0); }
+};
+
+// Where training stands. steps = 0: not training (a model that was loaded).
+struct Progress {
+  int64_t step = 0;  // finished updates
+  int64_t steps = 0;
+};
+
+// What one pass over a batch is for.
+struct Pass {
+  bool training = false;
+  uint64_t seed = 0;  // of the run: layerdrop's draws
+  Progress progress;
+};
+
+struct SourceLabel {
+  std::string name;  // "e", "S1", "P1", "Q1", "u3"
+  std::string type;  // "embedding", "summary", "phase", "split"
+  int64_t block = 0;
+};
+
+// Receives what a scheme decides, for inspection. `site` is empty for the read-out.
+class Taps {
+ public:
+  virtual ~Taps() = default;
+  // weights [sources, B, T]
+  virtual void on_weights(const std::optional<Site>& site, std::span<const SourceLabel> sources,
+                          const at::Tensor& weights) = 0;
+  // alpha [B, T, 1] or [B, T, d]
+  virtual void on_gate(const Site& site, const at::Tensor& alpha) = 0;
+  // depth [B, T]: the layer at which each token halted, from 1
+  virtual void on_depth(const at::Tensor& depth) = 0;
+};
+
+// What a scheme keeps between the tokens of a sequence besides keys and values.
+class DecodeState {
+ public:
+  virtual ~DecodeState() = default;
+};
+
+// How a stream is opened.
+struct StreamOptions {
+  Pass pass;
+  bool record = false;            // keep what the backward twins need
+  DecodeState* decode = nullptr;  // of the same Residual; null: the sequence starts here
+  Taps* taps = nullptr;
+};
+
+// What a stream must remember to be restarted in the middle (recomputation).
+using StreamSnapshot = std::vector<at::Tensor>;
+
+// The residual stream of one batch. Forward calls come in the order begin, (read, write) for each
+// executed sublayer, read_out; backward calls in the exact reverse order. Tensors that enter and
+// leave carry no autograd history: every operation has its explicit backward twin, which adds to
+// the parameters' gradients itself.
+class Stream {
+ public:
+  virtual ~Stream() = default;
+
+  // e [B,T,d] in the storage type.
+  virtual void begin(const at::Tensor& embedding) = 0;
+  // h_l [B,T,d] in the storage type.
+  [[nodiscard]] virtual at::Tensor read(const Site& site) = 0;
+  // u_l [B,T,d] in the compute type.
+  virtual void write(const Site& site, const at::Tensor& update) = 0;
+  // What the final norm sees, [B,T,d].
+  [[nodiscard]] virtual at::Tensor read_out() = 0;
+
+  // Inference: indices into the B*T tokens of those that are still running, int64 [n]; undefined =
+  // all. A sublayer may leave the update of other tokens at zero.
+  [[nodiscard]] virtual at::Tensor running_rows() const { return {}; }
+  // After read_out: the scheme's own loss term, a mean over all tokens (scalar; undefined = none),
+  // and the mean number of layers that a token went through (undefined = all).
+  [[nodiscard]] virtual at::Tensor auxiliary_loss() const { return {}; }
+  [[nodiscard]] virtual at::Tensor mean_depth() const { return {}; }
+
+  // grad [B,T,d] of the read-out; auxiliary_grad: d(total loss) / d(auxiliary_loss()).
+  virtual void read_out_backward(const at::Tensor& grad, double auxiliary_grad) = 0;
+  // Gradient of u_l, in its type.
+  [[nodiscard]] virtual at::Tensor write_backward(const Site& site) = 0;
+  // grad [B,T,d] of h_l.
+  virtual void read_backward(const Site& site, const at::Tensor& grad) = 0;
+  // Gradient of e.
+  [[nodiscard]] virtual at::Tensor begin_backward() = 0;
+
+  // Recomputation: a forward without records between two snapshots can be run again from the
+  // first one, with records, before its backward.
+  void set_record(bool record) { record_ = record; }
+  [[nodiscard]] virtual StreamSnapshot snapshot() const = 0;
+  virtual void restore(const StreamSnapshot& snapshot) = 0;
+
+ protected:
+  bool record_ = false;
+};
+
+// A residual scheme with its options and parameters, bound to one model.
+class Residual {
+ public:
+  virtual ~Residual() = default;
+
+  // Declares the scheme's parameters under their checkpoint names.
+  virtual void declare(ParameterTable& table) = 0;
+  [[nodiscard]] virtual std::unique_ptr<Stream> open(const StreamOptions& options) const = 0;
+
+  // False: the sublayers have no norm of their own.
+  [[nodiscard]] virtual bool has_sublayer_norms() const { return true; }
+  // The stored layer that logical layer `layer` uses (the same one for all where layers are shared).
+  [[nodiscard]] virtual int64_t stored_layer(int64_t layer) const { return layer; }
+  // False: this pass leaves out the layer (its two sublayers together).
+  [[nodiscard]] virtual bool runs_layer(int64_t layer, const Pass& pass) const;
+  // Sublayers per block: the unit of recompute = "block".
+  [[nodiscard]] virtual int64_t block_length() const = 0;
+  // Throws UserError where the scheme has no meaning for a list of layers other than 0..L-1.
+  virtual void check_program() const {}
+  // Null: nothing is kept.
+  [[nodiscard]] virtual std::unique_ptr<DecodeState> decode_state() const { return nullptr; }
+  // Matrix-product FLOPs that the scheme adds per token, forward.
+  [[nodiscard]] virtual double flops_per_token() const { return 0.0; }
+  // Extra tensors of [tokens, d] in the storage type that a training pass keeps (memory plan).
+  [[nodiscard]] virtual double kept_states() const { return 0.0; }
+  // True: a model computes exactly what LlamaForCausalLM computes.
+  [[nodiscard]] virtual bool is_llama() const { return false; }
+  // Every option as a checkpoint spells it, without the scheme's name.
+  [[nodiscard]] virtual Options options(const Progress& progress) const = 0;
+};
+
+// What a scheme tells about itself; the registry holds one for each.
+struct SchemeInfo {
+  std::string name;
+  std::string summary;  // one line, with its source
+  std::vector<OptionSpec> options;
+  // Makes the scheme from options that were checked against `options`; throws UserError where they
+  // contradict each other or the model. `rms_norm_eps` also serves as the key norm's.
+  std::unique_ptr<Residual> (*create)(const Options& given, const ModelSize& size,
+                                      double rms_norm_eps);
+};
+
+[[nodiscard]] std::span<const SchemeInfo> residual_schemes();
+// Throws UserError with the nearest name.
+[[nodiscard]] const SchemeInfo& find_scheme(const std::string& name);
+// The same, as the configuration needs it.
+[[nodiscard]] const SchemeCatalog& scheme_catalog();
+
+// `options` as the checkpoint's object `residual` ({"scheme": name, ...}) and back; reading checks
+// names and types like a configuration does. `where` names the file in errors.
+[[nodiscard]] nlohmann::json residual_to_json(const std::string& scheme, const Options& options);
+[[nodiscard]] std::pair<std::string, Options> residual_from_json(const nlohmann::json& object,
+                                                                 const std::string& where);
+
+}  // namespace wavroute

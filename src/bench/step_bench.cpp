@@ -1,0 +1,282 @@
+#include "bench/step_bench.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+
+#include "bench/machine.h"
+#include "bench/worker.h"
+#include "wavroute/error.h"
+
+namespace wavroute {
+namespace {
+
+constexpr double kMemoryShare = 0.9;  // of what is available: the parent and the kernel need some
+
+double number(const nlohmann::json& answer, const char* key) {
+  const auto value = answer.find(key);
+  if (value == answer.end() || !value->is_number()) {
+    throw Failure(fmt::format("worker: expected a number '{}', given {}", key, answer.dump()));
+  }
+  return value->get<double>();
+}
+
+std::string text(const nlohmann::json& answer, const char* key) {
+  const auto value = answer.find(key);
+  return value != answer.end() && value->is_string() ? value->get<std::string>() : "";
+}
+
+// One job: its child while that lives, and what it has shown so far.
+struct Entry {
+  const StepJob* job = nullptr;
+  StepResult result;
+  std::unique_ptr<Worker> worker;
+  bool stepped = false;  // the first step has been taken, here or in an earlier group
+  bool counted = false;  // all rounds have been taken
+  bool lost = false;     // died after that: its numbers stand, but it is no reference any more
+  bool has_gemm = false;
+  double gflops = 0;             // the best seen
+  uint64_t bytes = 0;            // the estimate, then what the first step took
+  std::vector<double> group_ms;  // of the current group
+  std::vector<double> all_ms;    // of every group
+};
+
+class Measurement {
+ public:
+  Measurement(std::span<const StepJob> jobs, const StepPlan& plan, const StepProgress& progress)
+      : plan_(plan), progress_(progress), limit_(plan.memory_limit) {
+    if (limit_ == 0) {
+      limit_ = static_cast<uint64_t>(kMemoryShare *
+                                     static_cast<double>(probe_machine().memory_available));
+    }
+    for (const auto& job : jobs) {
+      Entry entry;
+      entry.job = &job;
+      entry.bytes = job.estimate_bytes;
+      entry.result.label = job.label;
+      entry.result.provider = job.provider;
+      entry.result.scheme = job.scheme;
+      entries_.push_back(std::move(entry));
+    }
+  }
+
+  std::vector<StepResult> run() {
+    for (auto group = next_group(); !group.empty(); group = next_group()) run_group(group);
+    std::vector<StepResult> results;
+    for (auto& entry : entries_) {
+      if (entry.worker) entry.worker->quit();
+      finish(entry);
+      results.push_back(std::move(entry.result));
+    }
+    return results;
+  }
+
+ private:
+  void say(const std::string& what) const {
+    if (progress_) progress_(what);
+  }
+
+  // Runs `action`; a failure of the child ends this entry, not the measurement.
+  template <typename Action>
+  bool guarded(Entry& entry, Action action) {
+    try {
+      action();
+      return true;
+    } catch (const Failure& failure) {
+      entry.worker.reset();
+      entry.lost = entry.counted;
+      if (!entry.counted) {
+        entry.result.error = failure.what();
+        entry.result.hint = failure.hint();
+      }
+      say(failure.what());
+      return false;
+    }
+  }
+
+  Entry* reference() {
+    return entries_[0].result.ok() && !entries_[0].lost ? &entries_[0] : nullptr;
+  }
+
+  // The next entries to be stepped in turn: the first job, and as many of those still to be
+  // counted as are expected to fit beside it. At least one of them, however large: alone, if it
+  // does not fit beside the first job.
+  std::vector<Entry*> next_group() {
+    std::vector<Entry*> waiting;
+    for (auto& entry : entries_) {
+      if (entry.result.ok() && !entry.counted) waiting.push_back(&entry);
+    }
+    if (waiting.empty()) return {};
+    std::vector<Entry*> group;
+    uint64_t used = 0;
+    if (Entry* first = reference();
+        first != nullptr && first != waiting[0] && first->bytes + waiting[0]->bytes <= limit_) {
+      group.push_back(first);
+      used = first->bytes;
+    }
+    const size_t before = group.size();
+    for (Entry* entry : waiting) {
+      if (group.size() > before && used + entry->bytes > limit_) continue;
+      group.push_back(entry);
+      used += entry->bytes;
+    }
+    return group;
+  }
+
+  // Starts the child, takes its first step, and learns its true size.
+  void start(Entry& entry) {
+    const auto& job = *entry.job;
+    entry.worker = std::make_unique<Worker>(WorkerCommand{job.label, job.argv, job.env});
+    const auto ready = entry.worker->receive(plan_.start_timeout, "the line that says ready");
+    auto& result = entry.result;
+    result.precision = text(ready, "precision");
+    result.layers = static_cast<int64_t>(number(ready, "layers"));
+    result.width = static_cast<int64_t>(number(ready, "width"));
+    result.batch = static_cast<int64_t>(number(ready, "batch"));
+    result.context = static_cast<int64_t>(number(ready, "context"));
+    result.parameters = static_cast<int64_t>(number(ready, "parameters"));
+    const auto flops = ready.find("flops_per_step");
+    if (flops != ready.end() && flops->is_number()) result.flops_per_step = flops->get<double>();
+    const auto gemm = ready.find("gemm");
+    entry.has_gemm =
+        text(ready, "provider") == "wavroute" || (gemm != ready.end() && *gemm == true);
+    const double ms = step(entry, plan_.first_step_timeout);
+    if (!entry.stepped) result.first_ms = ms;
+    entry.stepped = true;
+    entry.bytes = std::max<uint64_t>(1, learn_memory(entry));
+    if (entry.has_gemm) learn_peak(entry);
+    say(fmt::format("{}: first step {:.0f} ms, {:.2f} GB", job.label, ms,
+                    static_cast<double>(entry.bytes) / 1e9));
+  }
+
+  double step(Entry& entry, std::chrono::milliseconds timeout) {
+    const auto answer = entry.worker->ask("step", timeout, "the time of a training step");
+    entry.result.loss = number(answer, "loss");
+    return number(answer, "ms");
+  }
+
+  uint64_t learn_memory(Entry& entry) {
+    const auto answer = entry.worker->ask("memory", plan_.step_timeout, "its peak memory");
+    const auto bytes = static_cast<uint64_t>(number(answer, "peak_rss_bytes"));
+    entry.result.peak_rss_bytes = std::max(entry.result.peak_rss_bytes, bytes);
+    return bytes;
+  }
+
+  void learn_peak(Entry& entry) {
+    const auto answer = entry.worker->ask("gemm", plan_.step_timeout, "a matrix product's speed");
+    entry.gflops = std::max(entry.gflops, number(answer, "gflops"));
+  }
+
+  // Starts those of the group that do not run yet. One that turns out too large to stay beside
+  // the others is ended and left, with its true size, for a later group; the new size makes that
+  // group smaller, and the first newcomer always stays, so this comes to an end.
+  std::vector<Entry*> start_group(const std::vector<Entry*>& group) {
+    std::vector<Entry*> running;
+    uint64_t used = 0;
+    for (Entry* entry : group) {
+      if (!entry->worker && !guarded(*entry, [&] { start(*entry); })) continue;
+      const bool needed = running.empty() || (running.size() == 1 && running[0]->counted);
+      if (used + entry->bytes > limit_ && !running.empty()) {
+        say(fmt::format("{} does not fit in memory beside the others", entry->job->label));
+        if (!needed) {
+          entry->worker.reset();
+          continue;
+        }
+        // It doesn't fit beside the first job alone: from here on it runs without it.
+        running[0]->worker.reset();
+        running.clear();
+        used = 0;
+      }
+      used += entry->bytes;
+      running.push_back(entry);
+    }
+    return running;
+  }
+
+  void run_group(const std::vector<Entry*>& planned) {
+    for (auto& entry : entries_) {  // the first job lives on from group to group if it is in both
+      if (std::ranges::find(planned, &entry) == planned.end()) entry.worker.reset();
+      entry.group_ms.clear();
+    }
+    const auto group = start_group(planned);
+    for (int round = 1; round < plan_.warmup + plan_.rounds; ++round) {
+      const bool counts = round >= plan_.warmup;
+      for (Entry* entry : group) {
+        if (!entry->worker) continue;
+        guarded(*entry, [&] {
+          const double ms = step(*entry, plan_.step_timeout);
+          if (counts) entry->group_ms.push_back(ms);
+        });
+      }
+      if (counts) say(fmt::format("round {} of {}", round - plan_.warmup + 1, plan_.rounds));
+    }
+    for (Entry* entry : group) close(*entry, group[0]);
+  }
+
+  // Ends a member of the group and takes its times. The first job stays for the next group.
+  void close(Entry& entry, const Entry* first_of_group) {
+    if (!entry.worker) return;
+    const bool alive = guarded(entry, [&] {
+      learn_memory(entry);
+      if (entry.has_gemm) learn_peak(entry);
+    });
+    if (!alive) return;
+    entry.all_ms.insert(entry.all_ms.end(), entry.group_ms.begin(), entry.group_ms.end());
+    entry.counted = true;
+    if (first_of_group == &entries_[0] && entries_[0].worker) {
+      entry.result.ratio_to_first =
+          quantile(entries_[0].group_ms, 0.5) / quantile(entry.group_ms, 0.5);
+    }
+    if (&entry == &entries_[0]) return;
+    entry.worker->quit();
+    entry.worker.reset();
+  }
+
+  void finish(Entry& entry) {
+    auto& result = entry.result;
+    if (!result.ok()) return;
+    result.ms_p20 = quantile(entry.all_ms, 0.2);
+    result.ms_p50 = quantile(entry.all_ms, 0.5);
+    result.ms_p80 = quantile(entry.all_ms, 0.8);
+    result.tokens_per_s = static_cast<double>(result.batch * result.context) / result.ms_p50 * 1e3;
+    double peak = 0;  // in 1e9 floating-point operations per second
+    for (const auto& other : entries_) {
+      if (other.result.precision == result.precision) peak = std::max(peak, other.gflops);
+    }
+    if (result.flops_per_step && peak > 0) {
+      result.percent_of_peak = 100 * *result.flops_per_step / (result.ms_p50 / 1e3) / (peak * 1e9);
+    }
+  }
+
+  const StepPlan plan_;
+  const StepProgress& progress_;
+  uint64_t limit_;
+  std::vector<Entry> entries_;
+};
+
+}  // namespace
+
+double quantile(std::vector<double> values, double fraction) {
+  if (values.empty())
+    throw Failure("expected at least one value to take a quantile of, given none");
+  std::ranges::sort(values);
+  const double position = std::clamp(fraction, 0.0, 1.0) * static_cast<double>(values.size() - 1);
+  const auto below = static_cast<size_t>(position);
+  const auto above = std::min(below + 1, values.size() - 1);
+  return values[below] + (position - static_cast<double>(below)) * (values[above] - values[below]);
+}
+
+std::vector<StepResult> measure_steps(std::span<const StepJob> jobs, const StepPlan& plan,
+                                      const StepProgress& progress) {
+  if (plan.warmup < 1 || plan.rounds < 1) {
+    throw UserError(
+        fmt::format("expected at least 1 round of warm-up and 1 that counts, given "
+                    "{} and {}",
+                    plan.warmup, plan.rounds));
+  }
+  return Measurement(jobs, plan, progress).run();
+}
+
+}  // namespace wavroute

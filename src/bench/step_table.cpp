@@ -1,0 +1,129 @@
+#include "bench/step_table.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <fstream>
+
+#include "io/file.h"
+#include "wavroute/error.h"
+
+namespace wavroute {
+namespace {
+
+constexpr const char* kCsvHeader =
+    "date,commit,machine,cores,provider,scheme,precision,layers,width,batch,context,ms_p20,ms_p50,"
+    "ms_p80,tokens_per_s,peak_rss_bytes,percent_of_peak,first_ms";
+
+// RFC 4180: quoted where a comma, a quote or a line's end demands it.
+std::string csv_cell(const std::string& text) {
+  if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
+  std::string quoted = "\"";
+  for (const char c : text) quoted += c == '"' ? std::string("\"\"") : std::string(1, c);
+  return quoted + '"';
+}
+
+std::string csv_row(const StepCsvContext& context, const StepResult& r) {
+  const std::string percent = r.percent_of_peak ? fmt::format("{:.2f}", *r.percent_of_peak) : "";
+  return fmt::format("{},{},{},{},{},{},{},{},{},{},{},{:.3f},{:.3f},{:.3f},{:.1f},{},{},{:.3f}\n",
+                     csv_cell(context.date), csv_cell(context.commit), csv_cell(context.machine),
+                     context.cores, csv_cell(r.provider), csv_cell(r.scheme), csv_cell(r.precision),
+                     r.layers, r.width, r.batch, r.context, r.ms_p20, r.ms_p50, r.ms_p80,
+                     r.tokens_per_s, r.peak_rss_bytes, percent, r.first_ms);
+}
+
+// The first `size` bytes, fewer if there are fewer; empty if there is no such file, and for a
+// device, which can be written to but has no beginning.
+std::string begin_of_file(const std::filesystem::path& file, size_t size) {
+  if (!std::filesystem::is_regular_file(file)) return {};
+  std::ifstream in(file, std::ios::binary);
+  std::string begin(size, '\0');
+  in.read(begin.data(), static_cast<std::streamsize>(size));
+  begin.resize(static_cast<size_t>(in.gcount()));
+  return begin;
+}
+
+nlohmann::ordered_json number_or_null(const std::optional<double>& value) {
+  return value ? nlohmann::ordered_json(*value) : nlohmann::ordered_json(nullptr);
+}
+
+}  // namespace
+
+nlohmann::ordered_json step_json(const StepResult& r) {
+  nlohmann::ordered_json json;
+  json["label"] = r.label;
+  json["scheme"] = r.scheme;
+  json["provider"] = r.provider;
+  if (!r.ok()) {
+    json["error"] = r.error;
+    json["hint"] = r.hint;
+    return json;
+  }
+  json["precision"] = r.precision;
+  json["layers"] = r.layers;
+  json["width"] = r.width;
+  json["batch"] = r.batch;
+  json["context"] = r.context;
+  json["parameters"] = r.parameters;
+  json["ms_p20"] = r.ms_p20;
+  json["ms_p50"] = r.ms_p50;
+  json["ms_p80"] = r.ms_p80;
+  json["first_ms"] = r.first_ms;
+  json["tokens_per_s"] = r.tokens_per_s;
+  json["ratio_to_first"] = number_or_null(r.ratio_to_first);
+  json["peak_rss_bytes"] = r.peak_rss_bytes;
+  json["flops_per_step"] = number_or_null(r.flops_per_step);
+  json["percent_of_peak"] = number_or_null(r.percent_of_peak);
+  json["loss"] = r.loss;
+  return json;
+}
+
+std::string step_table(std::span<const StepResult> results) {
+  size_t scheme_width = 6;
+  for (const auto& r : results) scheme_width = std::max(scheme_width, r.scheme.size());
+  std::string table = fmt::format(
+      "{:<{}}  {:<8}  {:<4}  {:>9}  {:>9}  {:>6}  {:>7}  {:>6}  {:>10}\n", "scheme", scheme_width,
+      "provider", "type", "ms/step", "tok/s", "ratio", "GB", "% peak", "first step");
+  for (const auto& r : results) {
+    if (!r.ok()) {
+      table +=
+          fmt::format("{:<{}}  {:<8}  failed: {}\n", r.scheme, scheme_width, r.provider, r.error);
+      continue;
+    }
+    const auto ratio = r.ratio_to_first ? fmt::format("{:.3f}", *r.ratio_to_first) : "-";
+    const auto percent = r.percent_of_peak ? fmt::format("{:.1f}", *r.percent_of_peak) : "-";
+    table += fmt::format(
+        "{:<{}}  {:<8}  {:<4}  {:>9.1f}  {:>9.0f}  {:>6}  {:>7.2f}  {:>6}  {:>8.1f} s\n", r.scheme,
+        scheme_width, r.provider, r.precision, r.ms_p50, r.tokens_per_s, ratio,
+        static_cast<double>(r.peak_rss_bytes) / 1e9, percent, r.first_ms / 1e3);
+  }
+  return table;
+}
+
+void append_step_csv(const std::filesystem::path& file, const StepCsvContext& context,
+                     std::span<const StepResult> results) {
+  const std::string header = std::string(kCsvHeader) + "\n";
+  std::string text;
+  const std::string begin = begin_of_file(file, header.size());
+  if (begin.empty()) {
+    text = header;
+  } else if (begin != header) {
+    throw UserError(fmt::format("expected a file of benchmark rows, given one that begins with "
+                                "'{}', in '{}'",
+                                begin.substr(0, begin.find('\n')), file.string()),
+                    "name another file: this one is left as it is");
+  }
+  for (const auto& result : results) {
+    if (result.ok()) text += csv_row(context, result);
+  }
+  const Descriptor out(::open(file.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666));
+  if (out.get() < 0) throw_system_error("append to", file, errno);
+  write_all(out, std::as_bytes(std::span(text)), file);
+  // A device that is no file has nothing to make durable.
+  if (::fsync(out.get()) != 0 && errno != EINVAL) throw_system_error("save", file, errno);
+}
+
+}  // namespace wavroute

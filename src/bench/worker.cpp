@@ -1,0 +1,237 @@
+#include "bench/worker.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <thread>
+#include <utility>
+
+#include "wavroute/error.h"
+
+namespace wavroute {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+
+constexpr size_t kTailBytes = 2000;       // of standard error, kept for the message
+constexpr size_t kLineBytes = 1U << 20U;  // an answer longer than this is garbage
+constexpr size_t kShownBytes = 200;       // of an answer that is no JSON
+constexpr milliseconds kFarewell{2000};   // from "quit" or the end of output to SIGKILL
+constexpr milliseconds kPollStep{10};
+
+struct Channel {
+  Descriptor ours, childs;
+};
+
+// Both ends close by themselves in any other child that is started meanwhile.
+Channel open_channel() {
+  std::array<int, 2> ends{-1, -1};
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) {
+    throw Failure(
+        fmt::format("expected a channel to a child process, given: {}", std::strerror(errno)));
+  }
+  return {Descriptor(ends[0]), Descriptor(ends[1])};
+}
+
+// Appends what there is to read, at most one buffer of it. False at the end of the stream.
+bool read_some(const Descriptor& from, std::string& into) {
+  std::array<char, 65536> buffer;
+  const ssize_t count = ::read(from.get(), buffer.data(), buffer.size());
+  if (count < 0) return errno == EINTR || errno == EAGAIN;
+  into.append(buffer.data(), static_cast<size_t>(count));
+  return count > 0;
+}
+
+// "NAME=value" of the parent's environment, with `extra` in place of its own names.
+std::vector<std::string> merged_environment(const std::map<std::string, std::string>& extra) {
+  std::vector<std::string> merged;
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    const std::string text = *entry;
+    if (!extra.contains(text.substr(0, text.find('=')))) merged.push_back(text);
+  }
+  for (const auto& [name, value] : extra) merged.push_back(name + "=" + value);
+  return merged;
+}
+
+std::vector<char*> pointers(std::vector<std::string>& texts) {
+  std::vector<char*> result;
+  for (auto& text : texts) result.push_back(text.data());
+  result.push_back(nullptr);
+  return result;
+}
+
+std::string describe_end(int status) {
+  if (WIFSIGNALED(status)) {
+    const int signal = WTERMSIG(status);
+    return fmt::format("the process was ended by signal {} ({})", signal, ::strsignal(signal));
+  }
+  return fmt::format("the process ended with exit status {}", WEXITSTATUS(status));
+}
+
+struct SpawnActions {
+  posix_spawn_file_actions_t value;
+  SpawnActions() { posix_spawn_file_actions_init(&value); }
+  ~SpawnActions() { posix_spawn_file_actions_destroy(&value); }
+  SpawnActions(const SpawnActions&) = delete;
+  SpawnActions& operator=(const SpawnActions&) = delete;
+};
+
+// The child starts with no signal blocked, whatever the calling thread blocks for itself.
+struct SpawnAttributes {
+  posix_spawnattr_t value;
+  SpawnAttributes() {
+    posix_spawnattr_init(&value);
+    sigset_t none;
+    sigemptyset(&none);
+    posix_spawnattr_setsigmask(&value, &none);
+    posix_spawnattr_setflags(&value, POSIX_SPAWN_SETSIGMASK);
+  }
+  ~SpawnAttributes() { posix_spawnattr_destroy(&value); }
+  SpawnAttributes(const SpawnAttributes&) = delete;
+  SpawnAttributes& operator=(const SpawnAttributes&) = delete;
+};
+
+}  // namespace
+
+Worker::Worker(const WorkerCommand& command) : label_(command.label) {
+  auto input = open_channel(), output = open_channel(), errors = open_channel();
+  SpawnActions actions;
+  const SpawnAttributes attributes;
+  posix_spawn_file_actions_adddup2(&actions.value, input.childs.get(), STDIN_FILENO);
+  posix_spawn_file_actions_adddup2(&actions.value, output.childs.get(), STDOUT_FILENO);
+  posix_spawn_file_actions_adddup2(&actions.value, errors.childs.get(), STDERR_FILENO);
+  auto arguments = command.argv;
+  if (arguments.empty()) arguments.emplace_back();
+  auto environment = merged_environment(command.env);
+  const int error = posix_spawnp(&pid_, arguments[0].c_str(), &actions.value, &attributes.value,
+                                 pointers(arguments).data(), pointers(environment).data());
+  if (error != 0) {
+    throw Failure(fmt::format("{}: expected a program that starts, given '{}': {}", label_,
+                              arguments[0], std::strerror(error)));
+  }
+  reaped_ = false;
+  input_ = std::move(input.ours);
+  output_ = std::move(output.ours);
+  errors_ = std::move(errors.ours);
+}
+
+Worker::~Worker() { kill_and_reap(); }
+
+void Worker::kill_and_reap() noexcept {
+  if (!reaped_) {
+    ::kill(pid_, SIGKILL);
+    while (::waitpid(pid_, &status_, 0) < 0 && errno == EINTR) {
+    }
+    reaped_ = true;
+  }
+  input_.reset();
+  output_.reset();
+  errors_.reset();
+}
+
+bool Worker::wait_for_end(milliseconds timeout) noexcept {
+  const auto deadline = Clock::now() + timeout;
+  while (!reaped_) {
+    if (::waitpid(pid_, &status_, WNOHANG) == pid_) {
+      reaped_ = true;
+    } else if (Clock::now() >= deadline) {
+      return false;
+    } else {
+      std::this_thread::sleep_for(kPollStep);
+    }
+  }
+  return true;
+}
+
+void Worker::quit() noexcept {
+  if (reaped_) return;
+  ::send(input_.get(), "quit\n", 5, MSG_NOSIGNAL);
+  input_.reset();
+  wait_for_end(kFarewell);
+  kill_and_reap();
+}
+
+// Takes what is there and waits for nothing: a grandchild may keep the stream open.
+void Worker::drain_errors() {
+  for (pollfd fd = {errors_.get(), POLLIN, 0}; errors_.get() >= 0 && ::poll(&fd, 1, 0) > 0;) {
+    if (!read_some(errors_, error_tail_)) errors_.reset();
+    if (error_tail_.size() > kTailBytes) error_tail_.erase(0, error_tail_.size() - kTailBytes);
+  }
+}
+
+void Worker::fail(const std::string& what, const std::string& given) {
+  const bool ended_by_itself = reaped_;
+  drain_errors();
+  kill_and_reap();
+  std::string hint;
+  if (ended_by_itself && WIFSIGNALED(status_) && WTERMSIG(status_) == SIGKILL) {
+    hint = "the kernel ends a process so when memory runs out: try a smaller batch";
+  }
+  while (error_tail_.ends_with('\n')) error_tail_.pop_back();
+  if (!error_tail_.empty()) {
+    hint += (hint.empty() ? "" : "\n") + ("its last words were:\n" + error_tail_);
+  }
+  throw Failure(fmt::format("{}: expected {}, given: {}", label_, what, given), hint);
+}
+
+void Worker::send_line(const std::string& line) {
+  const std::string text = line + "\n";
+  // A failure is left to the reader, which finds out how the child ended.
+  ::send(input_.get(), text.data(), text.size(), MSG_NOSIGNAL);
+}
+
+std::string Worker::next_line(milliseconds timeout, const std::string& what) {
+  const auto deadline = Clock::now() + timeout;
+  for (;;) {
+    if (const auto end = pending_.find('\n'); end != std::string::npos) {
+      std::string line = pending_.substr(0, end);
+      pending_.erase(0, end + 1);
+      return line;
+    }
+    if (pending_.size() > kLineBytes) fail(what, "more than 1 MiB without a line's end");
+    const auto left = std::chrono::duration_cast<milliseconds>(deadline - Clock::now()).count();
+    if (left <= 0) {
+      fail(what, fmt::format("nothing for {} s", static_cast<double>(timeout.count()) / 1000));
+    }
+    // A closed stream is passed as -1, which poll ignores.
+    std::array<pollfd, 2> fds = {{{output_.get(), POLLIN, 0}, {errors_.get(), POLLIN, 0}}};
+    if (::poll(fds.data(), fds.size(), static_cast<int>(std::min<int64_t>(left, 60000))) <= 0) {
+      continue;  // a timeout is seen above; a signal is not ours
+    }
+    if (fds[1].revents != 0) drain_errors();
+    if (fds[0].revents != 0 && !read_some(output_, pending_)) {
+      const bool ended = wait_for_end(kFarewell);
+      fail(what, ended ? describe_end(status_) : "the process closed its output");
+    }
+  }
+}
+
+nlohmann::json Worker::receive(milliseconds timeout, const std::string& what) {
+  const std::string line = next_line(timeout, what);
+  auto answer = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+  if (!answer.is_object()) {
+    fail(what, fmt::format("a line that is no JSON object, '{}'", line.substr(0, kShownBytes)));
+  }
+  if (const auto error = answer.find("error"); error != answer.end()) {
+    fail(what, error->is_string() ? error->get<std::string>() : error->dump());
+  }
+  return answer;
+}
+
+nlohmann::json Worker::ask(const std::string& line, milliseconds timeout, const std::string& what) {
+  send_line(line);
+  return receive(timeout, what);
+}
+
+}  // namespace wavroute

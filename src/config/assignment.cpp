@@ -1,0 +1,223 @@
+#include "config/assignment.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <type_traits>
+#include <utility>
+
+#include "config/literal.h"
+#include "config/suggest.h"
+#include "wavroute/error.h"
+
+namespace wavroute {
+namespace {
+
+constexpr std::string_view kCorpus = "torch-source";
+
+Place at_line(const Place& file, int line) {
+  if (file.is_command_line()) return file;
+  const std::string text = fmt::format("{}:{}", file.origin, line);
+  return {text, text, file.folder};
+}
+
+std::string trimmed(const std::string& text) {
+  const size_t first = text.find_first_not_of(" \t");
+  if (first == std::string::npos) return {};
+  return text.substr(first, text.find_last_not_of(" \t") - first + 1);
+}
+
+// A member at the top of a document that is neither a known section nor a known key.
+[[noreturn]] void reject_top_level(const NodeMember& member, const Place& place) {
+  const std::string_view kind = member.value.table() != nullptr ? "section" : "key";
+  std::vector<std::string> known = section_names();
+  if (member.value.table() == nullptr) {
+    for (const std::string& section : section_names()) {
+      if (find_field(section, member.key) == nullptr) continue;
+      throw UserError(
+          fmt::format("unknown key '{}' above the sections, {}", member.key, place.where),
+          fmt::format("'{}' belongs in [{}]", member.key, section));
+    }
+    known = {"name", "extends"};
+  }
+  throw UserError(
+      fmt::format("unknown {} {}, {}", kind,
+                  kind == "key" ? "'" + member.key + "'" : "[" + member.key + "]", place.where),
+      suggestion(member.key, known, fmt::format("the {}s here", kind)));
+}
+
+[[noreturn]] void reject_key(const Assignment& a) {
+  const std::string what =
+      a.section.empty()
+          ? fmt::format("unknown key '{}', {}", a.key, a.place.where)
+          : fmt::format("unknown key '{}' in [{}], {}", a.key, a.section, a.place.where);
+  const auto here = keys_of(a.section);
+  if (!near_enough(a.key, here)) {
+    for (const std::string& section : section_names()) {
+      if (find_field(section, a.key) == nullptr) continue;
+      throw UserError(what, fmt::format("'{}' belongs in [{}]", a.key, section));
+    }
+  }
+  throw UserError(what, suggestion(a.key, here, fmt::format("the keys of [{}]", a.section)));
+}
+
+// Conversions of a TOML value into a slot; false where the kind is wrong.
+template <typename T>
+bool read(const Node& node, T& out) {
+  const T* value = std::get_if<T>(&node.value);
+  if (value != nullptr) out = *value;
+  return value != nullptr;
+}
+
+bool read(const Node& node, double& out) {
+  if (const auto* integer = std::get_if<int64_t>(&node.value)) {
+    out = static_cast<double>(*integer);
+    return true;
+  }
+  const auto* number = std::get_if<double>(&node.value);
+  if (number != nullptr) out = *number;
+  return number != nullptr;
+}
+
+template <typename Item>
+bool read(const Node& node, std::vector<Item>& out) {
+  if (node.array() == nullptr) return false;
+  std::vector<Item> items;
+  for (const Node& child : *node.array()) {
+    Item item{};
+    if (!read(child, item)) return false;
+    items.push_back(std::move(item));
+  }
+  out = std::move(items);
+  return true;
+}
+
+constexpr std::string_view kExpected[] = {
+    "true or false",     "an integer",         "a number",         "a string",
+    "a list of numbers", "a list of integers", "a list of strings"};  // in the order of Slot
+
+std::string_view given_kind(const Node& node) {
+  const bool mixed = node.array() != nullptr && !node.array()->empty();
+  return mixed ? "a list of something else" : kind_name(node);
+}
+
+void check_range(const Field& field, const Slot& slot, const Assignment& a) {
+  const auto check = [&](auto value) {
+    if (field.range.contains(static_cast<double>(value))) return;
+    throw UserError(fmt::format("expected a value {}, given {}, {}", field.range.text(),
+                                literal(value), a.about()));
+  };
+  std::visit(
+      [&](auto* value) {
+        using T = std::remove_pointer_t<decltype(value)>;
+        if constexpr (std::is_same_v<T, int64_t> || std::is_same_v<T, double>) {
+          check(*value);
+        } else if constexpr (std::is_same_v<T, std::vector<int64_t>> ||
+                             std::is_same_v<T, std::vector<double>>) {
+          for (const auto item : *value) check(item);
+        }
+      },
+      slot);
+}
+
+void check_choice(const Field& field, const std::string& word, const Assignment& a) {
+  const auto& choices = field.choices;
+  if (choices.empty() || std::find(choices.begin(), choices.end(), word) != choices.end()) return;
+  if (field.section == "data" && word == "gpt2") {
+    throw UserError(fmt::format("the tokenizer 'gpt2' isn't there yet, {}", a.place.where),
+                    "use \"bytes\" or \"chars\"");
+  }
+  throw UserError(
+      fmt::format("expected one of {}, given '{}', {}", fmt::join(choices, ", "), word, a.about()),
+      suggestion(word, choices, "the choices"));
+}
+
+// "" and the corpus are no paths; every other path becomes absolute.
+void resolve_path(std::string& path, const Assignment& a) {
+  if (path.empty() || path == kCorpus) return;
+  if (!a.place.folder) {
+    throw UserError(fmt::format("expected \"{}\" in a preset, given the path '{}', {}", kCorpus,
+                                path, a.about()),
+                    "give the path in a file of your own that extends the preset, or with --set");
+  }
+  path = std::filesystem::absolute(*a.place.folder / path).lexically_normal().string();
+}
+
+}  // namespace
+
+std::string Assignment::about() const {
+  return section.empty() ? fmt::format("for '{}', {}", key, place.where)
+                         : fmt::format("for '{}' in [{}], {}", key, section, place.where);
+}
+
+std::vector<Assignment> assignments_of(const Node& document, const Place& place) {
+  std::vector<Assignment> result;
+  const auto sections = section_names();
+  for (const NodeMember& member : *document.table()) {
+    const Place here = at_line(place, member.value.line);
+    const bool is_section =
+        std::find(sections.begin(), sections.end(), member.key) != sections.end();
+    if (!is_section && find_field("", member.key) == nullptr) reject_top_level(member, here);
+    if (!is_section) {
+      result.push_back({"", member.key, member.value, here});
+      continue;
+    }
+    if (member.value.table() == nullptr) {
+      throw UserError(fmt::format("expected a table, given {}, for [{}], {}",
+                                  kind_name(member.value), member.key, here.where),
+                      fmt::format("write [{}] on a line of its own, its keys below", member.key));
+    }
+    for (const NodeMember& entry : *member.value.table()) {
+      result.push_back({member.key, entry.key, entry.value, at_line(place, entry.value.line)});
+    }
+  }
+  return result;
+}
+
+Assignment parse_override(const std::string& text, const std::string& prefix,
+                          const std::string& origin) {
+  const size_t equals = text.find('=');
+  const Place place = {origin, prefix + text, std::filesystem::path(".")};
+  const std::string key = trimmed(text.substr(0, equals));
+  if (equals == std::string::npos || key.empty()) {
+    throw UserError(fmt::format("expected section.key=value, given '{}', {}", text, place.where),
+                    "for instance --set optimizer.lr=3e-4");
+  }
+  const Node value = parse_value(trimmed(text.substr(equals + 1)));
+
+  const size_t dot = key.find('.');
+  if (dot != std::string::npos) {
+    const std::string section = key.substr(0, dot);
+    const auto sections = section_names();
+    if (std::find(sections.begin(), sections.end(), section) == sections.end()) {
+      throw UserError(fmt::format("unknown section [{}], {}", section, place.where),
+                      suggestion(section, sections, "the sections"));
+    }
+    return {section, key.substr(dot + 1), value, place};
+  }
+  if (key == "extends") {
+    throw UserError(fmt::format("expected a key of a section, given 'extends', {}", place.where),
+                    "`extends` is for files; name the file itself instead");
+  }
+  if (find_field("", key) == nullptr) reject_top_level({key, Node{int64_t{0}}}, place);
+  return {"", key, value, place};
+}
+
+void assign(Config& config, const Assignment& a) {
+  const Field* field = find_field(a.section, a.key);
+  if (field == nullptr) reject_key(a);
+  const Slot slot = field->slot(config);
+  const bool fits = std::visit([&](auto* out) { return read(a.value, *out); }, slot);
+  if (!fits) {
+    throw UserError(fmt::format("expected {}, given {}, {}", kExpected[slot.index()],
+                                given_kind(a.value), a.about()));
+  }
+  check_range(*field, slot, a);
+  if (const auto* word = std::get_if<std::string*>(&slot)) {
+    check_choice(*field, **word, a);
+    if (field->is_path) resolve_path(**word, a);
+  }
+}
+
+}  // namespace wavroute

@@ -1,0 +1,99 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+#include <string_view>
+
+#include "config/draft.h"
+#include "config/literal.h"
+#include "wavroute/error.h"
+
+namespace wavroute {
+namespace {
+
+using Places = std::map<std::string, Place>;
+
+// Fails with the place of the first of `keys` that was written somewhere.
+[[noreturn]] void fail(const Places& places, std::initializer_list<std::string_view> keys,
+                       const std::string& expected, const std::string& given,
+                       const std::string& hint = {}) {
+  std::string where = "the defaults";
+  for (const std::string_view key : keys) {
+    const auto found = places.find(std::string(key));
+    if (found == places.end()) continue;
+    where = found->second.where;
+    break;
+  }
+  throw UserError(fmt::format("expected {}, given {}, {}", expected, given, where), hint);
+}
+
+void check_model(const ModelConfig& model, const Places& places) {
+  if (model.width % model.heads != 0 || (model.width / model.heads) % 2 != 0) {
+    fail(places, {"model.heads", "model.width"},
+         "heads that divide the width into even head widths",
+         fmt::format("width {} and {} heads", model.width, model.heads),
+         "the rotary embedding turns pairs: width / heads must be an even whole number");
+  }
+  if (model.kv_heads != 0 && model.heads % model.kv_heads != 0) {
+    fail(places, {"model.kv_heads", "model.heads"}, "kv_heads that divide the heads",
+         fmt::format("{} heads and {} kv_heads", model.heads, model.kv_heads),
+         "kv_heads = 0 gives every query head its own");
+  }
+}
+
+void check_training(const Config& config, const Places& places) {
+  if (config.optimizer.betas.size() != 2) {
+    fail(places, {"optimizer.betas"}, "two betas", literal(config.optimizer.betas),
+         "for instance betas = [0.9, 0.95]");
+  }
+  const ScheduleConfig& schedule = config.schedule;
+  if (schedule.name == "wsd" && schedule.warmup + schedule.decay > 1.0) {
+    fail(places, {"schedule.decay", "schedule.warmup"}, "warmup + decay <= 1",
+         fmt::format("{} + {}", schedule.warmup, schedule.decay),
+         "both are fractions of the steps");
+  }
+  const TrainConfig& train = config.train;
+  if (train.micro_batch > train.batch) {
+    fail(places, {"train.micro_batch", "train.batch"}, "a micro_batch within the batch",
+         fmt::format("micro_batch {} and batch {}", train.micro_batch, train.batch),
+         "micro_batch = 0 takes the largest that fits");
+  }
+}
+
+template <typename Item>
+void check_unique(std::vector<Item> items, const Places& places, std::string_view key) {
+  std::sort(items.begin(), items.end());
+  const auto twice = std::adjacent_find(items.begin(), items.end());
+  if (twice == items.end()) return;
+  fail(places, {key}, fmt::format("each item of {} once", key),
+       fmt::format("{} twice", literal(*twice)));
+}
+
+void check_comparison(const CompareConfig& compare, const Places& places) {
+  check_unique(compare.schemes, places, "compare.schemes");
+  check_unique(compare.depths, places, "compare.depths");
+  check_unique(compare.seeds, places, "compare.seeds");
+  std::vector<std::string> labels = compare.schemes;  // a row of the table is known by its label
+  for (const CompareVariant& variant : compare.variants) {
+    if (std::find(labels.begin(), labels.end(), variant.label) != labels.end()) {
+      fail(places, {"compare.variant"}, "a label that no other row of the comparison has",
+           literal(variant.label), "rows are the schemes and the variants");
+    }
+    labels.push_back(variant.label);
+  }
+}
+
+}  // namespace
+
+void check_consistency(const Config& config, const Places& places) {
+  const std::string& name = config.name;  // becomes the folder runs/NAME
+  if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos ||
+      name.find('\0') != std::string::npos) {
+    fail(places, {"name"}, "a name that a folder can have", literal(name));
+  }
+  check_model(config.model, places);
+  check_training(config, places);
+  check_comparison(config.compare, places);
+}
+
+}  // namespace wavroute

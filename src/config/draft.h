@@ -1,0 +1,64 @@
+// A configuration while its layers (base files, the file, the command line) are laid on each other.
+#pragma once
+
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "config/assignment.h"
+#include "wavroute/config.h"
+
+namespace wavroute {
+
+// What a configuration is loaded for: it decides which schemes' options [residual] may hold.
+enum class ConfigUse {
+  kTrain,    // those of residual.scheme
+  kCompare,  // those of every scheme that the comparison names
+};
+
+class Draft {
+ public:
+  Draft(const SchemeCatalog& catalog, ConfigUse use) : catalog_(catalog), use_(use) {}
+  // Continues from a finished configuration; options that a new scheme doesn't know are dropped.
+  Draft(const Config& config, const SchemeCatalog& catalog, ConfigUse use);
+
+  // Lays one file, or all of the command line, over what is there. A later layer may choose another
+  // scheme, and the options that the earlier ones gave to theirs then go; within a layer, an option
+  // that its schemes don't know is a UserError.
+  void apply(std::span<const Assignment> layer);
+
+  // Checks the whole and returns it. `default_name` is the name of a run that was given none.
+  [[nodiscard]] Config finish(const std::string& default_name);
+
+  // Where each key was last written; after finish() without the options that were dropped.
+  [[nodiscard]] const std::map<std::string, Place>& places() const { return places_; }
+
+ private:
+  struct Variant {
+    std::string label;
+    std::vector<Assignment> assignments;
+    Place place;
+  };
+
+  void apply_one(const Assignment& assignment);
+  void read_variants(const Assignment& assignment);
+  [[nodiscard]] Variant read_variant(const Node& node, const Place& place) const;
+  // The schemes whose options may stand in [residual], and whether anything named them.
+  [[nodiscard]] std::vector<std::string> schemes() const;
+  [[nodiscard]] bool schemes_given() const;
+  void settle_options();
+  [[nodiscard]] CompareVariant checked_variant(const Variant& variant) const;
+
+  const SchemeCatalog& catalog_;
+  ConfigUse use_;
+  Config config_;
+  std::vector<Variant> variants_;  // stay here until finish() checks them against the whole
+  std::map<std::string, Place> places_;
+  bool continued_ = false;
+};
+
+// The rules that hold between keys (width and heads, two betas, no seed twice, ...); UserError.
+void check_consistency(const Config& config, const std::map<std::string, Place>& places);
+
+}  // namespace wavroute

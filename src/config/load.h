@@ -1,0 +1,33 @@
+// Loading configurations: TOML files, shipped presets, `extends`, and --set.
+#pragma once
+
+#include <map>
+#include <span>
+#include <string>
+
+#include "config/draft.h"
+#include "config/scheme_options.h"
+#include "wavroute/config.h"
+
+namespace wavroute {
+
+struct LoadedConfig {
+  Config config;
+  // Dotted key -> where its value comes from: "base.toml:12", "preset demo.toml:3", "--set" or
+  // "default". Every key of every section, and the options of [residual] that were given.
+  std::map<std::string, std::string> origins;
+};
+
+// `path_or_preset`: a TOML file, or else the name of a preset ("demo"). `sets`:
+// "section.key=value", laid over the file. Strict: every mistake is a UserError with its file and
+// line.
+[[nodiscard]] LoadedConfig load_config(const std::string& path_or_preset,
+                                       std::span<const std::string> sets,
+                                       const SchemeCatalog& catalog, ConfigUse use);
+
+// `config` with overrides laid over it, ready to train: of the [residual] options only those that
+// its scheme knows remain. UserError as for --set.
+[[nodiscard]] Config with_overrides(const Config& config, std::span<const std::string> overrides,
+                                    const SchemeCatalog& catalog);
+
+}  // namespace wavroute

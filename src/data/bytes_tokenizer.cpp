@@ -1,0 +1,93 @@
+#include <array>
+#include <nlohmann/json.hpp>
+
+#include "data/tokenizer_kinds.h"
+#include "data/utf8.h"
+
+namespace wavroute {
+namespace {
+
+constexpr int64_t kBytes = 256;
+
+// The printable character that stands for each byte in a byte-level vocabulary: the byte itself
+// where Latin-1 prints it, else the next free code point from U+0100 on (GPT-2's table).
+std::array<std::string, kBytes> byte_symbols() {
+  std::array<std::string, kBytes> symbols;
+  uint32_t next_free = 0x100;
+  for (uint32_t byte = 0; byte < kBytes; ++byte) {
+    const bool printable = (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte != 0xAD);
+    append_utf8(symbols[byte], printable ? byte : next_free++);
+  }
+  return symbols;
+}
+
+nlohmann::json byte_level() {
+  return {{"type", "ByteLevel"},
+          {"add_prefix_space", false},
+          {"trim_offsets", false},
+          {"use_regex", false}};
+}
+
+nlohmann::json vocabulary() {
+  nlohmann::json vocab = nlohmann::json::object();
+  const auto symbols = byte_symbols();
+  for (size_t byte = 0; byte < symbols.size(); ++byte) vocab[symbols[byte]] = byte;
+  return vocab;
+}
+
+class BytesTokenizer : public Tokenizer {
+ public:
+  BytesTokenizer() {
+    for (size_t byte = 0; byte < bytes_.size(); ++byte) bytes_[byte] = static_cast<char>(byte);
+  }
+
+  [[nodiscard]] std::string_view name() const noexcept override { return "bytes"; }
+  [[nodiscard]] int64_t vocab_size() const noexcept override { return kBytes; }
+
+  [[nodiscard]] std::string_view token_bytes(uint32_t id) const override {
+    if (id >= kBytes) throw_unknown_id(id, kBytes);
+    return {&bytes_[id], 1};
+  }
+
+  [[nodiscard]] std::vector<uint32_t> encode(std::string_view text, std::string_view /*where*/,
+                                             uint64_t /*offset*/) const override {
+    std::vector<uint32_t> ids(text.size());
+    for (size_t i = 0; i < text.size(); ++i) ids[i] = static_cast<unsigned char>(text[i]);
+    return ids;
+  }
+
+  // Byte-pair encoding over the 256 byte-level symbols, without a single merge.
+  [[nodiscard]] std::string to_json() const override {
+    return tokenizer_json_text(byte_level(), byte_level(),
+                               {{"type", "BPE"},
+                                {"dropout", nullptr},
+                                {"unk_token", nullptr},
+                                {"continuing_subword_prefix", nullptr},
+                                {"end_of_word_suffix", nullptr},
+                                {"fuse_unk", false},
+                                {"byte_fallback", false},
+                                {"ignore_merges", false},
+                                {"vocab", vocabulary()},
+                                {"merges", nlohmann::json::array()}});
+  }
+
+ private:
+  std::array<char, kBytes> bytes_{};
+};
+
+}  // namespace
+
+std::shared_ptr<const Tokenizer> make_bytes_tokenizer() {
+  return std::make_shared<BytesTokenizer>();
+}
+
+std::shared_ptr<const Tokenizer> bytes_tokenizer_from_json(const nlohmann::json& json) {
+  const auto& model = json.at("model");
+  const bool fits = model.at("type") == "BPE" && model.at("merges").empty() &&
+                    model.at("vocab") == vocabulary() &&
+                    json.at("pre_tokenizer").at("type") == "ByteLevel" &&
+                    !json.at("pre_tokenizer").at("add_prefix_space").get<bool>();
+  return fits ? make_bytes_tokenizer() : nullptr;
+}
+
+}  // namespace wavroute

@@ -1,0 +1,149 @@
+#include "data/corpus.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <tuple>
+#include <utility>
+
+#include "data/batches.h"
+#include "data/split.h"
+#include "data/token_cache.h"
+#include "data/torch_source.h"
+#include "io/file.h"
+#include "wavroute/error.h"
+
+namespace wavroute {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kTorchSource = "torch-source";
+
+struct Opened {
+  std::shared_ptr<const Tokenizer> tokenizer;
+  Split train;
+  Split valid;
+};
+
+bool wants_chars(const DataConfig& data) {
+  if (data.tokenizer != "bytes" && data.tokenizer != "chars") {
+    throw UserError(fmt::format("expected \"bytes\" or \"chars\", got \"{}\" in data.tokenizer",
+                                data.tokenizer));
+  }
+  return data.tokenizer == "chars";
+}
+
+std::shared_ptr<const Tokenizer> tokenizer_beside(const std::string& token_file) {
+  const fs::path path = token_file + ".tokenizer.json";
+  std::error_code ignored;
+  if (!fs::exists(path, ignored)) {
+    throw UserError(fmt::format("expected the characters of a token file beside it, found no {}",
+                                path.string()),
+                    "put its tokenizer.json there, or give the text itself as data.train");
+  }
+  return tokenizer_from_json(read_file(path), path.string());
+}
+
+Opened open_torch_source(const DataConfig& data, std::shared_ptr<const Tokenizer> tokenizer) {
+  const fs::path root = find_torch_root();
+  TorchSource source = read_torch_source(root, data.max_bytes);
+  if (!tokenizer && wants_chars(data)) {
+    const TorchSource whole = data.max_bytes > 0 ? read_torch_source(root, 0) : source;
+    tokenizer = make_chars_tokenizer(whole.train + whole.valid, kTorchSource);
+  } else if (!tokenizer) {
+    tokenizer = make_bytes_tokenizer();
+  }
+  const auto name = [](std::string_view split, int64_t files) {
+    return fmt::format("{}, {} split, {} files", kTorchSource, split, files);
+  };
+  return {std::move(tokenizer),
+          text_split(name("training", source.train_files), std::move(source.train)),
+          text_split(name("validation", source.valid_files), std::move(source.valid))};
+}
+
+Split open_validation(const std::string& source, const Tokenizer& tokenizer) {
+  if (source == kTorchSource) {
+    TorchSource text = read_torch_source(find_torch_root(), 0);
+    return text_split(std::string(kTorchSource) + ", validation split", std::move(text.valid));
+  }
+  Split split = open_split(source);
+  if (split.is_tokens) split.tokens = open_token_file(source, tokenizer);
+  return split;
+}
+
+Opened open_file(const DataConfig& data, int64_t sequence,
+                 std::shared_ptr<const Tokenizer> tokenizer) {
+  Split whole = open_split(data.train);
+  if (!tokenizer && wants_chars(data)) {
+    tokenizer = whole.is_tokens ? tokenizer_beside(data.train)
+                                : make_chars_tokenizer(whole.text, whole.name);
+  } else if (!tokenizer) {
+    tokenizer = make_bytes_tokenizer();
+  }
+  if (whole.is_tokens) whole.tokens = open_token_file(data.train, *tokenizer);
+  Opened opened{std::move(tokenizer), std::move(whole), {}};
+  if (data.valid.empty()) {
+    std::tie(opened.train, opened.valid) = part_split(opened.train, sequence, *opened.tokenizer);
+  }
+  if (data.max_bytes > 0) limit_split(opened.train, data.max_bytes, *opened.tokenizer);
+  return opened;
+}
+
+// Tokenises a split; gives the SHA-256 of its text.
+std::string finish(Split& split, const Tokenizer& tokenizer, int64_t context) {
+  const std::string sha256 =
+      split.is_tokens ? sha256_hex(split.tokens.packed()) : sha256_hex(split.text);
+  if (!split.is_tokens) {
+    split.tokens = tokenise(split.text, sha256, tokenizer, split.name, split.offset);
+  }
+  require_one_sequence(split.tokens, context);
+  return sha256;
+}
+
+int64_t bytes_of(const Split& split, const Tokenizer& tokenizer) {
+  return split.is_tokens ? text_bytes(split.tokens, tokenizer) : std::ssize(split.text);
+}
+
+// "a.txt: 1.06 MB, 1059624 tokens, sha256 ...".
+std::string describe(const Split& split, int64_t bytes, const std::string& sha256) {
+  const std::string label =
+      split.name.starts_with(kTorchSource) ? split.name : fs::path(split.name).filename().string();
+  return fmt::format("{}: {:.2f} MB, {} tokens, sha256 {}", label, static_cast<double>(bytes) / 1e6,
+                     split.tokens.size(), sha256);
+}
+
+}  // namespace
+
+Corpus open_corpus(const DataConfig& data, int64_t context,
+                   std::shared_ptr<const Tokenizer> known) {
+  Opened opened = data.train == kTorchSource ? open_torch_source(data, std::move(known))
+                                             : open_file(data, context + 1, std::move(known));
+  const Tokenizer& tokenizer = *opened.tokenizer;
+  if (!data.valid.empty()) opened.valid = open_validation(data.valid, tokenizer);
+
+  Corpus corpus;
+  corpus.tokenizer = opened.tokenizer;
+  corpus.train_sha256 = finish(opened.train, tokenizer, context);
+  corpus.valid_sha256 = finish(opened.valid, tokenizer, context);
+  corpus.train = opened.train.tokens;
+  corpus.valid = opened.valid.tokens;
+  corpus.train_bytes = bytes_of(opened.train, tokenizer);
+  corpus.valid_bytes = bytes_of(opened.valid, tokenizer);
+  const EvalWindows scored(corpus.valid, context, data.eval_tokens);
+  corpus.valid_bytes_per_token = static_cast<double>(scored.scored_bytes(tokenizer)) /
+                                 static_cast<double>(scored.scored_tokens());
+  corpus.description = fmt::format("{}; {}; tokenizer {}, {} tokens",
+                                   describe(opened.train, corpus.train_bytes, corpus.train_sha256),
+                                   describe(opened.valid, corpus.valid_bytes, corpus.valid_sha256),
+                                   tokenizer.name(), tokenizer.vocab_size());
+  return corpus;
+}
+
+TokenView open_tokens(const std::string& source, const Tokenizer& tokenizer, int64_t context) {
+  Split split = open_validation(source, tokenizer);
+  finish(split, tokenizer, context);
+  return split.tokens;
+}
+
+}  // namespace wavroute

@@ -1,0 +1,142 @@
+#include "data/split.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <system_error>
+#include <vector>
+
+#include "base/nearest.h"
+#include "data/utf8.h"
+#include "io/file.h"
+#include "wavroute/error.h"
+
+namespace wavroute {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kValidShare = 20;  // one part in so many is for validation
+
+// A hint for a missing file: the file in the same folder whose name is most like it.
+std::string nearest_beside(const fs::path& path) {
+  std::vector<std::string> names;
+  std::error_code failed;
+  const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
+  for (fs::directory_iterator entry(folder, failed), end; !failed && entry != end;
+       entry.increment(failed)) {
+    std::error_code ignored;
+    if (entry->is_regular_file(ignored)) names.push_back(entry->path().filename().string());
+  }
+  if (failed) return fmt::format("there is no folder {} that can be read", folder.string());
+  if (names.empty()) return fmt::format("there is no file in {}", folder.string());
+  std::sort(names.begin(), names.end());
+  return fmt::format("the nearest name there is {}", nearest(path.filename().string(), names));
+}
+
+[[noreturn]] void throw_too_short(const Split& whole, int64_t sequence, int64_t given) {
+  throw UserError(
+      fmt::format("expected at least {} tokens (a sequence of model.context + 1 = {} for training, "
+                  "and one for validation), got {} in {}",
+                  2 * sequence, sequence, given, whole.name),
+      "use a longer text, a smaller model.context, or another text as data.valid");
+}
+
+// Where the last `sequence` tokens of a text begin.
+size_t last_tokens(std::string_view text, int64_t sequence, const Tokenizer& tokenizer) {
+  size_t at = text.size();
+  for (int64_t count = 0; at > 0 && count < sequence;) {
+    const size_t before = utf8_boundary(text, at - 1);
+    count += std::ssize(tokenizer.encode(text.substr(before, at - before)));
+    at = before;
+  }
+  return at;
+}
+
+size_t cut_text(const Split& whole, int64_t sequence, const Tokenizer& tokenizer) {
+  const std::string_view text = whole.text;
+  // A token is at most 4 bytes: above this length the training part is long enough anyhow.
+  if (std::ssize(text) < 8 * sequence) {
+    const int64_t given = std::ssize(tokenizer.encode(text, whole.name, whole.offset));
+    if (given < 2 * sequence) throw_too_short(whole, sequence, given);
+    return last_tokens(text, sequence, tokenizer);
+  }
+  const size_t share = text.size() / kValidShare;
+  const size_t cut =
+      std::min(utf8_boundary(text, text.size() - share), last_tokens(text, sequence, tokenizer));
+  const size_t line_end = text.rfind('\n', cut - 1);
+  const bool is_near = line_end != std::string_view::npos && cut - (line_end + 1) <= share;
+  return is_near ? line_end + 1 : cut;
+}
+
+}  // namespace
+
+Split text_split(std::string name, std::string text) {
+  Split split;
+  const auto owner = std::make_shared<const std::string>(std::move(text));
+  split.name = std::move(name);
+  split.owner = owner;
+  split.text = *owner;
+  return split;
+}
+
+Split open_split(const fs::path& path) {
+  std::error_code ignored;
+  if (!fs::exists(path, ignored)) {
+    throw UserError(fmt::format("expected a text file or a token file, found no {}", path.string()),
+                    nearest_beside(path));
+  }
+  const auto file = std::make_shared<const MappedFile>(path);
+  Split split;
+  split.name = path.string();
+  split.owner = file;
+  split.text = file->text();
+  split.is_tokens = has_token_magic(file->bytes());
+  if (split.text.empty()) {
+    throw UserError(fmt::format("expected text, got an empty file: {}", split.name));
+  }
+  return split;
+}
+
+std::pair<Split, Split> part_split(const Split& whole, int64_t sequence,
+                                   const Tokenizer& tokenizer) {
+  Split train = whole, valid = whole;
+  valid.name += " (its last part, for validation)";
+  if (whole.is_tokens) {
+    const int64_t size = whole.tokens.size();
+    if (size < 2 * sequence) throw_too_short(whole, sequence, size);
+    const int64_t cut = size - std::max(size / kValidShare, sequence);
+    train.tokens = whole.tokens.slice(0, cut);
+    valid.tokens = whole.tokens.slice(cut, size - cut);
+  } else {
+    const size_t cut = cut_text(whole, sequence, tokenizer);
+    train.text = whole.text.substr(0, cut);
+    valid.text = whole.text.substr(cut);
+    valid.offset = whole.offset + cut;
+  }
+  return {std::move(train), std::move(valid)};
+}
+
+void limit_split(Split& split, int64_t max_bytes, const Tokenizer& tokenizer) {
+  if (!split.is_tokens) {
+    split.text = split.text.substr(0, utf8_boundary(split.text, static_cast<size_t>(max_bytes)));
+    return;
+  }
+  int64_t count = 0, bytes = 0;
+  while (count < split.tokens.size()) {
+    bytes += std::ssize(tokenizer.token_bytes(split.tokens.at(count)));
+    if (bytes > max_bytes) break;
+    ++count;
+  }
+  split.tokens = split.tokens.slice(0, count);
+}
+
+int64_t text_bytes(const TokenView& tokens, const Tokenizer& tokenizer) {
+  int64_t bytes = 0;
+  for (int64_t i = 0; i < tokens.size(); ++i) {
+    bytes += std::ssize(tokenizer.token_bytes(tokens.at(i)));
+  }
+  return bytes;
+}
+
+}  // namespace wavroute

@@ -1,0 +1,213 @@
+#include "data/token_file.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <charconv>
+#include <cstring>
+#include <utility>
+
+#include "wavroute/error.h"
+
+namespace wavroute {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "token files are read as they lie");
+
+constexpr std::string_view kMagic = "WAVROUTE";
+constexpr uint32_t kVersion = 1;
+constexpr size_t kDigestBytes = 32;
+
+struct Header {
+  std::array<char, 8> magic;
+  uint32_t version;
+  uint32_t width;
+  uint64_t count;
+  std::array<uint8_t, kDigestBytes> tokenizer;
+  std::array<uint8_t, 8> zero;
+};
+static_assert(sizeof(Header) == 64);
+
+std::array<uint8_t, kDigestBytes> digest_from_hex(std::string_view hex) {
+  std::array<uint8_t, kDigestBytes> digest{};
+  for (size_t i = 0; i < kDigestBytes; ++i) {
+    const std::string_view pair = hex.substr(2 * i, 2);
+    std::from_chars(pair.data(), pair.data() + pair.size(), digest[i], 16);
+  }
+  return digest;
+}
+
+// Empty for the digest that stands for "not known".
+std::string hex_from_digest(const std::array<uint8_t, kDigestBytes>& digest) {
+  if (std::all_of(digest.begin(), digest.end(), [](uint8_t byte) { return byte == 0; })) return {};
+  std::string hex;
+  for (const uint8_t byte : digest) hex += fmt::format("{:02x}", byte);
+  return hex;
+}
+
+[[noreturn]] void throw_bad(const std::filesystem::path& path, std::string_view expected,
+                            const std::string& given) {
+  throw UserError(fmt::format("expected {}, got {} in {}", expected, given, path.string()),
+                  "the token file is damaged or of another kind; make it again from its text");
+}
+
+Header read_header(std::span<const std::byte> content, const std::filesystem::path& path) {
+  Header header{};
+  if (content.size() < sizeof header) {
+    throw_bad(path, "a header of 64 bytes", fmt::format("{} bytes", content.size()));
+  }
+  std::memcpy(&header, content.data(), sizeof header);
+  if (!has_token_magic(content)) throw_bad(path, "a token file (magic WAVROUTE)", "another file");
+  if (header.version != kVersion) {
+    throw_bad(path, "token file version 1", fmt::format("version {}", header.version));
+  }
+  if (header.width != 2 && header.width != 4) {
+    throw_bad(path, "a token width of 2 or 4 bytes", fmt::format("{}", header.width));
+  }
+  if (header.zero != decltype(header.zero){}) {
+    throw_bad(path, "zeros in the last 8 bytes of the header", "something else");
+  }
+  const uint64_t body = content.size() - sizeof header;
+  // Divided, not multiplied: a hostile count must not overflow.
+  if (body % header.width != 0 || header.count != body / header.width) {
+    throw_bad(path,
+              fmt::format("{} tokens of {} bytes after the header", header.count, header.width),
+              fmt::format("{} bytes", body));
+  }
+  return header;
+}
+
+template <typename Token>
+void unpack(const std::byte* packed, std::span<int64_t> out) {
+  for (size_t i = 0; i < out.size(); ++i) {
+    Token token;
+    std::memcpy(&token, packed + i * sizeof token, sizeof token);
+    out[i] = token;
+  }
+}
+
+template <typename Token>
+void pack(std::span<const uint32_t> ids, std::byte* packed) {
+  for (size_t i = 0; i < ids.size(); ++i) {
+    const auto token = static_cast<Token>(ids[i]);
+    std::memcpy(packed + i * sizeof token, &token, sizeof token);
+  }
+}
+
+}  // namespace
+
+int token_width(int64_t vocab_size) noexcept { return vocab_size <= 65536 ? 2 : 4; }
+
+TokenView::TokenView(std::shared_ptr<const void> owner, std::span<const std::byte> packed,
+                     int width, int64_t vocab_size, std::string name)
+    : owner_(std::move(owner)),
+      packed_(packed),
+      width_(width),
+      vocab_size_(vocab_size),
+      name_(std::move(name)) {}
+
+int64_t TokenView::size() const noexcept { return static_cast<int64_t>(packed_.size()) / width_; }
+
+uint32_t TokenView::at(int64_t index) const {
+  int64_t token = 0;
+  copy(index, {&token, 1});
+  return static_cast<uint32_t>(token);
+}
+
+void TokenView::copy(int64_t begin, std::span<int64_t> out) const {
+  const auto count = static_cast<int64_t>(out.size());
+  if (begin < 0 || count > size() - begin) {
+    throw UserError(fmt::format("expected tokens within the {} of {}, got {} to {}", size(), name_,
+                                begin, begin + count));
+  }
+  const std::byte* packed = packed_.data() + begin * width_;
+  width_ == 2 ? unpack<uint16_t>(packed, out) : unpack<uint32_t>(packed, out);
+  const auto bad =
+      std::find_if(out.begin(), out.end(), [&](int64_t t) { return t >= vocab_size_; });
+  if (bad != out.end()) {
+    throw UserError(fmt::format("expected tokens below {}, got {} at token {} of {}", vocab_size_,
+                                *bad, begin + (bad - out.begin()), name_),
+                    "the token file is damaged, or was made with another tokenizer");
+  }
+}
+
+TokenView TokenView::slice(int64_t begin, int64_t count) const {
+  TokenView part = *this;
+  part.packed_ =
+      packed_.subspan(static_cast<size_t>(begin * width_), static_cast<size_t>(count * width_));
+  return part;
+}
+
+TokenView TokenView::named(std::string name) const {
+  TokenView same = *this;
+  same.name_ = std::move(name);
+  return same;
+}
+
+bool has_token_magic(std::span<const std::byte> content) noexcept {
+  return content.size() >= kMagic.size() &&
+         std::memcmp(content.data(), kMagic.data(), kMagic.size()) == 0;
+}
+
+std::string token_file_tokenizer(const std::filesystem::path& path) {
+  return hex_from_digest(read_header(MappedFile(path).bytes(), path).tokenizer);
+}
+
+TokenView open_token_file(const std::filesystem::path& path, const Tokenizer& tokenizer) {
+  const auto file = std::make_shared<const MappedFile>(path);
+  const Header header = read_header(file->bytes(), path);
+  const std::string hash = hex_from_digest(header.tokenizer);
+  if (!hash.empty() && hash != tokenizer.hash()) {
+    throw UserError(
+        fmt::format("expected tokens of the tokenizer \"{}\" ({} tokens), got those of another "
+                    "tokenizer in {}",
+                    tokenizer.name(), tokenizer.vocab_size(), path.string()),
+        "make the token file again from its text, with this tokenizer");
+  }
+  return {file, file->bytes().subspan(sizeof header), static_cast<int>(header.width),
+          tokenizer.vocab_size(), path.string()};
+}
+
+TokenView tokens_in_memory(std::span<const uint32_t> ids, int64_t vocab_size, std::string name) {
+  const auto packed = std::make_shared<std::vector<std::byte>>();
+  const int width = token_width(vocab_size);
+  pack_tokens(ids, width, *packed);
+  return {packed, *packed, width, vocab_size, std::move(name)};
+}
+
+void pack_tokens(std::span<const uint32_t> ids, int width, std::vector<std::byte>& out) {
+  const size_t begin = out.size();
+  out.resize(begin + ids.size() * static_cast<size_t>(width));
+  width == 2 ? pack<uint16_t>(ids, out.data() + begin) : pack<uint32_t>(ids, out.data() + begin);
+}
+
+TokenFileWriter::TokenFileWriter(const std::filesystem::path& path, const Tokenizer& tokenizer,
+                                 int64_t count)
+    : file_(path), width_(token_width(tokenizer.vocab_size())), missing_(count) {
+  Header header{};
+  std::copy(kMagic.begin(), kMagic.end(), header.magic.begin());
+  header.version = kVersion;
+  header.width = static_cast<uint32_t>(width_);
+  header.count = static_cast<uint64_t>(count);
+  header.tokenizer = digest_from_hex(tokenizer.hash());
+  file_.write(std::as_bytes(std::span(&header, 1)));
+}
+
+void TokenFileWriter::append(std::span<const uint32_t> ids) {
+  std::vector<std::byte> packed;
+  pack_tokens(ids, width_, packed);
+  file_.write(packed);
+  missing_ -= static_cast<int64_t>(ids.size());
+}
+
+void TokenFileWriter::commit() {
+  if (missing_ != 0) {
+    throw Failure(
+        fmt::format("expected as many tokens as were promised, {} are missing", missing_));
+  }
+  file_.commit();
+}
+
+}  // namespace wavroute

@@ -1,0 +1,88 @@
+// Token files, and views of tokens wherever they lie.
+//
+// A token file is a header of 64 bytes and then the tokens, all little-endian:
+//   0  8 bytes   magic "WAVROUTE"
+//   8  u32       version, 1
+//  12  u32       width of a token in bytes, 2 or 4
+//  16  u64       count of tokens
+//  24  32 bytes  SHA-256 of the tokenizer (Tokenizer::hash()); all zero = not known
+//  56  8 bytes   zero
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "io/file.h"
+#include "wavroute/tokenizer.h"
+
+namespace wavroute {
+
+// The bytes that one token of a vocabulary takes in a token file: 2 up to 65536 tokens, else 4.
+[[nodiscard]] int token_width(int64_t vocab_size) noexcept;
+
+// Tokens that lie somewhere, packed at 2 or 4 bytes each. Cheap to copy: it shares its storage.
+class TokenView {
+ public:
+  TokenView() = default;
+  // `owner` keeps `packed` alive; `name` stands in errors.
+  TokenView(std::shared_ptr<const void> owner, std::span<const std::byte> packed, int width,
+            int64_t vocab_size, std::string name);
+
+  [[nodiscard]] int64_t size() const noexcept;
+  [[nodiscard]] int64_t vocab_size() const noexcept { return vocab_size_; }
+  [[nodiscard]] const std::string& name() const noexcept { return name_; }
+  [[nodiscard]] std::span<const std::byte> packed() const noexcept { return packed_; }
+  // Both read within [0, size()) and throw a UserError where a token isn't below vocab_size().
+  [[nodiscard]] uint32_t at(int64_t index) const;
+  void copy(int64_t begin, std::span<int64_t> out) const;
+  [[nodiscard]] TokenView slice(int64_t begin, int64_t count) const;
+  // The same tokens under another name in errors.
+  [[nodiscard]] TokenView named(std::string name) const;
+
+ private:
+  std::shared_ptr<const void> owner_;
+  std::span<const std::byte> packed_;
+  int width_ = 2;
+  int64_t vocab_size_ = 0;
+  std::string name_;
+};
+
+// Whether a file's content begins like a token file.
+[[nodiscard]] bool has_token_magic(std::span<const std::byte> content) noexcept;
+
+// What the header says of the tokenizer, in hexadecimal; empty where it is not known.
+// UserError where the header or the file's length is wrong.
+[[nodiscard]] std::string token_file_tokenizer(const std::filesystem::path& path);
+
+// Maps a token file. UserError, naming the file, for a wrong header or length and for a tokenizer
+// that isn't the file's.
+[[nodiscard]] TokenView open_token_file(const std::filesystem::path& path,
+                                        const Tokenizer& tokenizer);
+
+// The tokens `ids` as a view of memory.
+[[nodiscard]] TokenView tokens_in_memory(std::span<const uint32_t> ids, int64_t vocab_size,
+                                         std::string name);
+
+// Writes a token file piece by piece; it appears under its name with commit() or not at all.
+class TokenFileWriter {
+ public:
+  // `count`: how many tokens there will be; commit() holds the caller to it.
+  TokenFileWriter(const std::filesystem::path& path, const Tokenizer& tokenizer, int64_t count);
+  void append(std::span<const uint32_t> ids);
+  void commit();
+
+ private:
+  AtomicFile file_;
+  int width_;
+  int64_t missing_;
+};
+
+// Appends `ids` in their packed form.
+void pack_tokens(std::span<const uint32_t> ids, int width, std::vector<std::byte>& out);
+
+}  // namespace wavroute

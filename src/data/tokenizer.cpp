@@ -1,0 +1,99 @@
+#include "wavroute/tokenizer.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "data/tokenizer_kinds.h"
+#include "data/utf8.h"
+#include "io/file.h"
+#include "wavroute/error.h"
+
+namespace wavroute {
+namespace {
+
+constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
+
+}  // namespace
+
+std::string Tokenizer::decode(std::span<const uint32_t> ids) const {
+  std::string text;
+  text.reserve(ids.size());
+  for (const uint32_t id : ids) text += token_bytes(id);
+  return text;
+}
+
+std::string Tokenizer::hash() const {
+  // Each part ends in a zero byte or has its length before it: no two vocabularies look alike.
+  std::string content(name());
+  content.push_back('\0');
+  for (int64_t id = 0; id < vocab_size(); ++id) {
+    const std::string_view bytes = token_bytes(static_cast<uint32_t>(id));
+    content += fmt::format("{}:", bytes.size());
+    content += bytes;
+  }
+  return sha256_hex(content);
+}
+
+std::shared_ptr<const Tokenizer> tokenizer_from_json(std::string_view text,
+                                                     std::string_view where) {
+  const nlohmann::json json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (json.is_discarded()) {
+    throw UserError(fmt::format("expected a JSON object, got something else in {}", where));
+  }
+  try {
+    if (auto bytes = bytes_tokenizer_from_json(json)) return bytes;
+    if (auto chars = chars_tokenizer_from_json(json)) return chars;
+  } catch (const nlohmann::json::exception&) {  // a key is missing or of another type
+  }
+  throw UserError(
+      fmt::format("expected a tokenizer of bytes or of characters, got another kind in {}", where),
+      "only tokenizers that wavroute wrote can be read");
+}
+
+std::string tokenizer_json_text(const nlohmann::json& pre_tokenizer, const nlohmann::json& decoder,
+                                const nlohmann::json& model) {
+  const nlohmann::json json = {
+      {"version", "1.0"},      {"truncation", nullptr},
+      {"padding", nullptr},    {"added_tokens", nlohmann::json::array()},
+      {"normalizer", nullptr}, {"pre_tokenizer", pre_tokenizer},
+      {"decoder", decoder},    {"post_processor", nullptr},
+      {"model", model},
+  };
+  return json.dump(1) + "\n";
+}
+
+void throw_unknown_id(uint32_t id, int64_t vocab_size) {
+  throw UserError(fmt::format("expected a token id below {}, got {}", vocab_size, id),
+                  "the tokens and the tokenizer don't belong together");
+}
+
+StreamDecoder::StreamDecoder(std::shared_ptr<const Tokenizer> tokenizer)
+    : tokenizer_(std::move(tokenizer)) {}
+
+std::string StreamDecoder::feed(uint32_t id) {
+  pending_ += tokenizer_->token_bytes(id);
+  std::string text;
+  size_t at = 0;
+  while (at < pending_.size()) {
+    const Utf8Step step = utf8_step(pending_, at);
+    if (step.state == Utf8State::kTruncated) break;
+    if (step.state == Utf8State::kComplete) {
+      text.append(pending_, at, step.length);
+    } else {
+      text += kReplacement;
+    }
+    at += step.length;
+  }
+  pending_.erase(0, at);
+  return text;
+}
+
+std::string StreamDecoder::finish() {
+  const bool cut = !pending_.empty();
+  pending_.clear();
+  return std::string(cut ? kReplacement : std::string_view());
+}
+
+}  // namespace wavroute

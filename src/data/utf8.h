@@ -1,0 +1,34 @@
+// Strict UTF-8 (no overlong forms, no surrogates, nothing above U+10FFFF).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace wavroute {
+
+enum class Utf8State {
+  kComplete,   // a whole code point
+  kTruncated,  // the text ends inside a code point that is well formed so far
+  kInvalid,    // no code point begins with these bytes
+};
+
+struct Utf8Step {
+  Utf8State state;
+  uint32_t code_point;  // where kComplete
+  size_t length;        // bytes; of the well-formed part (at least 1) where not kComplete
+};
+
+// What stands at text[at]; at < text.size().
+[[nodiscard]] Utf8Step utf8_step(std::string_view text, size_t at) noexcept;
+
+// The largest place <= at where a code point begins (`at` itself, if the text has none nearby).
+[[nodiscard]] size_t utf8_boundary(std::string_view text, size_t at) noexcept;
+
+[[nodiscard]] bool is_utf8(std::string_view text) noexcept;
+
+// Appends the UTF-8 form of a valid code point.
+void append_utf8(std::string& out, uint32_t code_point);
+
+}  // namespace wavroute

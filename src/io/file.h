@@ -1,0 +1,140 @@
+// Files: reading, mapping, hashing, locking, and writing so that nothing is ever lost.
+//
+// Every failed system call becomes an Error that names the path and the system's words: a
+// UserError where another path would help (missing, not permitted, not a folder), else a Failure
+// (full disk, broken device).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace wavroute {
+
+// Throws the Error for a failed system call: "cannot ACTION PATH: the system's words".
+[[noreturn]] void throw_system_error(std::string_view action, const std::filesystem::path& path,
+                                     int error_number);
+
+// An open file descriptor, closed on destruction. -1 = none.
+class Descriptor {
+ public:
+  Descriptor() = default;
+  explicit Descriptor(int number) noexcept : number_(number) {}
+  Descriptor(Descriptor&& other) noexcept : number_(other.release()) {}
+  Descriptor& operator=(Descriptor&& other) noexcept;
+  ~Descriptor() { reset(); }
+
+  [[nodiscard]] int get() const noexcept { return number_; }
+  [[nodiscard]] int release() noexcept;
+  void reset() noexcept;
+
+ private:
+  int number_ = -1;
+};
+
+// Writes all of `bytes`, however often the system stops early. Errors name `path`.
+void write_all(const Descriptor& file, std::span<const std::byte> bytes,
+               const std::filesystem::path& path);
+
+// The whole content of a regular file.
+[[nodiscard]] std::string read_file(const std::filesystem::path& path);
+
+// Makes a folder and its missing parents, and makes their names durable.
+void make_folders(const std::filesystem::path& folder);
+
+// Makes the names inside a folder durable (fsync).
+void sync_folder(const std::filesystem::path& folder);
+
+// Makes the content of a file durable (fsync).
+void sync_file(const std::filesystem::path& path);
+
+// Removes a file or a whole folder; links are removed, not followed. Nothing there is no error.
+void remove_tree(const std::filesystem::path& path);
+
+// The name for something unfinished: ".tmp-LABEL-PID". Readers skip such names.
+[[nodiscard]] std::string temporary_name(std::string_view label);
+
+// Removes what temporary_name named and a dead process left behind in `folder`. This process'
+// own names count as dead too (process numbers repeat after a reboot): call it before making any.
+void remove_stale_temporaries(const std::filesystem::path& folder);
+
+// A file that appears under its name whole or not at all: written under a temporary name in the
+// same folder, then fsync, rename, fsync of the folder. Without commit() the old file stands.
+class AtomicFile {
+ public:
+  // Refuses a path that is there but no regular file (a folder, a device). Follows links.
+  explicit AtomicFile(const std::filesystem::path& path);
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+  ~AtomicFile();
+
+  // Not buffered: give it large pieces.
+  void write(std::span<const std::byte> bytes);
+  void write(std::string_view text) { write(std::as_bytes(std::span(text))); }
+  void commit();
+
+ private:
+  std::filesystem::path path_;
+  std::filesystem::path temporary_;  // empty once committed
+  Descriptor file_;
+};
+
+void write_file_atomic(const std::filesystem::path& path, std::string_view content);
+
+// SHA-256, fed in pieces.
+class Sha256 {
+ public:
+  Sha256();
+  ~Sha256();
+  Sha256(Sha256&&) noexcept;
+  Sha256& operator=(Sha256&&) noexcept;
+
+  void update(std::span<const std::byte> bytes);
+  void update(std::string_view text) { update(std::as_bytes(std::span(text))); }
+  // The digest of everything so far, 64 lower-case hexadecimal digits. Ends the object's use.
+  [[nodiscard]] std::string hex();
+
+ private:
+  struct Context;
+  std::unique_ptr<Context> context_;
+};
+
+[[nodiscard]] std::string sha256_hex(std::span<const std::byte> bytes);
+[[nodiscard]] std::string sha256_hex(std::string_view text);
+[[nodiscard]] std::string sha256_file(const std::filesystem::path& path);
+
+// A regular file, mapped read-only. The mapping outlives a rename or removal of the file; cutting
+// the file short while it is mapped is fatal (SIGBUS), which is why our files only ever appear by
+// rename.
+class MappedFile {
+ public:
+  explicit MappedFile(const std::filesystem::path& path);
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+  ~MappedFile();
+
+  [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return bytes_; }
+  [[nodiscard]] std::string_view text() const noexcept {
+    return {reinterpret_cast<const char*>(bytes_.data()), bytes_.size()};
+  }
+
+ private:
+  std::span<const std::byte> bytes_;
+};
+
+// Holds a folder for this process (flock on FOLDER/.lock) until destruction or the end of the
+// process, however it ends. A folder that another holder has is a UserError that names its
+// process.
+class FileLock {
+ public:
+  explicit FileLock(const std::filesystem::path& folder);
+
+ private:
+  Descriptor file_;
+};
+
+}  // namespace wavroute

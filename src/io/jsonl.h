@@ -1,0 +1,31 @@
+// JSON lines: metrics.jsonl and its like.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <nlohmann/json_fwd.hpp>
+
+#include "io/file.h"
+
+namespace wavroute {
+
+// Appends JSON objects to a file, one line each. A line is one write(2), so a reader or a kill
+// finds whole lines; where the disk is full, the part of a line that fitted is taken back.
+class JsonlWriter {
+ public:
+  explicit JsonlWriter(const std::filesystem::path& path);
+  void append(const nlohmann::ordered_json& object);
+  // Makes all lines durable. Call it before the checkpoint of the same step, so that a resume
+  // never misses a line.
+  void sync();
+
+ private:
+  std::filesystem::path path_;
+  Descriptor file_;
+};
+
+// Removes the lines of `path` whose "step" is beyond `step`, and whatever is no JSON object (a
+// torn last line). A missing file is left missing. Atomic.
+void cut_metrics(const std::filesystem::path& path, int64_t step);
+
+}  // namespace wavroute

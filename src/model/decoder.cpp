@@ -1,0 +1,189 @@
+#include "wavroute/decoder.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "model/sublayer.h"
+#include "wavroute/error.h"
+
+namespace wavroute {
+namespace {
+
+constexpr double kInitStddev = 0.02;
+
+void check(const DecoderSpec& spec) {
+  const ModelConfig& m = spec.model;
+  const auto require = [](bool holds, const std::string& what) {
+    if (!holds) throw UserError(what, "see the [model] table of the configuration");
+  };
+  require(m.layers >= 1 && m.width >= 1 && m.heads >= 1 && m.context >= 1 && spec.vocab_size >= 1,
+          "layers, width, heads, context and vocabulary must be at least 1");
+  require(m.width % m.heads == 0 && (m.width / m.heads) % 2 == 0,
+          fmt::format("model.width must be an even multiple of model.heads, {} and {} were given",
+                      m.width, m.heads));
+  require(m.kv_heads >= 1 && m.heads % m.kv_heads == 0,
+          fmt::format("model.heads must be a multiple of model.kv_heads, {} and {} were given",
+                      m.heads, m.kv_heads));
+  require(m.hidden >= 1, "model.hidden must be at least 1");
+}
+
+DecoderSpec resolved(DecoderSpec spec) {
+  if (spec.model.kv_heads == 0) spec.model.kv_heads = spec.model.heads;
+  if (spec.model.hidden == 0) spec.model.hidden = 4 * spec.model.width;
+  check(spec);
+  return spec;
+}
+
+}  // namespace
+
+at::ScalarType storage_type(Precision precision) {
+  return precision == Precision::kFp64 ? at::kDouble : at::kFloat;
+}
+
+at::ScalarType compute_type(Precision precision) {
+  return precision == Precision::kBf16 ? at::kBFloat16 : storage_type(precision);
+}
+
+std::string to_string(Precision precision) {
+  switch (precision) {
+    case Precision::kFp32:
+      return "fp32";
+    case Precision::kBf16:
+      return "bf16";
+    case Precision::kFp64:
+      return "fp64";
+  }
+  return "";
+}
+
+Precision parse_precision(const std::string& name) {
+  for (const Precision p : {Precision::kFp32, Precision::kBf16, Precision::kFp64}) {
+    if (to_string(p) == name) return p;
+  }
+  throw UserError(fmt::format("a precision of fp32, bf16 was expected, '{}' was given", name));
+}
+
+Decoder::Decoder(DecoderSpec spec, Precision precision, at::Device device, uint64_t seed)
+    : spec_(resolved(std::move(spec))), precision_(precision), device_(device) {
+  residual_ = find_scheme(spec_.scheme)
+                  .create(spec_.options, {spec_.model.layers, spec_.model.width},
+                          spec_.model.rms_norm_eps);
+  spec_.options = residual_->options({});
+  declare_parameters();
+  residual_->declare(table_);
+  table_.allocate(storage_type(precision), compute_type(precision), device, seed);
+}
+
+Decoder::~Decoder() = default;
+
+void Decoder::declare_parameters() {
+  const ModelConfig& m = spec_.model;
+  const int64_t d = m.width, head_width = d / m.heads;
+  const Init init{0.0, kInitStddev};
+  // The two projections that write to the stream are smaller by the root of their number [ours].
+  const Init output_init{0.0, kInitStddev / std::sqrt(2.0 * static_cast<double>(m.layers))};
+  const at::ScalarType compute = compute_type(precision_);
+
+  embedding_ =
+      &table_.declare("model.embed_tokens.weight", {spec_.vocab_size, d}, Decay::kYes, init);
+  for (int64_t i = 0; i < m.layers; ++i) {
+    if (residual_->stored_layer(i) != i) continue;
+    const std::string layer = fmt::format("model.layers.{}.", i);
+    const auto norm = [&](const char* name) -> Parameter* {
+      if (!residual_->has_sublayer_norms()) return nullptr;
+      return &table_.declare(layer + name + ".weight", {d}, Decay::kNo, {1.0});
+    };
+    const auto slice = [&](const char* name, int64_t rows) {
+      return ParameterSlice{layer + name + ".weight", 0, rows, init};
+    };
+    Parameter* attention_norm = norm("input_layernorm");
+    Parameter& qkv = table_.declare_fused({slice("self_attn.q_proj", m.heads * head_width),
+                                           slice("self_attn.k_proj", m.kv_heads * head_width),
+                                           slice("self_attn.v_proj", m.kv_heads * head_width)},
+                                          d, Decay::kYes);
+    Parameter& out = table_.declare(layer + "self_attn.o_proj.weight", {d, m.heads * head_width},
+                                    Decay::kYes, output_init);
+    sublayers_.push_back(std::make_unique<Attention>(m, attention_norm, &qkv, &out, compute));
+    Parameter* mlp_norm = norm("post_attention_layernorm");
+    Parameter& gate_up = table_.declare_fused(
+        {slice("mlp.gate_proj", m.hidden), slice("mlp.up_proj", m.hidden)}, d, Decay::kYes);
+    Parameter& down = table_.declare(layer + "mlp.down_proj.weight", {d, m.hidden}, Decay::kYes,
+                                     output_init);
+    sublayers_.push_back(std::make_unique<Mlp>(m, mlp_norm, &gate_up, &down, compute));
+  }
+  norm_ = &table_.declare("model.norm.weight", {d}, Decay::kNo, {1.0});
+  head_ = m.tie_embeddings
+              ? embedding_
+              : &table_.declare("lm_head.weight", {spec_.vocab_size, d}, Decay::kYes, init);
+}
+
+const Sublayer& Decoder::sublayer(const Site& site) const {
+  const int64_t stored = 2 * residual_->stored_layer(site.layer) +
+                         (site.kind == SublayerKind::kMlp ? 1 : 0);
+  return *sublayers_[static_cast<size_t>(stored)];
+}
+
+at::Tensor Decoder::embed(const at::Tensor& ids) const {
+  return at::embedding(embedding_->value, ids);
+}
+
+at::Tensor Decoder::head(const at::Tensor& read_out) const {
+  const at::Tensor x =
+      at::rms_norm(read_out, norm_->value.sizes(), norm_->value, spec_.model.rms_norm_eps);
+  return at::linear(x.to(head_->compute.scalar_type()), head_->compute);
+}
+
+void Decoder::check_program(const LayerProgram& program) const {
+  if (!program.is_plain()) residual_->check_program();
+}
+
+InferenceState Decoder::inference_state(int64_t batch, int64_t capacity,
+                                        const LayerProgram* program) const {
+  const ModelConfig& m = spec_.model;
+  const size_t visits =
+      program != nullptr ? program->layers().size() : static_cast<size_t>(m.layers);
+  InferenceState state;
+  state.capacity = capacity;
+  const auto options = at::TensorOptions().dtype(compute_type(precision_)).device(device_);
+  for (size_t i = 0; i < visits; ++i) {
+    const std::vector<int64_t> shape = {batch, m.kv_heads, capacity, m.width / m.heads};
+    state.keys.push_back(at::empty(shape, options));
+    state.values.push_back(at::empty(shape, options));
+  }
+  state.residual = residual_->decode_state();
+  return state;
+}
+
+ForwardResult Decoder::forward(const at::Tensor& ids, const ForwardOptions& options) const {
+  const at::NoGradGuard no_grad;
+  if (options.state != nullptr && options.state->position + ids.size(1) > options.state->capacity) {
+    throw Failure(fmt::format("a cache of {} tokens was expected to be enough, {} were given",
+                              options.state->capacity, options.state->position + ids.size(1)));
+  }
+  const LayerProgram plain(spec_.model.layers);
+  const LayerProgram& program = options.program != nullptr ? *options.program : plain;
+
+  StreamOptions stream_options;
+  stream_options.pass.progress = options.progress;
+  stream_options.decode = options.state != nullptr ? options.state->residual.get() : nullptr;
+  stream_options.taps = options.taps;
+  const std::unique_ptr<Stream> stream = residual_->open(stream_options);
+  stream->begin(embed(ids));
+  for (size_t visit = 0; visit < program.layers().size(); ++visit) {
+    for (const SublayerKind kind : {SublayerKind::kAttention, SublayerKind::kMlp}) {
+      const Site site{program.layers()[visit], kind, static_cast<int64_t>(visit)};
+      const at::Tensor h = stream->read(site);
+      const SublayerContext context{options.state, site.visit, stream->running_rows()};
+      stream->write(site, sublayer(site).forward(h, context));
+    }
+  }
+  at::Tensor out = stream->read_out();
+  if (options.last_only) out = out.narrow(1, out.size(1) - 1, 1);
+  if (options.state != nullptr) options.state->position += ids.size(1);
+  return {head(out).to(storage_type(precision_)), stream->auxiliary_loss(), stream->mean_depth()};
+}
+
+}  // namespace wavroute

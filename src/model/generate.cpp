@@ -1,0 +1,110 @@
+#include "model/generate.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <numeric>
+
+#include "base/philox.h"
+#include "wavroute/error.h"
+
+namespace wavroute {
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace
+
+void check(const Sampling& sampling) {
+  if (!(sampling.temperature >= 0.0) || !std::isfinite(sampling.temperature)) {
+    throw UserError(fmt::format("a temperature of 0 or more was expected, {} was given",
+                                sampling.temperature));
+  }
+  if (sampling.top_k < 0) {
+    throw UserError(fmt::format("top-k of 0 (all) or more was expected, {} was given",
+                                sampling.top_k));
+  }
+  if (!(sampling.top_p > 0.0 && sampling.top_p <= 1.0)) {
+    throw UserError(
+        fmt::format("top-p above 0 and at most 1 was expected, {} was given", sampling.top_p));
+  }
+}
+
+uint32_t sample_token(std::span<const float> logits, const Sampling& sampling, double uniform) {
+  std::vector<uint32_t> order(logits.size());
+  std::iota(order.begin(), order.end(), 0U);
+  const auto likelier = [&](uint32_t a, uint32_t b) {
+    return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
+  };
+  if (sampling.temperature == 0.0) return *std::ranges::min_element(order, likelier);
+  std::ranges::sort(order, likelier);
+  size_t kept = order.size();
+  if (sampling.top_k > 0) kept = std::min(kept, static_cast<size_t>(sampling.top_k));
+
+  std::vector<double> weights(kept);
+  for (size_t i = 0; i < kept; ++i) {
+    weights[i] = std::exp((static_cast<double>(logits[order[i]]) - logits[order[0]]) /
+                          sampling.temperature);
+  }
+  double total = std::accumulate(weights.begin(), weights.end(), 0.0);
+  if (sampling.top_p < 1.0) {
+    double mass = 0.0;
+    for (size_t i = 0; i < kept; ++i) {
+      mass += weights[i];
+      if (mass >= sampling.top_p * total) kept = i + 1;
+    }
+    total = std::accumulate(weights.begin(), weights.begin() + static_cast<int64_t>(kept), 0.0);
+  }
+  double left = uniform * total;
+  for (size_t i = 0; i + 1 < kept; ++i) {
+    left -= weights[i];
+    if (left < 0.0) return order[i];
+  }
+  return order[kept - 1];
+}
+
+GenerationResult generate(const Decoder& model, std::span<const uint32_t> prompt, int64_t tokens,
+                          const Sampling& sampling, const LayerProgram* program,
+                          const Progress& progress,
+                          const std::function<bool(uint32_t)>& on_token) {
+  check(sampling);
+  const auto prompt_length = static_cast<int64_t>(prompt.size());
+  InferenceState state = model.inference_state(1, prompt_length + tokens, program);
+  const Philox random(sampling.seed, "sample");
+  std::vector<int64_t> input(prompt.begin(), prompt.end());
+
+  GenerationResult result;
+  double depth_sum = 0.0;
+  auto start = std::chrono::steady_clock::now();
+  for (int64_t n = 0; n < tokens; ++n) {
+    const at::Tensor ids =
+        at::tensor(input, at::kLong).view({1, static_cast<int64_t>(input.size())});
+    ForwardOptions options{progress, program, &state, nullptr, /*last_only=*/true};
+    const ForwardResult out = model.forward(ids.to(model.device()), options);
+    const at::Tensor logits = out.logits.flatten().to(at::kFloat).cpu().contiguous();
+    const uint32_t token = sample_token({logits.const_data_ptr<float>(),
+                                         static_cast<size_t>(logits.numel())},
+                                        sampling, random.uniform(static_cast<uint64_t>(n)));
+    if (n == 0) {
+      result.prefill_seconds = seconds_since(start);
+      start = std::chrono::steady_clock::now();
+    } else if (out.mean_depth.defined()) {
+      depth_sum += out.mean_depth.item<double>();
+    }
+    result.ids.push_back(token);
+    if (!on_token(token)) break;
+    input = {token};
+  }
+  result.decode_seconds = seconds_since(start);
+  if (result.ids.size() > 1) {
+    result.mean_depth = depth_sum / static_cast<double>(result.ids.size() - 1);
+  }
+  return result;
+}
+
+}  // namespace wavroute

@@ -1,0 +1,43 @@
+// Forward and backward of one micro-batch, driven by hand over the residual stream.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+
+#include "wavroute/decoder.h"
+
+namespace wavroute {
+
+// What the backward keeps of the forward: everything, or what starts each block or layer (the rest
+// is computed again).
+enum class Recompute { kNone, kBlock, kLayer };
+
+// "none", "block", "layer"; throws UserError.
+[[nodiscard]] Recompute parse_recompute(const std::string& name);
+
+struct PassResult {
+  double loss_sum = 0.0;    // cross-entropy, nats, summed over the scored tokens
+  double auxiliary = 0.0;   // the scheme's own term, mean over tokens
+  double mean_depth = 0.0;  // layers per token; 0 where the scheme has no such number
+};
+
+struct PassOptions {
+  Pass pass;
+  Recompute recompute = Recompute::kNone;
+  double loss_weight = 1.0;
+  double auxiliary_weight = 1.0;
+  const LayerProgram* program = nullptr;  // null: the layers that the scheme runs; else kNone only
+  at::Tensor* logits = nullptr;           // receives the logits [B,T,V]
+};
+
+// Runs one micro-batch and adds to the gradients of model's parameters:
+//   d( loss_weight * sum of cross-entropy + auxiliary_weight * auxiliary ) / d parameter.
+// ids, targets [B,T] int64 on the model's device; a target of -100 is not scored.
+[[nodiscard]] PassResult training_pass(Decoder& model, const at::Tensor& ids,
+                                       const at::Tensor& targets, const PassOptions& options);
+
+// The layers that this pass executes without a program.
+[[nodiscard]] std::vector<int64_t> executed_layers(const Decoder& model, const Pass& pass);
+
+}  // namespace wavroute

@@ -1,0 +1,231 @@
+#include "report/html_parts.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace wavroute {
+namespace {
+
+using nlohmann::json;
+
+std::string section_title(const ReportSection& section) {
+  return section.name.empty() ? "Runs" : section.name;
+}
+
+// "4.2", "text", "a, b": a JSON value as a reader wants it.
+std::string value_text(const std::string& key, const json& value) {
+  if (value.is_string()) return value.get<std::string>();
+  if (value.is_number() && key.ends_with("_bytes")) return format_bytes(value.get<double>());
+  if (value.is_array()) {
+    std::string text;
+    for (const json& item : value) text += (text.empty() ? "" : ", ") + value_text({}, item);
+    return text;
+  }
+  return value.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+// A definition list; words instead of identifiers as terms.
+std::string definitions(const json& object) {
+  std::string html = "<dl>\n";
+  for (const auto& [key, value] : object.items()) {
+    if (value.is_null() || (value.is_string() && value.get<std::string>().empty())) continue;
+    std::string term = key;
+    std::ranges::replace(term, '_', ' ');
+    html += fmt::format("<div><dt>{}</dt><dd>{}</dd></div>\n", html_escaped(term),
+                        html_escaped(value_text(key, value)));
+  }
+  return html + "</dl>\n";
+}
+
+std::string details(std::string_view title, const std::string& content) {
+  return fmt::format("<details>\n<summary>{}</summary>\n{}</details>\n", html_escaped(title),
+                     content);
+}
+
+json corpus_of(const ReportSection& section) {
+  if (!section.comparison.corpus.empty() || section.runs.empty()) return section.comparison.corpus;
+  const json& summary = section.runs.front().summary;
+  json corpus = json::object();
+  if (const auto name = text_at(summary, "corpus"); !name.empty()) corpus["name"] = name;
+  if (const auto hash = text_at(summary, "corpus_sha256"); !hash.empty()) corpus["sha256"] = hash;
+  return corpus;
+}
+
+json machine_of(const ReportSection& section) {
+  if (!section.comparison.machine.empty() || section.runs.empty()) {
+    return section.comparison.machine;
+  }
+  const json& environment = section.runs.front().environment;
+  return environment.is_object() ? environment : json::object();
+}
+
+// A word for a POSIX shell.
+std::string shell_word(const std::string& text) {
+  constexpr std::string_view kPlain =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:=@%+,";
+  if (!text.empty() && text.find_first_not_of(kPlain) == std::string::npos) return text;
+  std::string quoted = "'";
+  for (const char c : text) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return quoted + "'";
+}
+
+std::string commands(const ReportSection& section) {
+  if (section.runs.empty()) return {};
+  const std::string run = shell_word(section.runs.front().folder.string());
+  std::string text;
+  if (!section.folder.empty()) {
+    text += fmt::format("wavroute report {}\n", shell_word(section.folder.string()));
+  }
+  text += fmt::format(
+      "wavroute train {0}/config.toml --out NEW_FOLDER   # the same run again\n"
+      "wavroute eval {0} --data FILE                     # its loss on any text\n"
+      "wavroute generate {0} --prompt TEXT\n",
+      run);
+  return details("Commands", fmt::format("<pre tabindex=\"0\">{}</pre>\n", html_escaped(text)));
+}
+
+std::string run_title(const RunData& run) {
+  std::string title = run.label;
+  if (run.depth) title += fmt::format(", {} layers", *run.depth);
+  if (run.seed) title += fmt::format(", seed {}", *run.seed);
+  return title;
+}
+
+std::string run_details(const RunData& run, const json& machine) {
+  json facts = {{"folder", run.folder.string()}, {"status", run.status}};
+  const int64_t reached = run.train.empty() ? 0 : run.train.back().step;
+  if (reached > 0) facts["last training step"] = reached;
+  if (run.val_loss) facts["validation loss"] = fmt::format("{:.5f}", *run.val_loss);
+  if (run.bits_per_byte) facts["bits per byte"] = fmt::format("{:.5f}", *run.bits_per_byte);
+  if (run.tokens_per_s) facts["tokens per second, training"] = format_count(*run.tokens_per_s);
+  if (run.peak_rss_bytes) facts["peak memory, training"] = format_bytes(*run.peak_rss_bytes);
+  std::string content = definitions(facts);
+  if (run.environment.is_object() && run.environment != machine) {
+    content += definitions(run.environment);
+  }
+  if (!run.config.empty()) {
+    content += fmt::format("<pre tabindex=\"0\">{}</pre>\n", html_escaped(run.config));
+  }
+  return details(run_title(run), content);
+}
+
+std::string table_html(const Table& table) {
+  const auto columns = table_columns(table);
+  std::string html =
+      "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Results\">\n<table>\n"
+      "<thead><tr>";
+  for (const TableColumn& column : columns) {
+    html += fmt::format("<th scope=\"col\" class=\"{}\">{}</th>",
+                        column.numeric ? "number" : "text", html_escaped(column.heading));
+  }
+  html += "</tr></thead>\n<tbody>\n";
+  for (std::size_t row = 0; row < table.rows.size(); ++row) {
+    const bool new_depth = row > 0 && table.rows[row].depth != table.rows[row - 1].depth;
+    html += new_depth ? "<tr class=\"new-depth\">" : "<tr>";
+    for (const TableColumn& column : columns) {
+      const std::string text = html_escaped(column.cells[row]);
+      if (column.name == "label") {
+        html += fmt::format("<th scope=\"row\" class=\"text\">{}</th>", text);
+      } else {
+        const bool shown = column.name == "difference" && table.rows[row].difference &&
+                           table.rows[row].difference->excludes_zero();
+        html += fmt::format("<td class=\"{}{}\">{}</td>", column.numeric ? "number" : "text",
+                            shown ? " shown" : "", text);
+      }
+    }
+    html += "</tr>\n";
+  }
+  const bool any_shown = std::ranges::any_of(
+      table.rows, [](const TableRow& r) { return r.difference && r.difference->excludes_zero(); });
+  return html + fmt::format("</tbody>\n</table>\n</div>\n<p class=\"note\">{}{}</p>\n",
+                            html_escaped(table.note),
+                            any_shown ? " Bold: the interval excludes zero." : "");
+}
+
+}  // namespace
+
+std::string html_escaped(std::string_view text) {
+  std::string result;
+  result.reserve(text.size());
+  for (const char c : text) {
+    switch (c) {
+      case '&':
+        result += "&amp;";
+        break;
+      case '<':
+        result += "&lt;";
+        break;
+      case '>':
+        result += "&gt;";
+        break;
+      case '"':
+        result += "&quot;";
+        break;
+      case '\'':
+        result += "&#39;";
+        break;
+      case '\0':
+        result += "\xEF\xBF\xBD";
+        break;  // HTML has no NUL
+      default:
+        result += c;
+    }
+  }
+  return result;
+}
+
+std::string script_json(const json& data) {
+  const std::string text = data.dump(-1, ' ', true, json::error_handler_t::replace);
+  std::string result;
+  result.reserve(text.size());
+  for (const char c : text) {
+    if (c == '<') {
+      result += "\\u003c";
+    } else {
+      result += c;
+    }
+  }
+  return result;
+}
+
+std::string html_summary(std::span<const ReportSection> sections) {
+  std::string html;
+  for (const ReportSection& section : sections) {
+    if (sections.size() > 1) {
+      html += fmt::format("<h2>{}</h2>\n", html_escaped(section_title(section)));
+    }
+    for (const std::string& paragraph : summary_words(section)) {
+      html += fmt::format("<p class=\"lead\">{}</p>\n", html_escaped(paragraph));
+    }
+  }
+  return html;
+}
+
+std::string html_tables(std::span<const ReportSection> sections) {
+  std::string html;
+  for (const ReportSection& section : sections) {
+    if (sections.size() > 1) {
+      html += fmt::format("<h3>{}</h3>\n", html_escaped(section_title(section)));
+    }
+    html += table_html(section.table);
+  }
+  return html;
+}
+
+std::string html_details(std::span<const ReportSection> sections) {
+  std::string html;
+  for (const ReportSection& section : sections) {
+    if (sections.size() > 1) {
+      html += fmt::format("<h3>{}</h3>\n", html_escaped(section_title(section)));
+    }
+    const json machine = machine_of(section), corpus = corpus_of(section);
+    if (!machine.empty()) html += details("Machine", definitions(machine));
+    if (!corpus.empty()) html += details("Text", definitions(corpus));
+    html += commands(section);
+    for (const RunData& run : section.runs) html += run_details(run, machine);
+  }
+  return html;
+}
+
+}  // namespace wavroute

@@ -1,0 +1,24 @@
+// The parts of the page that stand in the HTML itself, so that they are there without a script.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "report/page_data.h"
+
+namespace wavroute {
+
+// Text as HTML: & < > " ' become entities. Safe between tags and inside quoted attributes.
+[[nodiscard]] std::string html_escaped(std::string_view text);
+
+// JSON for a <script type="application/json">: no "<" in it can close the element, and text that
+// is not UTF-8 is mended.
+[[nodiscard]] std::string script_json(const nlohmann::json& data);
+
+[[nodiscard]] std::string html_summary(std::span<const ReportSection> sections);
+[[nodiscard]] std::string html_tables(std::span<const ReportSection> sections);
+// Machine, text, commands, and each run's state and configuration, in <details>.
+[[nodiscard]] std::string html_details(std::span<const ReportSection> sections);
+
+}  // namespace wavroute

@@ -1,0 +1,61 @@
+// What a report knows about one run, read from its folder.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace wavroute {
+
+struct TrainPoint {
+  int64_t step = 0;
+  double loss = 0.0;  // cross-entropy, nats per token
+};
+
+struct ValidationPoint {
+  int64_t step = 0;
+  double loss = 0.0;                    // cross-entropy, nats per token
+  std::optional<double> bits_per_byte;  // of the text
+};
+
+// The files of a run folder that a report shows. A value that the folder doesn't give is absent.
+struct RunData {
+  std::filesystem::path folder;
+  std::string scheme;            // "unknown" where nothing says it
+  std::string label;             // the scheme, or the name of a compare variant
+  std::string status;            // "finished", "diverged", ... or "unfinished" without a summary
+  std::optional<int64_t> depth;  // layers
+  std::optional<int64_t> seed;
+  std::optional<int64_t> steps;             // planned; of an unfinished run, those it has reached
+  std::vector<TrainPoint> train;            // by step
+  std::vector<ValidationPoint> validation;  // by step
+  std::optional<double> val_loss, bits_per_byte;
+  std::optional<double> tokens_per_s;  // of the training run
+  std::optional<double> peak_rss_bytes, parameters, flops_per_token;
+  nlohmann::json summary;      // summary.json, or null
+  nlohmann::json environment;  // env.json, or null
+  nlohmann::json routing;      // routing.json, or null
+  std::string config;          // the text of config.toml, or empty
+};
+
+// A folder that holds metrics.jsonl or summary.json.
+[[nodiscard]] bool is_run_folder(const std::filesystem::path& folder);
+
+// Reads a run folder. A torn last line of metrics.jsonl, a row that was being written, is
+// left out. Throws UserError for a folder that is no run and for a broken file,
+// with the file and the line.
+[[nodiscard]] RunData read_run(const std::filesystem::path& folder);
+
+// Reads and parses a JSON file. Throws UserError that names the file and the line.
+[[nodiscard]] nlohmann::json read_json(const std::filesystem::path& file);
+
+// A finite number under that key of a JSON object, or nothing.
+[[nodiscard]] std::optional<double> number_at(const nlohmann::json& object, const char* key);
+[[nodiscard]] std::optional<int64_t> integer_at(const nlohmann::json& object, const char* key);
+// The text under that key, or an empty string.
+[[nodiscard]] std::string text_at(const nlohmann::json& object, const char* key);
+
+}  // namespace wavroute

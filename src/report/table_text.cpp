@@ -1,0 +1,222 @@
+// How a table looks: columns, and their terminal and Markdown forms.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <string_view>
+
+#include "report/table.h"
+
+namespace wavroute {
+namespace {
+
+constexpr std::string_view kMissing = "–";
+
+// Code points, not bytes: what a terminal advances by for the characters that a table holds.
+std::size_t display_width(std::string_view text) {
+  return static_cast<std::size_t>(std::ranges::count_if(
+      text, [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
+}
+
+// A label could hold anything; a control character would break a line or steer the terminal.
+std::string printable(std::string text) {
+  for (char& c : text) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) c = ' ';
+  }
+  return text;
+}
+
+std::string padded(const std::string& text, std::size_t width, bool to_the_right) {
+  const std::string space(width - std::min(width, display_width(text)), ' ');
+  return to_the_right ? space + text : text + space;
+}
+
+template <typename Value, typename Format>
+std::string or_missing(const std::optional<Value>& value, Format format) {
+  return value ? std::invoke(format, *value) : std::string(kMissing);
+}
+
+std::string format_loss(double value) { return fmt::format("{:.4f}", value); }
+
+// "3", "2 of 3, 1 diverged", or for a single cell "diverged".
+std::string seeds_text(const TableRow& row) {
+  if (row.finished == row.seeds) return fmt::format("{}", row.seeds);
+  std::string text = row.seeds == 1 ? "" : fmt::format("{} of {}", row.finished, row.seeds);
+  const auto add = [&](std::size_t count, std::string_view word) {
+    if (count == 0) return;
+    text += row.seeds == 1 ? std::string(word) : fmt::format(", {} {}", count, word);
+  };
+  add(row.diverged, "diverged");
+  add(row.failed, "failed");
+  add(row.pending, "not finished");
+  return text;
+}
+
+std::string difference_text(const TableRow& row) {
+  return row.is_reference
+             ? "reference"
+             : or_missing(row.difference, [](const PairedDifference& difference) {
+                 return fmt::format("{} (n={})", format_difference(difference), difference.n);
+               });
+}
+
+std::string escaped_for_markdown(const std::string& text) {
+  std::string result;
+  for (const char c : text) {
+    if (c == '|' || c == '\\' || c == '<' || c == '`') result += '\\';
+    result += c;
+  }
+  return result;
+}
+
+std::string wrapped(const std::string& text, std::size_t width) {
+  std::string result;
+  std::size_t column = 0;
+  for (std::size_t begin = 0; begin < text.size();) {
+    const std::size_t end = std::min(text.find(' ', begin), text.size());
+    const std::string word = text.substr(begin, end - begin);
+    const std::size_t needed = display_width(word) + (column > 0 ? 1 : 0);
+    if (column > 0 && column + needed > width) {
+      result += '\n';
+      column = 0;
+    } else if (column > 0) {
+      result += ' ';
+    }
+    column += column > 0 ? needed : display_width(word);
+    result += word;
+    begin = end + 1;
+  }
+  return result;
+}
+
+}  // namespace
+
+std::string format_count(double value) {
+  const std::string digits = fmt::format("{:.0f}", std::round(std::abs(value)));
+  std::string result = std::round(value) < 0.0 ? "−" : "";
+  for (std::size_t i = 0; i < digits.size(); ++i) {
+    if (i > 0 && (digits.size() - i) % 3 == 0) result += ',';
+    result += digits[i];
+  }
+  return result;
+}
+
+std::string format_bytes(double bytes) {
+  constexpr std::string_view kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  std::size_t unit = 0;
+  while (bytes >= 1024.0 && unit + 1 < std::size(kUnits)) bytes /= 1024.0, ++unit;
+  const int digits = unit < 2 || bytes >= 100.0 ? 0 : unit == 2 ? 1 : 2;
+  return fmt::format("{:.{}f} {}", bytes, digits, kUnits[unit]);
+}
+
+std::string format_magnitude(double value) {
+  constexpr std::string_view kSuffixes[] = {"", "K", "M", "G", "T", "P"};
+  std::size_t suffix = 0;
+  while (std::abs(value) >= 999.5 && suffix + 1 < std::size(kSuffixes)) value /= 1000.0, ++suffix;
+  if (suffix == 0) return fmt::format("{:.0f}", value);
+  const double size = std::abs(value);
+  return fmt::format("{:.{}f}{}", value,
+                     size < 9.995   ? 2
+                     : size < 99.95 ? 1
+                                    : 0,
+                     kSuffixes[suffix]);
+}
+
+std::string format_difference(const PairedDifference& difference) {
+  std::string text = fmt::format("{:.4f}", std::abs(difference.mean));
+  if (text != "0.0000") text.insert(0, difference.mean < 0.0 ? "−" : "+");
+  if (difference.half_width) text += fmt::format(" ± {:.4f}", *difference.half_width);
+  return text;
+}
+
+std::vector<TableColumn> table_columns(const Table& table) {
+  using Text = std::function<std::string(const TableRow&)>;
+  std::vector<TableColumn> columns;
+  const auto add = [&](std::string name, std::string heading, bool numeric, const Text& text,
+                       const std::function<bool(const TableRow&)>& shown) {
+    if (std::ranges::none_of(table.rows, shown)) return;
+    TableColumn column{std::move(name), printable(std::move(heading)), numeric, {}};
+    for (const TableRow& row : table.rows) column.cells.push_back(printable(text(row)));
+    columns.push_back(std::move(column));
+  };
+  const auto always = [](const TableRow&) { return true; };
+  const auto value = [&](std::string name, std::string heading, auto member, auto format) {
+    add(
+        std::move(name), std::move(heading), true,
+        [=](const TableRow& r) { return or_missing(r.*member, format); },
+        [=](const TableRow& r) { return (r.*member).has_value(); });
+  };
+  value("depth", "layers", &TableRow::depth, [](int64_t d) { return fmt::format("{}", d); });
+  add(
+      "label", "scheme", false, [](const TableRow& r) { return r.label; }, always);
+  value("loss", "loss", &TableRow::loss, format_loss);
+  add("difference", fmt::format("vs {}", table.reference), true, difference_text,
+      [](const TableRow& r) { return r.difference.has_value(); });
+  value("bits_per_byte", "bits/byte", &TableRow::bits_per_byte, format_loss);
+  value("tokens_per_s", "tokens/s", &TableRow::tokens_per_s, format_count);
+  add(
+      "ratio", "ratio", true,
+      [](const TableRow& r) {
+        return or_missing(r.speed_ratio, [](double v) { return fmt::format("{:.2f}", v); });
+      },
+      [](const TableRow& r) { return r.speed_ratio.has_value() && !r.is_reference; });
+  value("memory", "memory", &TableRow::peak_rss_bytes, format_bytes);
+  value("parameters", "parameters", &TableRow::parameters, format_magnitude);
+  value("flops", "FLOPs/token", &TableRow::flops_per_token, format_magnitude);
+  add("seeds", "seeds", false, seeds_text, always);
+  return columns;
+}
+
+std::string terminal_table(const Table& table) {
+  const auto columns = table_columns(table);
+  std::vector<std::size_t> widths;
+  for (const TableColumn& column : columns) {
+    std::size_t width = display_width(column.heading);
+    for (const auto& cell : column.cells) width = std::max(width, display_width(cell));
+    widths.push_back(width);
+  }
+  std::string text;
+  const auto line = [&](auto content) {
+    std::string one;
+    for (std::size_t i = 0; i < columns.size(); ++i) {
+      if (i > 0) one += "  ";
+      one += padded(content(columns[i]), widths[i], columns[i].numeric);
+    }
+    one.erase(one.find_last_not_of(' ') + 1);
+    text += one + "\n";
+  };
+  line([](const TableColumn& c) { return c.heading; });
+  std::string rule;
+  for (std::size_t i = 0; i < columns.size(); ++i) {
+    if (i > 0) rule += "  ";
+    for (std::size_t k = 0; k < widths[i]; ++k) rule += "─";
+  }
+  text += rule + "\n";
+  for (std::size_t row = 0; row < table.rows.size(); ++row) {
+    if (row > 0 && table.rows[row].depth != table.rows[row - 1].depth) text += "\n";
+    line([&](const TableColumn& c) { return c.cells[row]; });
+  }
+  return text + "\n" + wrapped(table.note, std::clamp<std::size_t>(display_width(rule), 60, 120)) +
+         "\n";
+}
+
+std::string markdown_table(const Table& table) {
+  const auto columns = table_columns(table);
+  std::string head = "|", rule = "|";
+  for (const TableColumn& column : columns) {
+    head += fmt::format(" {} |", escaped_for_markdown(column.heading));
+    rule += column.numeric ? "---:|" : "---|";
+  }
+  std::string text = head + "\n" + rule + "\n";
+  for (std::size_t row = 0; row < table.rows.size(); ++row) {
+    text += "|";
+    for (const TableColumn& column : columns) {
+      text += fmt::format(" {} |", escaped_for_markdown(column.cells[row]));
+    }
+    text += "\n";
+  }
+  return text + "\n" + table.note + "\n";
+}
+
+}  // namespace wavroute

@@ -1,0 +1,74 @@
+// Streams whose state is small and immutable: additive schemes and ACT.
+#pragma once
+
+#include <vector>
+
+#include "wavroute/residual.h"
+
+namespace wavroute {
+
+// A stream written as one differentiable function of (state, update). The backward twins run
+// autograd over that function again, from the recorded inputs.
+//
+// state[0] is what the next sublayer reads. Entries that are not floating point, and those for
+// which requires_grad makes no sense, carry no gradient.
+class ComposedStream : public Stream {
+ public:
+  using State = std::vector<at::Tensor>;
+
+  explicit ComposedStream(const StreamOptions& options);
+
+  void begin(const at::Tensor& embedding) override;
+  [[nodiscard]] at::Tensor read(const Site& site) override;
+  void write(const Site& site, const at::Tensor& update) override;
+  [[nodiscard]] at::Tensor read_out() override;
+
+  void read_out_backward(const at::Tensor& grad, double auxiliary_grad) override;
+  [[nodiscard]] at::Tensor write_backward(const Site& site) override;
+  void read_backward(const Site& site, const at::Tensor& grad) override;
+  [[nodiscard]] at::Tensor begin_backward() override;
+
+  [[nodiscard]] StreamSnapshot snapshot() const override { return state_; }
+  void restore(const StreamSnapshot& snapshot) override;
+
+ protected:
+  // The state before the first sublayer.
+  [[nodiscard]] virtual State start(const at::Tensor& embedding) const { return {embedding}; }
+  // The state after `update` was written at `site`. Differentiable, without side effects on this
+  // object's state (it runs again in the backward); `live` is false in that second run.
+  [[nodiscard]] virtual State next(const Site& site, const State& state, const at::Tensor& update,
+                                   bool live) const = 0;
+  [[nodiscard]] virtual at::Tensor output(const State& state) const { return state[0]; }
+  // Undefined: none.
+  [[nodiscard]] virtual at::Tensor auxiliary(const State&) const { return {}; }
+
+  [[nodiscard]] const StreamOptions& options() const { return options_; }
+
+  State state_;
+  State grad_;  // of the state, in the backward
+
+ private:
+  struct Record {
+    State state;  // before the write
+    at::Tensor update;
+  };
+
+  StreamOptions options_;
+  std::vector<Record> records_;
+};
+
+// h + c u with a constant c: the twins need no record.
+class ConstantStream : public ComposedStream {
+ public:
+  using ComposedStream::ComposedStream;
+
+  void write(const Site& site, const at::Tensor& update) override;
+  [[nodiscard]] at::Tensor write_backward(const Site& site) override;
+
+ protected:
+  [[nodiscard]] virtual double coefficient(const Site&) const { return 1.0; }
+  [[nodiscard]] State next(const Site& site, const State& state, const at::Tensor& update,
+                           bool live) const override;
+};
+
+}  // namespace wavroute

@@ -1,0 +1,213 @@
+// Alpha-gated residual (a news article of June 2026): h_{l+1} = h_l + alpha_l * u_l, alpha_l in
+// [0,1] per token, from trailing means of h_l. The windows trail, so that the gate stays causal;
+// that, its rank and its initial values are ours.
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "residual/additive.h"
+#include "residual/options.h"
+#include "residual/schemes.h"
+#include "wavroute/error.h"
+
+namespace wavroute::schemes {
+namespace {
+
+std::vector<OptionSpec> specs() {
+  return {{"windows", OptionType::kIntList, std::vector<int64_t>{1, 2, 4, 8},
+           "lengths of the trailing means that the gate sees", false, {}},
+          {"rank", OptionType::kInt, std::string("auto"),
+           "hidden size of the gate; auto: max(2, round(0.008 d)) [ours]", true, {}},
+          {"per_channel", OptionType::kBool, false, "one alpha per channel, not per token", false,
+           {}},
+          {"bias", OptionType::kFloat, 4.0, "initial b2: alpha = sigmoid(4) = 0.98 [ours]", false,
+           {}},
+          {"freeze", OptionType::kFloat, 0.1,
+           "fraction of the training steps for which alpha is held at 1", false, {}},
+          {"frozen", OptionType::kBool, false,
+           "alpha is held at 1 (a checkpoint made before the freeze ended)", false, {}},
+          {"gate_reuse", OptionType::kString, std::string("none"),
+           "prompt: new tokens use the prompt's mean alpha", false, {"none", "prompt"}}};
+}
+
+struct Gate {
+  Parameter* fc1 = nullptr;   // W1 [r, windows * d]
+  Parameter* fc2 = nullptr;   // W2 [1 or d, r]
+  Parameter* bias = nullptr;  // b2 [1 or d]
+};
+
+// Per executed sublayer: the last rows of h, and the prompt's mean gate.
+class GateMemory final : public DecodeState {
+ public:
+  struct Entry {
+    at::Tensor rows;        // [B, <= longest window - 1, d]
+    at::Tensor mean_alpha;  // [B, 1, 1 or d]
+  };
+  Entry& at(const Site& site) { return entries_[{site.visit, site.index()}]; }
+
+ private:
+  std::map<std::pair<int64_t, int64_t>, Entry> entries_;
+};
+
+class Gated final : public AdditiveResidual {
+ public:
+  using AdditiveResidual::AdditiveResidual;
+
+  void declare(ParameterTable& table) override {
+    const int64_t rank = get<int64_t>(given(), "rank");
+    const int64_t outputs = get<bool>(given(), "per_channel") ? size().width : 1;
+    const auto inputs = static_cast<int64_t>(windows().size()) * size().width;
+    for (int64_t i = 0; i < size().sublayers(); ++i) {
+      const std::string prefix =
+          fmt::format("model.layers.{}.{}_gate.", i / 2, i % 2 == 0 ? "self_attn" : "mlp");
+      Gate& gate = gates_.emplace_back();
+      gate.fc1 = &table.declare(prefix + "fc1.weight", {rank, inputs}, Decay::kNo, {0.0, 0.02});
+      gate.fc2 = &table.declare(prefix + "fc2.weight", {outputs, rank}, Decay::kNo, {0.0});
+      gate.bias = &table.declare(prefix + "fc2.bias", {outputs}, Decay::kNo,
+                                 {get<double>(given(), "bias")});
+    }
+  }
+  [[nodiscard]] std::unique_ptr<Stream> open(const StreamOptions& options) const override;
+  [[nodiscard]] std::unique_ptr<DecodeState> decode_state() const override {
+    return std::make_unique<GateMemory>();
+  }
+  [[nodiscard]] double flops_per_token() const override {
+    const Gate& gate = gates_.front();
+    return 2.0 * static_cast<double>(size().sublayers() *
+                                     (gate.fc1->count() + gate.fc2->count()));
+  }
+  // Every update, and one sublayer's summary with its gradient while its twin runs.
+  [[nodiscard]] double kept_states() const override {
+    return static_cast<double>(size().sublayers()) + 4.0 * static_cast<double>(windows().size());
+  }
+  [[nodiscard]] Options options(const Progress& progress) const override {
+    Options all = given();
+    all["frozen"] = is_frozen(progress);
+    return all;
+  }
+
+  [[nodiscard]] bool is_frozen(const Progress& progress) const {
+    if (progress.steps == 0) return get<bool>(given(), "frozen");
+    return static_cast<double>(progress.step) <
+           get<double>(given(), "freeze") * static_cast<double>(progress.steps);
+  }
+  [[nodiscard]] const std::vector<int64_t>& windows() const {
+    return get<std::vector<int64_t>>(given(), "windows");
+  }
+  [[nodiscard]] bool reuses_prompt() const {
+    return get<std::string>(given(), "gate_reuse") == "prompt";
+  }
+  [[nodiscard]] const Gate& gate(const Site& site) const {
+    return gates_[static_cast<size_t>(site.index())];
+  }
+
+ private:
+  std::vector<Gate> gates_;  // by Site::index()
+};
+
+// Means of h [B,T,d] over the trailing windows, [B,T,windows * d]. `before` [B,n,d] are the rows
+// just before h, all that exist or at least as many as the longest window reaches back to.
+at::Tensor trailing_means(const at::Tensor& h, const at::Tensor& before,
+                          const std::vector<int64_t>& windows) {
+  const int64_t length = h.size(1);
+  const int64_t known = before.defined() ? before.size(1) : 0;
+  const int64_t longest = *std::ranges::max_element(windows);
+  const at::Tensor rows = before.defined() ? at::cat({before, h}, 1) : h;
+  const at::Tensor padded = at::constant_pad_nd(rows, {0, 0, longest - 1, 0});
+  const at::Tensor place =
+      at::arange(known + 1, known + length + 1, h.options()).view({1, length, 1});
+  std::vector<at::Tensor> sums(static_cast<size_t>(longest));
+  for (int64_t back = 0; back < longest; ++back) {
+    const at::Tensor shifted = padded.narrow(1, longest - 1 + known - back, length);
+    sums[static_cast<size_t>(back)] =
+        back == 0 ? shifted : sums[static_cast<size_t>(back - 1)] + shifted;
+  }
+  std::vector<at::Tensor> means;
+  for (const int64_t window : windows) {
+    means.push_back(sums[static_cast<size_t>(window - 1)] / place.clamp_max(window));
+  }
+  return at::cat(means, -1);
+}
+
+class GatedStream final : public ComposedStream {
+ public:
+  GatedStream(const Gated& scheme, const StreamOptions& options)
+      : ComposedStream(options),
+        scheme_(scheme),
+        frozen_(scheme.is_frozen(options.pass.progress)),
+        memory_(static_cast<GateMemory*>(options.decode)) {}
+
+ protected:
+  [[nodiscard]] State next(const Site& site, const State& state, const at::Tensor& update,
+                           bool live) const override {
+    if (frozen_) return {state[0] + update};
+    const at::Tensor alpha = live && memory_ != nullptr ? remembered_alpha(site, state[0])
+                                                        : alpha_of(site, state[0], {});
+    if (live && options().taps != nullptr) options().taps->on_gate(site, alpha);
+    return {at::addcmul(state[0], alpha, update.to(state[0].scalar_type()))};
+  }
+
+ private:
+  [[nodiscard]] at::Tensor alpha_of(const Site& site, const at::Tensor& h,
+                                    const at::Tensor& before) const {
+    const Gate& gate = scheme_.gate(site);
+    const at::Tensor summary = trailing_means(h, before, scheme_.windows());
+    const at::Tensor hidden = at::silu(at::linear(summary, gate.fc1->value));
+    return at::sigmoid(at::linear(hidden, gate.fc2->value, gate.bias->value));
+  }
+
+  // Decoding: the windows reach into rows of earlier calls.
+  [[nodiscard]] at::Tensor remembered_alpha(const Site& site, const at::Tensor& h) const {
+    GateMemory::Entry& entry = memory_->at(site);
+    if (scheme_.reuses_prompt()) {
+      if (entry.mean_alpha.defined()) return entry.mean_alpha;
+      at::Tensor alpha = alpha_of(site, h, {});
+      entry.mean_alpha = alpha.mean(1, true);
+      return alpha;
+    }
+    at::Tensor alpha = alpha_of(site, h, entry.rows);
+    const int64_t reach = *std::ranges::max_element(scheme_.windows()) - 1;
+    const at::Tensor rows = entry.rows.defined() ? at::cat({entry.rows, h}, 1) : h;
+    const int64_t kept = std::min(reach, rows.size(1));
+    entry.rows = rows.narrow(1, rows.size(1) - kept, kept).clone();
+    return alpha;
+  }
+
+  const Gated& scheme_;
+  bool frozen_;
+  GateMemory* memory_;
+};
+
+std::unique_ptr<Stream> Gated::open(const StreamOptions& options) const {
+  return std::make_unique<GatedStream>(*this, options);
+}
+
+std::unique_ptr<Residual> create(const Options& given, const ModelSize& size, double) {
+  Options options = with_defaults(given, specs(), "gated");
+  const auto& windows = get<std::vector<int64_t>>(options, "windows");
+  if (windows.empty() || std::ranges::any_of(windows, [](int64_t w) { return w < 1; })) {
+    throw UserError("residual.windows must be a list of lengths of at least 1");
+  }
+  if (is_auto(options, "rank")) {
+    options["rank"] = std::max<int64_t>(2, std::llround(0.008 * static_cast<double>(size.width)));
+  }
+  if (const int64_t rank = get<int64_t>(options, "rank"); rank < 1) {
+    throw UserError(fmt::format("residual.rank must be at least 1, {} was given", rank));
+  }
+  if (const double freeze = get<double>(options, "freeze"); !(freeze >= 0.0 && freeze <= 1.0)) {
+    throw UserError(fmt::format("residual.freeze must be from 0 to 1, {} was given", freeze));
+  }
+  return std::make_unique<Gated>(std::move(options), size);
+}
+
+}  // namespace
+
+SchemeInfo gated() {
+  return {"gated", "a learned gate per token, from trailing means (June 2026 article)", specs(),
+          create};
+}
+
+}  // namespace wavroute::schemes

@@ -1,0 +1,80 @@
+// LayerDrop (arXiv 1909.11556): in training each layer is left out with probability p, one
+// independent draw per layer and batch; evaluation runs all layers.
+#include <fmt/format.h>
+
+#include "base/philox.h"
+#include "residual/additive.h"
+#include "residual/options.h"
+#include "residual/schemes.h"
+#include "wavroute/error.h"
+
+namespace wavroute::schemes {
+namespace {
+
+std::vector<OptionSpec> specs() {
+  return {{"p", OptionType::kFloat, 0.2, "probability that a layer is left out", false, {}},
+          {"schedule", OptionType::kString, std::string("uniform"),
+           "uniform: p for every layer; linear: p i / L for layer i from 1", false,
+           {"uniform", "linear"}},
+          {"rescale", OptionType::kBool, false,
+           "divide the updates of a kept layer by 1 - p in training (stochastic depth)", false,
+           {}}};
+}
+
+class LayerDrop final : public AdditiveResidual {
+ public:
+  using AdditiveResidual::AdditiveResidual;
+
+  [[nodiscard]] std::unique_ptr<Stream> open(const StreamOptions& options) const override;
+  [[nodiscard]] bool runs_layer(int64_t layer, const Pass& pass) const override {
+    if (!pass.training) return true;
+    const Philox draws(pass.seed, "layerdrop");
+    return draws.uniform(static_cast<uint64_t>(layer),
+                         static_cast<uint64_t>(pass.progress.step)) >= probability(layer);
+  }
+  [[nodiscard]] bool is_llama() const override { return true; }
+
+  [[nodiscard]] double probability(int64_t layer) const {
+    const double p = get<double>(given(), "p");
+    if (get<std::string>(given(), "schedule") == "uniform") return p;
+    return p * static_cast<double>(layer + 1) / static_cast<double>(size().layers);
+  }
+  [[nodiscard]] bool rescales() const { return get<bool>(given(), "rescale"); }
+};
+
+class LayerDropStream final : public ConstantStream {
+ public:
+  LayerDropStream(const LayerDrop& scheme, const StreamOptions& options)
+      : ConstantStream(options), scheme_(scheme) {}
+
+ protected:
+  [[nodiscard]] double coefficient(const Site& site) const override {
+    if (!options().pass.training || !scheme_.rescales()) return 1.0;
+    return 1.0 / (1.0 - scheme_.probability(site.layer));
+  }
+
+ private:
+  const LayerDrop& scheme_;
+};
+
+std::unique_ptr<Stream> LayerDrop::open(const StreamOptions& options) const {
+  return std::make_unique<LayerDropStream>(*this, options);
+}
+
+std::unique_ptr<Residual> create(const Options& given, const ModelSize& size, double) {
+  Options options = with_defaults(given, specs(), "layerdrop");
+  const double p = get<double>(options, "p");
+  if (!(p >= 0.0 && p < 1.0)) {
+    throw UserError(fmt::format("residual.p must be at least 0 and below 1, {} was given", p));
+  }
+  return std::make_unique<LayerDrop>(std::move(options), size);
+}
+
+}  // namespace
+
+SchemeInfo layerdrop() {
+  return {"layerdrop", "LayerDrop: whole layers left out at random (arXiv 1909.11556)", specs(),
+          create};
+}
+
+}  // namespace wavroute::schemes

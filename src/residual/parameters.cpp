@@ -1,0 +1,136 @@
+#include "wavroute/parameters.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <array>
+#include <numeric>
+
+#include "base/philox.h"
+
+namespace wavroute {
+namespace {
+
+constexpr int64_t kAlignment = 64;  // bytes: a cache line, and the widest vector
+
+int64_t product(const std::vector<int64_t>& shape) {
+  return std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
+}
+
+// Fills `target` (any type, any device) with the slice's initial values.
+void fill(const ParameterSlice& slice, uint64_t seed, at::Tensor target) {
+  if (slice.init.stddev == 0.0) {
+    target.fill_(slice.init.constant);
+    return;
+  }
+  const Philox random(seed, "init", slice.name);
+  at::Tensor host = at::empty(target.sizes(), at::kDouble);
+  double* values = host.mutable_data_ptr<double>();
+  for (int64_t i = 0; i < host.numel(); ++i) {
+    values[i] = slice.init.constant + slice.init.stddev * random.normal(static_cast<uint64_t>(i));
+  }
+  target.copy_(host);
+}
+
+}  // namespace
+
+at::Tensor Parameter::rows(const ParameterSlice& slice, const at::Tensor& whole) const {
+  return slices.size() == 1 ? whole : whole.narrow(0, slice.first_row, slice.rows);
+}
+
+int64_t Parameter::count() const { return product(shape); }
+
+at::Tensor Parameter::view(const at::Tensor& flat) const {
+  return flat.narrow(0, offset, count()).view(shape);
+}
+
+Parameter& ParameterTable::declare(const std::string& name, std::vector<int64_t> shape, Decay decay,
+                                   Init init) {
+  Parameter& parameter = parameters_.emplace_back();
+  parameter.slices.push_back({name, 0, shape.at(0), init});
+  parameter.shape = std::move(shape);
+  parameter.decay = decay;
+  return parameter;
+}
+
+Parameter& ParameterTable::declare_fused(std::vector<ParameterSlice> slices, int64_t columns,
+                                         Decay decay) {
+  Parameter& parameter = parameters_.emplace_back();
+  int64_t rows = 0;
+  for (ParameterSlice& slice : slices) {
+    slice.first_row = rows;
+    rows += slice.rows;
+  }
+  parameter.slices = std::move(slices);
+  parameter.shape = {rows, columns};
+  parameter.decay = decay;
+  return parameter;
+}
+
+void ParameterTable::allocate(at::ScalarType storage, at::ScalarType compute, at::Device device,
+                              uint64_t seed) {
+  const auto group_of = [](const Parameter& p) { return p.decay == Decay::kYes ? 0 : 1; };
+  const int64_t step = kAlignment / static_cast<int64_t>(c10::elementSize(compute));
+  std::array<int64_t, 2> sizes{};
+  for (Parameter& parameter : parameters_) {
+    int64_t& size = sizes[group_of(parameter)];
+    parameter.offset = size;
+    size += (parameter.count() + step - 1) / step * step;
+  }
+  const auto options = at::TensorOptions().dtype(storage).device(device);
+  groups_.clear();
+  for (const Decay decay : {Decay::kYes, Decay::kNo}) {
+    const int64_t size = sizes[groups_.size()];
+    FlatGroup& group = groups_.emplace_back();
+    group.decay = decay;
+    group.value = at::zeros({size}, options);
+    group.grad = at::zeros({size}, options);
+    // Vectors (norms, queries, scales) always work in the storage type.
+    if (compute != storage && decay == Decay::kYes) {
+      group.compute = at::zeros({size}, options.dtype(compute));
+    }
+  }
+  for (Parameter& parameter : parameters_) {
+    FlatGroup& group = groups_[group_of(parameter)];
+    parameter.value = parameter.view(group.value).detach();
+    for (const ParameterSlice& slice : parameter.slices) {
+      fill(slice, seed, parameter.rows(slice, parameter.value));
+    }
+    parameter.value.set_requires_grad(true);
+    parameter.value.mutable_grad() = parameter.view(group.grad);
+    parameter.compute = group.compute.defined()
+                            ? parameter.view(group.compute).detach().set_requires_grad(true)
+                            : parameter.value;
+  }
+  refresh_compute();
+}
+
+void ParameterTable::refresh_compute() {
+  const at::NoGradGuard no_grad;
+  for (FlatGroup& group : groups_) {
+    if (group.compute.defined()) group.compute.copy_(group.value);
+  }
+}
+
+void ParameterTable::fold(std::span<Parameter* const> parameters) {
+  const at::NoGradGuard no_grad;
+  for (Parameter* parameter : parameters) {
+    if (parameter->compute.is_same(parameter->value)) continue;
+    at::Tensor& narrow = parameter->compute.mutable_grad();
+    if (!narrow.defined()) continue;
+    parameter->value.mutable_grad().add_(narrow);
+    narrow.reset();
+  }
+}
+
+void ParameterTable::zero_grad() {
+  for (FlatGroup& group : groups_) group.grad.zero_();
+}
+
+int64_t ParameterTable::count() const {
+  int64_t sum = 0;
+  for (const Parameter& parameter : parameters_) sum += parameter.count();
+  return sum;
+}
+
+}  // namespace wavroute

@@ -1,0 +1,325 @@
+#include "residual/routed.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include "residual/options.h"
+#include "wavroute/error.h"
+
+namespace wavroute {
+namespace {
+
+// row += sign * update; a sum's first update is copied.
+void accumulate(at::Tensor row, const at::Tensor& update, double sign, bool first) {
+  if (!first) {
+    row.add_(update, sign);
+    return;
+  }
+  row.copy_(update);
+  if (sign < 0.0) row.neg_();
+}
+
+}  // namespace
+
+DetailBasis phase_basis() {
+  return {"phase", "P", [](const Site& site, int64_t, int64_t) {
+            return site.kind == SublayerKind::kAttention ? 1.0 : -1.0;
+          }};
+}
+
+DetailBasis split_basis() {
+  return {"split", "Q", [](const Site&, int64_t position, int64_t length) {
+            return 2 * (position + 1) <= length ? 1.0 : -1.0;
+          }};
+}
+
+RoutedResidual::RoutedResidual(RoutedSpec spec, Options options, const ModelSize& size)
+    : spec_(std::move(spec)), options_(std::move(options)), size_(size) {}
+
+void RoutedResidual::declare(ParameterTable& table) {
+  const auto details = static_cast<int64_t>(spec_.details.size());
+  const auto declare_router = [&](const std::string& prefix) {
+    Router& router = routers_.emplace_back();
+    router.query = &table.declare(prefix + "_proj.weight", {1, size_.width}, Decay::kNo, {0.0});
+    router.gain = &table.declare(prefix + "_norm.weight", {size_.width}, Decay::kNo, {1.0});
+    if (details > 0) {
+      router.bias = &table.declare(prefix + "_bias", {details}, Decay::kNo, {spec_.beta});
+    }
+  };
+  routers_.reserve(static_cast<size_t>(size_.sublayers() + 1));
+  routers_.emplace_back();  // sublayer 1 reads the embedding itself
+  for (int64_t i = 1; i < size_.sublayers(); ++i) {
+    declare_router(fmt::format("model.layers.{}.{}_res", i / 2,
+                               i % 2 == 0 ? "self_attention" : "mlp"));
+  }
+  declare_router("model.output_attn_res");
+}
+
+const Router& RoutedResidual::router(const std::optional<Site>& site) const {
+  return site ? routers_[static_cast<size_t>(site->index())] : routers_.back();
+}
+
+std::unique_ptr<Stream> RoutedResidual::open(const StreamOptions& options) const {
+  return std::make_unique<RoutedStream>(*this, options);
+}
+
+void RoutedResidual::check_program() const {
+  if (!spec_.takes_programs) {
+    throw UserError("a layer program was given to a scheme whose sources are single updates",
+                    "layer programs run on every scheme but act and full_attnres");
+  }
+}
+
+double RoutedResidual::kept_states() const {
+  // The bank and its gradient, every update, and the prefixes of one block.
+  const double per_block = 1.0 + static_cast<double>(spec_.details.size());
+  const double rows = 1.0 + static_cast<double>(spec_.blocks.count) * per_block;
+  return 2.0 * rows + static_cast<double>(size_.sublayers()) +
+         static_cast<double>(spec_.blocks.length) * per_block;
+}
+
+RoutedStream::RoutedStream(const RoutedResidual& scheme, const StreamOptions& options)
+    : scheme_(scheme), options_(options) {
+  record_ = options.record;
+}
+
+int64_t RoutedStream::rows_per_block() const {
+  return 1 + static_cast<int64_t>(scheme_.spec().details.size());
+}
+
+void RoutedStream::begin(const at::Tensor& embedding) {
+  const at::NoGradGuard no_grad;
+  std::vector<int64_t> shape = embedding.sizes().vec();
+  shape.insert(shape.begin(), first_row(scheme_.spec().blocks.count));
+  bank_ = at::empty(shape, embedding.options());
+  bank_[0].copy_(embedding);
+  filled_.assign(static_cast<size_t>(scheme_.spec().blocks.count), 0);
+}
+
+std::vector<RoutedStream::Entry> RoutedStream::entries(const std::optional<Site>& site) const {
+  std::vector<Entry> result = {{0, 0, -1, -1}};
+  if (site && site->index() == 0) return result;
+  const RoutedSpec& spec = scheme_.spec();
+  const int64_t own = site ? spec.blocks.block_of(site->index()) : -1;
+  for (int64_t block = 0; block < spec.blocks.count; ++block) {
+    if (filled_[static_cast<size_t>(block)] == 0) continue;  // an empty sum is no source
+    const int64_t summary = first_row(block);
+    result.push_back({summary, summary, -1, block});
+    if (block == own && !spec.partial_details) continue;
+    for (int basis = 0; basis < static_cast<int>(spec.details.size()); ++basis) {
+      result.push_back({summary + 1 + basis, summary, basis, block});
+    }
+  }
+  return result;
+}
+
+SourceLabel RoutedStream::label(const Entry& entry) const {
+  if (entry.block < 0) return {"e", "embedding", 0};
+  const RoutedSpec& spec = scheme_.spec();
+  const std::string number = std::to_string(entry.block + 1);
+  if (entry.basis < 0) return {spec.summary_symbol + number, "summary", entry.block + 1};
+  const DetailBasis& basis = spec.details[static_cast<size_t>(entry.basis)];
+  return {basis.symbol + number, basis.type, entry.block + 1};
+}
+
+at::Tensor RoutedStream::mix_entries(const std::optional<Site>& site) {
+  const at::NoGradGuard no_grad;
+  const std::vector<Entry> chosen = entries(site);
+  at::Tensor weights;
+  // Row 0 is never written again, but autograd counts writes to the whole bank: variable_data()
+  // gives the row a count of its own.
+  at::Tensor h = bank_[0].variable_data();
+  if (chosen.size() > 1) {
+    std::vector<Source> sources;
+    sources.reserve(chosen.size());
+    for (const Entry& entry : chosen) {
+      at::Tensor value = bank_[entry.row];
+      if (entry.basis >= 0) {
+        value = value *
+                matching_ratio(value, bank_[entry.summary_row], scheme_.spec().matching_eps);
+      }
+      sources.push_back({std::move(value), entry.basis});
+    }
+    h = mix(sources, scheme_.router(site), scheme_.spec().norm_eps,
+            options_.taps != nullptr ? &weights : nullptr);
+  }
+  if (options_.taps != nullptr) {
+    std::vector<SourceLabel> labels;
+    for (const Entry& entry : chosen) labels.push_back(label(entry));
+    if (!weights.defined()) weights = at::ones_like(bank_.select(-1, 0).narrow(0, 0, 1));
+    options_.taps->on_weights(site, labels, weights);
+  }
+  return h;
+}
+
+void RoutedStream::mix_backward(const std::optional<Site>& site, const at::Tensor& grad) {
+  const std::vector<Entry> chosen = entries(site);
+  if (chosen.size() == 1) {
+    const at::NoGradGuard no_grad;
+    grad_[0].add_(grad);
+    return;
+  }
+  std::vector<at::Tensor> leaves;
+  std::vector<Source> sources;
+  {
+    const at::AutoGradMode with_grad(true);
+    for (const Entry& entry : chosen) {
+      leaves.push_back(bank_[entry.row].detach().set_requires_grad(true));
+      at::Tensor value = leaves.back();
+      if (entry.basis >= 0) {
+        value = value *
+                matching_ratio(value, bank_[entry.summary_row], scheme_.spec().matching_eps);
+      }
+      sources.push_back({std::move(value), entry.basis});
+    }
+    const at::Tensor h = mix(sources, scheme_.router(site), scheme_.spec().norm_eps);
+    torch::autograd::backward({h}, {grad});
+  }
+  const at::NoGradGuard no_grad;
+  for (size_t j = 0; j < chosen.size(); ++j) grad_[chosen[j].row].add_(leaves[j].grad());
+}
+
+at::Tensor RoutedStream::read(const Site& site) { return mix_entries(site); }
+
+at::Tensor RoutedStream::read_out() { return mix_entries(std::nullopt); }
+
+void RoutedStream::add(const Site& site, const at::Tensor& update) {
+  const at::NoGradGuard no_grad;
+  const RoutedSpec& spec = scheme_.spec();
+  const int64_t block = spec.blocks.block_of(site.index());
+  int64_t& filled = filled_[static_cast<size_t>(block)];
+  const int64_t row = first_row(block);
+  accumulate(bank_[row], update, 1.0, filled == 0);
+  for (size_t basis = 0; basis < spec.details.size(); ++basis) {
+    const double sign = spec.details[basis].sign(site, spec.blocks.position_of(site.index()),
+                                                 spec.blocks.length_of(block));
+    accumulate(bank_[row + 1 + static_cast<int64_t>(basis)], update, sign, filled == 0);
+  }
+  ++filled;
+}
+
+void RoutedStream::write(const Site& site, const at::Tensor& update) {
+  add(site, update);
+  current_ = scheme_.spec().blocks.block_of(site.index());
+  if (record_) records_.push_back({site, update});
+}
+
+void RoutedStream::read_out_backward(const at::Tensor& grad, double) {
+  grad_ = at::zeros_like(bank_);
+  mix_backward(std::nullopt, grad);
+}
+
+void RoutedStream::remember_prefixes(int64_t block) {
+  // Sums are walked backwards by running them forwards again: subtracting would not give back the
+  // bits that the forward read.
+  const Blocks& blocks = scheme_.spec().blocks;
+  size_t first = records_.size();
+  while (first > 0 && blocks.block_of(records_[first - 1].site.index()) == block) --first;
+  at::Tensor rows = bank_.narrow(0, first_row(block), rows_per_block());
+  int64_t& filled = filled_[static_cast<size_t>(block)];
+  filled = 0;
+  if (block == restored_block_) {
+    rows.copy_(restored_);
+    filled = restored_filled_;
+  }
+  prefixes_.clear();
+  for (size_t i = 0; i < records_.size(); ++i) {
+    if (blocks.block_of(records_[i].site.index()) != block) continue;
+    if (i >= first) prefixes_.push_back(filled == 0 ? at::Tensor() : rows.clone());
+    add(records_[i].site, records_[i].update);
+  }
+  prefix_block_ = block;
+}
+
+at::Tensor RoutedStream::write_backward(const Site& site) {
+  const at::NoGradGuard no_grad;
+  const RoutedSpec& spec = scheme_.spec();
+  const int64_t block = spec.blocks.block_of(site.index());
+  if (prefix_block_ != block || prefixes_.empty()) remember_prefixes(block);
+  const at::Tensor update = records_.back().update;
+  records_.pop_back();
+
+  const int64_t row = first_row(block);
+  at::Tensor grad = grad_[row].clone();
+  for (size_t basis = 0; basis < spec.details.size(); ++basis) {
+    grad.add_(grad_[row + 1 + static_cast<int64_t>(basis)],
+              spec.details[basis].sign(site, spec.blocks.position_of(site.index()),
+                                       spec.blocks.length_of(block)));
+  }
+  if (prefixes_.back().defined()) {
+    bank_.narrow(0, row, rows_per_block()).copy_(prefixes_.back());
+  }
+  prefixes_.pop_back();
+  --filled_[static_cast<size_t>(block)];
+  return grad.to(update.scalar_type());
+}
+
+void RoutedStream::read_backward(const Site& site, const at::Tensor& grad) {
+  mix_backward(site, grad);
+}
+
+at::Tensor RoutedStream::begin_backward() { return grad_[0]; }
+
+StreamSnapshot RoutedStream::snapshot() const {
+  const at::NoGradGuard no_grad;
+  StreamSnapshot result = {at::tensor(filled_, at::kLong), at::scalar_tensor(current_, at::kLong)};
+  if (current_ >= 0) {
+    result.push_back(bank_.narrow(0, first_row(current_), rows_per_block()).clone());
+  }
+  return result;
+}
+
+void RoutedStream::restore(const StreamSnapshot& snapshot) {
+  const at::NoGradGuard no_grad;
+  const int64_t* filled = snapshot[0].const_data_ptr<int64_t>();
+  filled_.assign(filled, filled + snapshot[0].numel());
+  current_ = snapshot[1].item<int64_t>();
+  restored_block_ = current_;
+  if (current_ >= 0) {
+    restored_ = snapshot[2];
+    restored_filled_ = filled_[static_cast<size_t>(current_)];
+    bank_.narrow(0, first_row(current_), rows_per_block()).copy_(restored_);
+  }
+  records_.clear();
+  prefixes_.clear();
+  prefix_block_ = -1;
+}
+
+OptionSpec partial_details_option() {
+  return {"partial_details", OptionType::kBool, true,
+          "the unfinished block offers its details too [ours]", false, {}};
+}
+
+OptionSpec beta_option() {
+  return {"beta", OptionType::kFloat, -4.0, "initial bias of a detail source [ours]", false, {}};
+}
+
+OptionSpec matching_epsilon_option() {
+  return {"matching_epsilon", OptionType::kFloat, 1e-12,
+          "under the root of the RMS matching [ours]", false, {}};
+}
+
+std::unique_ptr<Residual> make_routed(const Options& given, const std::vector<OptionSpec>& specs,
+                                      const std::string& scheme, const ModelSize& size,
+                                      double norm_eps, std::vector<DetailBasis> details) {
+  Options options = with_defaults(given, specs, scheme);
+  RoutedSpec spec;
+  spec.blocks = resolve_blocks(options.at("blocks"), size, /*even_length=*/!details.empty());
+  options["blocks"] = spec.blocks.count;
+  if (!details.empty()) {
+    spec.partial_details = get<bool>(options, "partial_details");
+    spec.beta = get<double>(options, "beta");
+    spec.matching_eps = get<double>(options, "matching_epsilon");
+    if (spec.matching_eps < 0.0) {
+      throw UserError(fmt::format("residual.matching_epsilon must not be negative, {} was given",
+                                  spec.matching_eps));
+    }
+  }
+  spec.details = std::move(details);
+  spec.norm_eps = norm_eps;
+  return std::make_unique<RoutedResidual>(std::move(spec), std::move(options), size);
+}
+
+}  // namespace wavroute

@@ -1,0 +1,126 @@
+#include "bench/step_table.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <iterator>
+#include <sstream>
+
+#include "wavroute/error.h"
+
+namespace wavroute {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+StepResult sample() {
+  StepResult r;
+  r.label = "wav bf16", r.provider = "wavroute", r.scheme = "wav", r.precision = "bf16";
+  r.layers = 48, r.width = 256, r.batch = 4, r.context = 128, r.parameters = 99;
+  r.ms_p20 = 1.5, r.ms_p50 = 2, r.ms_p80 = 2.25, r.first_ms = 3000;
+  r.tokens_per_s = 256000, r.peak_rss_bytes = 5'000'000'000, r.percent_of_peak = 61.25;
+  r.ratio_to_first = 0.5;
+  return r;
+}
+
+StepResult failed() {
+  StepResult r;
+  r.label = "haares", r.provider = "eager", r.scheme = "haares", r.error = "it broke";
+  return r;
+}
+
+std::string read(const fs::path& file) {
+  std::ifstream in(file);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+class StepCsv : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    const auto* info = ::testing::UnitTest::GetInstance()->current_test_info();
+    folder_ = fs::temp_directory_path() /
+              ("wavroute_csv_" + std::string(info->name()) + std::to_string(::getpid()));
+    fs::create_directories(folder_);
+    file_ = folder_ / "rows.csv";
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  fs::path folder_, file_;
+  StepCsvContext context_{"2026-01-02T03:04:05Z", "abc1234", "A \"fast\" CPU, 2 GHz", 2};
+};
+
+TEST_F(StepCsv, RowsAreAppendedUnderOneHeader) {
+  append_step_csv(file_, context_, std::vector{sample(), failed()});
+  append_step_csv(file_, context_, std::vector{sample()});
+  const std::string row =
+      "2026-01-02T03:04:05Z,abc1234,\"A \"\"fast\"\" CPU, 2 GHz\",2,wavroute,wav,bf16,48,256,4,128,"
+      "1.500,2.000,2.250,256000.0,5000000000,61.25,3000.000\n";
+  EXPECT_EQ(read(file_),
+            "date,commit,machine,cores,provider,scheme,precision,layers,width,batch,context,ms_p20,"
+            "ms_p50,ms_p80,tokens_per_s,peak_rss_bytes,percent_of_peak,first_ms\n" +
+                row + row);
+}
+
+TEST_F(StepCsv, AFileOfSomethingElseIsLeftAsItIs) {
+  std::ofstream(file_) << "step,loss\n1,2\n";
+  EXPECT_THROW(append_step_csv(file_, context_, std::vector{sample()}), UserError);
+  EXPECT_EQ(read(file_), "step,loss\n1,2\n");
+}
+
+TEST_F(StepCsv, AMissingFolderIsAUserError) {
+  EXPECT_THROW(append_step_csv(folder_ / "no" / "rows.csv", context_, std::vector{sample()}),
+               UserError);
+}
+
+TEST_F(StepCsv, AFullDiskIsAFailure) {
+  if (!fs::exists("/dev/full")) GTEST_SKIP() << "there is no /dev/full here";
+  EXPECT_THROW(append_step_csv("/dev/full", context_, std::vector{sample()}), Failure);
+}
+
+TEST(StepJson, HasTheDocumentedFields) {
+  const auto json = step_json(sample());
+  EXPECT_EQ(json["scheme"], "wav");
+  EXPECT_EQ(json["provider"], "wavroute");
+  EXPECT_EQ(json["precision"], "bf16");
+  EXPECT_EQ(json["layers"], 48);
+  EXPECT_EQ(json["width"], 256);
+  EXPECT_EQ(json["batch"], 4);
+  EXPECT_EQ(json["context"], 128);
+  EXPECT_EQ(json["ms_p20"], 1.5);
+  EXPECT_EQ(json["ms_p50"], 2.0);
+  EXPECT_EQ(json["ms_p80"], 2.25);
+  EXPECT_EQ(json["tokens_per_s"], 256000.0);
+  EXPECT_EQ(json["peak_rss_bytes"], 5'000'000'000);
+  EXPECT_EQ(json["percent_of_peak"], 61.25);
+}
+
+TEST(StepJson, WhatWasNotMeasuredIsNullAndAFailureSaysWhy) {
+  auto result = sample();
+  result.percent_of_peak.reset();
+  EXPECT_TRUE(step_json(result)["percent_of_peak"].is_null());
+  EXPECT_EQ(step_json(failed())["error"], "it broke");
+  EXPECT_FALSE(step_json(failed()).contains("ms_p50"));
+}
+
+TEST(StepTable, LinesAreAlignedAndFailuresAreShown) {
+  auto slow = sample();
+  slow.scheme = "block_layerscale", slow.ratio_to_first.reset();
+  std::istringstream lines(step_table(std::vector{sample(), slow, failed()}));
+  std::string header, first, second, third;
+  std::getline(lines, header), std::getline(lines, first);
+  std::getline(lines, second), std::getline(lines, third);
+  EXPECT_EQ(header.size(), first.size());
+  EXPECT_EQ(header.size(), second.size());
+  EXPECT_THAT(first, HasSubstr(" 0.500 "));
+  EXPECT_THAT(first, HasSubstr(" 5.00 "));
+  EXPECT_THAT(first, HasSubstr(" 61.2"));
+  EXPECT_THAT(second, Not(HasSubstr("0.500")));
+  EXPECT_THAT(third, HasSubstr("failed: it broke"));
+}
+
+}  // namespace
+}  // namespace wavroute

@@ -1,0 +1,89 @@
+#include "support.h"
+
+namespace wavroute {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::EndsWith;
+using ::testing::HasSubstr;
+
+using Files = ConfigFiles;
+
+TEST_F(Files, LaterFilesOfTheChainWinAndOriginsSayWhich) {
+  (void)write("root.toml", "[train]\nsteps = 10\nbatch = 4\nseed = 7\n");
+  (void)write("sub/middle.toml", "extends = \"../root.toml\"\n[train]\nsteps = 20\nbatch = 8\n");
+  const auto path = write("top.toml", "extends = \"sub/middle.toml\"\n[train]\nsteps = 30\n");
+  const std::vector<std::string> sets = {"train.keep=5"};
+  const auto loaded = load_config(path, sets, catalog_, ConfigUse::kTrain);
+  EXPECT_EQ(loaded.config.train.steps, 30);
+  EXPECT_EQ(loaded.config.train.batch, 8);
+  EXPECT_EQ(loaded.config.train.seed, 7);
+  EXPECT_THAT(loaded.origins.at("train.steps"), EndsWith("top.toml:3"));
+  EXPECT_THAT(loaded.origins.at("train.batch"), EndsWith("middle.toml:4"));
+  EXPECT_THAT(loaded.origins.at("train.seed"), EndsWith("root.toml:4"));
+  EXPECT_EQ(loaded.origins.at("train.keep"), "--set");
+  EXPECT_EQ(loaded.origins.at("train.eval_every"), "default");
+}
+
+TEST_F(Files, NameIsTheStemOfTheFileUnlessGiven) {
+  EXPECT_EQ(load("").config.name, "run");
+  EXPECT_EQ(load("name = \"other\"").config.name, "other");
+  (void)write("base.toml", "");
+  EXPECT_EQ(load("extends = \"base.toml\"").config.name, "run");
+}
+
+TEST_F(Files, CycleOfExtendsIsRefusedAndShown) {
+  (void)write("a.toml", "extends = \"./run.toml\"\n");
+  const auto error = user_error([&] { (void)load("\nextends = \"a.toml\"\n"); });
+  EXPECT_THAT(error.what, AllOf(HasSubstr("cycle"), HasSubstr("a.toml:1")));
+  EXPECT_THAT(user_error([&] { (void)load("extends = \"run.toml\"\n"); }).what, HasSubstr("cycle"));
+}
+
+TEST_F(Files, MissingBaseIsAnErrorWithTheLineThatNamesIt) {
+  const auto error = user_error([&] { (void)load("\nextends = \"none/of/it.toml\"\n"); });
+  EXPECT_THAT(error.what, AllOf(HasSubstr("'none/of/it.toml'"), HasSubstr("run.toml:2")));
+}
+
+TEST_F(Files, MistakeInABaseFileIsReportedWithThatFile) {
+  (void)write("base.toml", "\n\n[train]\nstep = 1\n");
+  const auto error = user_error([&] { (void)load("extends = \"base.toml\"\n"); });
+  EXPECT_THAT(error.what, HasSubstr("base.toml:4"));
+}
+
+TEST_F(Files, MissingFileIsAnErrorThatOffersPresets) {
+  const auto error = user_error(
+      [&] { (void)load_config((folder_ / "no.toml").string(), {}, catalog_, ConfigUse::kTrain); });
+  EXPECT_THAT(error.what, HasSubstr("no.toml"));
+  EXPECT_THAT(error.hint, HasSubstr("demo"));
+  EXPECT_EQ(user_error([&] { (void)load_config("dmeo", {}, catalog_, ConfigUse::kTrain); }).hint,
+            "did you mean 'demo'?");
+}
+
+TEST_F(Files, PathIsRelativeToTheFileThatSaysIt) {
+  (void)write("sub/base.toml", "[data]\ntrain = \"t.txt\"\nvalid = \"../v.txt\"\n");
+  const Config config = load("extends = \"sub/base.toml\"\n").config;
+  EXPECT_EQ(config.data.train, (folder_ / "sub/t.txt").string());
+  EXPECT_EQ(config.data.valid, (folder_ / "v.txt").string());
+}
+
+TEST_F(Files, PathInSetIsRelativeToTheCurrentFolder) {
+  const Config config = load("[data]\ntrain = \"t.txt\"\n", {"data.train=x/y.txt"}).config;
+  EXPECT_EQ(config.data.train, (std::filesystem::current_path() / "x/y.txt").string());
+}
+
+TEST_F(Files, AbsolutePathsEmptyOnesAndTheCorpusStayAsTheyAre) {
+  const Config config = load("[data]\ntrain = \"torch-source\"\nvalid = \"/v.txt\"\n").config;
+  EXPECT_EQ(config.data.train, "torch-source");
+  EXPECT_EQ(config.data.valid, "/v.txt");
+  EXPECT_EQ(load("[data]\nvalid = \"\"\n", {"data.train=torch-source"}).config.data.train,
+            "torch-source");
+}
+
+TEST_F(Files, FileBesidesGoesBeforeAPresetOfTheSameName) {
+  EXPECT_EQ(load("extends = \"tiny.toml\"").config.model.layers, 4);  // the preset
+  (void)write("tiny.toml", "[model]\nlayers = 3\n");
+  EXPECT_EQ(load("extends = \"tiny.toml\"").config.model.layers, 3);
+}
+
+}  // namespace
+}  // namespace wavroute

@@ -1,0 +1,97 @@
+// What the tests of the configuration share: a catalog of their own, files, and expected errors.
+#pragma once
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "config/load.h"
+#include "wavroute/error.h"
+
+namespace wavroute {
+
+// An option without a list of words.
+inline OptionSpec option(std::string name, OptionType type, OptionValue value,
+                         bool accepts_auto = false) {
+  return {std::move(name), type, std::move(value), "", accepts_auto, {}};
+}
+
+// Eleven schemes with options of every type. Not the real catalog: config knows no scheme by name.
+inline SchemeCatalog test_catalog() {
+  using T = OptionType;
+  using Words = std::vector<std::string>;
+  const OptionSpec blocks = option("blocks", T::kInt, std::string("auto"), true);
+  const OptionSpec partial = option("partial_details", T::kBool, true);
+  OptionSpec details = option("details", T::kStringList, Words{"phase", "split"});
+  details.choices = {"phase", "split"};
+  OptionSpec norm = option("norm", T::kString, std::string("pre"));
+  norm.choices = {"pre", "none"};
+  return {
+      {"prenorm", "", {}},
+      {"rezero", "", {norm}},
+      {"layerscale", "", {option("init", T::kFloat, std::string("auto"), true)}},
+      {"block_layerscale", "", {blocks}},
+      {"layerdrop", "", {option("p", T::kFloat, 0.2), option("rescale", T::kBool, false)}},
+      {"gated", "", {option("windows", T::kIntList, std::vector<int64_t>{1, 2, 4, 8})}},
+      {"act", "", {option("tau", T::kFloat, 1e-3), option("shared", T::kBool, false)}},
+      {"full_attnres", "", {}},
+      {"block_attnres", "", {blocks}},
+      {"haares", "", {blocks, partial}},
+      {"wav", "", {blocks, partial, details}},
+  };
+}
+
+// A folder that goes with the test.
+class ConfigFiles : public ::testing::Test {
+ protected:
+  ConfigFiles() {
+    std::string name = (std::filesystem::temp_directory_path() / "wavroute_XXXXXX").string();
+    folder_ = mkdtemp(name.data());
+  }
+  ~ConfigFiles() override { std::filesystem::remove_all(folder_); }
+
+  // Writes a file into the folder and returns its path.
+  [[nodiscard]] std::string write(const std::string& name, const std::string& text) const {
+    const auto path = folder_ / name;
+    std::filesystem::create_directories(path.parent_path());
+    std::ofstream(path) << text;
+    return path.string();
+  }
+  // Loads a file of that text, named run.toml.
+  [[nodiscard]] LoadedConfig load(const std::string& text,
+                                  const std::vector<std::string>& sets = {},
+                                  ConfigUse use = ConfigUse::kTrain) const {
+    return load_config(write("run.toml", text), sets, catalog_, use);
+  }
+  [[nodiscard]] LoadedConfig compare(const std::string& text,
+                                     const std::vector<std::string>& sets = {}) const {
+    return load(text, sets, ConfigUse::kCompare);
+  }
+
+  const SchemeCatalog catalog_ = test_catalog();
+  std::filesystem::path folder_;
+};
+
+struct Message {
+  std::string what, hint;
+};
+
+// What the UserError says that `call` must throw.
+inline Message user_error(const std::function<void()>& call) {
+  try {
+    call();
+  } catch (const UserError& error) {
+    return {error.what(), error.hint()};
+  }
+  ADD_FAILURE() << "expected a UserError";
+  return {};
+}
+
+}  // namespace wavroute

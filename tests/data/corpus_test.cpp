@@ -1,0 +1,307 @@
+#include "data/corpus.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "data/scratch.h"
+#include "data/token_cache.h"
+
+namespace wavroute {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+constexpr int64_t kContext = 8;
+
+class CorpusFiles : public ScratchTest {
+ protected:
+  // Opens a corpus whose training text is `text`.
+  [[nodiscard]] Corpus open(const std::string& text, const std::string& tokenizer = "bytes",
+                            int64_t max_bytes = 0) {
+    data_.train = write("train.txt", text);
+    data_.tokenizer = tokenizer;
+    data_.max_bytes = max_bytes;
+    return open_corpus(data_, kContext);
+  }
+
+  [[nodiscard]] std::string error_of(const std::string& text,
+                                     const std::string& tokenizer = "bytes") {
+    return user_error([&] { (void)open(text, tokenizer); });
+  }
+
+  DataConfig data_;
+};
+
+std::string lines(int count) {
+  std::string text;
+  for (int i = 0; i < count; ++i) text += "line " + std::to_string(i) + "\n";
+  return text;
+}
+
+std::string text_of(const TokenView& tokens, const Tokenizer& tokenizer) {
+  std::string text;
+  for (const int64_t id : all_tokens(tokens)) {
+    text += tokenizer.token_bytes(static_cast<uint32_t>(id));
+  }
+  return text;
+}
+
+TEST_F(CorpusFiles, TheSplitsAreTheWholeTextCutAtALineAbout5PercentBeforeTheEnd) {
+  const std::string text = lines(1000);
+  for (const std::string tokenizer : {"bytes", "chars"}) {
+    const Corpus corpus = open(text, tokenizer);
+    const std::string train = text_of(corpus.train, *corpus.tokenizer);
+    const std::string valid = text_of(corpus.valid, *corpus.tokenizer);
+    EXPECT_EQ(train + valid, text);
+    EXPECT_TRUE(train.ends_with('\n'));
+    EXPECT_THAT(valid, StartsWith("line "));
+    EXPECT_NEAR(valid.size(), text.size() / 20.0, 10);
+    EXPECT_EQ(corpus.train_sha256, sha256_hex(train));
+    EXPECT_EQ(corpus.valid_sha256, sha256_hex(valid));
+    EXPECT_EQ(corpus.train_bytes, std::ssize(train));
+  }
+}
+
+TEST_F(CorpusFiles, AShortTextStillHasOneSequenceInEachSplit) {
+  const Corpus corpus = open(std::string(2 * (kContext + 1), 'x'));
+  EXPECT_EQ(corpus.train.size(), kContext + 1);
+  EXPECT_EQ(corpus.valid.size(), kContext + 1);
+}
+
+// 9 characters of 3 bytes in each split: the shortest text that works, counted in characters.
+TEST_F(CorpusFiles, AShortTextOfLongCharactersIsCountedInTokens) {
+  std::string text;
+  for (int i = 0; i < 18; ++i) text += "\xE2\x82\xAC";
+  const Corpus corpus = open(text, "chars");
+  EXPECT_EQ(corpus.train.size(), 9);
+  EXPECT_EQ(corpus.valid.size(), 9);
+  EXPECT_EQ(corpus.valid_bytes_per_token, 3.0);
+  EXPECT_THAT(error_of(text.substr(3), "chars"), HasSubstr("at least 18 tokens"));
+}
+
+TEST_F(CorpusFiles, ALineEndIsNotSoughtFarAway) {
+  const Corpus corpus = open("first line\n" + std::string(10000, 'x'));
+  EXPECT_NEAR(corpus.valid.size(), 500, 2);
+}
+
+TEST_F(CorpusFiles, TooShortATextIsAnErrorWithBothNumbers) {
+  const std::string error = error_of(std::string(17, 'x'));
+  EXPECT_THAT(error, HasSubstr("model.context + 1 = 9"));
+  EXPECT_THAT(error, HasSubstr("got 17 in"));
+  EXPECT_THAT(error, HasSubstr("train.txt"));
+}
+
+TEST_F(CorpusFiles, TooShortAValidationTextIsAnErrorWithBothNumbers) {
+  data_.valid = write("valid.txt", std::string(8, 'x'));
+  const std::string error = error_of(lines(100));
+  EXPECT_THAT(error, HasSubstr("at least 9 tokens (model.context + 1), got 8"));
+  EXPECT_THAT(error, HasSubstr("valid.txt"));
+}
+
+TEST_F(CorpusFiles, EmptyAndMissingTextsAreErrorsThatNameThem) {
+  EXPECT_THAT(error_of(""), HasSubstr("train.txt"));
+  data_.train = (folder_ / "trian.txt").string();
+  try {
+    (void)open_corpus(data_, kContext);
+    FAIL() << "no error";
+  } catch (const UserError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("trian.txt"));
+    EXPECT_THAT(error.hint(), HasSubstr("nearest name there is train.txt"));
+  }
+  data_.train = folder_.string();
+  EXPECT_THAT(user_error([&] { (void)open_corpus(data_, kContext); }), HasSubstr(folder_.string()));
+}
+
+TEST_F(CorpusFiles, AnUnknownTokenizerIsAnError) {
+  EXPECT_THAT(error_of(lines(100), "gpt5"), HasSubstr("got \"gpt5\" in data.tokenizer"));
+}
+
+TEST_F(CorpusFiles, AnUnknownCharacterOfTheValidationTextIsNamedWithItsOffset) {
+  data_.valid = write("valid.txt", "line 1 line 1 Z");
+  const std::string error = error_of(lines(100), "chars");
+  EXPECT_THAT(error, HasSubstr("U+005A at byte 14 of"));
+  EXPECT_THAT(error, HasSubstr("valid.txt"));
+}
+
+// Beyond the first piece that is encoded at a time.
+TEST_F(CorpusFiles, OffsetsAreThoseOfTheFileInALongText) {
+  std::string valid;
+  while (valid.size() < (size_t{5} << 19)) valid += "line 1 line 2\xE2\x82\xAC\n";
+  const size_t at = valid.size();
+  data_.valid = write("valid.txt", valid + "Z\n");
+  EXPECT_THAT(error_of(lines(100) + "\xE2\x82\xAC", "chars"),
+              HasSubstr("U+005A at byte " + std::to_string(at) + " of"));
+}
+
+TEST_F(CorpusFiles, LongTextsComeBackWhole) {
+  std::string text = "x";
+  while (text.size() < (size_t{5} << 19)) text += "\xE2\x82\xAC";
+  data_.valid = write("valid.txt", lines(10) + "\xE2\x82\xAC");
+  const Corpus corpus = open(text + lines(10), "chars");
+  EXPECT_EQ(text_of(corpus.train, *corpus.tokenizer), text + lines(10));
+}
+
+TEST_F(CorpusFiles, MaxBytesLimitsTheTrainingTextAlone) {
+  const std::string text = lines(1000);
+  const Corpus whole = open(text), slice = open(text, "bytes", 100);
+  EXPECT_EQ(text_of(slice.train, *slice.tokenizer), text.substr(0, 100));
+  EXPECT_EQ(slice.valid_sha256, whole.valid_sha256);
+}
+
+TEST_F(CorpusFiles, MaxBytesNeverSplitsACharacter) {
+  std::string text;
+  for (int i = 0; i < 100; ++i) text += "\xE2\x82\xAC";
+  const Corpus corpus = open(text, "chars", 31);
+  EXPECT_EQ(corpus.train.size(), 10);
+}
+
+TEST_F(CorpusFiles, TheTokenizerOfACheckpointIsKept) {
+  const auto known = make_chars_tokenizer(lines(100) + "Z");
+  data_.train = write("train.txt", lines(100));
+  data_.tokenizer = "chars";
+  EXPECT_EQ(open_corpus(data_, kContext, known).tokenizer->hash(), known->hash());
+}
+
+TEST_F(CorpusFiles, ATokenFileGivesTheSameCorpusAsItsText) {
+  const std::string text = lines(500);
+  for (const std::string name : {"bytes", "chars"}) {
+    const auto tokenizer = name == "bytes" ? make_bytes_tokenizer() : make_chars_tokenizer(text);
+    data_.valid = write("valid.txt", lines(20));
+    const Corpus of_text = open(text, name, 1000);
+    const auto ids = tokenizer->encode(text);
+    data_.train = (folder_ / (name + ".tokens")).string();
+    TokenFileWriter writer(data_.train, *tokenizer, std::ssize(ids));
+    writer.append(ids);
+    writer.commit();
+    write(name + ".tokens.tokenizer.json", tokenizer->to_json());
+    const Corpus of_tokens = open_corpus(data_, kContext);
+    EXPECT_EQ(all_tokens(of_tokens.train), all_tokens(of_text.train));
+    EXPECT_EQ(of_tokens.train_bytes, 1000);
+    data_.valid.clear();
+    const Corpus parted = open_corpus(data_, kContext);
+    EXPECT_EQ(parted.valid.size(), std::ssize(ids) / 20);
+  }
+}
+
+TEST_F(CorpusFiles, ATokenFileOfAnotherTokenizerIsRefused) {
+  const auto chars = make_chars_tokenizer(lines(100));
+  const auto ids = chars->encode(lines(100));
+  data_.train = (folder_ / "a.tokens").string();
+  TokenFileWriter writer(data_.train, *chars, std::ssize(ids));
+  writer.append(ids);
+  writer.commit();
+  EXPECT_THAT(user_error([&] { (void)open_corpus(data_, kContext); }),
+              HasSubstr("another tokenizer in " + data_.train));
+  data_.tokenizer = "chars";  // its vocabulary is nowhere
+  EXPECT_THAT(user_error([&] { (void)open_corpus(data_, kContext); }),
+              HasSubstr("a.tokens.tokenizer.json"));
+}
+
+TEST_F(CorpusFiles, OpenTokensReadsAnyTextWithAGivenTokenizer) {
+  const auto chars = make_chars_tokenizer(lines(100));
+  const std::string path = write("other.txt", lines(5));
+  EXPECT_EQ(text_of(open_tokens(path, *chars, kContext), *chars), lines(5));
+  write("other.txt", "line 1");
+  EXPECT_THAT(user_error([&] { (void)open_tokens(path, *chars, kContext); }), HasSubstr("got 6"));
+}
+
+TEST_F(CorpusFiles, TheCacheIsReused) {
+  const std::string text = lines(1000);
+  const Corpus first = open(text);
+  const auto files = cached_files();
+  ASSERT_EQ(files.size(), 2U);  // one for each split
+  // Swapping a token in the cached file shows that it is what is read the second time.
+  for (const auto& file : files) {
+    std::string content = content_of(file);
+    content[64] = 'L';
+    std::ofstream(file, std::ios::binary) << content;
+  }
+  EXPECT_EQ(open(text).train.at(0), 'L');
+  EXPECT_EQ(cached_files().size(), 2U);
+}
+
+TEST_F(CorpusFiles, TheCacheKnowsTextsAndTokenizersApart) {
+  const auto first = all_tokens(open(lines(1000)).train);
+  const auto chars = all_tokens(open(lines(1000), "chars").train);
+  EXPECT_NE(first, chars);
+  EXPECT_EQ(cached_files().size(), 4U);
+  (void)open(lines(1001));
+  EXPECT_EQ(cached_files().size(), 6U);
+}
+
+TEST_F(CorpusFiles, ADamagedCacheFileIsMadeAnew) {
+  const std::string text = lines(1000);
+  const auto tokens = all_tokens(open(text).train);
+  const std::vector<std::function<std::string(std::string)>> damages = {
+      [](const std::string&) { return std::string(); },
+      [](const std::string& content) { return content.substr(0, content.size() / 2); },
+      [](std::string content) { return content.replace(8, 1, "\7"); },      // version
+      [](std::string content) { return content.replace(30, 4, "abcd"); },   // tokenizer
+      [](std::string content) { return content.replace(201, 1, "\x09"); },  // a token above 255
+  };
+  for (const auto& damage : damages) {
+    for (const auto& file : cached_files()) {
+      const std::string damaged = damage(content_of(file));
+      std::ofstream(file, std::ios::binary) << damaged;
+    }
+    EXPECT_EQ(all_tokens(open(text).train), tokens);
+    for (const auto& file : cached_files()) {
+      EXPECT_NO_THROW((void)all_tokens(open_token_file(file, *make_bytes_tokenizer())));
+    }
+  }
+}
+
+TEST_F(CorpusFiles, WithoutACacheFolderTheTokensStayInMemory) {
+  const std::string text = lines(1000);
+  const std::string in_the_way = write("file", "");
+  const auto expected = all_tokens(open(text).train);
+  setenv("WAVROUTE_CACHE", (in_the_way + "/cache").c_str(), 1);  // below a file: can't be made
+  EXPECT_EQ(all_tokens(open(text).train), expected);
+}
+
+TEST(TokenCache, FolderFollowsTheEnvironment) {
+  const char* home = getenv("HOME");
+  const std::string saved = home == nullptr ? "" : home;
+  setenv("WAVROUTE_CACHE", "/a", 1);
+  setenv("XDG_CACHE_HOME", "/b", 1);
+  setenv("HOME", "/c", 1);
+  EXPECT_EQ(cache_folder().lexically_normal().string().substr(0, 2), "/a");
+  unsetenv("WAVROUTE_CACHE");
+  EXPECT_EQ(cache_folder(), "/b/wavroute");
+  unsetenv("XDG_CACHE_HOME");
+  EXPECT_EQ(cache_folder(), "/c/.cache/wavroute");
+  unsetenv("HOME");
+  EXPECT_TRUE(cache_folder().empty());
+  if (!saved.empty()) setenv("HOME", saved.c_str(), 1);
+}
+
+// Several processes that begin at once all get the right tokens and leave a sound cache.
+TEST_F(CorpusFiles, ProcessesThatStartTogetherShareTheCache) {
+  data_.train = write("train.txt", lines(20000));
+  const auto expected = make_bytes_tokenizer()->encode(lines(20000));
+  constexpr int kProcesses = 6;
+  for (int i = 0; i < kProcesses; ++i) {
+    if (fork() != 0) continue;
+    bool right = false;
+    try {
+      const auto tokens = all_tokens(open_corpus(data_, kContext).train);
+      right = std::equal(tokens.begin(), tokens.end(), expected.begin());
+    } catch (const std::exception&) {
+    }
+    _exit(right ? 0 : 1);
+  }
+  for (int i = 0; i < kProcesses; ++i) {
+    int status = 0;
+    ASSERT_GT(wait(&status), 0);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  }
+  EXPECT_EQ(cached_files().size(), 2U);  // and nothing temporary
+}
+
+}  // namespace
+}  // namespace wavroute

@@ -1,0 +1,151 @@
+#include "data/token_file.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "data/scratch.h"
+
+namespace wavroute {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+class TokenFile : public ScratchTest {
+ protected:
+  TokenFile() : path_((folder_ / "a.tokens").string()), bytes_(make_bytes_tokenizer()) {}
+
+  void write_tokens(const Tokenizer& tokenizer, const std::vector<uint32_t>& ids) {
+    TokenFileWriter writer(path_, tokenizer, std::ssize(ids));
+    writer.append(std::span(ids).first(ids.size() / 2));
+    writer.append(std::span(ids).subspan(ids.size() / 2));
+    writer.commit();
+  }
+
+  // Writes three tokens, then puts `value` at `offset`.
+  template <typename Value>
+  std::string error_with(size_t offset, Value value) {
+    write_tokens(*bytes_, {1, 2, 3});
+    std::string content = content_of(path_);
+    std::memcpy(content.data() + offset, &value, sizeof value);
+    write("a.tokens", content);
+    return user_error([&] { (void)all_tokens(open_token_file(path_, *bytes_)); });
+  }
+
+  std::string path_;
+  std::shared_ptr<const Tokenizer> bytes_;
+};
+
+// The layout is written out by hand here, byte for byte.
+TEST_F(TokenFile, HasTheDocumentedLayout) {
+  write_tokens(*bytes_, {1, 2, 255});
+  std::string expected = "WAVROUTE";
+  expected += std::string("\1\0\0\0\2\0\0\0\3\0\0\0\0\0\0\0", 16);
+  const std::string hex = bytes_->hash();
+  for (size_t i = 0; i < 32; ++i) {
+    expected += static_cast<char>(std::stoi(hex.substr(2 * i, 2), nullptr, 16));
+  }
+  expected += std::string("\0\0\0\0\0\0\0\0\1\0\2\0\xFF\0", 14);
+  EXPECT_EQ(content_of(path_), expected);
+}
+
+TEST_F(TokenFile, TokensComeBack) {
+  write_tokens(*bytes_, {5, 6, 7, 8, 255});
+  const TokenView view = open_token_file(path_, *bytes_);
+  EXPECT_THAT(all_tokens(view), ElementsAre(5, 6, 7, 8, 255));
+  EXPECT_EQ(view.at(2), 7U);
+  EXPECT_THAT(all_tokens(view.slice(1, 3)), ElementsAre(6, 7, 8));
+  EXPECT_THAT(all_tokens(view.slice(1, 3).slice(1, 2)), ElementsAre(7, 8));
+  EXPECT_EQ(token_file_tokenizer(path_), bytes_->hash());
+}
+
+TEST_F(TokenFile, AVocabularyAbove65536TakesFourBytes) {
+  std::string text;
+  for (uint32_t code_point = 0x10000; code_point < 0x20001; ++code_point) {
+    for (int i = 3; i >= 0; --i) {
+      const uint32_t bits = (code_point >> (6 * i)) & 0x3F;
+      text += static_cast<char>(i == 3 ? 0xF0 | bits : 0x80 | bits);
+    }
+  }
+  const auto chars = make_chars_tokenizer(text);
+  ASSERT_EQ(chars->vocab_size(), 65537);
+  write_tokens(*chars, {65536, 0, 65535});
+  EXPECT_THAT(all_tokens(open_token_file(path_, *chars)), ElementsAre(65536, 0, 65535));
+  EXPECT_EQ(content_of(path_).size(), 64U + 3 * 4);
+  EXPECT_EQ(token_width(65536), 2);
+}
+
+TEST_F(TokenFile, HostileHeadersAreRefusedWithTheFileNamed) {
+  const std::vector<std::string> errors = {
+      error_with<char>(0, 'X'),
+      error_with<uint32_t>(8, 2),                         // version
+      error_with<uint32_t>(12, 0),                        // width
+      error_with<uint32_t>(12, 3),                        //
+      error_with<uint32_t>(12, 4),                        // six bytes are no whole tokens of four
+      error_with<uint64_t>(16, 2),                        // count
+      error_with<uint64_t>(16, 4),                        //
+      error_with<uint64_t>(16, (uint64_t{1} << 63) + 3),  // times two overflows to the right length
+      error_with<uint64_t>(24, 7),                        // another tokenizer
+      error_with<uint8_t>(63, 1),                         // not zero
+  };
+  for (const std::string& error : errors) EXPECT_THAT(error, HasSubstr("a.tokens"));
+}
+
+TEST_F(TokenFile, EveryTruncationIsRefused) {
+  write_tokens(*bytes_, {1, 2, 3});
+  const std::string content = content_of(path_);
+  for (size_t length = 0; length < content.size(); ++length) {
+    write("a.tokens", content.substr(0, length));
+    EXPECT_THAT(user_error([&] { (void)open_token_file(path_, *bytes_); }), HasSubstr("a.tokens"))
+        << length;
+  }
+  write("a.tokens", content + "x");
+  EXPECT_THAT(user_error([&] { (void)open_token_file(path_, *bytes_); }), HasSubstr("a.tokens"));
+}
+
+TEST_F(TokenFile, ATokenBeyondTheVocabularyIsNamedWithItsPlace) {
+  const std::string error = error_with<uint16_t>(64 + 2 * 2, 256);
+  EXPECT_THAT(error, HasSubstr("below 256, got 256 at token 2"));
+  EXPECT_THAT(error, HasSubstr("a.tokens"));
+}
+
+TEST_F(TokenFile, AnUnknownTokenizerIsTakenAtItsWord) {
+  write_tokens(*bytes_, {1, 2, 3});
+  std::string content = content_of(path_);
+  std::fill_n(content.begin() + 24, 32, '\0');
+  write("a.tokens", content);
+  EXPECT_EQ(token_file_tokenizer(path_), "");
+  EXPECT_THAT(all_tokens(open_token_file(path_, *bytes_)), ElementsAre(1, 2, 3));
+}
+
+TEST_F(TokenFile, ReadingOutsideIsAnError) {
+  write_tokens(*bytes_, {1, 2, 3});
+  const TokenView view = open_token_file(path_, *bytes_);
+  std::vector<int64_t> two(2);
+  EXPECT_THAT(user_error([&] { view.copy(2, two); }), HasSubstr("within the 3"));
+  EXPECT_THAT(user_error([&] { view.copy(-1, two); }), HasSubstr("within the 3"));
+  EXPECT_THAT(user_error([&] { (void)view.slice(0, 2).at(2); }), HasSubstr("within the 2"));
+}
+
+TEST_F(TokenFile, AnUnfinishedFileDoesNotAppear) {
+  const std::vector<uint32_t> ids = {1, 2, 3};
+  {
+    TokenFileWriter writer(path_, *bytes_, 4);
+    writer.append(ids);
+    EXPECT_THROW(writer.commit(), Failure);  // one token was promised and didn't come
+  }
+  EXPECT_FALSE(std::filesystem::exists(path_));
+  EXPECT_TRUE(std::filesystem::is_empty(folder_));
+}
+
+TEST_F(TokenFile, ViewsOutliveTheFileTheyCameFrom) {
+  write_tokens(*bytes_, {1, 2, 3});
+  const TokenView part = open_token_file(path_, *bytes_).slice(1, 2);
+  std::filesystem::remove(path_);
+  EXPECT_THAT(all_tokens(part), ElementsAre(2, 3));
+}
+
+}  // namespace
+}  // namespace wavroute

@@ -1,0 +1,266 @@
+// Kills and full disks: whatever happens, the old content or the new one stands, whole.
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/mount.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+
+#include "io/checkpoint.h"
+#include "io/file.h"
+#include "io/jsonl.h"
+#include "io/run_folder.h"
+#include "temporary_folder.h"
+
+namespace wavroute {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using testing::get;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using testing::message_of;
+using testing::names_in;
+using testing::put;
+using ::testing::SizeIs;
+using testing::TemporaryFolder;
+using ::testing::UnorderedElementsAre;
+
+// A process that runs `action` until it ends itself or is killed.
+class Child {
+ public:
+  template <class Action>
+  explicit Child(Action&& action) : process_(::fork()) {
+    if (process_ != 0) return;
+    try {
+      action();
+    } catch (const std::exception&) {
+      ::_exit(1);
+    }
+    ::_exit(0);
+  }
+  Child(const Child&) = delete;
+  Child& operator=(const Child&) = delete;
+  ~Child() {
+    kill();
+    (void)wait();
+  }
+
+  void kill() const {
+    if (process_ > 0) ::kill(process_, SIGKILL);
+  }
+  // The signal that ended it; 0 where it ended itself.
+  int wait() {
+    int status = 0;
+    if (process_ > 0) ::waitpid(std::exchange(process_, -1), &status, 0);
+    return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+  }
+
+ private:
+  pid_t process_;
+};
+
+TEST(Kill, BetweenTheLastWriteAndTheRenameLeavesTheOldContent) {
+  const TemporaryFolder folder;
+  put(folder / "a", "old");
+  Child child([&] {
+    AtomicFile file(folder / "a");
+    file.write("new");
+    ::raise(SIGKILL);
+  });
+  EXPECT_EQ(child.wait(), SIGKILL);
+  EXPECT_EQ(get(folder / "a"), "old");
+  EXPECT_THAT(names_in(folder.path()), SizeIs(2));
+  remove_stale_temporaries(folder.path());
+  EXPECT_THAT(names_in(folder.path()), ElementsAre("a"));
+}
+
+// A reader looks at a file that is rewritten all the time, until its writer is killed.
+TEST(Kill, AtAnyMomentOfManyWritesLeavesOneWholeContent) {
+  constexpr size_t kSize = 300'000;
+  const TemporaryFolder folder;
+  const auto expect_whole = [&] {
+    const std::string content = get(folder / "a");
+    ASSERT_EQ(content.size(), kSize);
+    ASSERT_EQ(std::ranges::count(content, content.front()), static_cast<ptrdiff_t>(kSize));
+  };
+  write_file_atomic(folder / "a", std::string(kSize, 'z'));
+  for (int round = 0; round < 10; ++round) {
+    Child child([&] {
+      for (char letter = 'a';; letter = letter == 'y' ? 'a' : static_cast<char>(letter + 1)) {
+        AtomicFile file(folder / "a");
+        for (int piece = 0; piece < 3; ++piece) file.write(std::string(kSize / 3, letter));
+        file.commit();
+      }
+    });
+    for (int look = 0; look < 10 + round; ++look) expect_whole();
+    child.kill();
+    EXPECT_EQ(child.wait(), SIGKILL);
+    expect_whole();
+  }
+}
+
+TEST(Kill, WhileACheckpointIsWrittenLeavesTheLastOneAndTheNextRunSweepsUp) {
+  const TemporaryFolder run;
+  CheckpointWriter(run.path(), 1).finish({});
+  Child child([&] {
+    CheckpointWriter writer(run.path(), 2);
+    writer.write("config.json", "{}");
+    ::raise(SIGKILL);
+  });
+  EXPECT_EQ(child.wait(), SIGKILL);
+  EXPECT_THAT(list_checkpoints(run.path()), SizeIs(1));
+  (void)RunFolder::create(run.path(), ExistingRun::kResume);
+  EXPECT_THAT(names_in(run / "checkpoints"), ElementsAre("step_1"));
+}
+
+TEST(Kill, WhileACheckpointIsReplacedLeavesAWholeOneInItsPlace) {
+  const TemporaryFolder run;
+  const auto write_checkpoint = [&](char letter) {
+    CheckpointWriter writer(run.path(), 5);
+    for (const char* name : {"config.json", "model.safetensors", "optimizer.safetensors"}) {
+      writer.write(name, std::string(20'000, letter));
+    }
+    writer.finish({});
+  };
+  write_checkpoint('z');
+  for (int round = 0; round < 15; ++round) {
+    Child child([&] {
+      for (char letter = 'a';; letter = letter == 'y' ? 'a' : static_cast<char>(letter + 1)) {
+        write_checkpoint(letter);
+      }
+    });
+    ::usleep(static_cast<useconds_t>(2'000 + 1'700 * round));
+    child.kill();
+    EXPECT_EQ(child.wait(), SIGKILL);
+    EXPECT_EQ(verify_checkpoint(run / "checkpoints/step_5"), std::nullopt) << "round " << round;
+  }
+}
+
+TEST(Kill, FreesTheLock) {
+  const TemporaryFolder folder;
+  Child child([&] {
+    const FileLock lock(folder.path());
+    put(folder / "locked", "");
+    ::pause();
+  });
+  while (!fs::exists(folder / "locked")) ::usleep(1000);
+  EXPECT_THROW(FileLock{folder.path()}, UserError);
+  child.kill();
+  EXPECT_EQ(child.wait(), SIGKILL);
+  EXPECT_NO_THROW(FileLock{folder.path()});
+}
+
+// A file system of 64 KiB.
+class FullDisk : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (::mount("tmpfs", disk().c_str(), "tmpfs", 0, "size=64k") != 0) {
+      GTEST_SKIP() << "a small file system can't be mounted here: " << std::strerror(errno);
+    }
+    mounted_ = true;
+  }
+  void TearDown() override {
+    if (!mounted_) return;
+    EXPECT_EQ(::umount(disk().c_str()), 0) << std::strerror(errno);
+  }
+
+  [[nodiscard]] const fs::path& disk() const { return folder_.path(); }
+  [[nodiscard]] std::string path(const std::string& name) const { return (disk() / name).string(); }
+
+ private:
+  TemporaryFolder folder_;
+  bool mounted_ = false;
+};
+
+constexpr size_t kTooMuch = 100'000;
+
+TEST_F(FullDisk, LeavesTheOldFileAndNoOther) {
+  put(disk() / "a", "old");
+  EXPECT_THAT(
+      message_of<Failure>([&] { write_file_atomic(disk() / "a", std::string(kTooMuch, 'x')); }),
+      AllOf(HasSubstr("No space left on device"), HasSubstr(path("a")), HasSubstr("--out")));
+  EXPECT_EQ(get(disk() / "a"), "old");
+  EXPECT_THAT(names_in(disk()), ElementsAre("a"));
+}
+
+TEST_F(FullDisk, LeavesTheOldSafetensorsFile) {
+  const std::string large(kTooMuch, 'x'), small(4, 'x');
+  const auto write = [&](const std::string& data) {
+    write_safetensors(
+        disk() / "f",
+        {{"x", Dtype::kU8, {static_cast<int64_t>(data.size())}, std::as_bytes(std::span(data))}});
+  };
+  write(small);
+  EXPECT_THAT(message_of<Failure>([&] { write(large); }),
+              AllOf(HasSubstr("No space left on device"), HasSubstr(path("f"))));
+  EXPECT_EQ(SafetensorsFile(disk() / "f").find("x")->bytes.size(), small.size());
+  EXPECT_THAT(names_in(disk()), ElementsAre("f"));
+}
+
+TEST_F(FullDisk, LeavesTheLastCheckpointWhole) {
+  const auto write_checkpoint = [&](int64_t step, size_t size) {
+    CheckpointWriter writer(disk(), step);
+    writer.write("config.json", "{}");
+    writer.write("model.safetensors", std::string(size, 'x'));
+    writer.finish({});
+  };
+  write_checkpoint(1, 10);
+  for (const int64_t step : {1, 2}) {
+    EXPECT_THAT(message_of<Failure>([&] { write_checkpoint(step, kTooMuch); }),
+                AllOf(HasSubstr("No space left on device"), HasSubstr("model.safetensors")));
+  }
+  EXPECT_THAT(names_in(disk() / "checkpoints"), ElementsAre("step_1"));
+  EXPECT_EQ(verify_checkpoint(disk() / "checkpoints/step_1"), std::nullopt);
+}
+
+TEST_F(FullDisk, TakesNoPartOfALineIntoTheMetricsAndGoesOnWhenThereIsSpaceAgain) {
+  JsonlWriter writer(disk() / "m");
+  writer.append({{"step", 1}});
+  // Room for one more block of 4096 bytes: the line of 9000 fits in part.
+  put(disk() / "filler", std::string(65536 - 2 * 4096, 'x'));
+  EXPECT_THAT(message_of<Failure>([&] {
+                writer.append({{"text", std::string(9000, 'x')}});
+              }),
+              AllOf(HasSubstr("No space left on device"), HasSubstr(path("m"))));
+  EXPECT_EQ(get(disk() / "m"), "{\"step\":1}\n");
+  fs::remove(disk() / "filler");
+  writer.append({{"step", 2}});
+  EXPECT_EQ(get(disk() / "m"), "{\"step\":1}\n{\"step\":2}\n");
+}
+
+TEST_F(FullDisk, CutMetricsLeavesTheOldLines) {
+  std::string lines;
+  for (int step = 0; lines.size() < 40'000; ++step) {
+    lines += "{\"step\":" + std::to_string(step) + "}\n";
+  }
+  put(disk() / "m", lines);
+  const std::string before = get(disk() / "m");
+  EXPECT_THAT(message_of<Failure>([&] { cut_metrics(disk() / "m", 2000); }),
+              HasSubstr("No space left on device"));
+  EXPECT_EQ(get(disk() / "m"), before);
+}
+
+// Root may write anywhere but to a file system that is read-only.
+TEST_F(FullDisk, AReadOnlyDiskIsAUserErrorThatNamesThePath) {
+  put(disk() / "a", "old");
+  ASSERT_EQ(::mount("tmpfs", disk().c_str(), "tmpfs", MS_REMOUNT | MS_RDONLY, "size=64k"), 0);
+  EXPECT_THAT(message_of<UserError>([&] { write_file_atomic(disk() / "a", "new"); }),
+              AllOf(HasSubstr("Read-only file system"), HasSubstr(path("a"))));
+  EXPECT_THAT(message_of<UserError>([&] { (void)RunFolder::create(disk() / "run"); }),
+              AllOf(HasSubstr("Read-only file system"), HasSubstr(path("run"))));
+  EXPECT_EQ(get(disk() / "a"), "old");
+}
+
+}  // namespace
+}  // namespace wavroute

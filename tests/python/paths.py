@@ -1,0 +1,29 @@
+"""Where the built programs are, and how the tests call them."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def program(name: str) -> Path:
+    """The built program `name`; skips the test where it was not built. WAVROUTE_BIN: its folder."""
+    folder = Path(os.environ.get("WAVROUTE_BIN") or REPOSITORY / "build" / "bin")
+    path = folder / name
+    if not path.is_file():
+        pytest.skip(f"{name} is not in {folder}: build it, or set WAVROUTE_BIN")
+    return path
+
+
+def call(name: str, *arguments: object, timeout: float = 120) -> subprocess.CompletedProcess:
+    """Runs a built program on one thread; the caller looks at returncode, stdout and stderr."""
+    return subprocess.run(
+        [str(program(name)), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )

@@ -1,0 +1,213 @@
+#include "report/html.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <regex>
+#include <vector>
+
+#include "report/html_parts.h"
+#include "run_folder_maker.h"
+#include "wavroute/error.h"
+
+namespace wavroute {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+std::string read(const fs::path& file) {
+  std::ifstream stream(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(stream), {}};
+}
+
+std::string page_of(const std::vector<fs::path>& folders, const fs::path& out) {
+  write_report(folders, out);
+  return read(out);
+}
+
+// The data that the page's script reads.
+json data_of(const std::string& page) {
+  const std::string open = "<script type=\"application/json\" id=\"data\">";
+  const auto begin = page.find(open) + open.size();
+  return json::parse(page.substr(begin, page.find("</script>", begin) - begin));
+}
+
+std::size_t count(const std::string& text, const std::string& part) {
+  std::size_t n = 0;
+  for (auto at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
+  return n;
+}
+
+json cell(const std::string& label, int seed, double loss) {
+  return {{"label", label},
+          {"scheme", label},
+          {"depth", 12},
+          {"seed", seed},
+          {"run", "cells/" + label + std::to_string(seed)},
+          {"status", "finished"},
+          {"val_loss", loss}};
+}
+
+TEST(Report, ThePageRefersToNothingOutsideItself) {
+  const TemporaryFolder folder;
+  const auto page = page_of({make_run(folder.path() / "run")}, folder.path() / "report.html");
+  // The name of SVG's element type is the one address in it, and is never loaded.
+  const auto rest = std::regex_replace(page, std::regex("\"http://www.w3.org/2000/svg\""), "");
+  EXPECT_EQ(rest.find("http:"), std::string::npos);
+  EXPECT_EQ(rest.find("https:"), std::string::npos);
+  EXPECT_FALSE(std::regex_search(rest, std::regex(R"(\bsrc\s*=|@import|url\((?!#)|fetch\()")));
+  EXPECT_FALSE(std::regex_search(rest, std::regex("href=\"(?!data:,\")")));
+  EXPECT_THAT(page, HasSubstr("default-src 'none'"));
+}
+
+TEST(Report, HostileTextStaysText) {
+  const TemporaryFolder folder;
+  const std::string hostile =
+      "</script><script>alert(1)</script><img onerror='x' a=\"b\">{{data}}&";
+  const auto plain = page_of({make_run(folder.path() / "plain")}, folder.path() / "a.html");
+  make_run(folder.path() / "hostile", hostile);
+  write(folder.path() / "hostile/config.toml", "# " + hostile + "\n");
+  write(folder.path() / "hostile/env.json", json({{hostile, hostile}}).dump());
+  write(folder.path() / "hostile/routing.json",
+        json({{"sublayers",
+               {{{"sublayer", 2},
+                 {"kind", hostile},
+                 {"sources", {{{"label", hostile}, {"type", hostile}, {"weight", 1.0}}}}}}}})
+            .dump());
+  const auto page = page_of({folder.path() / "hostile"}, folder.path() / "b.html");
+  EXPECT_EQ(count(page, "<script"), count(plain, "<script"));
+  EXPECT_EQ(count(page, "</script"), count(plain, "</script"));
+  EXPECT_EQ(count(page, "<img"), 0U);
+  EXPECT_THAT(page, HasSubstr("&lt;img onerror=&#39;x&#39; a=&quot;b&quot;&gt;{{data}}&amp;"));
+  EXPECT_EQ(data_of(page).at("runs")[0].at("label"), hostile);
+  EXPECT_EQ(data_of(page).at("runs")[0].at("routing").at("sources").at("columns")[0].at("label"),
+            hostile);
+}
+
+TEST(Report, TextThatIsNotUtf8IsMendedRatherThanFatal) {
+  EXPECT_EQ(script_json(json("a\xff")), "\"a\\ufffd\"");
+}
+
+TEST(Report, EveryRunIsACurveWithItsPoints) {
+  const TemporaryFolder folder;
+  std::vector<fs::path> runs;
+  for (int seed = 1; seed <= 12; ++seed) {
+    runs.push_back(make_run(folder.path() / std::to_string(seed), "wav", seed));
+  }
+  const json data = data_of(page_of(runs, folder.path() / "report.html"));
+  ASSERT_EQ(data.at("runs").size(), 12U);
+  EXPECT_EQ(data.at("rows").size(), 1U);  // seeds share a row
+  EXPECT_EQ(data.at("runs")[11].at("seed"), 12);
+  EXPECT_EQ(data.at("runs")[0].at("train").at("loss"), json({5.5, 4.5, 3.5, 3.25}));
+  EXPECT_EQ(data.at("runs")[0].at("validation").at("steps"), json({2, 4}));
+}
+
+TEST(Report, ALongRunIsThinnedToMeansThatKeepItsEnd) {
+  const TemporaryFolder folder;
+  std::string rows;
+  for (int step = 1; step <= 8000; ++step) {
+    rows += json({{"step", step}, {"loss", step}}).dump() + "\n";
+  }
+  write(folder.path() / "metrics.jsonl", rows);
+  const json data = data_of(page_of({folder.path()}, folder.path() / "report.html"));
+  const json& train = data.at("runs")[0].at("train");
+  ASSERT_EQ(train.at("steps").size(), 800U);
+  EXPECT_EQ(train.at("steps")[0], 10);
+  EXPECT_EQ(train.at("loss")[0], 5.5);  // of 1..10
+  EXPECT_EQ(train.at("steps")[799], 8000);
+  EXPECT_EQ(train.at("loss")[799], 7995.5);
+}
+
+TEST(Report, WeightsStandUnderTheirSourceInEveryRow) {
+  const TemporaryFolder folder;
+  make_run(folder.path());
+  write(folder.path() / "routing.json", R"({"sublayers": [
+    {"sublayer": 2, "layer": 0, "kind": "mlp", "sources": [
+      {"label": "e", "type": "summary", "weight": 0.75}, {"label": "P1", "type": "phase", "weight": 0.25}]},
+    {"sublayer": 5, "kind": "read_out", "sources": [
+      {"label": "S1", "type": "summary", "weight": 0.125}, {"label": "e", "type": "summary", "weight": 0.875}]}],
+    "depth": {"mean": 1.5, "histogram": [30, 10]}})");
+  const json routing =
+      data_of(page_of({folder.path()}, folder.path() / "report.html")).at("runs")[0].at("routing");
+  const json& sources = routing.at("sources");
+  ASSERT_EQ(sources.at("columns").size(), 3U);
+  EXPECT_EQ(sources.at("columns")[1], json({{"label", "P1"}, {"type", "phase"}}));
+  EXPECT_EQ(sources.at("rows")[0].at("weights"), json({0.75, 0.25}));
+  EXPECT_EQ(sources.at("rows")[1].at("weights"), json({0.875, nullptr, 0.125}));
+  EXPECT_EQ(routing.at("depth").at("shares"), json({0.75, 0.25}));
+}
+
+TEST(Report, AComparisonShowsItsTableAndTheCurvesItHas) {
+  const TemporaryFolder folder;
+  make_run(folder.path() / "cells/prenorm1");
+  make_run(folder.path() / "cells/wav1");
+  json pending = cell("act", 1, 0);
+  pending["status"] = "pending";
+  write(folder.path() / "compare.json",
+        json({{"name", "deep ones"},
+              {"cells", {cell("prenorm", 1, 1.5), cell("wav", 1, 1.25), pending}},
+              {"corpus", {{"sha256", "c0ffee"}}}})
+            .dump());
+  const auto page = page_of({folder.path()}, folder.path() / "report.html");
+  EXPECT_THAT(page, HasSubstr("<title>deep ones"));
+  EXPECT_THAT(page, HasSubstr("−0.2500 (n=1)"));
+  EXPECT_THAT(page, HasSubstr("c0ffee"));
+  EXPECT_THAT(page, HasSubstr("act at 12 layers is not finished"));
+  const json data = data_of(page);
+  ASSERT_EQ(data.at("runs").size(), 2U);
+  EXPECT_EQ(data.at("runs")[0].at("label"), "prenorm");  // the cell's word, not the run's
+  EXPECT_EQ(data.at("runs")[1].at("reference"), "prenorm");
+}
+
+std::string words(const std::vector<std::pair<double, double>>& prenorm_and_wav) {
+  ReportSection section;
+  int seed = 0;
+  for (const auto& [prenorm, wav] : prenorm_and_wav) {
+    ++seed;
+    section.comparison.cells.push_back(
+        {"prenorm", "prenorm", 12, seed, {}, CellStatus::kFinished, prenorm, {}, {}, {}});
+    section.comparison.cells.push_back(
+        {"wav", "wav", 12, seed, {}, CellStatus::kFinished, wav, {}, {}, {}});
+  }
+  section.table = make_table(section.comparison);
+  std::string text;
+  for (const auto& paragraph : summary_words(section)) text += paragraph + "\n";
+  return text;
+}
+
+TEST(Summary, ClaimsADifferenceOnlyWhereTheIntervalExcludesZero) {
+  EXPECT_THAT(words({{2.0, 1.0}, {2.0, 1.1}, {2.0, 1.05}}),
+              HasSubstr("lower than prenorm's for wav"));
+  EXPECT_THAT(words({{1.0, 2.0}, {1.1, 2.0}, {1.0, 2.1}}),
+              HasSubstr("higher than prenorm's for wav"));
+  const auto open = words({{2.0, 1.0}, {2.0, 3.0}, {2.0, 1.5}});
+  EXPECT_THAT(open, HasSubstr("no difference shown"));
+  EXPECT_THAT(open, Not(HasSubstr("lower than")));
+}
+
+TEST(Summary, OneSeedShowsNoDifferenceHoweverLarge) {
+  const auto text = words({{9.0, 1.0}});
+  EXPECT_THAT(text, HasSubstr("one seed only, so no difference shown"));
+  EXPECT_THAT(text, Not(HasSubstr("lower than")));
+}
+
+TEST(Report, FoldersThatCannotBeReportedAreUserErrors) {
+  const TemporaryFolder folder;
+  const auto out = folder.path() / "report.html";
+  fs::create_directories(folder.path() / "empty");
+  write(folder.path() / "broken/compare.json", "{\"cells\": [");
+  for (const char* name : {"missing", "empty", "broken"}) {
+    const std::vector<fs::path> folders = {folder.path() / name};
+    EXPECT_THROW(write_report(folders, out), UserError) << name;
+  }
+  EXPECT_THROW(write_report({}, out), UserError);
+  EXPECT_FALSE(fs::exists(out));
+}
+
+}  // namespace
+}  // namespace wavroute

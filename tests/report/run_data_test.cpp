@@ -1,0 +1,115 @@
+#include "report/run_data.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "run_folder_maker.h"
+#include "wavroute/error.h"
+
+namespace wavroute {
+namespace {
+
+using ::testing::HasSubstr;
+
+// The text of the UserError that `call` throws, with its hint.
+template <typename Call>
+std::string user_error(Call call) {
+  try {
+    call();
+  } catch (const UserError& error) {
+    EXPECT_FALSE(error.hint().empty());
+    return error.what();
+  }
+  ADD_FAILURE() << "expected a UserError";
+  return {};
+}
+
+TEST(RunData, RowsWithValidationGoToBothCurves) {
+  const TemporaryFolder folder;
+  const RunData run = read_run(make_run(folder.path() / "run"));
+  ASSERT_EQ(run.train.size(), 4U);
+  ASSERT_EQ(run.validation.size(), 2U);
+  EXPECT_EQ(run.train[1].step, 2);
+  EXPECT_EQ(run.train[1].loss, 4.5);
+  EXPECT_EQ(run.validation[0].step, 2);
+  EXPECT_EQ(run.validation[1].loss, 3.0);
+  EXPECT_EQ(run.validation[1].bits_per_byte, 4.3);
+  EXPECT_EQ(run.status, "finished");
+  EXPECT_EQ(run.tokens_per_s, 240.0);  // the summary's, not the median of the rows
+}
+
+TEST(RunData, UnfinishedRunIsDerivedFromItsMetricsAndConfiguration) {
+  const TemporaryFolder folder;
+  make_run(folder.path());
+  std::filesystem::remove(folder.path() / "summary.json");
+  const RunData run = read_run(folder.path());
+  EXPECT_EQ(run.status, "unfinished");
+  EXPECT_EQ(run.scheme, "wav");
+  EXPECT_EQ(run.depth, 12);
+  EXPECT_EQ(run.steps, 4);
+  EXPECT_EQ(run.val_loss, 3.0);
+  EXPECT_EQ(run.tokens_per_s, 250.0);  // upper median of 100, 200, 250, 300
+  EXPECT_EQ(run.peak_rss_bytes, 3000.0);
+}
+
+TEST(RunData, SchemeComesFromTheCheckpointWithTheHighestStep) {
+  const TemporaryFolder folder;
+  write(folder.path() / "metrics.jsonl", "{\"step\":1,\"loss\":5}\n");
+  const auto checkpoint = [&](const char* name, const char* scheme) {
+    write(folder.path() / "checkpoints" / name / "config.json",
+          std::string(R"({"num_hidden_layers":24,"residual":{"scheme":")") + scheme + "\"}}");
+  };
+  checkpoint("step_900", "rezero");
+  checkpoint("step_1000", "haares");
+  checkpoint(".tmp-step_2000-17", "act");
+  const RunData run = read_run(folder.path());
+  EXPECT_EQ(run.scheme, "haares");
+  EXPECT_EQ(run.label, "haares");
+  EXPECT_EQ(run.depth, 24);
+}
+
+TEST(RunData, ATornLastLineIsLeftOut) {
+  const TemporaryFolder folder;
+  write(folder.path() / "metrics.jsonl", "{\"step\":1,\"loss\":5.0}\n{\"step\":2,\"lo");
+  EXPECT_EQ(read_run(folder.path()).train.size(), 1U);
+}
+
+TEST(RunData, AWholeLastLineWithoutItsNewlineCounts) {
+  const TemporaryFolder folder;
+  write(folder.path() / "metrics.jsonl", "{\"step\":1,\"loss\":5.0}\n{\"step\":2,\"loss\":4.0}");
+  EXPECT_EQ(read_run(folder.path()).train.size(), 2U);
+}
+
+TEST(RunData, ABrokenLineInTheMiddleIsAnErrorWithFileAndLine) {
+  const TemporaryFolder folder;
+  write(folder.path() / "metrics.jsonl",
+        "{\"step\":1,\"loss\":5.0}\n\n{\"step\":2,\"lo\n{\"step\":3,\"loss\":3.0}\n");
+  const auto what = user_error([&] { (void)read_run(folder.path()); });
+  EXPECT_THAT(what, HasSubstr((folder.path() / "metrics.jsonl").string() + ":3"));
+}
+
+TEST(RunData, ARowWithoutAStepIsAnErrorWithFileAndLine) {
+  const TemporaryFolder folder;
+  write(folder.path() / "metrics.jsonl", "{\"step\":1,\"loss\":5.0}\n[1, 2]\n");
+  EXPECT_THAT(user_error([&] { (void)read_run(folder.path()); }), HasSubstr("metrics.jsonl:2"));
+}
+
+TEST(RunData, BrokenJsonAndTomlFilesAreErrorsWithFileAndLine) {
+  const TemporaryFolder folder;
+  make_run(folder.path());
+  write(folder.path() / "routing.json", "{\n\"sublayers\": [\n{]\n}");
+  EXPECT_THAT(user_error([&] { (void)read_run(folder.path()); }), HasSubstr("routing.json:3"));
+  std::filesystem::remove(folder.path() / "routing.json");
+  write(folder.path() / "config.toml", "[model]\nlayers = = 3\n");
+  EXPECT_THAT(user_error([&] { (void)read_run(folder.path()); }), HasSubstr("config.toml:2"));
+}
+
+TEST(RunData, AFolderThatIsNoRunIsAnError) {
+  const TemporaryFolder folder;
+  EXPECT_FALSE(is_run_folder(folder.path()));
+  EXPECT_THAT(user_error([&] { (void)read_run(folder.path()); }),
+              HasSubstr(folder.path().string()));
+}
+
+}  // namespace
+}  // namespace wavroute
