@@ -92,8 +92,7 @@ Opened open_file(const DataConfig& data, int64_t sequence,
 
 // Tokenises a split; gives the SHA-256 of its text.
 std::string finish(Split& split, const Tokenizer& tokenizer, int64_t context) {
-  const std::string sha256 =
-      split.is_tokens ? sha256_hex(split.tokens.packed()) : sha256_hex(split.text);
+  std::string sha256 = split.is_tokens ? sha256_hex(split.tokens.packed()) : sha256_hex(split.text);
   if (!split.is_tokens) {
     split.tokens = tokenise(split.text, sha256, tokenizer, split.name, split.offset);
   }

@@ -43,11 +43,13 @@ std::string nearest_beside(const fs::path& path) {
 }
 
 // Where the last `sequence` tokens of a text begin.
-size_t last_tokens(std::string_view text, int64_t sequence, const Tokenizer& tokenizer) {
+size_t last_tokens(const Split& whole, int64_t sequence, const Tokenizer& tokenizer) {
+  const std::string_view text = whole.text;
   size_t at = text.size();
   for (int64_t count = 0; at > 0 && count < sequence;) {
     const size_t before = utf8_boundary(text, at - 1);
-    count += std::ssize(tokenizer.encode(text.substr(before, at - before)));
+    count += std::ssize(
+        tokenizer.encode(text.substr(before, at - before), whole.name, whole.offset + before));
     at = before;
   }
   return at;
@@ -59,11 +61,11 @@ size_t cut_text(const Split& whole, int64_t sequence, const Tokenizer& tokenizer
   if (std::ssize(text) < 8 * sequence) {
     const int64_t given = std::ssize(tokenizer.encode(text, whole.name, whole.offset));
     if (given < 2 * sequence) throw_too_short(whole, sequence, given);
-    return last_tokens(text, sequence, tokenizer);
+    return last_tokens(whole, sequence, tokenizer);
   }
   const size_t share = text.size() / kValidShare;
   const size_t cut =
-      std::min(utf8_boundary(text, text.size() - share), last_tokens(text, sequence, tokenizer));
+      std::min(utf8_boundary(text, text.size() - share), last_tokens(whole, sequence, tokenizer));
   const size_t line_end = text.rfind('\n', cut - 1);
   const bool is_near = line_end != std::string_view::npos && cut - (line_end + 1) <= share;
   return is_near ? line_end + 1 : cut;

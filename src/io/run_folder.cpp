@@ -40,6 +40,7 @@ std::string describe_content(const fs::path& folder) {
 
 std::string steps_of(const std::vector<Checkpoint>& checkpoints) {
   std::vector<int64_t> steps;
+  steps.reserve(checkpoints.size());
   for (const Checkpoint& checkpoint : checkpoints) steps.push_back(checkpoint.step);
   return fmt::format("{}", fmt::join(steps, ", "));
 }

@@ -102,7 +102,7 @@ class HeaderParser : public nlohmann::json_sax<nlohmann::json> {
 
   bool number_unsigned(uint64_t value) override {
     if (place_ != Place::kList) unexpected("a number");
-    if (value > static_cast<uint64_t>(INT64_MAX)) unexpected("a number beyond 64 bits");
+    if (value > static_cast<uint64_t>(INT64_MAX)) unexpected("a number beyond 63 bits");
     list_.push_back(static_cast<int64_t>(value));
     return true;
   }

@@ -153,7 +153,7 @@ std::vector<std::string> summary_words(const ReportSection& section) {
     const auto rows = std::span(table.rows).subspan(begin, end - begin);
     const auto said = differences(rows, table.reference);
     const auto speed = speeds(rows, table.reference);
-    const auto both = said.empty() || speed.empty() ? said + speed : said + " " + speed;
+    const auto both = fmt::format("{}{}{}", said, said.empty() || speed.empty() ? "" : " ", speed);
     if (!both.empty()) {
       paragraphs.push_back(fmt::format("{}: {}", depth_words(rows.front().depth), both));
     }

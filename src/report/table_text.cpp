@@ -141,10 +141,9 @@ std::vector<TableColumn> table_columns(const Table& table) {
     columns.push_back(std::move(column));
   };
   const auto always = [](const TableRow&) { return true; };
-  const auto value = [&](std::string name, std::string heading, auto member, auto format) {
+  const auto value = [&](const char* name, const char* heading, auto member, auto format) {
     add(
-        std::move(name), std::move(heading), true,
-        [=](const TableRow& r) { return or_missing(r.*member, format); },
+        name, heading, true, [=](const TableRow& r) { return or_missing(r.*member, format); },
         [=](const TableRow& r) { return (r.*member).has_value(); });
   };
   value("depth", "layers", &TableRow::depth, [](int64_t d) { return fmt::format("{}", d); });

@@ -167,6 +167,17 @@ TEST_F(CorpusFiles, TheTokenizerOfACheckpointIsKept) {
   EXPECT_EQ(open_corpus(data_, kContext, known).tokenizer->hash(), known->hash());
 }
 
+TEST_F(CorpusFiles, OffsetsInTheSplitOffPartAreThoseOfTheWholeFile) {
+  const std::string text = lines(1000);
+  const auto known = make_chars_tokenizer(text);
+  // One at the very end, met while the split is made, and one well before it.
+  for (const std::string& end : {std::string("Z\n"), "Z\n" + lines(10)}) {
+    data_.train = write("train.txt", text + end);
+    EXPECT_THAT(user_error([&] { (void)open_corpus(data_, kContext, known); }),
+                HasSubstr("U+005A at byte " + std::to_string(text.size()) + " of"));
+  }
+}
+
 TEST_F(CorpusFiles, ATokenFileGivesTheSameCorpusAsItsText) {
   const std::string text = lines(500);
   for (const std::string name : {"bytes", "chars"}) {

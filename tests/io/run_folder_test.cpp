@@ -137,6 +137,8 @@ TEST(ResolveRun, TakesAHuggingFaceFolder) {
   put(model / "config.json", "{}");
   put(model / "model.safetensors", "");
   EXPECT_EQ(resolve_run(model.path()), model.path());
+  put(model / "config.toml", "");  // somebody's notes don't make it a run
+  EXPECT_EQ(resolve_run(model.path()), model.path());
   EXPECT_THAT(message_of<UserError>([&] { (void)resolve_run(model.path(), "10"); }),
               HasSubstr("checkpoint '10'"));
 }

@@ -47,9 +47,7 @@ def expected_of(name: str, dumped: Dump):
         assert 0 < len(layers) < depth, "choose a seed that drops some layers, not all"
     ids, targets = dumped.tensors["ids"], dumped.tensors["targets"]
     params = {parameter: p.double() for parameter, p in dumped.group("param.").items()}
-    return oracle.gradients(
-        dumped.config, params, ids, targets, training=training, layers=layers
-    )
+    return oracle.gradients(dumped.config, params, ids, targets, training=training, layers=layers)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -123,8 +121,10 @@ def test_recomputation_changes_no_bit(name, mode, dumps, tmp_path):
     assert [key for key in kept if not torch.equal(again[key], kept[key])] == []
 
 
-@pytest.mark.parametrize("name", ["prenorm", "gated", "act-epsilon-tau", "full_attnres", "wav-K4"])
-@pytest.mark.parametrize("precision, logits, gradient", [("fp32", 1e-4, 1e-3), ("bf16", 0.1, 0.3)])
+# Not the cases where a detail nearly cancels: its matching ratio magnifies the rounding of bf16,
+# which alone can turn 2 % in the logits into 40 % in the gradient.
+@pytest.mark.parametrize("name", ["prenorm", "gated", "act-epsilon-tau", "full_attnres", "wav-K2"])
+@pytest.mark.parametrize("precision, logits, gradient", [("fp32", 1e-5, 1e-4), ("bf16", 0.1, 0.2)])
 def test_lower_precision_stays_near_the_oracle(name, precision, logits, gradient, tmp_path):
     spec = CASES[name] | {"precision": precision}
     dumped = dump(spec, tmp_path / "low.safetensors")

@@ -4,7 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
+#include <set>
 #include <sstream>
+#include <stdexcept>
 
 #include "wavroute/error.h"
 
@@ -24,7 +27,7 @@ Cell cell(const std::string& label, int64_t depth, int64_t seed, double loss,
   return result;
 }
 
-const TableRow& row(const Table& table, const std::string& label, int64_t depth) {
+TableRow row(const Table& table, const std::string& label, int64_t depth) {
   const auto found = std::ranges::find_if(
       table.rows, [&](const TableRow& r) { return r.label == label && r.depth == depth; });
   if (found == table.rows.end()) throw std::runtime_error("no row " + label);
@@ -45,7 +48,7 @@ Comparison two_schemes() {
 
 TEST(Table, MeansAndPairedDifferencesFollowFromTheCells) {
   const Table table = make_table(two_schemes());
-  const TableRow& wav = row(table, "wav", 12);
+  const TableRow wav = row(table, "wav", 12);
   EXPECT_DOUBLE_EQ(*wav.loss, 2.52);
   EXPECT_DOUBLE_EQ(*wav.bits_per_byte, 5.04);
   ASSERT_TRUE(wav.difference.has_value());
@@ -61,7 +64,7 @@ TEST(Table, PairsOnlyTheSeedsThatBothHaveFinished) {
   Comparison comparison = two_schemes();
   comparison.cells[1] = cell("wav", 12, 1, 0, CellStatus::kDiverged);
   comparison.cells[2] = cell("prenorm", 12, 2, 0, CellStatus::kFailed);
-  const TableRow& wav = row(make_table(comparison), "wav", 12);
+  const TableRow wav = row(make_table(comparison), "wav", 12);
   ASSERT_TRUE(wav.difference.has_value());
   EXPECT_EQ(wav.difference->n, 1U);  // seed 3 alone
   EXPECT_NEAR(wav.difference->mean, -0.47, 1e-12);

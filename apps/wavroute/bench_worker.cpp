@@ -1,0 +1,129 @@
+// The child of wavroute bench step: one model, stepped by its parent line by line.
+#include "bench_worker.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "base/philox.h"
+#include "bench/machine.h"
+#include "config/load.h"
+#include "model/cost.h"
+#include "train/process.h"
+#include "train/session.h"
+#include "train/step.h"
+#include "wavroute/error.h"
+
+namespace wavroute::app {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr int64_t kVocabulary = 256;
+
+void answer(const Json& object) { std::cout << object.dump() << std::endl; }
+
+// A model with an optimizer and one batch of random tokens.
+class Worker {
+ public:
+  explicit Worker(Config config)
+      : config_(resolve_machine(std::move(config), probe_machine())),
+        model_(spec_of(config_), parse_precision(config_.train.precision),
+               config_.train.device == "cuda" ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU),
+               static_cast<uint64_t>(config_.train.seed)),
+        optimizer_(model_.parameters(), config_.optimizer),
+        random_(static_cast<uint64_t>(config_.train.seed), "bench") {
+    plan_.batch = config_.train.batch;
+    plan_.micro_batch = config_.train.micro_batch > 0 ? config_.train.micro_batch : plan_.batch;
+    plan_.context = config_.model.context;
+    plan_.recompute = parse_recompute(config_.train.recompute);
+  }
+
+  [[nodiscard]] Json describe() const {
+    const double tokens = static_cast<double>(plan_.batch * plan_.context);
+    return {{"ready", true},
+            {"provider", "wavroute"},
+            {"scheme", model_.spec().scheme},
+            {"precision", config_.train.precision},
+            {"layers", model_.spec().model.layers},
+            {"width", model_.spec().model.width},
+            {"batch", plan_.batch},
+            {"context", plan_.context},
+            {"parameters", model_.parameters().count()},
+            {"gemm", true},
+            {"flops_per_step",
+             tokens * training_flops_per_token(model_.spec(), model_.residual())}};
+  }
+
+  Json step() {
+    const auto start = std::chrono::steady_clock::now();
+    // No number of steps: what a scheme holds back early in training is not held back here.
+    const Pass pass{true, static_cast<uint64_t>(config_.train.seed), {steps_++, 0}};
+    const TrainStepResult result = train_step(
+        model_, optimizer_, plan_,
+        [&](int64_t begin, int64_t, std::span<int64_t> inputs, std::span<int64_t> targets) {
+          fill(begin, inputs, targets);
+        },
+        pass, config_.optimizer.lr);
+    const std::chrono::duration<double, std::milli> ms = std::chrono::steady_clock::now() - start;
+    return {{"ms", ms.count()}, {"loss", result.loss}};
+  }
+
+  [[nodiscard]] Json gemm() const {
+    const double peak = measure_product_peak(model_.precision(), model_.spec().model,
+                                             plan_.micro_batch * plan_.context, model_.device());
+    return {{"gflops", peak / 1e9}};
+  }
+
+ private:
+  static DecoderSpec spec_of(const Config& config) {
+    DecoderSpec spec;
+    spec.model = config.model;
+    spec.vocab_size = kVocabulary;
+    spec.scheme = config.residual.scheme;
+    spec.options = config.residual.options;
+    return spec;
+  }
+
+  void fill(int64_t begin, std::span<int64_t> inputs, std::span<int64_t> targets) const {
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      const auto bits = random_.bits(i, static_cast<uint64_t>(begin));
+      inputs[i] = bits[0] % kVocabulary;
+      targets[i] = bits[1] % kVocabulary;
+    }
+  }
+
+  Config config_;
+  Decoder model_;
+  AdamW optimizer_;
+  Philox random_;
+  TrainStepPlan plan_;
+  int64_t steps_ = 0;
+};
+
+Json obey(Worker& worker, const std::string& line) {
+  if (line == "step") return worker.step();
+  if (line == "gemm") return worker.gemm();
+  if (line == "memory") return {{"peak_rss_bytes", peak_resident_bytes()}};
+  throw UserError(fmt::format("step, gemm, memory or quit was expected, '{}' was given", line));
+}
+
+}  // namespace
+
+int run_bench_worker(const std::string& config, const std::vector<std::string>& sets) {
+  try {
+    Worker worker(load_config(config, sets, scheme_catalog(), ConfigUse::kTrain).config);
+    answer(worker.describe());
+    for (std::string line; std::getline(std::cin, line) && line != "quit";) {
+      answer(obey(worker, line));
+    }
+    return 0;
+  } catch (const std::exception& error) {
+    answer({{"error", error.what()}});
+    throw;
+  }
+}
+
+}  // namespace wavroute::app

@@ -1,0 +1,124 @@
+#include "common.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "bench/machine.h"
+#include "io/file.h"
+#include "io/run_folder.h"
+#include "model/model_folder.h"
+#include "train/session.h"
+#include "wavroute/error.h"
+
+namespace wavroute::app {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::shared_ptr<const Tokenizer> find_tokenizer(const fs::path& folder, const std::string& wanted) {
+  if (wanted == "bytes") return make_bytes_tokenizer();
+  if (!wanted.empty()) {
+    throw UserError(fmt::format("--tokenizer bytes was expected, '{}' was given", wanted),
+                    "other tokenizers come with the checkpoint");
+  }
+  const fs::path file = folder / "tokenizer.json";
+  if (!fs::exists(file)) {
+    throw UserError(fmt::format("a tokenizer.json was expected in {}", folder.string()),
+                    "--tokenizer bytes reads text as bytes");
+  }
+  return tokenizer_from_json(read_file(file), file.string());
+}
+
+void check_vocabulary(const LoadedModel& loaded) {
+  const int64_t tokens = loaded.tokenizer->vocab_size();
+  const int64_t rows = loaded.model->spec().vocab_size;
+  if (tokens == rows) return;
+  throw UserError(fmt::format("a vocabulary of {} tokens was expected by the model in {}, the "
+                              "tokenizer '{}' has {}",
+                              rows, loaded.folder.string(), loaded.tokenizer->name(), tokens),
+                  "use the tokenizer that the model was trained with");
+}
+
+std::optional<LayerProgram> parse_program(const ModelArguments& arguments, const Decoder& model) {
+  if (!arguments.program.empty() && !arguments.layers.empty()) {
+    throw UserError("--program or --layers was expected, both were given",
+                    "--layers every-other is short for a program");
+  }
+  const std::string text = arguments.program.empty() ? arguments.layers : arguments.program;
+  if (text.empty()) return std::nullopt;
+  LayerProgram program = LayerProgram::parse(text, model.spec().model.layers);
+  model.check_program(program);
+  return program;
+}
+
+// "gate_reuse=prompt" into the options that config.json gave.
+void change_options(DecoderSpec& spec, const std::vector<std::string>& changes) {
+  for (const std::string& change : changes) {
+    const size_t equals = change.find('=');
+    if (equals == std::string::npos) {
+      throw UserError(fmt::format("--residual KEY=VALUE was expected, '{}' was given", change));
+    }
+    const std::string key = change.substr(0, equals), text = change.substr(equals + 1);
+    const nlohmann::json value = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+    const nlohmann::json object = {{"scheme", spec.scheme},
+                                   {key, value.is_discarded() ? nlohmann::json(text) : value}};
+    spec.options[key] = residual_from_json(object, "--residual").second.at(key);
+  }
+}
+
+}  // namespace
+
+void add_model_arguments(CLI::App& command, ModelArguments& arguments,
+                         const std::string& precision) {
+  arguments.precision = precision;
+  command
+      .add_option("RUN", arguments.run,
+                  "A run folder, a checkpoint folder, or a Hugging Face Llama folder")
+      ->required();
+  command.add_option("--checkpoint", arguments.checkpoint,
+                     "Of a run folder: 'best' or a step (default: the newest)");
+  command.add_option("--precision", arguments.precision, "auto, fp32 or bf16")
+      ->capture_default_str();
+  command.add_option("--device", arguments.device, "auto, cpu or cuda")->capture_default_str();
+  command.add_option("--threads", arguments.threads, "0: all cores")->capture_default_str();
+  command.add_option("--program", arguments.program,
+                     "Layers to run, in order: 0-11,12x3,14-23 (default: all, once)");
+  command.add_option("--layers", arguments.layers, "Pruned: 'every-other', or a list of layers");
+  command.add_option("--tokenizer", arguments.tokenizer,
+                     "'bytes', for a folder without a tokenizer of ours");
+  command
+      .add_option("--residual", arguments.options,
+                  "KEY=VALUE: another value for an option of the residual scheme")
+      ->allow_extra_args(false);
+}
+
+LoadedModel load(const ModelArguments& arguments) {
+  Config config;
+  config.train.precision = arguments.precision;
+  config.train.device = arguments.device;
+  config.train.threads = arguments.threads;
+  config = resolve_machine(config, probe_machine());
+
+  LoadedModel loaded;
+  loaded.folder = resolve_run(arguments.run, arguments.checkpoint, [](const auto& checkpoint,
+                                                                      const std::string& reason) {
+    fmt::print(stderr, "wavroute: passed over {}: {}\n", checkpoint.path.string(), reason);
+  });
+  DecoderSpec spec = read_model_config(loaded.folder);
+  change_options(spec, arguments.options);
+  loaded.model = std::make_unique<Decoder>(
+      std::move(spec), parse_precision(config.train.precision),
+      config.train.device == "cuda" ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU), 0);
+  load_parameters(*loaded.model, loaded.folder);
+  loaded.tokenizer = find_tokenizer(loaded.folder, arguments.tokenizer);
+  check_vocabulary(loaded);
+  loaded.program = parse_program(arguments, *loaded.model);
+  return loaded;
+}
+
+std::string own_path() { return fs::read_symlink("/proc/self/exe").string(); }
+
+}  // namespace wavroute::app

@@ -1,0 +1,50 @@
+// What several subcommands share.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "wavroute/decoder.h"
+#include "wavroute/tokenizer.h"
+
+namespace wavroute::app {
+
+// A model that a command only reads: RUN and how to run it.
+struct ModelArguments {
+  std::filesystem::path run;
+  std::string checkpoint;            // "", "best" or a step
+  std::string precision;             // "auto", "fp32" or "bf16"
+  std::string program;               // layer program, empty = all layers
+  std::string layers;                // "every-other" or a list: the same, as pruning names it
+  std::string tokenizer;             // of a folder without a tokenizer of ours: "bytes"
+  std::vector<std::string> options;  // residual options to change: "gate_reuse=prompt"
+  std::string device = "auto";
+  int threads = 0;
+};
+
+// Adds RUN and the flags of ModelArguments. `precision` is the default.
+void add_model_arguments(CLI::App& command, ModelArguments& arguments,
+                         const std::string& precision);
+
+struct LoadedModel {
+  std::filesystem::path folder;
+  std::unique_ptr<Decoder> model;
+  std::shared_ptr<const Tokenizer> tokenizer;
+  std::optional<LayerProgram> program;
+
+  [[nodiscard]] const LayerProgram* program_or_null() const {
+    return program ? &*program : nullptr;
+  }
+};
+
+// Throws UserError for whatever does not fit together: the tokenizer and the vocabulary, the
+// program and the scheme.
+[[nodiscard]] LoadedModel load(const ModelArguments& arguments);
+
+// This program, to be started again as a child.
+[[nodiscard]] std::string own_path();
+
+}  // namespace wavroute::app

@@ -1,0 +1,142 @@
+// wavroute compare: a grid of schemes x depths x seeds.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "command.h"
+#include "common.h"
+#include "compare/compare_run.h"
+#include "config/load.h"
+#include "config/print.h"
+#include "io/run_folder.h"
+#include "report/html.h"
+#include "report/table.h"
+#include "train/process.h"
+#include "wavroute/error.h"
+#include "wavroute/residual.h"
+
+namespace wavroute::app {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct CompareArguments {
+  std::string config;
+  std::vector<std::string> sets;
+  fs::path out;
+  std::string resume;
+  int speed_rounds = 10;
+  bool dry_run = false;
+  bool json = false;
+};
+
+// Options that contradict a depth are found before anything is trained.
+void check_cells(const std::vector<GridCell>& cells) {
+  for (const GridCell& cell : cells) {
+    const Config& config = cell.config;
+    static_cast<void>(find_scheme(config.residual.scheme)
+                          .create(config.residual.options,
+                                  {config.model.layers, config.model.width},
+                                  config.model.rms_norm_eps));
+  }
+}
+
+// A grid may grow; what its finished cells were trained with may not change.
+void check_same_base(const fs::path& stored_path, const Config& config) {
+  if (!fs::exists(stored_path)) return;
+  const Config stored =
+      load_config(stored_path.string(), {}, scheme_catalog(), ConfigUse::kCompare).config;
+  std::string changed;
+  for (const std::string& key : changed_keys(stored, config)) {
+    if (key.starts_with("compare.") || key == "name") continue;
+    changed += (changed.empty() ? "" : ", ") + key;
+  }
+  if (!changed.empty()) {
+    throw UserError(fmt::format("a resumed comparison must keep its configuration, changed: {}",
+                                changed),
+                    "give another --out for a new comparison");
+  }
+}
+
+int dry_run(const std::vector<GridCell>& cells) {
+  for (const GridCell& cell : cells) {
+    fmt::print("{}  scheme {}  {} steps\n", cell.folder, cell.config.residual.scheme,
+               cell.config.train.steps);
+  }
+  fmt::print("{} cells; nothing was trained (--dry-run)\n", cells.size());
+  return 0;
+}
+
+int compare(const CompareArguments& arguments) {
+  if (!arguments.resume.empty() && arguments.resume != "auto") {
+    throw UserError(fmt::format("--resume auto was expected, '{}' was given", arguments.resume));
+  }
+  if (arguments.speed_rounds < 0) {
+    throw UserError(fmt::format("--speed-rounds of 0 or more was expected, {} was given",
+                                arguments.speed_rounds));
+  }
+  const Config config =
+      load_config(arguments.config, arguments.sets, scheme_catalog(), ConfigUse::kCompare).config;
+  const std::vector<GridCell> cells = expand_grid(config, scheme_catalog());
+  check_cells(cells);
+  if (arguments.dry_run) return dry_run(cells);
+
+  const fs::path out = arguments.out.empty() ? fs::path("runs") / config.name : arguments.out;
+  const RunFolder folder = RunFolder::create(
+      out, arguments.resume.empty() ? ExistingRun::kRefuse : ExistingRun::kResume);
+  check_same_base(folder.paths().config(), config);
+  write_file_atomic(folder.paths().config(), to_toml(config));
+
+  const StopSignal stop;
+  CompareOptions options;
+  options.out = out;
+  options.program = own_path();
+  options.speed_rounds = arguments.speed_rounds;
+  options.stop = [] { return StopSignal::requested(); };
+  options.say = [&](const std::string& line) {
+    fmt::print(stderr, "{}\n", line);
+    std::fflush(stderr);
+  };
+  const CompareOutcome outcome = run_comparison(config, cells, options);
+  if (!outcome.complete) {
+    fmt::print(stderr, "stopped; go on: wavroute compare {} --out {} --resume auto\n",
+               arguments.config, out.string());
+    return 1;
+  }
+  const std::vector<fs::path> folders = {out};
+  write_report(folders, folder.paths().report());
+  if (arguments.json) {
+    fmt::print("{}", read_file(out / "compare.json"));
+  } else {
+    fmt::print("\n{}\n", terminal_table(make_table(outcome.comparison)));
+  }
+  fmt::print(stderr, "report: {}\n", folder.paths().report().string());
+  return std::ranges::all_of(
+             outcome.comparison.cells,
+             [](const Cell& cell) { return cell.status == CellStatus::kFinished; })
+             ? 0
+             : 1;
+}
+
+}  // namespace
+
+void add_compare(CLI::App& root, Action& action) {
+  auto* command =
+      root.add_subcommand("compare", "Train a grid of schemes x depths x seeds and compare them");
+  auto arguments = std::make_shared<CompareArguments>();
+  command->add_option("CONFIG", arguments->config, "A TOML file, or a shipped preset")->required();
+  command->add_option("--set", arguments->sets, "section.key=value, over the file; repeatable")
+      ->allow_extra_args(false);
+  command->add_option("-o,--out", arguments->out, "The folder (default: runs/NAME)");
+  command->add_option("--resume", arguments->resume, "'auto': keep what is finished, go on");
+  command->add_option("--speed-rounds", arguments->speed_rounds,
+                      "Steps per model in the speed measurement; 0: none")
+      ->capture_default_str();
+  command->add_flag("--dry-run", arguments->dry_run, "List the cells; train nothing");
+  command->add_flag("--json", arguments->json, "Print compare.json, not the table");
+  command->callback(
+      [&action, arguments] { action = [arguments] { return compare(*arguments); }; });
+}
+
+}  // namespace wavroute::app

@@ -1,0 +1,101 @@
+// `wavroute doctor`: what this program, this machine and its PyTorch are, on one screen.
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <ATen/Version.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <filesystem>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "bench/build_info.h"
+#include "bench/machine.h"
+#include "bench/pytorch.h"
+#include "command.h"
+#include "data/token_cache.h"
+
+namespace wavroute::app {
+namespace {
+
+nlohmann::ordered_json examine() {
+  const auto build = build_info();
+  const auto machine = probe_machine();
+  const auto pytorch = find_pytorch(std::filesystem::read_symlink("/proc/self/exe"));
+  const size_t gpus = at::hasCUDA() ? at::getNumGPUs() : 0;
+  nlohmann::ordered_json found;
+  found["wavroute"] = build.version;
+  found["commit"] = build.commit;
+  found["compiler"] = build.compiler;
+  found["build_type"] = build.build_type;
+  found["torch"] = build.torch_version;
+  found["torch_folder"] = build.torch_folder;
+  found["torch_cpu_capability"] = at::get_cpu_capability();
+  found["cpu"] = machine.cpu_model;
+  found["instruction_sets"] = machine.instruction_sets;
+  found["cores"] = machine.cores;
+  found["threads"] = at::get_num_threads();
+  found["precision_auto"] = gpus > 0 || machine.has_fast_bf16() ? "bf16" : "fp32";
+  found["gpus"] = gpus;
+  found["memory_total"] = machine.memory_total;
+  found["memory_available"] = machine.memory_available;
+  found["cache_folder"] = cache_folder().string();
+  found["python"] = pytorch.python;
+  found["python_version"] = pytorch.python_version;
+  found["python_torch"] = pytorch.torch_version;
+  found["baseline"] = pytorch.missing().empty() ? pytorch.script.string() : "";
+  found["baseline_missing"] = pytorch.missing();
+  return found;
+}
+
+std::string gibibytes(const nlohmann::ordered_json& bytes) {
+  return fmt::format("{:.1f} GiB", bytes.get<double>() / 1073741824.0);
+}
+
+std::string screen(const nlohmann::ordered_json& f) {
+  const auto text = [&](const char* key) { return f.at(key).get<std::string>(); };
+  std::string out;
+  const auto line = [&](const char* name, const std::string& value) {
+    out += fmt::format("{:<13} {}\n", name, value);
+  };
+  line("wavroute", fmt::format("{}, commit {}, {}, compiled by {}", text("wavroute"),
+                               text("commit"), text("build_type"), text("compiler")));
+  line("torch", fmt::format("{}, kernels for {}", text("torch"), text("torch_cpu_capability")));
+  line("", text("torch_folder"));
+  line("processor", fmt::format("{}, {} cores to use, {} threads", text("cpu"),
+                                f.at("cores").get<int>(), f.at("threads").get<int>()));
+  line("",
+       fmt::format("{}", fmt::join(f.at("instruction_sets").get<std::vector<std::string>>(), " ")));
+  line("precision", fmt::format("auto is {} here", text("precision_auto")));
+  const auto gpus = f.at("gpus").get<size_t>();
+  line("GPU", gpus == 0 ? "none" : fmt::format("{} by CUDA", gpus));
+  line("memory", fmt::format("{}, {} of it available", gibibytes(f.at("memory_total")),
+                             gibibytes(f.at("memory_available"))));
+  line("cache", text("cache_folder").empty() ? "none" : text("cache_folder"));
+  const std::string missing = text("baseline_missing");
+  line("baselines", missing.empty() ? fmt::format("Python {} with torch {}", text("python_version"),
+                                                  text("python_torch"))
+                                    : "none: " + missing);
+  if (missing.empty()) line("", text("python"));
+  return out;
+}
+
+}  // namespace
+
+void add_doctor(CLI::App& root, Action& action) {
+  auto* doctor = root.add_subcommand("doctor", "what this machine and this build are");
+  auto json = std::make_shared<bool>(false);
+  doctor->add_flag("--json", *json, "one JSON object");
+  doctor->callback([json, &action] {
+    action = [json] {
+      const auto found = examine();
+      std::cout << (*json ? found.dump(2) + "\n" : screen(found)) << std::flush;
+      return 0;
+    };
+  });
+}
+
+}  // namespace wavroute::app

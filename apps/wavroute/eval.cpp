@@ -1,0 +1,104 @@
+// wavroute eval: the loss of a model on any text.
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "command.h"
+#include "common.h"
+#include "data/corpus.h"
+#include "model/model_folder.h"
+#include "report/table.h"
+#include "train/evaluation.h"
+#include "wavroute/error.h"
+
+namespace wavroute::app {
+namespace {
+
+struct EvalArguments {
+  ModelArguments model;
+  std::string data;
+  std::filesystem::path logits;
+  int64_t tokens = 0;
+  int64_t batch = 8;
+  int64_t context = 0;
+  int64_t prompt = 0;
+  bool json = false;
+};
+
+// ids [B,T] int64 and logits [B,T,V] float32 of the first batch.
+void write_logits(const LoadedModel& loaded, const EvalWindows& windows, int64_t context,
+                  const EvalArguments& arguments) {
+  const int64_t rows = std::min(arguments.batch, windows.count());
+  at::Tensor ids = at::empty({rows, context}, at::kLong);
+  at::Tensor targets = at::empty_like(ids);
+  const auto size = static_cast<size_t>(ids.numel());
+  windows.fill(0, rows, {ids.mutable_data_ptr<int64_t>(), size},
+               {targets.mutable_data_ptr<int64_t>(), size});
+  const ForwardResult out =
+      loaded.model->forward(ids.to(loaded.model->device()),
+                            {{}, loaded.program_or_null(), nullptr, nullptr, false});
+  TensorFile file;
+  file.add("ids", ids);
+  file.add("logits", out.logits.to(at::kFloat));
+  file.write(arguments.logits, {{"format", "pt"}});
+}
+
+int eval(const EvalArguments& arguments) {
+  if (arguments.batch < 1) {
+    throw UserError(fmt::format("--batch of at least 1 was expected, {} was given",
+                                arguments.batch));
+  }
+  const LoadedModel loaded = load(arguments.model);
+  const int64_t context =
+      arguments.context > 0 ? arguments.context : loaded.model->spec().model.context;
+  const TokenView tokens = open_tokens(arguments.data, *loaded.tokenizer, context);
+  const EvalWindows windows(tokens, context, arguments.tokens);
+  const EvaluationOptions options{{}, loaded.program_or_null(), arguments.batch, arguments.prompt};
+  const Evaluation result =
+      evaluate(*loaded.model, windows, context, *loaded.tokenizer, options);
+  if (!arguments.logits.empty()) write_logits(loaded, windows, context, arguments);
+  if (arguments.json) {
+    nlohmann::ordered_json object = {{"run", arguments.model.run.string()},
+                                     {"checkpoint", loaded.folder.string()},
+                                     {"scheme", loaded.model->spec().scheme},
+                                     {"data", arguments.data},
+                                     {"tokens", result.tokens},
+                                     {"loss", result.loss},
+                                     {"bits_per_byte", result.bits_per_byte}};
+    if (result.mean_depth > 0.0) object["mean_depth"] = result.mean_depth;
+    fmt::print("{}\n", object.dump());
+    return 0;
+  }
+  fmt::print("loss {:.4f} nats/token  {:.4f} bits/byte  over {} tokens of {}\n", result.loss,
+             result.bits_per_byte, format_count(static_cast<double>(result.tokens)),
+             arguments.data);
+  if (result.mean_depth > 0.0) fmt::print("mean depth {:.2f} layers/token\n", result.mean_depth);
+  return 0;
+}
+
+}  // namespace
+
+void add_eval(CLI::App& root, Action& action) {
+  auto* command = root.add_subcommand("eval", "Loss of a model on any text");
+  auto arguments = std::make_shared<EvalArguments>();
+  add_model_arguments(*command, arguments->model, "fp32");
+  command->add_option("--data", arguments->data, "A text file, a token file, or torch-source")
+      ->required();
+  command->add_option("--logits", arguments->logits,
+                      "Write ids and logits of the first batch to this safetensors file");
+  command->add_option("--tokens", arguments->tokens, "Score at most this many tokens; 0: all")
+      ->capture_default_str();
+  command->add_option("--batch", arguments->batch, "Windows per pass")->capture_default_str();
+  command->add_option("--context", arguments->context, "Window length; 0: the model's")
+      ->capture_default_str();
+  command->add_option("--prompt", arguments->prompt,
+                      "Score each window from this token on, the ones before it read as a prompt "
+                      "into the cache")
+      ->capture_default_str();
+  command->add_flag("--json", arguments->json, "One JSON object");
+  command->callback([&action, arguments] { action = [arguments] { return eval(*arguments); }; });
+}
+
+}  // namespace wavroute::app

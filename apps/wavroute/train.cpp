@@ -1,0 +1,144 @@
+// wavroute train: one model, one run folder.
+#include <fmt/format.h>
+
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "command.h"
+#include "config/load.h"
+#include "config/print.h"
+#include "environment.h"
+#include "io/file.h"
+#include "io/run_folder.h"
+#include "report/html.h"
+#include "report/table.h"
+#include "train/process.h"
+#include "train/trainer.h"
+#include "wavroute/error.h"
+
+namespace wavroute::app {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct TrainArguments {
+  std::string config;
+  std::vector<std::string> sets;
+  fs::path out;
+  std::string resume;
+  bool dry_run = false;
+  bool quiet = false;
+};
+
+// A training step reaches about this share of a matrix product's speed; says --dry-run.
+constexpr double kExpectedShareOfPeak = 0.35;
+
+int dry_run(const Config& config) {
+  const Session session = open_session(config);
+  const Config& resolved = session.config;
+  const auto count = static_cast<double>(session.model->parameters().count());
+  const double peak = measure_product_peak(
+      session.precision, resolved.model, resolved.train.micro_batch * resolved.model.context,
+      session.model->device());
+  const double flops = session.flops_per_token *
+                       static_cast<double>(session.tokens_per_step() * resolved.train.steps);
+  fmt::print("scheme           {}\n", resolved.residual.scheme);
+  fmt::print("parameters       {}\n", format_count(count));
+  fmt::print("FLOPs per token  {} (forward and backward)\n",
+             format_magnitude(session.flops_per_token));
+  fmt::print("memory plan      {} = {} parameters and optimizer + {} activations of {} rows + {} "
+             "process\n",
+             format_bytes(session.plan.total()), format_bytes(session.plan.parameters),
+             format_bytes(session.plan.activations), resolved.train.micro_batch,
+             format_bytes(session.plan.base));
+  fmt::print("expected time    {} for {} steps of {} tokens, if {:.0f} % of {:.0f} GFLOP/s are "
+             "reached\n",
+             format_duration(flops / (kExpectedShareOfPeak * peak)), resolved.train.steps,
+             format_count(static_cast<double>(session.tokens_per_step())),
+             100 * kExpectedShareOfPeak, peak / 1e9);
+  fmt::print("nothing was trained (--dry-run)\n");
+  return 0;
+}
+
+// The checkpoint to go on from; nothing where there is none.
+std::optional<fs::path> checkpoint_to_resume(const RunPaths& paths, const std::string& which,
+                                             Console& console) {
+  if (which != "auto") return resolve_run(paths.root, which);
+  const auto found =
+      newest_valid_checkpoint(paths.root, [&](const Checkpoint& skipped, const std::string& why) {
+        console.warn(fmt::format("passed over {}: {}", skipped.path.string(), why));
+      });
+  return found ? std::optional(found->path) : std::nullopt;
+}
+
+int train(const TrainArguments& arguments) {
+  Config config =
+      load_config(arguments.config, arguments.sets, scheme_catalog(), ConfigUse::kTrain).config;
+  if (arguments.dry_run) return dry_run(config);
+  const RunPaths paths{arguments.out.empty() ? fs::path("runs") / config.name : arguments.out};
+  const bool resumes = !arguments.resume.empty();
+  const auto existing = resumes ? ExistingRun::kResume : ExistingRun::kRefuse;
+
+  // A folder that is there is claimed first; a new one is made once the configuration is known to
+  // be good.
+  std::optional<RunFolder> folder;
+  if (fs::exists(paths.root)) folder = RunFolder::create(paths.root, existing);
+  std::optional<Config> stored;
+  if (resumes && fs::exists(paths.config())) {
+    stored = load_config(paths.config().string(), {}, scheme_catalog(), ConfigUse::kTrain).config;
+    config = inherit_resolved(config, *stored);
+  }
+  Session session = open_session(config);
+  Console console(arguments.quiet);
+  if (stored) {
+    check_resumable(*stored, session.config);
+    if (stored->train.threads != session.config.train.threads) {
+      console.warn(fmt::format("the run had {} threads, now {}: the results may differ in the last "
+                               "bits",
+                               stored->train.threads, session.config.train.threads));
+    }
+  }
+  if (!folder) folder = RunFolder::create(paths.root, existing);
+  write_file_atomic(paths.config(), to_toml(session.config));
+  write_file_atomic(paths.env(), environment(session).dump(2) + "\n");
+  console.open_log(paths.log());
+
+  Trainer trainer(session, paths, console);
+  if (resumes) {
+    if (const auto checkpoint = checkpoint_to_resume(paths, arguments.resume, console)) {
+      trainer.resume(*checkpoint);
+    } else {
+      cut_metrics(paths.metrics(), 0);
+    }
+  }
+  if (!trainer.run()) {
+    console.say(fmt::format("go on: wavroute train {} --out {} --resume auto", arguments.config,
+                            paths.root.string()));
+    return 1;
+  }
+  const std::vector<fs::path> runs = {paths.root};
+  write_report(runs, paths.report());
+  console.say(fmt::format("report: {}", paths.report().string()));
+  console.say(fmt::format("next: wavroute generate {} --prompt \"...\"", paths.root.string()));
+  return 0;
+}
+
+}  // namespace
+
+void add_train(CLI::App& root, Action& action) {
+  auto* command = root.add_subcommand("train", "Train one model; writes a run folder");
+  auto arguments = std::make_shared<TrainArguments>();
+  command->add_option("CONFIG", arguments->config, "A TOML file, or a shipped preset")->required();
+  command->add_option("--set", arguments->sets, "section.key=value, over the file; repeatable")
+      ->allow_extra_args(false);
+  command->add_option("-o,--out", arguments->out, "The run folder (default: runs/NAME)");
+  command->add_option("--resume", arguments->resume,
+                      "'auto': go on from the newest checkpoint, or begin; or a step");
+  command->add_flag("--dry-run", arguments->dry_run,
+                    "Print size, cost and memory plan; train nothing");
+  command->add_flag("-q,--quiet", arguments->quiet, "Print warnings and errors only");
+  command->callback([&action, arguments] { action = [arguments] { return train(*arguments); }; });
+}
+
+}  // namespace wavroute::app

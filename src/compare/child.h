@@ -1,0 +1,20 @@
+// A child process that runs to its end.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace wavroute {
+
+struct ChildResult {
+  int exit_code = 0;        // 128 + signal where a signal ended it
+  std::string error_tail;   // the end of what it wrote to its standard error
+};
+
+// Runs `argv` (argv[0] is a path) with no standard input; its standard output and error go to the
+// file `log`. Throws Failure where it can't be started.
+[[nodiscard]] ChildResult run_child(const std::vector<std::string>& argv,
+                                    const std::filesystem::path& log);
+
+}  // namespace wavroute

@@ -1,0 +1,221 @@
+#include "compare/compare_run.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "bench/machine.h"
+#include "bench/step_bench.h"
+#include "compare/child.h"
+#include "config/print.h"
+#include "io/file.h"
+#include "report/run_data.h"
+
+namespace wavroute {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+const char* status_name(CellStatus status) {
+  switch (status) {
+    case CellStatus::kFinished:
+      return "finished";
+    case CellStatus::kDiverged:
+      return "diverged";
+    case CellStatus::kFailed:
+      return "failed";
+    case CellStatus::kPending:
+      return "pending";
+  }
+  return "";
+}
+
+std::string utc_now() {
+  const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
+  std::tm parts{};
+  gmtime_r(&now, &parts);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
+  return text;
+}
+
+class Run {
+ public:
+  Run(const Config& config, const std::vector<GridCell>& cells, const CompareOptions& options)
+      : cells_(cells), options_(options) {
+    comparison_.name = config.name;
+    comparison_.created = utc_now();
+    const Machine machine = probe_machine();
+    comparison_.machine = {{"cpu", machine.cpu_model},
+                           {"cores", machine.cores},
+                           {"memory_bytes", machine.memory_total}};
+    for (const GridCell& plan : cells) {
+      Cell cell;
+      cell.label = plan.label;
+      cell.scheme = plan.config.residual.scheme;
+      cell.depth = plan.config.model.layers;
+      cell.seed = plan.config.train.seed;
+      cell.run = fs::path("cells") / plan.folder;
+      comparison_.cells.push_back(std::move(cell));
+      read_summary(comparison_.cells.size() - 1);
+    }
+  }
+
+  CompareOutcome run() {
+    make_folders(options_.out / "configs");
+    for (size_t i = 0; i < cells_.size(); ++i) {
+      if (options_.stop()) return {comparison_, false};
+      train(i);
+      save();
+    }
+    if (options_.stop()) return {comparison_, false};
+    measure_speed();
+    save();
+    return {comparison_, true};
+  }
+
+ private:
+  fs::path config_path(size_t i) const {
+    return options_.out / "configs" / (cells_[i].folder + ".toml");
+  }
+  fs::path folder(size_t i) const { return options_.out / comparison_.cells[i].run; }
+
+  // What the cell's run folder says of it.
+  void read_summary(size_t i) {
+    Cell& cell = comparison_.cells[i];
+    const fs::path file = folder(i) / "summary.json";
+    if (!fs::exists(file)) return;
+    const nlohmann::json summary = read_json(file);
+    const std::string status = text_at(summary, "status");
+    cell.status = status == "diverged"   ? CellStatus::kDiverged
+                  : status == "finished" ? CellStatus::kFinished
+                                         : CellStatus::kPending;
+    if (integer_at(summary, "steps") != cells_[i].config.train.steps) {
+      cell.status = CellStatus::kPending;  // to be trained further
+    }
+    cell.val_loss = number_at(summary, "val_loss");
+    cell.bits_per_byte = number_at(summary, "bits_per_byte");
+    cell.parameters = number_at(summary, "parameters");
+    cell.flops_per_token = number_at(summary, "flops_per_token");
+    comparison_.corpus = {{"description", text_at(summary, "corpus")},
+                          {"sha256", text_at(summary, "corpus_sha256")}};
+  }
+
+  void train(size_t i) {
+    Cell& cell = comparison_.cells[i];
+    const std::string place = fmt::format("[{}/{}] {} ", i + 1, cells_.size(), cells_[i].folder);
+    if (cell.status == CellStatus::kFinished) {
+      options_.say(fmt::format("{} is there: loss {:.4f}", place, cell.val_loss.value_or(0.0)));
+      return;
+    }
+    const auto start = std::chrono::steady_clock::now();
+    write_file_atomic(config_path(i), to_toml(cells_[i].config));
+    make_folders(folder(i));
+    const ChildResult child = run_child({options_.program, "train", config_path(i).string(),
+                                         "--out", folder(i).string(), "--resume", "auto"},
+                                        options_.out / "configs" / (cells_[i].folder + ".log"));
+    const double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    read_summary(i);
+    if (child.exit_code == 0 && cell.status == CellStatus::kFinished) {
+      options_.say(fmt::format("{} loss {:.4f}  {:.0f} s", place, cell.val_loss.value_or(0.0),
+                               seconds));
+      return;
+    }
+    if (options_.stop()) return;  // the same signal stopped the child
+    if (cell.status != CellStatus::kDiverged) cell.status = CellStatus::kFailed;
+    options_.say(fmt::format("{} {} (exit code {}):\n{}", place, status_name(cell.status),
+                             child.exit_code, child.error_tail));
+  }
+
+  // One job per label and depth, with the seed of its first cell, all steps taken in turn.
+  void measure_speed() {
+    if (options_.speed_rounds == 0) return;
+    std::vector<StepJob> jobs;
+    std::vector<size_t> of;
+    std::set<std::pair<std::string, int64_t>> seen;
+    for (size_t i = 0; i < cells_.size(); ++i) {
+      const Cell& cell = comparison_.cells[i];
+      if (cell.status != CellStatus::kFinished || !seen.insert({cell.label, *cell.depth}).second) {
+        continue;
+      }
+      StepJob job;
+      job.label = fmt::format("{} L{}", cell.label, *cell.depth);
+      job.provider = "wavroute";
+      job.scheme = cell.scheme;
+      job.argv = {options_.program, "bench", "worker", (folder(i) / "config.toml").string()};
+      jobs.push_back(std::move(job));
+      of.push_back(i);
+    }
+    if (jobs.empty()) return;
+    options_.say(fmt::format("measuring speed: {} models, their steps in turn", jobs.size()));
+    StepPlan plan;
+    plan.rounds = options_.speed_rounds;
+    const std::vector<StepResult> results = measure_steps(jobs, plan);
+    comparison_.speed.clear();
+    for (size_t j = 0; j < results.size(); ++j) {
+      const StepResult& result = results[j];
+      if (!result.ok()) {
+        options_.say(fmt::format("no speed of {}: {}", result.label, result.error));
+        continue;
+      }
+      Speed speed;
+      speed.label = comparison_.cells[of[j]].label;
+      speed.depth = comparison_.cells[of[j]].depth;
+      speed.tokens_per_s = result.tokens_per_s;
+      speed.ms_p50 = result.ms_p50;
+      speed.peak_rss_bytes = static_cast<double>(result.peak_rss_bytes);
+      comparison_.speed.push_back(std::move(speed));
+    }
+  }
+
+  void save() const {
+    const auto put = [](Json& object, const char* key, const auto& value) {
+      if (value) object[key] = *value;
+    };
+    Json document = {{"name", comparison_.name},
+                     {"created", comparison_.created},
+                     {"machine", comparison_.machine},
+                     {"corpus", comparison_.corpus},
+                     {"cells", Json::array()},
+                     {"speed", Json::array()}};
+    for (const Cell& cell : comparison_.cells) {
+      Json entry = {{"label", cell.label},
+                    {"scheme", cell.scheme},
+                    {"run", cell.run.string()},
+                    {"status", status_name(cell.status)}};
+      put(entry, "depth", cell.depth);
+      put(entry, "seed", cell.seed);
+      put(entry, "val_loss", cell.val_loss);
+      put(entry, "bits_per_byte", cell.bits_per_byte);
+      put(entry, "parameters", cell.parameters);
+      put(entry, "flops_per_token", cell.flops_per_token);
+      document["cells"].push_back(std::move(entry));
+    }
+    for (const Speed& speed : comparison_.speed) {
+      Json entry = {{"label", speed.label}};
+      put(entry, "depth", speed.depth);
+      put(entry, "tokens_per_s", speed.tokens_per_s);
+      put(entry, "ms_p50", speed.ms_p50);
+      put(entry, "peak_rss_bytes", speed.peak_rss_bytes);
+      document["speed"].push_back(std::move(entry));
+    }
+    write_file_atomic(options_.out / "compare.json", document.dump(2) + "\n");
+  }
+
+  const std::vector<GridCell>& cells_;
+  const CompareOptions& options_;
+  Comparison comparison_;
+};
+
+}  // namespace
+
+CompareOutcome run_comparison(const Config& config, const std::vector<GridCell>& cells,
+                              const CompareOptions& options) {
+  return Run(config, cells, options).run();
+}
+
+}  // namespace wavroute

@@ -1,0 +1,32 @@
+// Runs a comparison: trains what is missing of the grid, measures speed, writes table and report.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string>
+
+#include "compare/grid.h"
+#include "report/comparison.h"
+
+namespace wavroute {
+
+struct CompareOptions {
+  std::filesystem::path out;
+  std::string program;        // the path of wavroute, for the children
+  int speed_rounds = 10;      // of the interleaved measurement; 0: none
+  std::function<bool()> stop;  // asked between cells: true ends the comparison
+  std::function<void(const std::string&)> say;
+};
+
+struct CompareOutcome {
+  Comparison comparison;
+  bool complete = false;  // every cell was tried and the speed measured
+};
+
+// `out` exists and belongs to this process. Cells that are finished there are kept, others are
+// resumed or begun. A cell that fails or diverges is marked and the grid goes on.
+[[nodiscard]] CompareOutcome run_comparison(const Config& config,
+                                            const std::vector<GridCell>& cells,
+                                            const CompareOptions& options);
+
+}  // namespace wavroute

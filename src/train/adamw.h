@@ -1,0 +1,38 @@
+// AdamW (arXiv 1711.05101) over the flat buffers of a parameter table.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "wavroute/config.h"
+#include "wavroute/parameters.h"
+
+namespace wavroute {
+
+class AdamW {
+ public:
+  AdamW(ParameterTable& table, const OptimizerConfig& config);
+
+  // One update with the gradients in the table; decays the matrices alone. Refreshes the copies in
+  // the compute type.
+  void update(double lr);
+
+  // Bias correction counts updates; a resume sets it.
+  [[nodiscard]] int64_t updates() const { return updates_; }
+  void set_updates(int64_t updates) { updates_ = updates; }
+  // First and second moments, one flat buffer per group of the table.
+  [[nodiscard]] const std::vector<at::Tensor>& first_moments() const { return first_; }
+  [[nodiscard]] const std::vector<at::Tensor>& second_moments() const { return second_; }
+
+ private:
+  ParameterTable& table_;
+  OptimizerConfig config_;
+  std::vector<at::Tensor> first_, second_;
+  int64_t updates_ = 0;
+};
+
+// The 2-norm over all gradients.
+[[nodiscard]] double gradient_norm(const ParameterTable& table);
+
+}  // namespace wavroute

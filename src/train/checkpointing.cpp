@@ -1,0 +1,83 @@
+#include "train/checkpointing.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "io/checkpoint.h"
+#include "io/file.h"
+#include "model/model_folder.h"
+#include "wavroute/error.h"
+
+namespace wavroute {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+constexpr const char* kFirst = "exp_avg.";
+constexpr const char* kSecond = "exp_avg_sq.";
+
+int64_t integer(const Json& state, const char* key, const fs::path& folder) {
+  const auto found = state.find(key);
+  if (found == state.end() || !found->is_number_integer()) {
+    throw UserError(fmt::format("an integer '{}' was expected in {}", key,
+                                (folder / "state.json").string()));
+  }
+  return found->get<int64_t>();
+}
+
+}  // namespace
+
+fs::path save_checkpoint(const fs::path& run, const Decoder& model, const AdamW& optimizer,
+                         const Tokenizer& tokenizer, const RunState& state, int64_t keep) {
+  CheckpointWriter writer(run, state.progress.step);
+  writer.add_digest("model.safetensors",
+                    save_parameters(model, writer.folder() / "model.safetensors"));
+  TensorFile moments;
+  moments.add(model.parameters(), optimizer.first_moments(), kFirst);
+  moments.add(model.parameters(), optimizer.second_moments(), kSecond);
+  writer.add_digest("optimizer.safetensors",
+                    moments.write(writer.folder() / "optimizer.safetensors", {}));
+  writer.write("config.json", model_config(model, state.progress).dump(2) + "\n");
+  writer.write("tokenizer.json", tokenizer.to_json());
+  Json document = {{"steps", state.progress.steps},
+                   {"tokens", state.tokens},
+                   {"updates", optimizer.updates()},
+                   {"val_loss", nullptr},
+                   {"bits_per_byte", nullptr}};
+  if (state.val_loss) document["val_loss"] = *state.val_loss;
+  if (state.bits_per_byte) document["bits_per_byte"] = *state.bits_per_byte;
+  fs::path folder = writer.finish(std::move(document));
+  retain_checkpoints(run, keep, state.progress.step);
+  return folder;
+}
+
+RunState load_checkpoint(const fs::path& folder, Decoder& model, AdamW& optimizer) {
+  load_parameters(model, folder);
+  const SafetensorsFile moments(folder / "optimizer.safetensors");
+  read_tensors(moments, model.parameters(), optimizer.first_moments(), kFirst, /*convert=*/false);
+  read_tensors(moments, model.parameters(), optimizer.second_moments(), kSecond,
+               /*convert=*/false);
+  const Json document = read_state(folder);
+  optimizer.set_updates(integer(document, "updates", folder));
+  RunState state;
+  state.progress = progress_of(folder);
+  state.tokens = integer(document, "tokens", folder);
+  const auto number = [&](const char* key) {
+    const auto found = document.find(key);
+    return found != document.end() && found->is_number() ? std::optional(found->get<double>())
+                                                         : std::nullopt;
+  };
+  state.val_loss = number("val_loss");
+  state.bits_per_byte = number("bits_per_byte");
+  return state;
+}
+
+Progress progress_of(const fs::path& folder) {
+  if (!fs::exists(folder / "state.json")) return {};
+  const Json document = read_state(folder);
+  return {integer(document, "step", folder), integer(document, "steps", folder)};
+}
+
+}  // namespace wavroute

@@ -1,0 +1,34 @@
+// The state of a run on disk, so that a run that was killed goes on bit for bit.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+
+#include "train/adamw.h"
+#include "wavroute/decoder.h"
+#include "wavroute/tokenizer.h"
+
+namespace wavroute {
+
+// Where a run stands, besides parameters and moments.
+struct RunState {
+  Progress progress;
+  int64_t tokens = 0;
+  std::optional<double> val_loss;  // evaluated at this very step
+  std::optional<double> bits_per_byte;
+};
+
+// Writes checkpoints/step_N with config.json, model.safetensors, optimizer.safetensors,
+// tokenizer.json and state.json, then removes old ones. Returns its folder.
+std::filesystem::path save_checkpoint(const std::filesystem::path& run, const Decoder& model,
+                                      const AdamW& optimizer, const Tokenizer& tokenizer,
+                                      const RunState& state, int64_t keep);
+
+// Fills the model and the optimizer from a checkpoint, which must be of the same model.
+[[nodiscard]] RunState load_checkpoint(const std::filesystem::path& folder, Decoder& model,
+                                       AdamW& optimizer);
+
+// Where training stood when this folder was written; {0, 0} for a folder without a state.
+[[nodiscard]] Progress progress_of(const std::filesystem::path& folder);
+
+}  // namespace wavroute

@@ -1,0 +1,53 @@
+// What a training run says while it runs: to the terminal and to train.log.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <optional>
+#include <string>
+
+namespace wavroute {
+
+// One console line per interval.
+struct ProgressLine {
+  int64_t step = 0, steps = 0;
+  double loss = 0.0;  // mean of the interval, nats per token
+  double bits_per_byte = 0.0;
+  double lr = 0.0;
+  double grad_norm = 0.0;
+  double ms = 0.0;  // per step
+  double tokens_per_s = 0.0;
+  double percent_of_peak = 0.0;
+  int64_t memory_bytes = 0;
+  double eta_seconds = 0.0;
+};
+
+[[nodiscard]] std::string format_line(const ProgressLine& line);
+// "1:02:03", "02:03"
+[[nodiscard]] std::string format_duration(double seconds);
+
+// Lines go to stdout and the log; a bar is drawn on stderr where that is a terminal.
+class Console {
+ public:
+  explicit Console(bool quiet);
+  ~Console();
+  Console(const Console&) = delete;
+  Console& operator=(const Console&) = delete;
+
+  // From now on lines are appended to this file too.
+  void open_log(const std::filesystem::path& path);
+  void say(const std::string& line);
+  void warn(const std::string& line);
+  void bar(int64_t step, int64_t steps, double eta_seconds);
+
+ private:
+  void clear_bar();
+
+  bool quiet_;
+  bool has_bar_;
+  bool bar_shown_ = false;
+  std::ofstream log_;
+};
+
+}  // namespace wavroute

@@ -1,0 +1,90 @@
+#include "train/evaluation.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <numbers>
+
+#include "train/routing_tap.h"
+#include "wavroute/error.h"
+
+namespace wavroute {
+namespace {
+
+struct Rows {
+  at::Tensor inputs, targets;  // [n, T]
+};
+
+Rows rows_of(const EvalWindows& windows, int64_t begin, int64_t end, int64_t context) {
+  Rows rows{at::empty({end - begin, context}, at::kLong), {}};
+  rows.targets = at::empty_like(rows.inputs);
+  const auto size = static_cast<size_t>(rows.inputs.numel());
+  windows.fill(begin, end, {rows.inputs.mutable_data_ptr<int64_t>(), size},
+               {rows.targets.mutable_data_ptr<int64_t>(), size});
+  return rows;
+}
+
+// Logits of all positions, or of those after the prompt.
+ForwardResult forward(const Decoder& model, const at::Tensor& ids,
+                      const EvaluationOptions& options) {
+  ForwardOptions forward_options{options.progress, options.program, nullptr, nullptr, false};
+  if (options.prompt == 0) return model.forward(ids, forward_options);
+  InferenceState state = model.inference_state(ids.size(0), ids.size(1), options.program);
+  forward_options.state = &state;
+  static_cast<void>(model.forward(ids.narrow(1, 0, options.prompt), forward_options));
+  return model.forward(ids.narrow(1, options.prompt, ids.size(1) - options.prompt),
+                       forward_options);
+}
+
+}  // namespace
+
+Evaluation evaluate(const Decoder& model, const EvalWindows& windows, int64_t context,
+                    const Tokenizer& tokenizer, const EvaluationOptions& options) {
+  const at::NoGradGuard no_grad;
+  if (options.prompt < 0 || options.prompt >= context) {
+    throw UserError(fmt::format("a prompt shorter than the window of {} tokens was expected, {} "
+                                "was given",
+                                context, options.prompt));
+  }
+  Evaluation result;
+  double loss_sum = 0.0, depth_sum = 0.0;
+  int64_t bytes = 0;
+  for (int64_t begin = 0; begin < windows.count(); begin += options.rows) {
+    const int64_t end = std::min(begin + options.rows, windows.count());
+    const Rows rows = rows_of(windows, begin, end, context);
+    const ForwardResult out = forward(model, rows.inputs.to(model.device()), options);
+    const at::Tensor targets =
+        rows.targets.narrow(1, options.prompt, context - options.prompt).flatten();
+    loss_sum += at::cross_entropy_loss(out.logits.flatten(0, 1), targets.to(model.device()), {},
+                                       at::Reduction::Sum, EvalWindows::kIgnored)
+                    .item<double>();
+    for (int64_t i = 0; i < targets.numel(); ++i) {
+      const int64_t target = targets.const_data_ptr<int64_t>()[i];
+      if (target == EvalWindows::kIgnored) continue;
+      ++result.tokens;
+      bytes += static_cast<int64_t>(tokenizer.token_bytes(static_cast<uint32_t>(target)).size());
+    }
+    if (out.mean_depth.defined()) {
+      depth_sum += out.mean_depth.item<double>() * static_cast<double>(end - begin);
+    }
+  }
+  result.loss = loss_sum / static_cast<double>(result.tokens);
+  result.bits_per_byte = loss_sum / static_cast<double>(bytes) / std::numbers::ln2;
+  result.mean_depth = depth_sum / static_cast<double>(windows.count());
+  return result;
+}
+
+nlohmann::json routing_map(const Decoder& model, const EvalWindows& windows, int64_t context,
+                           const EvaluationOptions& options) {
+  const at::NoGradGuard no_grad;
+  const Rows rows = rows_of(windows, 0, std::min(options.rows, windows.count()), context);
+  RoutingTap tap(rows.targets.flatten().ne(EvalWindows::kIgnored));
+  static_cast<void>(model.forward(rows.inputs.to(model.device()),
+                                  {options.progress, options.program, nullptr, &tap, false}));
+  return tap.document(model.spec().scheme, options.progress.step);
+}
+
+}  // namespace wavroute

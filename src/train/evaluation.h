@@ -1,0 +1,36 @@
+// Validation loss, and what the scheme decides on validation text.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "data/batches.h"
+#include "wavroute/decoder.h"
+#include "wavroute/tokenizer.h"
+
+namespace wavroute {
+
+struct Evaluation {
+  double loss = 0.0;           // nats per token
+  double bits_per_byte = 0.0;  // of the text
+  double mean_depth = 0.0;     // layers per token; 0 where every token goes through all
+  int64_t tokens = 0;          // scored
+};
+
+struct EvaluationOptions {
+  Progress progress;
+  const LayerProgram* program = nullptr;
+  int64_t rows = 8;    // windows per pass
+  int64_t prompt = 0;  // > 0: this many tokens of each window are read into a cache, unscored
+};
+
+// Loss over all windows.
+[[nodiscard]] Evaluation evaluate(const Decoder& model, const EvalWindows& windows,
+                                  int64_t context, const Tokenizer& tokenizer,
+                                  const EvaluationOptions& options);
+
+// routing.json: the mean weight of every source at every sublayer, gates, halting depth, over the
+// first windows (one pass). Null for a scheme that decides nothing.
+[[nodiscard]] nlohmann::json routing_map(const Decoder& model, const EvalWindows& windows,
+                                         int64_t context, const EvaluationOptions& options);
+
+}  // namespace wavroute

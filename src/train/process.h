@@ -1,0 +1,29 @@
+// What a run asks of its process: signals, memory, speed of a matrix product.
+#pragma once
+
+#include <cstdint>
+
+#include "wavroute/decoder.h"
+
+namespace wavroute {
+
+// From its construction on, the first SIGINT or SIGTERM only sets a mark; the second one ends the
+// process at once.
+class StopSignal {
+ public:
+  StopSignal();
+  ~StopSignal();
+  StopSignal(const StopSignal&) = delete;
+  StopSignal& operator=(const StopSignal&) = delete;
+  [[nodiscard]] static bool requested() noexcept;
+};
+
+// VmHWM of this process, bytes.
+[[nodiscard]] int64_t peak_resident_bytes();
+
+// FLOP/s of the best of a few matrix products of the sizes that a model of this width multiplies,
+// with the current number of threads.
+[[nodiscard]] double measure_product_peak(Precision precision, const ModelConfig& model,
+                                          int64_t tokens, at::Device device);
+
+}  // namespace wavroute

@@ -1,0 +1,94 @@
+#include "bench/pytorch.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <fstream>
+
+#include "bench/build_info.h"
+
+namespace wavroute {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+
+// A checkout with a program at build/bin/wavroute; nothing in it but what a test writes.
+class FindPyTorch : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string folder = fs::temp_directory_path() / "wavroute pytorch XXXXXX";
+    ASSERT_NE(::mkdtemp(folder.data()), nullptr);
+    root_ = folder;
+    ::unsetenv("WAVROUTE_PYTHON");
+    ::unsetenv("WAVROUTE_BASELINE");
+  }
+  void TearDown() override {
+    fs::remove_all(root_);
+    ::unsetenv("WAVROUTE_PYTHON");
+    ::unsetenv("WAVROUTE_BASELINE");
+  }
+
+  fs::path write(const std::string& name, const std::string& text) const {
+    fs::create_directories((root_ / name).parent_path());
+    std::ofstream(root_ / name) << text;
+    return root_ / name;
+  }
+  // An interpreter that answers without being one.
+  fs::path write_python(const std::string& name, const std::string& answer) const {
+    const auto path = write(name, "#!/bin/sh\necho '" + answer + "'\n");
+    fs::permissions(path, fs::perms::owner_all);
+    return path;
+  }
+
+  PyTorch find() const { return find_pytorch(root_ / "build/bin/wavroute"); }
+
+  fs::path root_;
+};
+
+TEST_F(FindPyTorch, TakesTheEnvironmentBesideTheBuildFolder) {
+  const auto python =
+      write_python(".venv/bin/python", R"({"python": "3.99", "torch": "2.13.0+cpu"})");
+  const auto script = write("bench/baseline.py", "");
+  const auto found = find();
+  EXPECT_EQ(found.python, python.string());
+  EXPECT_EQ(found.python_version, "3.99");
+  EXPECT_EQ(found.torch_version, "2.13.0+cpu");
+  EXPECT_EQ(found.script, script);
+  EXPECT_EQ(found.missing(), "");
+}
+
+TEST_F(FindPyTorch, VariablesOfTheEnvironmentComeFirst) {
+  write_python(".venv/bin/python", R"({"python": "3.99", "torch": "1"})");
+  const auto python = write_python("other", R"({"python": "3.77", "torch": "2"})");
+  const auto script = write("my baseline.py", "");
+  ::setenv("WAVROUTE_PYTHON", python.c_str(), 1);
+  ::setenv("WAVROUTE_BASELINE", script.c_str(), 1);
+  const auto found = find();
+  EXPECT_EQ(found.python_version, "3.77");
+  EXPECT_EQ(found.script, script);
+}
+
+TEST_F(FindPyTorch, SaysWhatIsMissing) {
+  const auto python = root_ / "python";
+  ::setenv("WAVROUTE_PYTHON", python.c_str(), 1);
+  EXPECT_THAT(find().missing(), HasSubstr("is no Python that runs"));
+  write_python("python", "Python 2.7: what is json?");
+  EXPECT_THAT(find().missing(), HasSubstr("is no Python that runs"));
+  write_python("python", R"({"python": "3.99", "torch": ""})");
+  EXPECT_THAT(find().missing(), HasSubstr("has no torch"));
+  write_python("python", R"({"python": "3.99", "torch": "2.13.0"})");
+  EXPECT_THAT(find().missing(), HasSubstr("bench/baseline.py"));
+}
+
+TEST(BuildInfo, NamesTheCompilerThatCompiledThisTest) {
+  EXPECT_THAT(std::string(build_info().compiler),
+              HasSubstr(std::to_string(__GNUC__) + "." + std::to_string(__GNUC_MINOR__)));
+  EXPECT_THAT(std::string(build_info().commit),
+              ::testing::MatchesRegex("unknown|[0-9a-f]{7,40}(-dirty)?"));
+  EXPECT_FALSE(build_info().torch_version.empty());
+}
+
+}  // namespace
+}  // namespace wavroute

@@ -1,0 +1,95 @@
+// Small models for tests, with values at which no term of a formula hides.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "model/training_pass.h"
+#include "wavroute/decoder.h"
+
+namespace wavroute::testing {
+
+// A scheme with the options and the depth that a test runs it at.
+struct SchemeCase {
+  std::string label;  // letters, digits and underscores
+  std::string scheme;
+  Options options;
+  int64_t layers = 4;
+};
+
+// Every scheme of the registry as it comes, and settings that take another path through the code.
+[[nodiscard]] std::vector<SchemeCase> scheme_cases();
+
+// 4 layers of width 16, 2 heads that share a key-value head, a context of 9, 17 tokens.
+[[nodiscard]] DecoderSpec small_spec(const std::string& scheme, Options options = {},
+                                     int64_t layers = 4);
+[[nodiscard]] DecoderSpec small_spec(const SchemeCase& scheme_case);
+
+// A model with its initial values.
+[[nodiscard]] std::unique_ptr<Decoder> fresh_model(const DecoderSpec& spec,
+                                                   Precision precision = Precision::kFp64,
+                                                   uint64_t seed = 1);
+// A model whose every parameter is random around its initial value: no zero query, no unit gain.
+[[nodiscard]] std::unique_ptr<Decoder> scattered_model(const DecoderSpec& spec,
+                                                       Precision precision = Precision::kFp64);
+// Adds N(0, 0.3), keyed by checkpoint names, to every parameter whose name holds none of `except`.
+void scatter(Decoder& model, const std::vector<std::string>& except = {});
+// Sets every parameter whose name ends in `suffix`; fails the test where there is none.
+void set_values(Decoder& model, std::string_view suffix, double value);
+
+// Copies of all parameters (or their gradients) under their checkpoint names.
+using NamedTensors = std::map<std::string, at::Tensor>;
+[[nodiscard]] NamedTensors values_of(const Decoder& model);
+[[nodiscard]] NamedTensors gradients_of(const Decoder& model);
+
+// [rows, length] random ids below the small models' vocabulary.
+[[nodiscard]] at::Tensor random_tokens(int64_t rows, int64_t length, std::string_view name = "ids");
+
+// In the middle of training: gates are open and layers are drawn.
+[[nodiscard]] Pass training();
+
+// Logits, sums and gradients of one pass over 2 rows of 9 tokens, from zeroed gradients.
+struct PassRecord {
+  PassResult sums;
+  at::Tensor logits;
+  NamedTensors gradients;
+};
+[[nodiscard]] PassRecord record_pass(Decoder& model, const Pass& pass,
+                                     Recompute recompute = Recompute::kNone);
+
+// The logits of all positions without a cache.
+[[nodiscard]] at::Tensor logits_of(const Decoder& model, const at::Tensor& ids,
+                                   const LayerProgram* program = nullptr);
+
+// Largest absolute difference; infinity where it is not a number.
+[[nodiscard]] double difference(const at::Tensor& a, const at::Tensor& b);
+// Expects the same names, and the same bits (tolerance 0) or values within `tolerance`.
+void expect_equal(const NamedTensors& actual, const NamedTensors& expected, double tolerance = 0.0);
+
+// Keeps everything that a pass decides.
+class RecordingTaps final : public Taps {
+ public:
+  struct Read {
+    std::optional<Site> site;
+    std::vector<SourceLabel> sources;
+    at::Tensor weights;
+  };
+
+  void on_weights(const std::optional<Site>& site, std::span<const SourceLabel> sources,
+                  const at::Tensor& weights) override {
+    reads.push_back({site, {sources.begin(), sources.end()}, weights.clone()});
+  }
+  void on_gate(const Site&, const at::Tensor& alpha) override { gates.push_back(alpha.clone()); }
+  void on_depth(const at::Tensor& value) override { depth = value.clone(); }
+
+  std::vector<Read> reads;
+  std::vector<at::Tensor> gates;
+  at::Tensor depth;
+};
+
+}  // namespace wavroute::testing

@@ -1,0 +1,136 @@
+// The flat buffers that parameters live in.
+#include <ATen/core/grad_mode.h>
+#include <gmock/gmock.h>
+
+#include <regex>
+#include <set>
+
+#include "tests/model/small_model.h"
+
+namespace wavroute {
+namespace {
+
+using namespace wavroute::testing;
+
+// Three parameters, one of them fused.
+struct Table {
+  ParameterTable table;
+  Parameter* matrix;
+  Parameter* fused;
+  Parameter* vector;
+
+  explicit Table(at::ScalarType compute = at::kFloat) {
+    matrix = &table.declare("matrix", {3, 5}, Decay::kYes, {0.0, 0.1});
+    fused = &table.declare_fused({{"first", 0, 2, {1.0}}, {"second", 0, 4, {2.0}}}, 3, Decay::kYes);
+    vector = &table.declare("vector", {7}, Decay::kNo, {3.0});
+    table.allocate(at::kFloat, compute, at::kCPU, 1);
+  }
+};
+
+TEST(Parameters, AreViewsOfTheFlatBuffersOfTheirGroup) {
+  Table t;
+  ASSERT_EQ(t.table.groups().size(), 2U);
+  for (Parameter& parameter : t.table.parameters()) {
+    FlatGroup& group = t.table.groups()[parameter.decay == Decay::kYes ? 0 : 1];
+    ASSERT_EQ(group.decay, parameter.decay);
+    group.value.fill_(5.0);
+    group.grad.fill_(6.0);
+    EXPECT_TRUE(parameter.value.eq(5.0).all().item<bool>());
+    EXPECT_TRUE(parameter.value.grad().eq(6.0).all().item<bool>());
+    const at::NoGradGuard no_grad;
+    parameter.value.fill_(7.0);
+    parameter.value.mutable_grad().fill_(8.0);
+    EXPECT_TRUE(parameter.view(group.value).eq(7.0).all().item<bool>());
+    EXPECT_TRUE(parameter.view(group.grad).eq(8.0).all().item<bool>());
+  }
+}
+
+TEST(Parameters, StartAtMultiplesOf64BytesAndNeverOverlap) {
+  for (const at::ScalarType compute : {at::kFloat, at::kBFloat16}) {
+    Table t(compute);
+    std::set<int64_t> taken;
+    int64_t elements = 0;
+    for (const Parameter& parameter : t.table.parameters()) {
+      const auto bytes = static_cast<int64_t>(parameter.compute.element_size());
+      EXPECT_EQ(parameter.offset * bytes % 64, 0);
+      if (parameter.decay == Decay::kNo) continue;
+      for (int64_t i = 0; i < parameter.count(); ++i) taken.insert(parameter.offset + i);
+      elements += parameter.count();
+    }
+    EXPECT_EQ(static_cast<int64_t>(taken.size()), elements);
+  }
+}
+
+TEST(Parameters, CountWithoutTheGaps) {
+  const Table t;
+  EXPECT_EQ(t.table.count(), 15 + 18 + 7);
+  // Gaps are zero: the flat sum is the sum of the fused values and the matrix.
+  const FlatGroup& group = t.table.groups()[0];
+  EXPECT_GT(group.value.numel(), 33);
+  const at::Tensor nonzero = group.value.ne(0.0).sum();
+  EXPECT_EQ(nonzero.item<int64_t>(), 33);
+}
+
+TEST(Parameters, OfAFusedMatrixHaveTheRowsOfTheirSlices) {
+  const Table t;
+  const at::Tensor first = t.fused->rows(t.fused->slices[0], t.fused->value);
+  const at::Tensor second = t.fused->rows(t.fused->slices[1], t.fused->value);
+  EXPECT_EQ(first.sizes(), (std::vector<int64_t>{2, 3}));
+  EXPECT_EQ(second.sizes(), (std::vector<int64_t>{4, 3}));
+  EXPECT_TRUE(first.eq(1.0).all().item<bool>());
+  EXPECT_TRUE(second.eq(2.0).all().item<bool>());
+  EXPECT_EQ(second.storage_offset(), first.storage_offset() + 6);
+}
+
+TEST(Parameters, OfASliceStartAsIfTheyStoodAlone) {
+  ParameterTable alone, fused;
+  Parameter& a = alone.declare("q", {2, 3}, Decay::kYes, {0.0, 0.02});
+  Parameter& b =
+      fused.declare_fused({{"k", 0, 5, {0.0, 0.02}}, {"q", 0, 2, {0.0, 0.02}}}, 3, Decay::kYes);
+  alone.allocate(at::kFloat, at::kFloat, at::kCPU, 9);
+  fused.allocate(at::kFloat, at::kFloat, at::kCPU, 9);
+  EXPECT_TRUE(at::equal(b.rows(b.slices[1], b.value), a.value));
+}
+
+TEST(Parameters, FoldAddsTheNarrowGradientOnceAndDropsIt) {
+  Table t(at::kBFloat16);
+  EXPECT_EQ(t.matrix->compute.scalar_type(), at::kBFloat16);
+  EXPECT_TRUE(t.vector->compute.is_same(t.vector->value));
+  const at::NoGradGuard no_grad;
+  t.matrix->value.mutable_grad().fill_(1.0);
+  t.vector->value.mutable_grad().fill_(4.0);
+  t.matrix->compute.mutable_grad() = at::full({3, 5}, 0.5, at::kBFloat16);
+  const std::vector<Parameter*> all = {t.matrix, t.fused, t.vector};
+  t.table.fold(all);
+  t.table.fold(all);
+  EXPECT_TRUE(t.matrix->value.grad().eq(1.5).all().item<bool>());
+  EXPECT_EQ(t.matrix->value.grad().scalar_type(), at::kFloat);
+  EXPECT_TRUE(t.vector->value.grad().eq(4.0).all().item<bool>());
+  EXPECT_FALSE(t.matrix->compute.grad().defined());
+}
+
+TEST(Parameters, HaveACopyInTheComputeTypeThatFollowsARefresh) {
+  Table t(at::kBFloat16);
+  const at::NoGradGuard no_grad;
+  t.matrix->value.fill_(1.0 + 1.0 / 1024.0);  // bf16 has 8 bits: it rounds to 1
+  t.table.refresh_compute();
+  EXPECT_TRUE(t.matrix->compute.eq(1.0).all().item<bool>());
+}
+
+TEST(Parameters, DecayWhereTheyAreMatricesOfTheTransformerAlone) {
+  const std::regex decayed(
+      R"(lm_head\.weight|model\.embed_tokens\.weight|)"
+      R"(model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)\.weight)");
+  for (const SchemeCase& c : scheme_cases()) {
+    const auto model = fresh_model(small_spec(c));
+    for (const Parameter& parameter : model->parameters().parameters()) {
+      for (const ParameterSlice& slice : parameter.slices) {
+        EXPECT_EQ(parameter.decay == Decay::kYes, std::regex_match(slice.name, decayed))
+            << c.label << " " << slice.name;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace wavroute

@@ -1,0 +1,232 @@
+// What holds for every scheme along a sequence, and between the ways to run one.
+#include <ATen/core/grad_mode.h>
+#include <gmock/gmock.h>
+
+#include <numeric>
+
+#include "model/sublayer.h"
+#include "tests/model/small_model.h"
+
+namespace wavroute {
+namespace {
+
+using namespace wavroute::testing;
+
+// float64. Not bit for bit: a product of another number of rows may sum in another order.
+constexpr double kRounding = 1e-12;
+constexpr double kHaltingMargin = 1e-4;
+
+class EveryScheme : public ::testing::TestWithParam<SchemeCase> {};
+
+INSTANTIATE_TEST_SUITE_P(Registry, EveryScheme, ::testing::ValuesIn(scheme_cases()),
+                         [](const auto& info) { return info.param.label; });
+
+// The logits of ids [B,T] from a cache that is fed `pieces` tokens at a time.
+at::Tensor logits_in_pieces(const Decoder& model, const at::Tensor& ids,
+                            const std::vector<int64_t>& pieces) {
+  InferenceState state = model.inference_state(ids.size(0), ids.size(1));
+  ForwardOptions options;
+  options.state = &state;
+  std::vector<at::Tensor> logits;
+  int64_t begin = 0;
+  for (const int64_t length : pieces) {
+    logits.push_back(model.forward(ids.narrow(1, begin, length), options).logits);
+    begin += length;
+  }
+  return at::cat(logits, 1);
+}
+
+// When tokens halt, from the formula and the states that the sublayers read.
+struct Halting {
+  at::Tensor depth;   // [B,T]
+  at::Tensor margin;  // [B,T] distance of the running sums of p from the threshold
+};
+
+Halting halting_of(const Decoder& model, const at::Tensor& ids) {
+  const at::NoGradGuard no_grad;
+  const NamedTensors values = values_of(model);
+  const Options& options = model.spec().options;
+  const double threshold = 1.0 - std::get<double>(options.at("epsilon"));
+  const int64_t layers = model.spec().model.layers;
+  const std::unique_ptr<Stream> stream = model.residual().open({});
+  stream->begin(model.embed(ids));
+  at::Tensor sum = at::zeros(ids.sizes(), at::kDouble);
+  Halting result{at::full_like(sum, static_cast<double>(layers)), at::ones_like(sum)};
+  for (int64_t layer = 0; layer + 1 < layers; ++layer) {
+    for (const SublayerKind kind : {SublayerKind::kAttention, SublayerKind::kMlp}) {
+      const Site site{layer, kind, layer};
+      stream->write(site, model.sublayer(site).forward(stream->read(site), {}));
+    }
+    const at::Tensor state = stream->read({layer + 1, SublayerKind::kAttention, layer + 1});
+    const std::string unit =
+        "model.layers." + std::to_string(model.residual().stored_layer(layer)) + ".halt.";
+    const at::Tensor p =
+        at::sigmoid(at::matmul(state, values.at(unit + "weight")[0]) + values.at(unit + "bias"));
+    const at::Tensor running = result.depth.eq(layers);
+    sum = at::where(running, sum + p, sum);
+    result.margin =
+        at::where(running, at::minimum(result.margin, (sum - threshold).abs()), result.margin);
+    result.depth = at::where(running.logical_and(sum.ge(threshold)), layer + 1.0, result.depth);
+  }
+  return result;
+}
+
+// [B,T] of positions that see no token which halts within rounding of its threshold.
+at::Tensor comparable(const Decoder& model, const at::Tensor& ids) {
+  if (!values_of(model).contains("model.layers.0.halt.weight")) {
+    return at::ones(ids.sizes(), at::kBool);
+  }
+  return halting_of(model, ids).margin.gt(kHaltingMargin).to(at::kLong).cumprod(1).to(at::kBool);
+}
+
+TEST_P(EveryScheme, LetsNoTokenSeeALaterOne) {
+  const auto model = scattered_model(small_spec(GetParam()));
+  const at::Tensor ids = random_tokens(2, 9);
+  const at::Tensor targets = random_tokens(2, 9, "targets");
+  const auto both = [&](const at::Tensor& input) {
+    at::Tensor trained;
+    PassOptions options;
+    options.pass = training();
+    options.logits = &trained;
+    static_cast<void>(training_pass(*model, input, targets, options));
+    return std::vector<at::Tensor>{logits_of(*model, input), trained};
+  };
+  const std::vector<at::Tensor> before = both(ids);
+  for (const int64_t t : {0, 3, 7}) {
+    at::Tensor changed = ids.clone();
+    changed.narrow(1, t + 1, 8 - t).add_(1).remainder_(17);
+    const std::vector<at::Tensor> after = both(changed);
+    for (size_t i = 0; i < before.size(); ++i) {
+      EXPECT_LE(difference(after[i].narrow(1, 0, t + 1), before[i].narrow(1, 0, t + 1)), kRounding);
+      EXPECT_GT(difference(after[i].select(1, t + 1), before[i].select(1, t + 1)), 1e-3);
+    }
+  }
+}
+
+TEST_P(EveryScheme, DecodesWhatItPrefills) {
+  const auto model = scattered_model(small_spec(GetParam()));
+  const at::Tensor ids = random_tokens(4, 9);
+  const at::Tensor whole = logits_of(*model, ids);
+  const at::Tensor compared = comparable(*model, ids);
+  ASSERT_GE(compared.sum().item<int64_t>(), 32);  // of 36
+  const std::vector<std::vector<int64_t>> ways = {
+      {9}, {5, 4}, {1, 8}, {4, 1, 1, 3}, std::vector<int64_t>(9, 1)};
+  for (const std::vector<int64_t>& pieces : ways) {
+    const at::Tensor logits = logits_in_pieces(*model, ids, pieces);
+    EXPECT_LE(difference(logits.index({compared}), whole.index({compared})), kRounding)
+        << pieces.size() << " pieces";
+  }
+}
+
+TEST_P(EveryScheme, RecomputesBitForBit) {
+  for (const Precision precision : {Precision::kFp64, Precision::kBf16}) {
+    const auto model = scattered_model(small_spec(GetParam()), precision);
+    const PassRecord kept = record_pass(*model, training());
+    EXPECT_GT(kept.gradients.at("model.embed_tokens.weight").abs().max().item<double>(), 0.0);
+    for (const Recompute recompute : {Recompute::kBlock, Recompute::kLayer}) {
+      const PassRecord again = record_pass(*model, training(), recompute);
+      EXPECT_EQ(again.sums.loss_sum, kept.sums.loss_sum);
+      EXPECT_EQ(again.sums.auxiliary, kept.sums.auxiliary);
+      EXPECT_TRUE(at::equal(again.logits, kept.logits));
+      expect_equal(again.gradients, kept.gradients);
+    }
+  }
+}
+
+TEST_P(EveryScheme, AddsToTheGradientsThatAreThere) {
+  const auto model = scattered_model(small_spec(GetParam()));
+  const PassRecord once = record_pass(*model, training());
+  const at::Tensor ids = random_tokens(2, 9), targets = random_tokens(2, 9, "targets");
+  PassOptions options;
+  options.pass = training();
+  options.loss_weight = 1.0 / 18.0;
+  static_cast<void>(training_pass(*model, ids, targets, options));
+  NamedTensors doubled = once.gradients;
+  for (auto& [name, gradient] : doubled) gradient = gradient * 2.0;
+  expect_equal(gradients_of(*model), doubled, kRounding);
+}
+
+TEST(Act, HaltsTokensWhereTheFormulaDoes) {
+  for (const bool shared : {false, true}) {
+    const auto model =
+        scattered_model(small_spec("act", {{"shared", shared}, {"epsilon", 0.2}}, 6));
+    const at::Tensor ids = random_tokens(4, 9);
+    const Halting expected = halting_of(*model, ids);
+    RecordingTaps taps;
+    ForwardOptions options;
+    options.taps = &taps;
+    const ForwardResult result = model->forward(ids, options);
+    ASSERT_GT(expected.margin.min().item<double>(), 1e-9);
+    EXPECT_TRUE(at::equal(taps.depth, expected.depth));
+    EXPECT_EQ(result.mean_depth.item<double>(), expected.depth.mean().item<double>());
+    // Not the trivial case: tokens halt at different layers.
+    EXPECT_GT(expected.depth.max().item<double>(), expected.depth.min().item<double>());
+  }
+}
+
+TEST(Act, SkipsHaltedTokensWithoutChangingTheLogits) {
+  // In training every token goes through every layer with its update masked; in inference halted
+  // tokens are left out of the products.
+  const auto model = scattered_model(small_spec("act", {{"epsilon", 0.2}}, 6));
+  const PassRecord masked = record_pass(*model, training());
+  EXPECT_LE(difference(logits_of(*model, random_tokens(2, 9)), masked.logits), kRounding);
+  EXPECT_LT(masked.sums.mean_depth, 6.0);
+}
+
+TEST(Gated, ReusesThePromptsMeanGateWhereAskedTo) {
+  const auto model = scattered_model(small_spec("gated", {{"gate_reuse", std::string("prompt")}}));
+  const auto plain = scattered_model(small_spec("gated"));
+  const at::Tensor ids = random_tokens(2, 9);
+  InferenceState state = model->inference_state(2, 9);
+  RecordingTaps prompt, token;
+  ForwardOptions options;
+  options.state = &state;
+  options.taps = &prompt;
+  const at::Tensor logits = model->forward(ids.narrow(1, 0, 7), options).logits;
+  EXPECT_LE(difference(logits, logits_of(*plain, ids.narrow(1, 0, 7))), kRounding);
+  options.taps = &token;
+  for (const int64_t t : {7, 8}) {
+    token.gates.clear();
+    static_cast<void>(model->forward(ids.narrow(1, t, 1), options));
+    ASSERT_EQ(token.gates.size(), 8U);
+    for (size_t i = 0; i < token.gates.size(); ++i) {
+      EXPECT_LE(difference(token.gates[i], prompt.gates[i].mean(1, true)), kRounding);
+    }
+  }
+}
+
+TEST(LayerDrop, DrawsByStepAndLayerAlone) {
+  const auto model = fresh_model(small_spec("layerdrop", {{"p", 0.5}}, 24));
+  const auto layers_at = [&](uint64_t seed, int64_t step) {
+    return executed_layers(*model, {true, seed, {step, 100}});
+  };
+  EXPECT_EQ(layers_at(1, 3), layers_at(1, 3));
+  EXPECT_NE(layers_at(1, 3), layers_at(1, 4));
+  EXPECT_NE(layers_at(1, 3), layers_at(2, 3));
+  std::vector<int64_t> all(24);
+  std::iota(all.begin(), all.end(), 0);
+  EXPECT_EQ(executed_layers(*model, {false, 1, {3, 100}}), all);
+}
+
+TEST(LayerDrop, LeavesOutEachLayerAsOftenAsItsProbabilitySays) {
+  constexpr int64_t kSteps = 4000;
+  for (const char* schedule : {"uniform", "linear"}) {
+    const auto model =
+        fresh_model(small_spec("layerdrop", {{"p", 0.4}, {"schedule", std::string(schedule)}}, 4));
+    std::vector<int64_t> runs(4);
+    for (int64_t step = 0; step < kSteps; ++step) {
+      for (const int64_t layer : executed_layers(*model, {true, 1, {step, kSteps}})) {
+        ++runs[static_cast<size_t>(layer)];
+      }
+    }
+    for (int64_t layer = 0; layer < 4; ++layer) {
+      const double p =
+          schedule == std::string("linear") ? 0.4 * static_cast<double>(layer + 1) / 4.0 : 0.4;
+      const double left_out = 1.0 - static_cast<double>(runs[static_cast<size_t>(layer)]) / kSteps;
+      EXPECT_NEAR(left_out, p, 4.0 * std::sqrt(p * (1.0 - p) / kSteps)) << schedule << layer;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace wavroute
