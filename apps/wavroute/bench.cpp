@@ -1,5 +1,4 @@
 // `wavroute bench step`: training steps of several schemes and of PyTorch, timed in turn.
-#include <ATen/Context.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -17,7 +16,9 @@
 #include "bench/step_table.h"
 #include "bench_worker.h"
 #include "command.h"
+#include "common.h"
 #include "config/load.h"
+#include "train/session.h"
 #include "wavroute/error.h"
 #include "wavroute/residual.h"
 
@@ -31,8 +32,6 @@ struct StepOptions {
   bool json = false;
   std::string csv;
 };
-
-std::filesystem::path own_path() { return std::filesystem::read_symlink("/proc/self/exe"); }
 
 // Whether `scheme` has the residual option that `set` names, or `set` names none.
 bool concerns(const std::string& set, const std::string& scheme) {
@@ -56,10 +55,6 @@ std::vector<std::string> sets_for(const StepOptions& options, const std::string&
   sets.push_back("residual.scheme=" + scheme);
   sets.push_back("train.precision=" + precision);
   return sets;
-}
-
-bool uses_gpu(const Config& config) {
-  return config.train.device == "cuda" || (config.train.device == "auto" && at::hasCUDA());
 }
 
 int64_t blocks_of(const Config& config) {  // 0 = auto
@@ -96,7 +91,7 @@ uint64_t estimate_bytes(const Config& config, const std::string& scheme, bool ba
 StepJob own_job(const StepOptions& options, const Config& config, const std::string& scheme,
                 const std::string& precision) {
   StepJob job{scheme + " (wavroute)", "wavroute", scheme, {}, {}, 0};
-  job.argv = {own_path().string(), "bench", "worker", options.config};
+  job.argv = {own_path(), "bench", "worker", options.config};
   for (const auto& set : sets_for(options, scheme, precision)) {
     job.argv.insert(job.argv.end(), {"--set", set});
   }
@@ -122,7 +117,7 @@ StepJob baseline_job(const PyTorch& pytorch, const Config& config, const std::st
               "--provider",   provider,
               "--scheme",     scheme,
               "--precision",  precision,
-              "--device",     uses_gpu(config) ? "cuda" : "cpu",
+              "--device",     config.train.device,
               "--layers",     std::to_string(m.layers),
               "--width",      std::to_string(m.width),
               "--heads",      std::to_string(m.heads),
@@ -158,8 +153,9 @@ std::vector<StepJob> jobs_for(const StepOptions& options, const std::string& pre
   }
   for (const auto& scheme : options.schemes) {
     const auto sets = sets_for(options, scheme, precision);
-    const auto config =
-        load_config(options.config, sets, scheme_catalog(), ConfigUse::kTrain).config;
+    const auto config = resolve_machine(
+        load_config(options.config, sets, scheme_catalog(), ConfigUse::kTrain).config,
+        probe_machine());
     jobs.push_back(own_job(options, config, scheme, precision));
     if (!wants_baselines || !missing.empty()) continue;
     if (const auto why = no_baseline(config, scheme); !why.empty()) {
@@ -181,9 +177,11 @@ void complete(StepOptions& options) {
   if (options.schemes.empty()) options.schemes = config.compare.schemes;
   if (options.schemes.empty()) options.schemes = {config.residual.scheme};
   if (options.precisions.empty()) options.precisions = {config.train.precision};
+  Config automatic = config;
+  automatic.train.precision = "auto";
+  const auto resolved = resolve_machine(automatic, probe_machine()).train.precision;
   for (auto& precision : options.precisions) {
-    const bool fast_bf16 = uses_gpu(config) || probe_machine().has_fast_bf16();
-    if (precision == "auto") precision = fast_bf16 ? "bf16" : "fp32";
+    if (precision == "auto") precision = resolved;
   }
 }
 

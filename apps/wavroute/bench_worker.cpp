@@ -43,18 +43,18 @@ class Worker {
 
   [[nodiscard]] Json describe() const {
     const double tokens = static_cast<double>(plan_.batch * plan_.context);
-    return {{"ready", true},
-            {"provider", "wavroute"},
-            {"scheme", model_.spec().scheme},
-            {"precision", config_.train.precision},
-            {"layers", model_.spec().model.layers},
-            {"width", model_.spec().model.width},
-            {"batch", plan_.batch},
-            {"context", plan_.context},
-            {"parameters", model_.parameters().count()},
-            {"gemm", true},
-            {"flops_per_step",
-             tokens * training_flops_per_token(model_.spec(), model_.residual())}};
+    return {
+        {"ready", true},
+        {"provider", "wavroute"},
+        {"scheme", model_.spec().scheme},
+        {"precision", config_.train.precision},
+        {"layers", model_.spec().model.layers},
+        {"width", model_.spec().model.width},
+        {"batch", plan_.batch},
+        {"context", plan_.context},
+        {"parameters", model_.parameters().count()},
+        {"gemm", true},
+        {"flops_per_step", tokens * training_flops_per_token(model_.spec(), model_.residual())}};
   }
 
   Json step() {

@@ -103,10 +103,10 @@ LoadedModel load(const ModelArguments& arguments) {
   config = resolve_machine(config, probe_machine());
 
   LoadedModel loaded;
-  loaded.folder = resolve_run(arguments.run, arguments.checkpoint, [](const auto& checkpoint,
-                                                                      const std::string& reason) {
-    fmt::print(stderr, "wavroute: passed over {}: {}\n", checkpoint.path.string(), reason);
-  });
+  loaded.folder = resolve_run(
+      arguments.run, arguments.checkpoint, [](const auto& checkpoint, const std::string& reason) {
+        fmt::print(stderr, "wavroute: passed over {}: {}\n", checkpoint.path.string(), reason);
+      });
   DecoderSpec spec = read_model_config(loaded.folder);
   change_options(spec, arguments.options);
   loaded.model = std::make_unique<Decoder>(

@@ -53,9 +53,9 @@ void check_same_base(const fs::path& stored_path, const Config& config) {
     changed += (changed.empty() ? "" : ", ") + key;
   }
   if (!changed.empty()) {
-    throw UserError(fmt::format("a resumed comparison must keep its configuration, changed: {}",
-                                changed),
-                    "give another --out for a new comparison");
+    throw UserError(
+        fmt::format("a resumed comparison must keep its configuration, changed: {}", changed),
+        "give another --out for a new comparison");
   }
 }
 
@@ -112,9 +112,8 @@ int compare(const CompareArguments& arguments) {
     fmt::print("\n{}\n", terminal_table(make_table(outcome.comparison)));
   }
   fmt::print(stderr, "report: {}\n", folder.paths().report().string());
-  return std::ranges::all_of(
-             outcome.comparison.cells,
-             [](const Cell& cell) { return cell.status == CellStatus::kFinished; })
+  return std::ranges::all_of(outcome.comparison.cells,
+                             [](const Cell& cell) { return cell.status == CellStatus::kFinished; })
              ? 0
              : 1;
 }
@@ -130,13 +129,13 @@ void add_compare(CLI::App& root, Action& action) {
       ->allow_extra_args(false);
   command->add_option("-o,--out", arguments->out, "The folder (default: runs/NAME)");
   command->add_option("--resume", arguments->resume, "'auto': keep what is finished, go on");
-  command->add_option("--speed-rounds", arguments->speed_rounds,
-                      "Steps per model in the speed measurement; 0: none")
+  command
+      ->add_option("--speed-rounds", arguments->speed_rounds,
+                   "Steps per model in the speed measurement; 0: none")
       ->capture_default_str();
   command->add_flag("--dry-run", arguments->dry_run, "List the cells; train nothing");
   command->add_flag("--json", arguments->json, "Print compare.json, not the table");
-  command->callback(
-      [&action, arguments] { action = [arguments] { return compare(*arguments); }; });
+  command->callback([&action, arguments] { action = [arguments] { return compare(*arguments); }; });
 }
 
 }  // namespace wavroute::app

@@ -5,7 +5,6 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <filesystem>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -16,7 +15,9 @@
 #include "bench/machine.h"
 #include "bench/pytorch.h"
 #include "command.h"
+#include "common.h"
 #include "data/token_cache.h"
+#include "train/session.h"
 
 namespace wavroute::app {
 namespace {
@@ -24,7 +25,7 @@ namespace {
 nlohmann::ordered_json examine() {
   const auto build = build_info();
   const auto machine = probe_machine();
-  const auto pytorch = find_pytorch(std::filesystem::read_symlink("/proc/self/exe"));
+  const auto pytorch = find_pytorch(own_path());
   const size_t gpus = at::hasCUDA() ? at::getNumGPUs() : 0;
   nlohmann::ordered_json found;
   found["wavroute"] = build.version;
@@ -38,7 +39,7 @@ nlohmann::ordered_json examine() {
   found["instruction_sets"] = machine.instruction_sets;
   found["cores"] = machine.cores;
   found["threads"] = at::get_num_threads();
-  found["precision_auto"] = gpus > 0 || machine.has_fast_bf16() ? "bf16" : "fp32";
+  found["precision_auto"] = resolve_machine(Config{}, machine).train.precision;
   found["gpus"] = gpus;
   found["memory_total"] = machine.memory_total;
   found["memory_available"] = machine.memory_available;

@@ -36,9 +36,8 @@ void write_logits(const LoadedModel& loaded, const EvalWindows& windows, int64_t
   const auto size = static_cast<size_t>(ids.numel());
   windows.fill(0, rows, {ids.mutable_data_ptr<int64_t>(), size},
                {targets.mutable_data_ptr<int64_t>(), size});
-  const ForwardResult out =
-      loaded.model->forward(ids.to(loaded.model->device()),
-                            {{}, loaded.program_or_null(), nullptr, nullptr, false});
+  const ForwardResult out = loaded.model->forward(
+      ids.to(loaded.model->device()), {{}, loaded.program_or_null(), nullptr, nullptr, false});
   TensorFile file;
   file.add("ids", ids);
   file.add("logits", out.logits.to(at::kFloat));
@@ -47,8 +46,8 @@ void write_logits(const LoadedModel& loaded, const EvalWindows& windows, int64_t
 
 int eval(const EvalArguments& arguments) {
   if (arguments.batch < 1) {
-    throw UserError(fmt::format("--batch of at least 1 was expected, {} was given",
-                                arguments.batch));
+    throw UserError(
+        fmt::format("--batch of at least 1 was expected, {} was given", arguments.batch));
   }
   const LoadedModel loaded = load(arguments.model);
   const int64_t context =
@@ -56,8 +55,7 @@ int eval(const EvalArguments& arguments) {
   const TokenView tokens = open_tokens(arguments.data, *loaded.tokenizer, context);
   const EvalWindows windows(tokens, context, arguments.tokens);
   const EvaluationOptions options{{}, loaded.program_or_null(), arguments.batch, arguments.prompt};
-  const Evaluation result =
-      evaluate(*loaded.model, windows, context, *loaded.tokenizer, options);
+  const Evaluation result = evaluate(*loaded.model, windows, context, *loaded.tokenizer, options);
   if (!arguments.logits.empty()) write_logits(loaded, windows, context, arguments);
   if (arguments.json) {
     nlohmann::ordered_json object = {{"run", arguments.model.run.string()},
@@ -93,9 +91,10 @@ void add_eval(CLI::App& root, Action& action) {
   command->add_option("--batch", arguments->batch, "Windows per pass")->capture_default_str();
   command->add_option("--context", arguments->context, "Window length; 0: the model's")
       ->capture_default_str();
-  command->add_option("--prompt", arguments->prompt,
-                      "Score each window from this token on, the ones before it read as a prompt "
-                      "into the cache")
+  command
+      ->add_option("--prompt", arguments->prompt,
+                   "Score each window from this token on, the ones before it read as a prompt "
+                   "into the cache")
       ->capture_default_str();
   command->add_flag("--json", arguments->json, "One JSON object");
   command->callback([&action, arguments] { action = [arguments] { return eval(*arguments); }; });

@@ -25,8 +25,8 @@ struct GenerateArguments {
 int run(const GenerateArguments& arguments) {
   check(arguments.sampling);
   if (arguments.tokens < 1) {
-    throw UserError(fmt::format("--tokens of at least 1 was expected, {} was given",
-                                arguments.tokens));
+    throw UserError(
+        fmt::format("--tokens of at least 1 was expected, {} was given", arguments.tokens));
   }
   const LoadedModel loaded = load(arguments.model);
   const std::vector<uint32_t> prompt = loaded.tokenizer->encode(arguments.prompt, "--prompt");

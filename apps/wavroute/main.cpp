@@ -41,8 +41,8 @@ int run_action(const Action& action) {
 int run(int argc, char** argv) {
   CLI::App root("Train, compare, inspect and run deep transformers under every residual scheme");
   root.name("wavroute");
-  root.set_version_flag("--version", fmt::format("wavroute {} ({})", build_info().version,
-                                                 build_info().commit));
+  root.set_version_flag("--version",
+                        fmt::format("wavroute {} ({})", build_info().version, build_info().commit));
   root.require_subcommand(1);
   Action action;
   for (const auto add : {add_train, add_compare, add_report, add_eval, add_generate, add_bench,

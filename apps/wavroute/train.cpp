@@ -38,25 +38,27 @@ int dry_run(const Config& config) {
   const Session session = open_session(config);
   const Config& resolved = session.config;
   const auto count = static_cast<double>(session.model->parameters().count());
-  const double peak = measure_product_peak(
-      session.precision, resolved.model, resolved.train.micro_batch * resolved.model.context,
-      session.model->device());
+  const double peak = measure_product_peak(session.precision, resolved.model,
+                                           resolved.train.micro_batch * resolved.model.context,
+                                           session.model->device());
   const double flops = session.flops_per_token *
                        static_cast<double>(session.tokens_per_step() * resolved.train.steps);
   fmt::print("scheme           {}\n", resolved.residual.scheme);
   fmt::print("parameters       {}\n", format_count(count));
   fmt::print("FLOPs per token  {} (forward and backward)\n",
              format_magnitude(session.flops_per_token));
-  fmt::print("memory plan      {} = {} parameters and optimizer + {} activations of {} rows + {} "
-             "process\n",
-             format_bytes(session.plan.total()), format_bytes(session.plan.parameters),
-             format_bytes(session.plan.activations), resolved.train.micro_batch,
-             format_bytes(session.plan.base));
-  fmt::print("expected time    {} for {} steps of {} tokens, if {:.0f} % of {:.0f} GFLOP/s are "
-             "reached\n",
-             format_duration(flops / (kExpectedShareOfPeak * peak)), resolved.train.steps,
-             format_count(static_cast<double>(session.tokens_per_step())),
-             100 * kExpectedShareOfPeak, peak / 1e9);
+  fmt::print(
+      "memory plan      {} = {} parameters and optimizer + {} activations of {} rows + {} "
+      "process\n",
+      format_bytes(session.plan.total()), format_bytes(session.plan.parameters),
+      format_bytes(session.plan.activations), resolved.train.micro_batch,
+      format_bytes(session.plan.base));
+  fmt::print(
+      "expected time    {} for {} steps of {} tokens, if {:.0f} % of {:.0f} GFLOP/s are "
+      "reached\n",
+      format_duration(flops / (kExpectedShareOfPeak * peak)), resolved.train.steps,
+      format_count(static_cast<double>(session.tokens_per_step())), 100 * kExpectedShareOfPeak,
+      peak / 1e9);
   fmt::print("nothing was trained (--dry-run)\n");
   return 0;
 }
@@ -94,9 +96,10 @@ int train(const TrainArguments& arguments) {
   if (stored) {
     check_resumable(*stored, session.config);
     if (stored->train.threads != session.config.train.threads) {
-      console.warn(fmt::format("the run had {} threads, now {}: the results may differ in the last "
-                               "bits",
-                               stored->train.threads, session.config.train.threads));
+      console.warn(
+          fmt::format("the run had {} threads, now {}: the results may differ in the last "
+                      "bits",
+                      stored->train.threads, session.config.train.threads));
     }
   }
   if (!folder) folder = RunFolder::create(paths.root, existing);

@@ -69,7 +69,7 @@ struct SampleConfig {
   std::string prompt = "";
   int64_t tokens = 200;  // 0 = no samples
   double temperature = 0.8;
-  int64_t top_k = 0;    // 0 = all
+  int64_t top_k = 0;  // 0 = all
   double top_p = 1.0;
 };
 

@@ -92,8 +92,8 @@ class Decoder {
   void check_program(const LayerProgram& program) const;
 
   // The pieces, for a pass that drives them itself.
-  [[nodiscard]] at::Tensor embed(const at::Tensor& ids) const;         // [B,T] -> e [B,T,d]
-  [[nodiscard]] at::Tensor head(const at::Tensor& read_out) const;     // [B,T,d] -> [B,T,V]
+  [[nodiscard]] at::Tensor embed(const at::Tensor& ids) const;      // [B,T] -> e [B,T,d]
+  [[nodiscard]] at::Tensor head(const at::Tensor& read_out) const;  // [B,T,d] -> [B,T,V]
   [[nodiscard]] const Sublayer& sublayer(const Site& site) const;
   [[nodiscard]] std::vector<Parameter*> head_parameters() const { return {norm_, head_}; }
   [[nodiscard]] Parameter& embedding() const { return *embedding_; }
@@ -115,7 +115,7 @@ class Decoder {
   ParameterTable table_;
   Parameter* embedding_ = nullptr;
   Parameter* norm_ = nullptr;
-  Parameter* head_ = nullptr;  // == embedding_ if tied
+  Parameter* head_ = nullptr;                         // == embedding_ if tied
   std::vector<std::unique_ptr<Sublayer>> sublayers_;  // two per stored layer
 };
 

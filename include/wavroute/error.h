@@ -22,7 +22,8 @@ class Error : public std::runtime_error {
   std::string hint_;
 };
 
-// The caller gave something that can't be used: a missing file, an unknown key, a broken checkpoint.
+// The caller gave something that can't be used: a missing file, an unknown key, a broken
+// checkpoint.
 class UserError : public Error {
  public:
   explicit UserError(const std::string& what, std::string hint = {});

@@ -37,7 +37,7 @@ struct Parameter {
   std::vector<ParameterSlice> slices;  // at least one; cover the rows in order
   int64_t offset = 0;                  // in the buffers of its group, in elements
   at::Tensor value;                    // a leaf; its grad() is always defined
-  at::Tensor compute;                  // what a matrix product multiplies; == value if the types agree
+  at::Tensor compute;  // what a matrix product multiplies; == value if the types agree
 
   // The rows of `whole` (value, a gradient, an optimizer state) that belong to `slice`.
   [[nodiscard]] at::Tensor rows(const ParameterSlice& slice, const at::Tensor& whole) const;

@@ -135,7 +135,8 @@ class Residual {
 
   // False: the sublayers have no norm of their own.
   [[nodiscard]] virtual bool has_sublayer_norms() const { return true; }
-  // The stored layer that logical layer `layer` uses (the same one for all where layers are shared).
+  // The stored layer that logical layer `layer` uses (the same one for all where layers are
+  // shared).
   [[nodiscard]] virtual int64_t stored_layer(int64_t layer) const { return layer; }
   // False: this pass leaves out the layer (its two sublayers together).
   [[nodiscard]] virtual bool runs_layer(int64_t layer, const Pass& pass) const;

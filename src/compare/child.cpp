@@ -45,11 +45,11 @@ ChildResult run_child(const std::vector<std::string>& argv, const std::filesyste
   pointers.push_back(nullptr);
 
   pid_t child = 0;
-  const int error = posix_spawn(&child, words[0].c_str(), actions.get(), nullptr, pointers.data(),
-                                environ);
+  const int error =
+      posix_spawn(&child, words[0].c_str(), actions.get(), nullptr, pointers.data(), environ);
   if (error != 0) {
-    throw Failure(fmt::format("cannot start {}: {}", words[0],
-                              std::generic_category().message(error)));
+    throw Failure(
+        fmt::format("cannot start {}: {}", words[0], std::generic_category().message(error)));
   }
   int status = 0;
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) {

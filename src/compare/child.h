@@ -8,8 +8,8 @@
 namespace wavroute {
 
 struct ChildResult {
-  int exit_code = 0;        // 128 + signal where a signal ended it
-  std::string error_tail;   // the end of what it wrote to its standard error
+  int exit_code = 0;       // 128 + signal where a signal ended it
+  std::string error_tail;  // the end of what it wrote to its standard error
 };
 
 // Runs `argv` (argv[0] is a path) with no standard input; its standard output and error go to the

@@ -121,8 +121,8 @@ class Run {
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     read_summary(i);
     if (child.exit_code == 0 && cell.status == CellStatus::kFinished) {
-      options_.say(fmt::format("{} loss {:.4f}  {:.0f} s", place, cell.val_loss.value_or(0.0),
-                               seconds));
+      options_.say(
+          fmt::format("{} loss {:.4f}  {:.0f} s", place, cell.val_loss.value_or(0.0), seconds));
       return;
     }
     if (options_.stop()) return;  // the same signal stopped the child
@@ -176,12 +176,9 @@ class Run {
     const auto put = [](Json& object, const char* key, const auto& value) {
       if (value) object[key] = *value;
     };
-    Json document = {{"name", comparison_.name},
-                     {"created", comparison_.created},
-                     {"machine", comparison_.machine},
-                     {"corpus", comparison_.corpus},
-                     {"cells", Json::array()},
-                     {"speed", Json::array()}};
+    Json document = {{"name", comparison_.name},       {"created", comparison_.created},
+                     {"machine", comparison_.machine}, {"corpus", comparison_.corpus},
+                     {"cells", Json::array()},         {"speed", Json::array()}};
     for (const Cell& cell : comparison_.cells) {
       Json entry = {{"label", cell.label},
                     {"scheme", cell.scheme},

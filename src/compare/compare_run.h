@@ -12,8 +12,8 @@ namespace wavroute {
 
 struct CompareOptions {
   std::filesystem::path out;
-  std::string program;        // the path of wavroute, for the children
-  int speed_rounds = 10;      // of the interleaved measurement; 0: none
+  std::string program;         // the path of wavroute, for the children
+  int speed_rounds = 10;       // of the interleaved measurement; 0: none
   std::function<bool()> stop;  // asked between cells: true ends the comparison
   std::function<void(const std::string&)> say;
 };

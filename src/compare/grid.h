@@ -18,7 +18,6 @@ struct GridCell {
 
 // In the order of a table: depths, then schemes and variants as listed, then seeds. Throws
 // UserError for an empty grid, two equal labels, and overrides that don't hold.
-[[nodiscard]] std::vector<GridCell> expand_grid(const Config& config,
-                                                const SchemeCatalog& catalog);
+[[nodiscard]] std::vector<GridCell> expand_grid(const Config& config, const SchemeCatalog& catalog);
 
 }  // namespace wavroute

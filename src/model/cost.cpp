@@ -12,24 +12,28 @@ struct Sizes {
 Sizes sizes_of(const DecoderSpec& spec) {
   const ModelConfig& m = spec.model;
   const auto real = [](int64_t n) { return static_cast<double>(n); };
-  return {real(m.layers), real(m.width),
-          real(m.hidden), real(m.heads),
-          real(m.kv_heads * (m.width / m.heads)), real(m.context), real(spec.vocab_size)};
+  return {real(m.layers),
+          real(m.width),
+          real(m.hidden),
+          real(m.heads),
+          real(m.kv_heads * (m.width / m.heads)),
+          real(m.context),
+          real(spec.vocab_size)};
 }
 
 // Numbers per token that the graphs of one layer keep, in the compute type: normalised inputs,
-// projections, rotated queries and keys, attention's output twice, gate, up, silu, product, updates.
+// projections, rotated queries and keys, attention's output twice, gate, up, silu, product,
+// updates.
 double kept_per_layer(const Sizes& s) {
-  const double attention = s.width + (s.width + 2 * s.kv_width) + (s.width + s.kv_width) +
-                           2 * s.width + s.width;
+  const double attention =
+      s.width + (s.width + 2 * s.kv_width) + (s.width + s.kv_width) + 2 * s.width + s.width;
   const double mlp = s.width + 4 * s.hidden + s.width;
   return attention + mlp;
 }
 
 }  // namespace
 
-double forward_flops_per_token(const DecoderSpec& spec, const Residual& residual,
-                               int64_t context) {
+double forward_flops_per_token(const DecoderSpec& spec, const Residual& residual, int64_t context) {
   const Sizes s = sizes_of(spec);
   const double projections = 2 * s.width + 2 * s.kv_width;  // q, o, k, v
   const double layer = 2.0 * s.width * (projections + 3 * s.hidden);
@@ -56,9 +60,8 @@ MemoryPlan plan_memory(const DecoderSpec& spec, const Residual& residual, int64_
   const double sublayers = 2 * s.layers;
   double graph_layers = s.layers, snapshots = 0;
   if (recompute != Recompute::kNone) {
-    const double length = recompute == Recompute::kLayer
-                              ? 2.0
-                              : static_cast<double>(residual.block_length());
+    const double length =
+        recompute == Recompute::kLayer ? 2.0 : static_cast<double>(residual.block_length());
     graph_layers = std::min(s.layers, length / 2);
     snapshots = 2 * sublayers / length;
   }

@@ -68,9 +68,9 @@ Precision parse_precision(const std::string& name) {
 
 Decoder::Decoder(DecoderSpec spec, Precision precision, at::Device device, uint64_t seed)
     : spec_(resolved(std::move(spec))), precision_(precision), device_(device) {
-  residual_ = find_scheme(spec_.scheme)
-                  .create(spec_.options, {spec_.model.layers, spec_.model.width},
-                          spec_.model.rms_norm_eps);
+  residual_ =
+      find_scheme(spec_.scheme)
+          .create(spec_.options, {spec_.model.layers, spec_.model.width}, spec_.model.rms_norm_eps);
   spec_.options = residual_->options({});
   declare_parameters();
   residual_->declare(table_);
@@ -110,8 +110,8 @@ void Decoder::declare_parameters() {
     Parameter* mlp_norm = norm("post_attention_layernorm");
     Parameter& gate_up = table_.declare_fused(
         {slice("mlp.gate_proj", m.hidden), slice("mlp.up_proj", m.hidden)}, d, Decay::kYes);
-    Parameter& down = table_.declare(layer + "mlp.down_proj.weight", {d, m.hidden}, Decay::kYes,
-                                     output_init);
+    Parameter& down =
+        table_.declare(layer + "mlp.down_proj.weight", {d, m.hidden}, Decay::kYes, output_init);
     sublayers_.push_back(std::make_unique<Mlp>(m, mlp_norm, &gate_up, &down, compute));
   }
   norm_ = &table_.declare("model.norm.weight", {d}, Decay::kNo, {1.0});
@@ -121,8 +121,8 @@ void Decoder::declare_parameters() {
 }
 
 const Sublayer& Decoder::sublayer(const Site& site) const {
-  const int64_t stored = 2 * residual_->stored_layer(site.layer) +
-                         (site.kind == SublayerKind::kMlp ? 1 : 0);
+  const int64_t stored =
+      2 * residual_->stored_layer(site.layer) + (site.kind == SublayerKind::kMlp ? 1 : 0);
   return *sublayers_[static_cast<size_t>(stored)];
 }
 

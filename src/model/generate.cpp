@@ -22,12 +22,12 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 void check(const Sampling& sampling) {
   if (!(sampling.temperature >= 0.0) || !std::isfinite(sampling.temperature)) {
-    throw UserError(fmt::format("a temperature of 0 or more was expected, {} was given",
-                                sampling.temperature));
+    throw UserError(
+        fmt::format("a temperature of 0 or more was expected, {} was given", sampling.temperature));
   }
   if (sampling.top_k < 0) {
-    throw UserError(fmt::format("top-k of 0 (all) or more was expected, {} was given",
-                                sampling.top_k));
+    throw UserError(
+        fmt::format("top-k of 0 (all) or more was expected, {} was given", sampling.top_k));
   }
   if (!(sampling.top_p > 0.0 && sampling.top_p <= 1.0)) {
     throw UserError(
@@ -48,8 +48,8 @@ uint32_t sample_token(std::span<const float> logits, const Sampling& sampling, d
 
   std::vector<double> weights(kept);
   for (size_t i = 0; i < kept; ++i) {
-    weights[i] = std::exp((static_cast<double>(logits[order[i]]) - logits[order[0]]) /
-                          sampling.temperature);
+    weights[i] =
+        std::exp((static_cast<double>(logits[order[i]]) - logits[order[0]]) / sampling.temperature);
   }
   double total = std::accumulate(weights.begin(), weights.end(), 0.0);
   if (sampling.top_p < 1.0) {
@@ -70,8 +70,7 @@ uint32_t sample_token(std::span<const float> logits, const Sampling& sampling, d
 
 GenerationResult generate(const Decoder& model, std::span<const uint32_t> prompt, int64_t tokens,
                           const Sampling& sampling, const LayerProgram* program,
-                          const Progress& progress,
-                          const std::function<bool(uint32_t)>& on_token) {
+                          const Progress& progress, const std::function<bool(uint32_t)>& on_token) {
   check(sampling);
   const auto prompt_length = static_cast<int64_t>(prompt.size());
   InferenceState state = model.inference_state(1, prompt_length + tokens, program);
@@ -87,9 +86,9 @@ GenerationResult generate(const Decoder& model, std::span<const uint32_t> prompt
     ForwardOptions options{progress, program, &state, nullptr, /*last_only=*/true};
     const ForwardResult out = model.forward(ids.to(model.device()), options);
     const at::Tensor logits = out.logits.flatten().to(at::kFloat).cpu().contiguous();
-    const uint32_t token = sample_token({logits.const_data_ptr<float>(),
-                                         static_cast<size_t>(logits.numel())},
-                                        sampling, random.uniform(static_cast<uint64_t>(n)));
+    const uint32_t token =
+        sample_token({logits.const_data_ptr<float>(), static_cast<size_t>(logits.numel())},
+                     sampling, random.uniform(static_cast<uint64_t>(n)));
     if (n == 0) {
       result.prefill_seconds = seconds_since(start);
       start = std::chrono::steady_clock::now();

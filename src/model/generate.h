@@ -25,7 +25,7 @@ void check(const Sampling& sampling);
                                     double uniform);
 
 struct GenerationResult {
-  std::vector<uint32_t> ids;    // new tokens
+  std::vector<uint32_t> ids;  // new tokens
   double prefill_seconds = 0.0;
   double decode_seconds = 0.0;  // of all tokens after the first
   double mean_depth = 0.0;      // layers per new token; 0: all

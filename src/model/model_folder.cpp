@@ -37,7 +37,8 @@ Dtype to_dtype(at::ScalarType type) {
 }
 
 // The type of a floating-point tensor in a file; UserError for any other.
-at::ScalarType floating_type(const TensorInfo& info, const std::string& name, const fs::path& path) {
+at::ScalarType floating_type(const TensorInfo& info, const std::string& name,
+                             const fs::path& path) {
   for (const at::ScalarType type : {at::kFloat, at::kDouble, at::kBFloat16, at::kHalf}) {
     if (to_dtype(type) == info.dtype) return type;
   }
@@ -69,7 +70,9 @@ void refuse_unknown(const SafetensorsFile& file, const Decoder& model) {
 void TensorFile::add(const std::string& name, const at::Tensor& tensor) {
   kept_.push_back(tensor.detach().cpu().contiguous());
   const at::Tensor& kept = kept_.back();
-  tensors_.push_back({name, to_dtype(kept.scalar_type()), kept.sizes().vec(),
+  tensors_.push_back({name,
+                      to_dtype(kept.scalar_type()),
+                      kept.sizes().vec(),
                       {static_cast<const std::byte*>(kept.const_data_ptr()), kept.nbytes()}});
 }
 
@@ -128,9 +131,9 @@ FileDigest save_parameters(const Decoder& model, const fs::path& path) {
 
 void load_parameters(Decoder& model, const fs::path& folder) {
   if (fs::exists(folder / "model.safetensors.index.json")) {
-    throw UserError(fmt::format("one {} was expected, shards were given, in {}", kModelFile,
-                                folder.string()),
-                    "save the model with a max_shard_size that is larger than the model");
+    throw UserError(
+        fmt::format("one {} was expected, shards were given, in {}", kModelFile, folder.string()),
+        "save the model with a max_shard_size that is larger than the model");
   }
   const SafetensorsFile file(folder / kModelFile);
   refuse_unknown(file, model);

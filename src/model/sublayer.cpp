@@ -17,7 +17,8 @@ at::Tensor pick_rows(const at::Tensor& x, const at::Tensor& rows) {
   return x.flatten(0, 1).index_select(0, rows);
 }
 
-// k or v [B, kv_heads, T, width] repeated so that query head h meets head floor(h kv_heads / heads).
+// k or v [B, kv_heads, T, width] repeated so that query head h meets head floor(h kv_heads /
+// heads).
 at::Tensor repeat_heads(const at::Tensor& x, int64_t heads) {
   const int64_t repeats = heads / x.size(1);
   if (repeats == 1) return x;
@@ -99,8 +100,8 @@ at::Tensor Attention::attend(const at::Tensor& q, at::Tensor k, at::Tensor v,
 at::Tensor Attention::forward(const at::Tensor& h, const SublayerContext& context) const {
   const int64_t batch = h.size(0), length = h.size(1);
   const at::Tensor& rows = context.running_rows;
-  const at::Tensor qkv = project(normalised(h), rows)
-                             .view({batch, length, heads_ + 2 * kv_heads_, head_width_});
+  const at::Tensor qkv =
+      project(normalised(h), rows).view({batch, length, heads_ + 2 * kv_heads_, head_width_});
   const int64_t first = context.state != nullptr ? context.state->position : 0;
   const at::Tensor turned = rotate(qkv.narrow(2, 0, heads_ + kv_heads_), first, theta_);
   const auto heads_of = [](const at::Tensor& x, int64_t begin, int64_t count) {

@@ -100,8 +100,7 @@ class Driver {
     {
       Activation activation = std::move(activations_.back());
       activations_.pop_back();
-      torch::autograd::backward({activation.output},
-                                {grad.to(activation.output.scalar_type())});
+      torch::autograd::backward({activation.output}, {grad.to(activation.output.scalar_type())});
       input_grad = activation.input.grad();
     }
     model_.parameters().fold(model_.sublayer(site).parameters());

@@ -15,10 +15,13 @@ namespace {
 
 std::vector<OptionSpec> specs() {
   return {{"tau", OptionType::kFloat, 1e-3, "weight of the ponder cost N + R", false, {}},
-          {"epsilon", OptionType::kFloat, 0.01, "a token halts at a sum of 1 - epsilon", false,
-           {}},
-          {"shared", OptionType::kBool, false,
-           "one stored layer, applied up to L times (Universal Transformer)", false, {}}};
+          {"epsilon", OptionType::kFloat, 0.01, "a token halts at a sum of 1 - epsilon", false, {}},
+          {"shared",
+           OptionType::kBool,
+           false,
+           "one stored layer, applied up to L times (Universal Transformer)",
+           false,
+           {}}};
 }
 
 struct HaltingUnit {
@@ -103,8 +106,8 @@ class ActStream final : public ComposedStream {
                            bool) const override {
     State after = before;
     const at::Tensor running = before[kRunning].detach();
-    after[kState] = at::addcmul(before[kState], running.unsqueeze(-1),
-                                update.to(before[kState].scalar_type()));
+    after[kState] =
+        at::addcmul(before[kState], running.unsqueeze(-1), update.to(before[kState].scalar_type()));
     if (site.kind == SublayerKind::kMlp) halt(site.layer, running, after);
     return after;
   }

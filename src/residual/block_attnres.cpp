@@ -10,8 +10,12 @@ namespace {
 
 std::vector<OptionSpec> specs() {
   return {blocks_option(),
-          {"details", OptionType::kStringList, std::vector<std::string>{},
-           "detail bases: none in this scheme", false, {}}};
+          {"details",
+           OptionType::kStringList,
+           std::vector<std::string>{},
+           "detail bases: none in this scheme",
+           false,
+           {}}};
 }
 
 std::unique_ptr<Residual> create(const Options& given, const ModelSize& size, double eps) {

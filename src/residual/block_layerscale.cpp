@@ -8,8 +8,7 @@ namespace wavroute::schemes {
 namespace {
 
 std::vector<OptionSpec> specs() {
-  return {blocks_option(),
-          {"init", OptionType::kFloat, 1.0, "initial scale [ours]", false, {}}};
+  return {blocks_option(), {"init", OptionType::kFloat, 1.0, "initial scale [ours]", false, {}}};
 }
 
 class BlockLayerScale final : public AdditiveResidual {
@@ -18,8 +17,8 @@ class BlockLayerScale final : public AdditiveResidual {
       : AdditiveResidual(std::move(options), size), blocks_(blocks) {}
 
   void declare(ParameterTable& table) override {
-    scale_ = &table.declare("model.block_residual_scale", {blocks_.count, size().width},
-                            Decay::kNo, {get<double>(given(), "init")});
+    scale_ = &table.declare("model.block_residual_scale", {blocks_.count, size().width}, Decay::kNo,
+                            {get<double>(given(), "init")});
   }
   [[nodiscard]] std::unique_ptr<Stream> open(const StreamOptions& options) const override {
     return std::make_unique<ScaledStream>(options, [this](const Site& site) {

@@ -55,10 +55,13 @@ Blocks default_blocks(const ModelSize& size) {
 }
 
 OptionSpec blocks_option() {
-  return {"blocks", OptionType::kInt, std::string("auto"),
+  return {"blocks",
+          OptionType::kInt,
+          std::string("auto"),
           "number of blocks N; auto: the largest N <= 6 that divides 2 layers with blocks of a "
           "multiple of 4 [ours]",
-          true, {}};
+          true,
+          {}};
 }
 
 Blocks resolve_blocks(const OptionValue& option, const ModelSize& size, bool even_length) {
@@ -72,9 +75,10 @@ Blocks resolve_blocks(const OptionValue& option, const ModelSize& size, bool eve
     } else if (!is_valid(m, count, false)) {
       reason = fmt::format("a count N with ceil({0} / ceil({0} / N)) = N", m);
     } else {
-      reason = fmt::format("blocks of an even length (details need it; {} blocks of {} sublayers "
-                           "have length {})",
-                           count, m, ceil_div(m, count));
+      reason = fmt::format(
+          "blocks of an even length (details need it; {} blocks of {} sublayers "
+          "have length {})",
+          count, m, ceil_div(m, count));
     }
     throw UserError(fmt::format("residual.blocks: {} was expected, {} was given", reason, count),
                     fmt::format("the nearest valid counts at {} layers: {}", size.layers,

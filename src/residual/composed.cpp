@@ -98,7 +98,8 @@ void ComposedStream::read_backward(const Site&, const at::Tensor& grad) {
 
 at::Tensor ComposedStream::begin_backward() {
   const at::AutoGradMode with_grad(true);
-  const at::Tensor embedding = as_leaf(state_[0]);  // any tensor of its shape: start is linear in it
+  const at::Tensor embedding =
+      as_leaf(state_[0]);  // any tensor of its shape: start is linear in it
   backward(start(embedding), grad_);
   return gradients({embedding})[0];
 }

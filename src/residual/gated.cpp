@@ -17,20 +17,39 @@ namespace wavroute::schemes {
 namespace {
 
 std::vector<OptionSpec> specs() {
-  return {{"windows", OptionType::kIntList, std::vector<int64_t>{1, 2, 4, 8},
-           "lengths of the trailing means that the gate sees", false, {}},
-          {"rank", OptionType::kInt, std::string("auto"),
-           "hidden size of the gate; auto: max(2, round(0.008 d)) [ours]", true, {}},
-          {"per_channel", OptionType::kBool, false, "one alpha per channel, not per token", false,
-           {}},
-          {"bias", OptionType::kFloat, 4.0, "initial b2: alpha = sigmoid(4) = 0.98 [ours]", false,
-           {}},
-          {"freeze", OptionType::kFloat, 0.1,
-           "fraction of the training steps for which alpha is held at 1", false, {}},
-          {"frozen", OptionType::kBool, false,
-           "alpha is held at 1 (a checkpoint made before the freeze ended)", false, {}},
-          {"gate_reuse", OptionType::kString, std::string("none"),
-           "prompt: new tokens use the prompt's mean alpha", false, {"none", "prompt"}}};
+  return {
+      {"windows",
+       OptionType::kIntList,
+       std::vector<int64_t>{1, 2, 4, 8},
+       "lengths of the trailing means that the gate sees",
+       false,
+       {}},
+      {"rank",
+       OptionType::kInt,
+       std::string("auto"),
+       "hidden size of the gate; auto: max(2, round(0.008 d)) [ours]",
+       true,
+       {}},
+      {"per_channel", OptionType::kBool, false, "one alpha per channel, not per token", false, {}},
+      {"bias", OptionType::kFloat, 4.0, "initial b2: alpha = sigmoid(4) = 0.98 [ours]", false, {}},
+      {"freeze",
+       OptionType::kFloat,
+       0.1,
+       "fraction of the training steps for which alpha is held at 1",
+       false,
+       {}},
+      {"frozen",
+       OptionType::kBool,
+       false,
+       "alpha is held at 1 (a checkpoint made before the freeze ended)",
+       false,
+       {}},
+      {"gate_reuse",
+       OptionType::kString,
+       std::string("none"),
+       "prompt: new tokens use the prompt's mean alpha",
+       false,
+       {"none", "prompt"}}};
 }
 
 struct Gate {
@@ -76,8 +95,7 @@ class Gated final : public AdditiveResidual {
   }
   [[nodiscard]] double flops_per_token() const override {
     const Gate& gate = gates_.front();
-    return 2.0 * static_cast<double>(size().sublayers() *
-                                     (gate.fc1->count() + gate.fc2->count()));
+    return 2.0 * static_cast<double>(size().sublayers() * (gate.fc1->count() + gate.fc2->count()));
   }
   // Every update, and one sublayer's summary with its gradient while its twin runs.
   [[nodiscard]] double kept_states() const override {

@@ -10,12 +10,12 @@ namespace {
 const std::vector<std::string> kDetails = {"split"};
 
 std::vector<OptionSpec> specs() {
-  return {blocks_option(),
-          {"details", OptionType::kStringList, kDetails, "detail bases: split, no other", false,
-           {}},
-          partial_details_option(),
-          beta_option(),
-          matching_epsilon_option()};
+  return {
+      blocks_option(),
+      {"details", OptionType::kStringList, kDetails, "detail bases: split, no other", false, {}},
+      partial_details_option(),
+      beta_option(),
+      matching_epsilon_option()};
 }
 
 std::unique_ptr<Residual> create(const Options& given, const ModelSize& size, double eps) {
@@ -30,8 +30,8 @@ std::unique_ptr<Residual> create(const Options& given, const ModelSize& size, do
 }  // namespace
 
 SchemeInfo haares() {
-  return {"haares", "HAARES / WAV v2: block sums with a split detail (arXiv 2606.06564v2)",
-          specs(), create};
+  return {"haares", "HAARES / WAV v2: block sums with a split detail (arXiv 2606.06564v2)", specs(),
+          create};
 }
 
 }  // namespace wavroute::schemes

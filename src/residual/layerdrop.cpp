@@ -13,11 +13,17 @@ namespace {
 
 std::vector<OptionSpec> specs() {
   return {{"p", OptionType::kFloat, 0.2, "probability that a layer is left out", false, {}},
-          {"schedule", OptionType::kString, std::string("uniform"),
-           "uniform: p for every layer; linear: p i / L for layer i from 1", false,
+          {"schedule",
+           OptionType::kString,
+           std::string("uniform"),
+           "uniform: p for every layer; linear: p i / L for layer i from 1",
+           false,
            {"uniform", "linear"}},
-          {"rescale", OptionType::kBool, false,
-           "divide the updates of a kept layer by 1 - p in training (stochastic depth)", false,
+          {"rescale",
+           OptionType::kBool,
+           false,
+           "divide the updates of a kept layer by 1 - p in training (stochastic depth)",
+           false,
            {}}};
 }
 
@@ -29,8 +35,8 @@ class LayerDrop final : public AdditiveResidual {
   [[nodiscard]] bool runs_layer(int64_t layer, const Pass& pass) const override {
     if (!pass.training) return true;
     const Philox draws(pass.seed, "layerdrop");
-    return draws.uniform(static_cast<uint64_t>(layer),
-                         static_cast<uint64_t>(pass.progress.step)) >= probability(layer);
+    return draws.uniform(static_cast<uint64_t>(layer), static_cast<uint64_t>(pass.progress.step)) >=
+           probability(layer);
   }
   [[nodiscard]] bool is_llama() const override { return true; }
 

@@ -7,8 +7,12 @@ namespace wavroute::schemes {
 namespace {
 
 std::vector<OptionSpec> specs() {
-  return {{"init", OptionType::kFloat, std::string("auto"),
-           "initial scale; auto: 0.1 to 18 layers, 1e-5 to 24, else 1e-6 (CaiT)", true, {}}};
+  return {{"init",
+           OptionType::kFloat,
+           std::string("auto"),
+           "initial scale; auto: 0.1 to 18 layers, 1e-5 to 24, else 1e-6 (CaiT)",
+           true,
+           {}}};
 }
 
 double default_init(int64_t layers) {

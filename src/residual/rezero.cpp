@@ -7,8 +7,11 @@ namespace wavroute::schemes {
 namespace {
 
 std::vector<OptionSpec> specs() {
-  return {{"norm", OptionType::kString, std::string("pre"),
-           "pre: a norm before every sublayer; none: the original, without", false,
+  return {{"norm",
+           OptionType::kString,
+           std::string("pre"),
+           "pre: a norm before every sublayer; none: the original, without",
+           false,
            {"pre", "none"}}};
 }
 

@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
-#include <torch/csrc/autograd/autograd.h>
 
 #include "residual/options.h"
 #include "wavroute/error.h"
@@ -51,8 +50,8 @@ void RoutedResidual::declare(ParameterTable& table) {
   routers_.reserve(static_cast<size_t>(size_.sublayers() + 1));
   routers_.emplace_back();  // sublayer 1 reads the embedding itself
   for (int64_t i = 1; i < size_.sublayers(); ++i) {
-    declare_router(fmt::format("model.layers.{}.{}_res", i / 2,
-                               i % 2 == 0 ? "self_attention" : "mlp"));
+    declare_router(
+        fmt::format("model.layers.{}.{}_res", i / 2, i % 2 == 0 ? "self_attention" : "mlp"));
   }
   declare_router("model.output_attn_res");
 }
@@ -95,95 +94,107 @@ void RoutedStream::begin(const at::Tensor& embedding) {
   shape.insert(shape.begin(), first_row(scheme_.spec().blocks.count));
   bank_ = at::empty(shape, embedding.options());
   bank_[0].copy_(embedding);
+  shape.pop_back();
+  power_ = at::empty(shape, embedding.options());
+  power_[0].copy_(embedding.square().mean(-1));
   filled_.assign(static_cast<size_t>(scheme_.spec().blocks.count), 0);
 }
 
-std::vector<RoutedStream::Entry> RoutedStream::entries(const std::optional<Site>& site) const {
-  std::vector<Entry> result = {{0, 0, -1, -1}};
-  if (site && site->index() == 0) return result;
+RoutedStream::Selection RoutedStream::select(const std::optional<Site>& site) const {
+  Selection selection{{0}, {-1}, {0}, {-1}};
+  if (site && site->index() == 0) return selection;
   const RoutedSpec& spec = scheme_.spec();
   const int64_t own = site ? spec.blocks.block_of(site->index()) : -1;
+  const auto put = [&](int64_t row, int basis, int64_t summary, int64_t block) {
+    selection.rows.push_back(row);
+    selection.bases.push_back(basis);
+    selection.summaries.push_back(summary);
+    selection.blocks.push_back(block);
+  };
   for (int64_t block = 0; block < spec.blocks.count; ++block) {
     if (filled_[static_cast<size_t>(block)] == 0) continue;  // an empty sum is no source
-    const int64_t summary = first_row(block);
-    result.push_back({summary, summary, -1, block});
+    const auto summary = static_cast<int64_t>(selection.rows.size());
+    put(first_row(block), -1, summary, block);
     if (block == own && !spec.partial_details) continue;
     for (int basis = 0; basis < static_cast<int>(spec.details.size()); ++basis) {
-      result.push_back({summary + 1 + basis, summary, basis, block});
+      put(first_row(block) + 1 + basis, basis, summary, block);
     }
   }
-  return result;
+  return selection;
 }
 
-SourceLabel RoutedStream::label(const Entry& entry) const {
-  if (entry.block < 0) return {"e", "embedding", 0};
+// The selected rows of `all` [rows, ...]: a view where nothing was left out, else a copy (a layer
+// program that skips a block).
+at::Tensor RoutedStream::chosen_of(const at::Tensor& all, const Selection& selection) const {
+  const auto count = static_cast<int64_t>(selection.rows.size());
+  if (selection.is_prefix()) return all.narrow(0, 0, count);
+  return all.index_select(0, at::tensor(selection.rows, at::kLong).to(all.device()));
+}
+
+RowScalars RoutedStream::scalars_of(const std::optional<Site>& site, const Selection& selection,
+                                    const at::Tensor& rows) const {
+  return row_scalars(rows, chosen_of(power_, selection), selection.bases, selection.summaries,
+                     scheme_.router(site), scheme_.spec().norm_eps, scheme_.spec().matching_eps);
+}
+
+void RoutedStream::tell_taps(const std::optional<Site>& site, const Selection& selection,
+                             const at::Tensor& weights) const {
   const RoutedSpec& spec = scheme_.spec();
-  const std::string number = std::to_string(entry.block + 1);
-  if (entry.basis < 0) return {spec.summary_symbol + number, "summary", entry.block + 1};
-  const DetailBasis& basis = spec.details[static_cast<size_t>(entry.basis)];
-  return {basis.symbol + number, basis.type, entry.block + 1};
+  std::vector<SourceLabel> labels;
+  for (size_t j = 0; j < selection.rows.size(); ++j) {
+    const int64_t block = selection.blocks[j] + 1;
+    const int basis = selection.bases[j];
+    if (block == 0) {
+      labels.push_back({"e", "embedding", 0});
+    } else if (basis < 0) {
+      labels.push_back({spec.summary_symbol + std::to_string(block), "summary", block});
+    } else {
+      const DetailBasis& detail = spec.details[static_cast<size_t>(basis)];
+      labels.push_back({detail.symbol + std::to_string(block), detail.type, block});
+    }
+  }
+  options_.taps->on_weights(site, labels, weights);
 }
 
-at::Tensor RoutedStream::mix_entries(const std::optional<Site>& site) {
+at::Tensor RoutedStream::mix_selected(const std::optional<Site>& site) {
   const at::NoGradGuard no_grad;
-  const std::vector<Entry> chosen = entries(site);
-  at::Tensor weights;
+  const Selection selection = select(site);
   // Row 0 is never written again, but autograd counts writes to the whole bank: variable_data()
   // gives the row a count of its own.
   at::Tensor h = bank_[0].variable_data();
-  if (chosen.size() > 1) {
-    std::vector<Source> sources;
-    sources.reserve(chosen.size());
-    for (const Entry& entry : chosen) {
-      at::Tensor value = bank_[entry.row];
-      if (entry.basis >= 0) {
-        value = value *
-                matching_ratio(value, bank_[entry.summary_row], scheme_.spec().matching_eps);
-      }
-      sources.push_back({std::move(value), entry.basis});
-    }
-    h = mix(sources, scheme_.router(site), scheme_.spec().norm_eps,
-            options_.taps != nullptr ? &weights : nullptr);
+  at::Tensor weights;
+  if (selection.rows.size() > 1) {
+    const at::Tensor rows = chosen_of(bank_, selection);
+    const RowScalars scalars = scalars_of(site, selection, rows);
+    h = mix_rows(rows, scalars);
+    weights = scalars.weight;
   }
   if (options_.taps != nullptr) {
-    std::vector<SourceLabel> labels;
-    for (const Entry& entry : chosen) labels.push_back(label(entry));
-    if (!weights.defined()) weights = at::ones_like(bank_.select(-1, 0).narrow(0, 0, 1));
-    options_.taps->on_weights(site, labels, weights);
+    tell_taps(site, selection, weights.defined() ? weights : at::ones_like(power_.narrow(0, 0, 1)));
   }
   return h;
 }
 
 void RoutedStream::mix_backward(const std::optional<Site>& site, const at::Tensor& grad) {
-  const std::vector<Entry> chosen = entries(site);
-  if (chosen.size() == 1) {
-    const at::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
+  const Selection selection = select(site);
+  if (selection.rows.size() == 1) {
     grad_[0].add_(grad);
     return;
   }
-  std::vector<at::Tensor> leaves;
-  std::vector<Source> sources;
-  {
-    const at::AutoGradMode with_grad(true);
-    for (const Entry& entry : chosen) {
-      leaves.push_back(bank_[entry.row].detach().set_requires_grad(true));
-      at::Tensor value = leaves.back();
-      if (entry.basis >= 0) {
-        value = value *
-                matching_ratio(value, bank_[entry.summary_row], scheme_.spec().matching_eps);
-      }
-      sources.push_back({std::move(value), entry.basis});
-    }
-    const at::Tensor h = mix(sources, scheme_.router(site), scheme_.spec().norm_eps);
-    torch::autograd::backward({h}, {grad});
+  const at::Tensor rows = chosen_of(bank_, selection);
+  const at::Tensor row_grads =
+      selection.is_prefix() ? chosen_of(grad_, selection) : at::zeros_like(rows);
+  mix_rows_backward(rows, scalars_of(site, selection, rows), selection.bases, scheme_.router(site),
+                    grad, row_grads);
+  if (!selection.is_prefix()) {
+    grad_.index_add_(0, at::tensor(selection.rows, at::kLong).to(grad_.device()), row_grads);
   }
-  const at::NoGradGuard no_grad;
-  for (size_t j = 0; j < chosen.size(); ++j) grad_[chosen[j].row].add_(leaves[j].grad());
 }
 
-at::Tensor RoutedStream::read(const Site& site) { return mix_entries(site); }
+at::Tensor RoutedStream::read(const Site& site) { return mix_selected(site); }
 
-at::Tensor RoutedStream::read_out() { return mix_entries(std::nullopt); }
+at::Tensor RoutedStream::read_out() { return mix_selected(std::nullopt); }
 
 void RoutedStream::add(const Site& site, const at::Tensor& update) {
   const at::NoGradGuard no_grad;
@@ -200,8 +211,17 @@ void RoutedStream::add(const Site& site, const at::Tensor& update) {
   ++filled;
 }
 
+void RoutedStream::measure_power(int64_t block) {
+  const at::NoGradGuard no_grad;
+  const int64_t row = first_row(block);
+  for (int64_t i = row; i < row + rows_per_block(); ++i) {
+    power_[i].copy_(bank_[i].square().mean(-1));
+  }
+}
+
 void RoutedStream::write(const Site& site, const at::Tensor& update) {
   add(site, update);
+  measure_power(scheme_.spec().blocks.block_of(site.index()));
   current_ = scheme_.spec().blocks.block_of(site.index());
   if (record_) records_.push_back({site, update});
 }
@@ -250,6 +270,7 @@ at::Tensor RoutedStream::write_backward(const Site& site) {
   }
   if (prefixes_.back().defined()) {
     bank_.narrow(0, row, rows_per_block()).copy_(prefixes_.back());
+    measure_power(block);
   }
   prefixes_.pop_back();
   --filled_[static_cast<size_t>(block)];
@@ -281,6 +302,7 @@ void RoutedStream::restore(const StreamSnapshot& snapshot) {
     restored_ = snapshot[2];
     restored_filled_ = filled_[static_cast<size_t>(current_)];
     bank_.narrow(0, first_row(current_), rows_per_block()).copy_(restored_);
+    measure_power(current_);
   }
   records_.clear();
   prefixes_.clear();
@@ -288,8 +310,12 @@ void RoutedStream::restore(const StreamSnapshot& snapshot) {
 }
 
 OptionSpec partial_details_option() {
-  return {"partial_details", OptionType::kBool, true,
-          "the unfinished block offers its details too [ours]", false, {}};
+  return {"partial_details",
+          OptionType::kBool,
+          true,
+          "the unfinished block offers its details too [ours]",
+          false,
+          {}};
 }
 
 OptionSpec beta_option() {
@@ -297,8 +323,12 @@ OptionSpec beta_option() {
 }
 
 OptionSpec matching_epsilon_option() {
-  return {"matching_epsilon", OptionType::kFloat, 1e-12,
-          "under the root of the RMS matching [ours]", false, {}};
+  return {"matching_epsilon",
+          OptionType::kFloat,
+          1e-12,
+          "under the root of the RMS matching [ours]",
+          false,
+          {}};
 }
 
 std::unique_ptr<Residual> make_routed(const Options& given, const std::vector<OptionSpec>& specs,

@@ -77,12 +77,15 @@ class RoutedStream final : public Stream {
   void restore(const StreamSnapshot& snapshot) override;
 
  private:
-  // A row of the bank that a read mixes.
-  struct Entry {
-    int64_t row = 0;
-    int64_t summary_row = 0;
-    int basis = -1;
-    int64_t block = 0;  // -1: the embedding
+  // The rows of the bank that a read mixes, in their order.
+  struct Selection {
+    std::vector<int64_t> rows;
+    std::vector<int> bases;          // -1: a summary
+    std::vector<int64_t> summaries;  // the place in this selection of a detail's summary
+    std::vector<int64_t> blocks;     // -1: the embedding
+    [[nodiscard]] bool is_prefix() const {
+      return rows.back() + 1 == static_cast<int64_t>(rows.size());
+    }
   };
   struct Record {
     Site site;
@@ -91,17 +94,23 @@ class RoutedStream final : public Stream {
 
   [[nodiscard]] int64_t rows_per_block() const;
   [[nodiscard]] int64_t first_row(int64_t block) const { return 1 + block * rows_per_block(); }
-  [[nodiscard]] std::vector<Entry> entries(const std::optional<Site>& site) const;
-  [[nodiscard]] SourceLabel label(const Entry& entry) const;
-  [[nodiscard]] at::Tensor mix_entries(const std::optional<Site>& site);
+  [[nodiscard]] Selection select(const std::optional<Site>& site) const;
+  [[nodiscard]] at::Tensor chosen_of(const at::Tensor& all, const Selection& selection) const;
+  [[nodiscard]] RowScalars scalars_of(const std::optional<Site>& site, const Selection& selection,
+                                      const at::Tensor& rows) const;
+  void tell_taps(const std::optional<Site>& site, const Selection& selection,
+                 const at::Tensor& weights) const;
+  [[nodiscard]] at::Tensor mix_selected(const std::optional<Site>& site);
   void mix_backward(const std::optional<Site>& site, const at::Tensor& grad);
   void add(const Site& site, const at::Tensor& update);
+  void measure_power(int64_t block);
   void remember_prefixes(int64_t block);
 
   const RoutedResidual& scheme_;
   StreamOptions options_;
   at::Tensor bank_;              // [rows, B, T, d]
-  at::Tensor grad_;              // the same, in the backward
+  at::Tensor power_;             // [rows, B, T] mean square of every row
+  at::Tensor grad_;              // [rows, B, T, d], in the backward
   std::vector<int64_t> filled_;  // updates in each block's sums
   int64_t current_ = -1;         // block of the last write
   std::vector<Record> records_;
@@ -109,7 +118,7 @@ class RoutedStream final : public Stream {
   // what they held before the first of them.
   int64_t prefix_block_ = -1;
   std::vector<at::Tensor> prefixes_;
-  at::Tensor restored_;           // rows of block restored_block_ at the last restore()
+  at::Tensor restored_;  // rows of block restored_block_ at the last restore()
   int64_t restored_block_ = -1;
   int64_t restored_filled_ = 0;
 };

@@ -1,5 +1,6 @@
 // The read of every routed scheme: a softmax over depth (method.md section 3), composed of stock
-// operators. It is the fallback, the oracle and the baseline of every faster form.
+// operators, twice: mix() under autograd, the plainest form and the oracle of the others; and
+// mix_rows() over a bank with its backward written out.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -31,5 +32,27 @@ struct Source {
 // rho = sqrt((mean S^2 + eps) / (mean D^2 + eps)) [B,T,1], without history.
 [[nodiscard]] at::Tensor matching_ratio(const at::Tensor& detail, const at::Tensor& summary,
                                         double eps);
+
+// The same read over rows of a bank that hold raw sums: row j stands for the source ratio_j V_j.
+// All of [n, B, T], in the rows' type.
+struct RowScalars {
+  at::Tensor dot;          // (w*g) . V
+  at::Tensor ratio;        // rho of a detail, 1 of a summary; a constant for the gradient
+  at::Tensor inverse_rms;  // 1 / rms(ratio V)
+  at::Tensor weight;       // a
+};
+
+// rows [n,B,T,d]; power [n,B,T] = mean_c V^2; bases: -1 or the index of a detail's bias, whose
+// summary is row `summaries[j]`.
+[[nodiscard]] RowScalars row_scalars(const at::Tensor& rows, const at::Tensor& power,
+                                     std::span<const int> bases, std::span<const int64_t> summaries,
+                                     const Router& router, double norm_eps, double matching_eps);
+// h [B,T,d] = sum_j a_j ratio_j V_j
+[[nodiscard]] at::Tensor mix_rows(const at::Tensor& rows, const RowScalars& scalars);
+// The backward of mix_rows (method.md section 4): adds to row_grads [n,B,T,d] and to the gradients
+// of the router. grad [B,T,d] is that of h.
+void mix_rows_backward(const at::Tensor& rows, const RowScalars& scalars,
+                       std::span<const int> bases, const Router& router, const at::Tensor& grad,
+                       at::Tensor row_grads);
 
 }  // namespace wavroute

@@ -14,8 +14,12 @@ namespace {
 
 std::vector<OptionSpec> specs() {
   return {blocks_option(),
-          {"details", OptionType::kStringList, std::vector<std::string>{"phase", "split"},
-           "detail bases of a block: a subset of phase, split", false, {}},
+          {"details",
+           OptionType::kStringList,
+           std::vector<std::string>{"phase", "split"},
+           "detail bases of a block: a subset of phase, split",
+           false,
+           {}},
           partial_details_option(),
           beta_option(),
           matching_epsilon_option()};

@@ -21,8 +21,8 @@ void AdamW::update(double lr) {
   for (size_t g = 0; g < table_.groups().size(); ++g) {
     const FlatGroup& group = table_.groups()[g];
     if (group.value.numel() == 0) continue;
-    const at::Tensor step = at::full({}, static_cast<double>(updates_),
-                                     group.value.options().dtype(at::kFloat));
+    const at::Tensor step =
+        at::full({}, static_cast<double>(updates_), group.value.options().dtype(at::kFloat));
     at::_fused_adamw_({group.value}, {group.grad}, {first_[g]}, {second_[g]}, {}, {step}, lr,
                       config_.betas[0], config_.betas[1],
                       group.decay == Decay::kYes ? config_.weight_decay : 0.0, config_.eps,

@@ -21,8 +21,8 @@ constexpr const char* kSecond = "exp_avg_sq.";
 int64_t integer(const Json& state, const char* key, const fs::path& folder) {
   const auto found = state.find(key);
   if (found == state.end() || !found->is_number_integer()) {
-    throw UserError(fmt::format("an integer '{}' was expected in {}", key,
-                                (folder / "state.json").string()));
+    throw UserError(
+        fmt::format("an integer '{}' was expected in {}", key, (folder / "state.json").string()));
   }
   return found->get<int64_t>();
 }

@@ -45,9 +45,10 @@ Evaluation evaluate(const Decoder& model, const EvalWindows& windows, int64_t co
                     const Tokenizer& tokenizer, const EvaluationOptions& options) {
   const at::NoGradGuard no_grad;
   if (options.prompt < 0 || options.prompt >= context) {
-    throw UserError(fmt::format("a prompt shorter than the window of {} tokens was expected, {} "
-                                "was given",
-                                context, options.prompt));
+    throw UserError(
+        fmt::format("a prompt shorter than the window of {} tokens was expected, {} "
+                    "was given",
+                    context, options.prompt));
   }
   Evaluation result;
   double loss_sum = 0.0, depth_sum = 0.0;

@@ -24,9 +24,8 @@ struct EvaluationOptions {
 };
 
 // Loss over all windows.
-[[nodiscard]] Evaluation evaluate(const Decoder& model, const EvalWindows& windows,
-                                  int64_t context, const Tokenizer& tokenizer,
-                                  const EvaluationOptions& options);
+[[nodiscard]] Evaluation evaluate(const Decoder& model, const EvalWindows& windows, int64_t context,
+                                  const Tokenizer& tokenizer, const EvaluationOptions& options);
 
 // routing.json: the mean weight of every source at every sublayer, gates, halting depth, over the
 // first windows (one pass). Null for a scheme that decides nothing.

@@ -20,9 +20,9 @@ void RoutingTap::on_weights(const std::optional<Site>& site, std::span<const Sou
   // [sources, scored tokens]
   const at::Tensor a = weights.flatten(1).index({at::indexing::Slice(), scored_}).to(at::kDouble);
   const at::Tensor mean = a.mean(1).cpu();
-  nlohmann::json entry = site ? place(*site)
-                              : nlohmann::json{{"sublayer", sublayers_.size() + 1},
-                                               {"kind", "read_out"}};
+  nlohmann::json entry =
+      site ? place(*site)
+           : nlohmann::json{{"sublayer", sublayers_.size() + 1}, {"kind", "read_out"}};
   // Mean entropy of a token's weights, in nats.
   entry["entropy"] = -at::xlogy(a, a).sum(0).mean().item<double>();
   entry["sources"] = nlohmann::json::array();
@@ -36,8 +36,7 @@ void RoutingTap::on_weights(const std::optional<Site>& site, std::span<const Sou
 }
 
 void RoutingTap::on_gate(const Site& site, const at::Tensor& alpha) {
-  const at::Tensor values =
-      alpha.flatten(0, 1).index({scored_}).to(at::kDouble).flatten().cpu();
+  const at::Tensor values = alpha.flatten(0, 1).index({scored_}).to(at::kDouble).flatten().cpu();
   const at::Tensor quantiles = at::quantile(values, at::tensor({0.1, 0.9}, at::kDouble));
   nlohmann::json entry = place(site);
   entry["mean"] = values.mean().item<double>();

@@ -20,8 +20,8 @@ class RoutingTap final : public Taps {
   void on_gate(const Site& site, const at::Tensor& alpha) override;
   void on_depth(const at::Tensor& depth) override;
 
-  // {"scheme", "step", "tokens", "sublayers": [...], "gates": [...], "depth": {...}}, the parts that
-  // the scheme has; null if it has none.
+  // {"scheme", "step", "tokens", "sublayers": [...], "gates": [...], "depth": {...}}, the parts
+  // that the scheme has; null if it has none.
   [[nodiscard]] nlohmann::json document(const std::string& scheme, int64_t step) const;
 
  private:

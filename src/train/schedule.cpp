@@ -13,7 +13,8 @@ double schedule_factor(const ScheduleConfig& schedule, int64_t step, int64_t ste
   if (place < warmup) return place / warmup;
   if (schedule.name == "cosine") {
     const double part = warmup < total ? (place - warmup) / (total - warmup) : 1.0;
-    return schedule.final + (1.0 - schedule.final) * 0.5 * (1.0 + std::cos(std::numbers::pi * part));
+    return schedule.final +
+           (1.0 - schedule.final) * 0.5 * (1.0 + std::cos(std::numbers::pi * part));
   }
   if (schedule.name == "wsd") {
     const double decay = std::ceil(schedule.decay * total);

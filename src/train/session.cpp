@@ -28,9 +28,10 @@ void plan_micro_batch(Session& session) {
   const int64_t count = session.model->parameters().count();
   TrainConfig& train = session.config.train;
   // On a GPU the plan is a figure to read, not a limit: its memory is not the machine's.
-  const double available = session.model->device().is_cpu()
-                               ? kUsableShare * static_cast<double>(session.machine.memory_available)
-                               : std::numeric_limits<double>::infinity();
+  const double available =
+      session.model->device().is_cpu()
+          ? kUsableShare * static_cast<double>(session.machine.memory_available)
+          : std::numeric_limits<double>::infinity();
   const int64_t largest = largest_micro_batch(spec, residual, count, session.precision,
                                               session.recompute, train.batch, available);
   const auto plan = [&](int64_t micro) {
@@ -73,9 +74,10 @@ Session open_session(const Config& config) {
   session.config = resolve_machine(config, session.machine);
   Config& resolved = session.config;
   if (resolved.train.micro_batch > resolved.train.batch) {
-    throw UserError(fmt::format("train.micro_batch must be at most train.batch, {} and {} were "
-                                "given",
-                                resolved.train.micro_batch, resolved.train.batch));
+    throw UserError(
+        fmt::format("train.micro_batch must be at most train.batch, {} and {} were "
+                    "given",
+                    resolved.train.micro_batch, resolved.train.batch));
   }
   session.precision = parse_precision(resolved.train.precision);
   session.recompute = parse_recompute(resolved.train.recompute);
@@ -86,8 +88,7 @@ Session open_session(const Config& config) {
   spec.vocab_size = session.corpus.tokenizer->vocab_size();
   spec.scheme = resolved.residual.scheme;
   spec.options = resolved.residual.options;
-  session.model = std::make_unique<Decoder>(std::move(spec), session.precision,
-                                            device_of(resolved),
+  session.model = std::make_unique<Decoder>(std::move(spec), session.precision, device_of(resolved),
                                             static_cast<uint64_t>(resolved.train.seed));
   resolved.model = session.model->spec().model;
   resolved.residual.options = session.model->spec().options;
@@ -108,8 +109,8 @@ Config inherit_resolved(Config given, const Config& stored) {
 }
 
 void check_resumable(const Config& stored, const Config& resumed) {
-  constexpr std::array kAllowed = {"train.steps", "train.log_every",  "train.eval_every",
-                                   "train.save_every", "train.keep", "train.threads"};
+  constexpr std::array kAllowed = {"train.steps",      "train.log_every", "train.eval_every",
+                                   "train.save_every", "train.keep",      "train.threads"};
   std::vector<std::string> refused;
   for (const std::string& key : changed_keys(stored, resumed)) {
     if (std::ranges::find(kAllowed, key) == kAllowed.end()) refused.push_back(key);

@@ -15,8 +15,8 @@ std::span<int64_t> numbers(at::Tensor& tensor) {
 
 bool TrainStepResult::is_finite() const { return std::isfinite(loss) && std::isfinite(grad_norm); }
 
-TrainStepResult train_step(Decoder& model, AdamW& optimizer, const TrainStepPlan& plan, const FillRows& fill,
-                      const Pass& pass, double lr) {
+TrainStepResult train_step(Decoder& model, AdamW& optimizer, const TrainStepPlan& plan,
+                           const FillRows& fill, const Pass& pass, double lr) {
   model.parameters().zero_grad();
   const auto tokens = static_cast<double>(plan.batch * plan.context);
   PassOptions options;
@@ -32,8 +32,8 @@ TrainStepResult train_step(Decoder& model, AdamW& optimizer, const TrainStepPlan
     fill(begin, begin + rows, numbers(inputs), numbers(targets));
     const double share = static_cast<double>(rows) / static_cast<double>(plan.batch);
     options.auxiliary_weight = share;
-    const PassResult pass_result = training_pass(model, inputs.to(model.device()),
-                                                 targets.to(model.device()), options);
+    const PassResult pass_result =
+        training_pass(model, inputs.to(model.device()), targets.to(model.device()), options);
     result.loss += pass_result.loss_sum / tokens;
     result.auxiliary += pass_result.auxiliary * share;
     result.mean_depth += pass_result.mean_depth * share;

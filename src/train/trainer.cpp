@@ -82,11 +82,10 @@ bool Trainer::run() {
 void Trainer::announce() const {
   const Decoder& model = *session_.model;
   const ModelConfig& m = model.spec().model;
-  console_.say(fmt::format("{}: {} layers, width {}, {} parameters, {}, {} threads on {}",
-                           model.spec().scheme, m.layers, m.width,
-                           format_magnitude(static_cast<double>(model.parameters().count())),
-                           to_string(session_.precision), config_.train.threads,
-                           session_.machine.cpu_model));
+  console_.say(fmt::format(
+      "{}: {} layers, width {}, {} parameters, {}, {} threads on {}", model.spec().scheme, m.layers,
+      m.width, format_magnitude(static_cast<double>(model.parameters().count())),
+      to_string(session_.precision), config_.train.threads, session_.machine.cpu_model));
   console_.say(fmt::format("text: {}", session_.corpus.description));
   console_.say(fmt::format(
       "{} steps of {} tokens, micro-batches of {} rows, {} FLOPs a token, memory plan {}, matrix "
@@ -176,8 +175,7 @@ void Trainer::evaluate(JsonlWriter& metrics) {
   console_.say(fmt::format("step {:>6}/{}  validation loss {:.4f}  bits/byte {:.4f}",
                            state_.progress.step, config_.train.steps, result.loss,
                            result.bits_per_byte));
-  const nlohmann::json map =
-      routing_map(*session_.model, windows_, config_.model.context, options);
+  const nlohmann::json map = routing_map(*session_.model, windows_, config_.model.context, options);
   if (!map.is_null()) write_file_atomic(paths_.root / "routing.json", map.dump() + "\n");
   if (config_.sample.tokens > 0) write_sample();
 }
@@ -228,23 +226,22 @@ void Trainer::stop_diverged(const TrainStepResult& result) {
 
 void Trainer::write_summary(const std::string& status) const {
   const ModelConfig& m = config_.model;
-  nlohmann::ordered_json summary = {
-      {"status", status},
-      {"label", config_.name},
-      {"scheme", config_.residual.scheme},
-      {"layers", m.layers},
-      {"width", m.width},
-      {"heads", m.heads},
-      {"context", m.context},
-      {"batch", config_.train.batch},
-      {"precision", config_.train.precision},
-      {"seed", config_.train.seed},
-      {"steps", config_.train.steps},
-      {"parameters", session_.model->parameters().count()},
-      {"flops_per_token", session_.flops_per_token},
-      {"corpus", session_.corpus.description},
-      {"corpus_sha256", session_.corpus.train_sha256},
-      {"peak_rss_bytes", peak_resident_bytes()}};
+  nlohmann::ordered_json summary = {{"status", status},
+                                    {"label", config_.name},
+                                    {"scheme", config_.residual.scheme},
+                                    {"layers", m.layers},
+                                    {"width", m.width},
+                                    {"heads", m.heads},
+                                    {"context", m.context},
+                                    {"batch", config_.train.batch},
+                                    {"precision", config_.train.precision},
+                                    {"seed", config_.train.seed},
+                                    {"steps", config_.train.steps},
+                                    {"parameters", session_.model->parameters().count()},
+                                    {"flops_per_token", session_.flops_per_token},
+                                    {"corpus", session_.corpus.description},
+                                    {"corpus_sha256", session_.corpus.train_sha256},
+                                    {"peak_rss_bytes", peak_resident_bytes()}};
   if (last_val_loss_) summary["val_loss"] = *last_val_loss_;
   if (last_bits_per_byte_) summary["bits_per_byte"] = *last_bits_per_byte_;
   if (total_.seconds > 0.0) {

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Obeys the worker protocol of src/bench/step_bench.h without a model.
 # FAKE_NAME   is written, a line per step, to the file FAKE_LOG
-# FAKE_MS     "900 10 30 20": what the steps report, the last one again and again
+# FAKE_MS     "900 10 30 20": what the steps report, the last one again and again;
+#             "count": the number of lines in FAKE_LOG
 # FAKE_BYTES  what "memory" reports; FAKE_PRECISION, FAKE_FLOPS, FAKE_GFLOPS likewise
 # FAKE_FAULT  what goes wrong at step FAKE_AT, counted from 1:
 #             exit | kill | garbage | hang | error | nonumber; at the start: silent
@@ -30,7 +31,9 @@ while read -r line; do
           nonumber) echo '{"ms": "fast", "loss": 1}'; continue ;;
         esac
       fi
-      echo "{\"ms\": $1, \"loss\": 2.5}"
+      ms=$1
+      [ "$ms" = count ] && ms=$(($(wc -l <"$FAKE_LOG")))
+      echo "{\"ms\": $ms, \"loss\": 2.5}"
       [ $# -gt 1 ] && shift ;;
     memory) echo "{\"peak_rss_bytes\": ${FAKE_BYTES:-1000}}" ;;
     gemm) echo "{\"gflops\": $FAKE_GFLOPS}" ;;

@@ -1,1 +1,183 @@
+// Drawing tokens.
 #include <gmock/gmock.h>
+
+#include <cmath>
+#include <limits>
+
+#include "base/philox.h"
+#include "model/generate.h"
+#include "tests/model/small_model.h"
+#include "wavroute/error.h"
+
+namespace wavroute {
+namespace {
+
+using namespace wavroute::testing;
+
+constexpr double kAlmostOne = 1.0 - 1e-15;
+
+// Logits of the probabilities 0.1, 0.4, 0.2, 0.3: by likelihood the tokens are 1, 3, 2, 0.
+std::vector<float> four_logits() {
+  std::vector<float> logits;
+  for (const double p : {0.1, 0.4, 0.2, 0.3}) logits.push_back(static_cast<float>(std::log(p)));
+  return logits;
+}
+
+Sampling sampling(double temperature, int64_t top_k = 0, double top_p = 1.0) {
+  return {temperature, top_k, top_p, 1};
+}
+
+// How many of 1000 evenly spaced numbers draw each token.
+std::vector<int> shares(const Sampling& how) {
+  const std::vector<float> logits = four_logits();
+  std::vector<int> counts(logits.size());
+  for (int i = 0; i < 1000; ++i) ++counts[sample_token(logits, how, (i + 0.5) / 1000.0)];
+  return counts;
+}
+
+TEST(SampleToken, DrawsEachTokenAsOftenAsItsProbability) {
+  EXPECT_EQ(shares(sampling(1.0)), (std::vector<int>{100, 400, 200, 300}));
+}
+
+TEST(SampleToken, DividesTheLogitsByTheTemperature) {
+  // At temperature 1/2 the probabilities are squared: 1, 16, 4, 9 of 30.
+  const std::vector<int> counts = shares(sampling(0.5));
+  EXPECT_EQ(counts, (std::vector<int>{33, 533, 134, 300}));
+}
+
+TEST(SampleToken, TakesTheLikeliestAtTemperatureZero) {
+  for (const double uniform : {0.0, 0.5, kAlmostOne}) {
+    EXPECT_EQ(sample_token(four_logits(), sampling(0.0), uniform), 1U);
+  }
+  EXPECT_EQ(sample_token(std::vector<float>{1.0F, 2.0F, 2.0F}, sampling(0.0), 0.9), 1U);
+}
+
+TEST(SampleToken, KeepsTheKLikeliest) {
+  EXPECT_EQ(shares(sampling(1.0, 1)), (std::vector<int>{0, 1000, 0, 0}));
+  EXPECT_EQ(shares(sampling(1.0, 2)), (std::vector<int>{0, 571, 0, 429}));  // 4 : 3
+  EXPECT_EQ(shares(sampling(1.0, 9)), shares(sampling(1.0)));
+  // Of equal logits the lower id is likelier.
+  const std::vector<float> even(4, 0.5F);
+  for (const double uniform : {0.0, 0.6, kAlmostOne}) {
+    EXPECT_LT(sample_token(even, sampling(1.0, 2), uniform), 2U);
+  }
+}
+
+TEST(SampleToken, KeepsTheLikeliestThatAddUpToP) {
+  EXPECT_EQ(shares(sampling(1.0, 0, 0.39)), (std::vector<int>{0, 1000, 0, 0}));
+  EXPECT_EQ(shares(sampling(1.0, 0, 0.41)), (std::vector<int>{0, 571, 0, 429}));
+  EXPECT_EQ(shares(sampling(1.0, 0, 0.69)), (std::vector<int>{0, 571, 0, 429}));
+  EXPECT_EQ(shares(sampling(1.0, 0, 0.71)), (std::vector<int>{0, 444, 222, 334}));  // 4 : 2 : 3
+  EXPECT_EQ(shares(sampling(1.0, 0, 1e-9)), (std::vector<int>{0, 1000, 0, 0}));
+}
+
+TEST(SampleToken, CountsPAfterTopK) {
+  // Of the two likeliest, 4/7 = 0.571 and 3/7: p = 0.5 needs the first alone, 0.6 both.
+  EXPECT_EQ(shares(sampling(1.0, 2, 0.5)), (std::vector<int>{0, 1000, 0, 0}));
+  EXPECT_EQ(shares(sampling(1.0, 2, 0.6)), (std::vector<int>{0, 571, 0, 429}));
+}
+
+TEST(SampleToken, StaysInTheVocabularyAtTheEndsOfTheUnitInterval) {
+  EXPECT_EQ(sample_token(four_logits(), sampling(1.0), 0.0), 1U);         // the likeliest first
+  EXPECT_EQ(sample_token(four_logits(), sampling(1.0), kAlmostOne), 0U);  // the least likely last
+  const std::vector<float> wide = {-1e30F, 1e30F, 0.0F};
+  for (const double uniform : {0.0, 0.5, kAlmostOne}) {
+    EXPECT_EQ(sample_token(wide, sampling(1e-3), uniform), 1U);
+  }
+  EXPECT_EQ(sample_token(std::vector<float>{3.0F}, sampling(1.0), kAlmostOne), 0U);
+}
+
+TEST(Sampling, IsCheckedForItsRange) {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const double infinity = std::numeric_limits<double>::infinity();
+  EXPECT_NO_THROW(check(sampling(0.0, 0, 1.0)));
+  for (const Sampling& wrong :
+       {sampling(-0.1), sampling(nan), sampling(infinity), sampling(1.0, -1), sampling(1.0, 0, 0.0),
+        sampling(1.0, 0, 1.1), sampling(1.0, 0, nan)}) {
+    EXPECT_THROW(check(wrong), UserError);
+  }
+}
+
+const std::vector<uint32_t> kPrompt = {3, 1, 4, 1};
+
+std::vector<uint32_t> generated(const Decoder& model, const Sampling& how, int64_t tokens,
+                                const LayerProgram* program = nullptr) {
+  return generate(model, kPrompt, tokens, how, program, {}, [](uint32_t) { return true; }).ids;
+}
+
+TEST(Generate, RepeatsWithItsSeedAndChangesWithAnother) {
+  const auto model = scattered_model(small_spec("wav"), Precision::kFp32);
+  const auto with_seed = [&](uint64_t seed) {
+    Sampling how = sampling(1.5);
+    how.seed = seed;
+    return generated(*model, how, 20);
+  };
+  const std::vector<uint32_t> first = with_seed(1);
+  EXPECT_EQ(first.size(), 20U);
+  EXPECT_EQ(with_seed(1), first);
+  EXPECT_NE(with_seed(2), first);
+}
+
+TEST(Generate, UsesTheNthNumberOfItsSeedForTheNthToken) {
+  const auto model = fresh_model(small_spec("prenorm"));
+  set_values(*model, "lm_head.weight", 0.0);  // every token is as likely
+  const Philox random(1, "sample");
+  std::vector<uint32_t> expected;
+  for (uint64_t n = 0; n < 20; ++n) {
+    expected.push_back(static_cast<uint32_t>(random.uniform(n) * 17.0));
+  }
+  EXPECT_EQ(generated(*model, sampling(1.0), 20), expected);
+}
+
+TEST(Generate, DrawsEachTokenFromItsPlaceAlone) {
+  const auto model = scattered_model(small_spec("gated"), Precision::kFp32);
+  const std::vector<uint32_t> longer = generated(*model, sampling(1.0), 12);
+  const std::vector<uint32_t> shorter = generated(*model, sampling(1.0), 5);
+  EXPECT_EQ(std::vector<uint32_t>(longer.begin(), longer.begin() + 5), shorter);
+}
+
+TEST(Generate, AtTemperatureZeroFollowsTheLargestLogitOfTheWholeSequence) {
+  for (const char* scheme : {"prenorm", "gated", "wav", "act"}) {
+    const auto model = scattered_model(small_spec(scheme));
+    std::vector<int64_t> sequence(kPrompt.begin(), kPrompt.end());
+    std::vector<uint32_t> expected;
+    for (int n = 0; n < 6; ++n) {
+      const at::Tensor logits = logits_of(*model, at::tensor(sequence, at::kLong).unsqueeze(0));
+      sequence.push_back(logits.select(1, -1).argmax().item<int64_t>());
+      expected.push_back(static_cast<uint32_t>(sequence.back()));
+    }
+    EXPECT_EQ(generated(*model, sampling(0.0), 6), expected) << scheme;
+  }
+}
+
+TEST(Generate, RunsAProgram) {
+  const auto model = scattered_model(small_spec("wav"));
+  const LayerProgram all(4), some = LayerProgram::parse("0,2", 4);
+  const std::vector<uint32_t> plain = generated(*model, sampling(0.0), 12);
+  EXPECT_EQ(generated(*model, sampling(0.0), 12, &all), plain);
+  EXPECT_NE(generated(*model, sampling(0.0), 12, &some), plain);
+}
+
+TEST(Generate, StopsWhenItIsTold) {
+  const auto model = scattered_model(small_spec("prenorm"));
+  int seen = 0;
+  const GenerationResult result = generate(*model, kPrompt, 12, sampling(1.0), nullptr, {},
+                                           [&](uint32_t) { return ++seen < 3; });
+  EXPECT_EQ(seen, 3);
+  EXPECT_EQ(result.ids.size(), 3U);
+}
+
+TEST(Generate, ReportsTheMeanDepthOfNewTokens) {
+  const auto plain = scattered_model(small_spec("prenorm")),
+             act = scattered_model(small_spec("act"));
+  const auto depth = [](const Decoder& model) {
+    return generate(model, kPrompt, 8, sampling(1.0), nullptr, {}, [](uint32_t) { return true; })
+        .mean_depth;
+  };
+  EXPECT_EQ(depth(*plain), 0.0);
+  EXPECT_GE(depth(*act), 1.0);
+  EXPECT_LE(depth(*act), 4.0);
+}
+
+}  // namespace
+}  // namespace wavroute

@@ -1,6 +1,7 @@
 #include "tests/model/small_model.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
@@ -65,6 +66,7 @@ DecoderSpec small_spec(const SchemeCase& scheme_case) {
 }
 
 std::unique_ptr<Decoder> fresh_model(const DecoderSpec& spec, Precision precision, uint64_t seed) {
+  at::set_num_threads(1);  // work this small only waits for other threads
   return std::make_unique<Decoder>(spec, precision, at::kCPU, seed);
 }
 

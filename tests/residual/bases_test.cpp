@@ -102,66 +102,6 @@ TEST(Bases, HaveTheSignsOfTheMethod) {
   EXPECT_EQ(coefficients(split_basis(), 6, 1), (std::vector<double>{1, 1, 1, -1, -1, -1}));
 }
 
-// A routed scheme of 4 sublayers in one block, with random routers, and what it reads.
-struct RoutedPass {
-  std::vector<at::Tensor> reads, update_gradients;
-};
-
-RoutedPass run_with_basis(const DetailBasis& basis) {
-  const ModelSize size{2, 12};
-  RoutedSpec spec;
-  spec.blocks = {1, 4, 4};
-  spec.details = {basis};
-  RoutedResidual scheme(spec, {}, size);
-  ParameterTable table;
-  scheme.declare(table);
-  table.allocate(at::kDouble, at::kDouble, at::kCPU, 1);
-  const at::NoGradGuard no_grad;
-  for (Parameter& parameter : table.parameters()) {
-    parameter.value.copy_(random_values(parameter.shape, parameter.slices[0].name));
-  }
-  StreamOptions options;
-  options.record = true;
-  const auto stream = scheme.open(options);
-  stream->begin(random_values({2, 3, 12}, "embedding"));
-  std::vector<Site> sites;
-  for (const int64_t layer : {0, 1}) {
-    sites.push_back({layer, SublayerKind::kAttention, layer});
-    sites.push_back({layer, SublayerKind::kMlp, layer});
-  }
-  RoutedPass pass;
-  const auto name = [](const char* what, const Site& site) {
-    return what + std::to_string(site.index());
-  };
-  for (const Site& site : sites) {
-    pass.reads.push_back(stream->read(site).clone());
-    stream->write(site, random_values({2, 3, 12}, name("update", site)));
-  }
-  pass.reads.push_back(stream->read_out().clone());
-  stream->read_out_backward(random_values({2, 3, 12}, "gradient"), 0.0);
-  for (auto site = sites.rbegin(); site != sites.rend(); ++site) {
-    pass.update_gradients.push_back(stream->write_backward(*site).clone());
-    stream->read_backward(*site, random_values({2, 3, 12}, name("gradient", *site)));
-  }
-  return pass;
-}
-
-TEST(Bases, MayBeScaledByAnyPositiveConstant) {
-  const RoutedPass plain = run_with_basis(
-      {"basis", "B", [](const Site&, int64_t i, int64_t) { return i < 1 ? 1.0 : -0.5; }});
-  const RoutedPass scaled = run_with_basis(
-      {"basis", "B", [](const Site&, int64_t i, int64_t) { return i < 1 ? 300.0 : -150.0; }});
-  // The updates have a mean square near 1, so that 1e-12 below it is a relative 1e-12.
-  for (size_t i = 0; i < plain.reads.size(); ++i) {
-    EXPECT_LE((plain.reads[i] - scaled.reads[i]).abs().max().item<double>(), 1e-11) << i;
-  }
-  for (size_t i = 0; i < plain.update_gradients.size(); ++i) {
-    const at::Tensor apart = plain.update_gradients[i] - scaled.update_gradients[i];
-    EXPECT_LE(apart.abs().max().item<double>(), 1e-11) << i;
-  }
-  EXPECT_GT((plain.reads[1] - plain.reads[4]).abs().max().item<double>(), 0.1);
-}
-
 TEST(Blocks, DefaultToFourEightAndSixteenSublayersAtTwelveTwentyfourAndFortyeightLayers) {
   for (const auto& [layers, length] : {std::pair<int64_t, int64_t>{12, 4}, {24, 8}, {48, 16}}) {
     const Blocks blocks = default_blocks({layers, 64});

@@ -1,4 +1,5 @@
 // Identities between schemes (docs/method.md section 6).
+#include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
 
 #include <cmath>
@@ -158,6 +159,23 @@ TEST(BlockLayerScale, WithUnitScalesIsPrenorm) {
   const PassRecord expected = prenorm_pass(), actual = record_pass(*model, training());
   EXPECT_LE(difference(actual.logits, expected.logits), kRounding);
   expect_shared_equal(actual.gradients, expected.gradients);
+}
+
+TEST(BlockLayerScale, IsLayerScaleWithTheScalesOfItsBlocks) {
+  // 10 sublayers in blocks of 4, 4 and 2.
+  const auto blocks = scattered_model(small_spec("block_layerscale", {{"blocks", int64_t{3}}}, 5));
+  const auto single = scattered_model(small_spec("layerscale", {}, 5));
+  const at::Tensor scales = values_of(*blocks).at("model.block_residual_scale");
+  for (int64_t i = 0; i < 10; ++i) {
+    const std::string name = "model.layers." + std::to_string(i / 2) +
+                             (i % 2 == 0 ? ".self_attn" : ".mlp") + "_residual_scale";
+    for (Parameter& parameter : single->parameters().parameters()) {
+      const at::NoGradGuard no_grad;
+      if (parameter.slices[0].name == name) parameter.value.copy_(scales[i / 4]);
+    }
+  }
+  const at::Tensor ids = random_tokens(2, 9);
+  EXPECT_LE(difference(logits_of(*blocks, ids), logits_of(*single, ids)), kRounding);
 }
 
 TEST(LayerDrop, WithProbabilityZeroIsPrenorm) {

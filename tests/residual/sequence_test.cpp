@@ -2,10 +2,12 @@
 #include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <numeric>
 
-#include "model/sublayer.h"
+#include "base/philox.h"
 #include "tests/model/small_model.h"
+#include "tests/residual/halting.h"
 
 namespace wavroute {
 namespace {
@@ -34,41 +36,6 @@ at::Tensor logits_in_pieces(const Decoder& model, const at::Tensor& ids,
     begin += length;
   }
   return at::cat(logits, 1);
-}
-
-// When tokens halt, from the formula and the states that the sublayers read.
-struct Halting {
-  at::Tensor depth;   // [B,T]
-  at::Tensor margin;  // [B,T] distance of the running sums of p from the threshold
-};
-
-Halting halting_of(const Decoder& model, const at::Tensor& ids) {
-  const at::NoGradGuard no_grad;
-  const NamedTensors values = values_of(model);
-  const Options& options = model.spec().options;
-  const double threshold = 1.0 - std::get<double>(options.at("epsilon"));
-  const int64_t layers = model.spec().model.layers;
-  const std::unique_ptr<Stream> stream = model.residual().open({});
-  stream->begin(model.embed(ids));
-  at::Tensor sum = at::zeros(ids.sizes(), at::kDouble);
-  Halting result{at::full_like(sum, static_cast<double>(layers)), at::ones_like(sum)};
-  for (int64_t layer = 0; layer + 1 < layers; ++layer) {
-    for (const SublayerKind kind : {SublayerKind::kAttention, SublayerKind::kMlp}) {
-      const Site site{layer, kind, layer};
-      stream->write(site, model.sublayer(site).forward(stream->read(site), {}));
-    }
-    const at::Tensor state = stream->read({layer + 1, SublayerKind::kAttention, layer + 1});
-    const std::string unit =
-        "model.layers." + std::to_string(model.residual().stored_layer(layer)) + ".halt.";
-    const at::Tensor p =
-        at::sigmoid(at::matmul(state, values.at(unit + "weight")[0]) + values.at(unit + "bias"));
-    const at::Tensor running = result.depth.eq(layers);
-    sum = at::where(running, sum + p, sum);
-    result.margin =
-        at::where(running, at::minimum(result.margin, (sum - threshold).abs()), result.margin);
-    result.depth = at::where(running.logical_and(sum.ge(threshold)), layer + 1.0, result.depth);
-  }
-  return result;
 }
 
 // [B,T] of positions that see no token which halts within rounding of its threshold.
@@ -146,31 +113,62 @@ TEST_P(EveryScheme, AddsToTheGradientsThatAreThere) {
   expect_equal(gradients_of(*model), doubled, kRounding);
 }
 
-TEST(Act, HaltsTokensWhereTheFormulaDoes) {
-  for (const bool shared : {false, true}) {
-    const auto model =
-        scattered_model(small_spec("act", {{"shared", shared}, {"epsilon", 0.2}}, 6));
-    const at::Tensor ids = random_tokens(4, 9);
-    const Halting expected = halting_of(*model, ids);
-    RecordingTaps taps;
-    ForwardOptions options;
-    options.taps = &taps;
-    const ForwardResult result = model->forward(ids, options);
-    ASSERT_GT(expected.margin.min().item<double>(), 1e-9);
-    EXPECT_TRUE(at::equal(taps.depth, expected.depth));
-    EXPECT_EQ(result.mean_depth.item<double>(), expected.depth.mean().item<double>());
-    // Not the trivial case: tokens halt at different layers.
-    EXPECT_GT(expected.depth.max().item<double>(), expected.depth.min().item<double>());
+// A random direction for all parameters whose names hold one of `parts` (empty: all).
+NamedTensors random_direction(const NamedTensors& values, const std::vector<std::string>& parts) {
+  NamedTensors direction;
+  for (const auto& [name, value] : values) {
+    const auto holds = [&, &name = name](const std::string& part) {
+      return name.find(part) != std::string::npos;
+    };
+    if (!parts.empty() && std::ranges::none_of(parts, holds)) continue;
+    const Philox random(2, "direction", name);
+    at::Tensor numbers = at::empty(value.sizes(), at::kDouble);
+    for (int64_t i = 0; i < numbers.numel(); ++i) {
+      numbers.mutable_data_ptr<double>()[i] = random.normal(static_cast<uint64_t>(i));
+    }
+    direction[name] = numbers;
+  }
+  return direction;
+}
+
+void move(Decoder& model, const NamedTensors& direction, double step) {
+  const at::NoGradGuard no_grad;
+  for (Parameter& parameter : model.parameters().parameters()) {
+    for (const ParameterSlice& slice : parameter.slices) {
+      if (!direction.contains(slice.name)) continue;
+      parameter.rows(slice, parameter.value).add_(direction.at(slice.name), step);
+    }
   }
 }
 
-TEST(Act, SkipsHaltedTokensWithoutChangingTheLogits) {
-  // In training every token goes through every layer with its update masked; in inference halted
-  // tokens are left out of the products.
-  const auto model = scattered_model(small_spec("act", {{"epsilon", 0.2}}, 6));
-  const PassRecord masked = record_pass(*model, training());
-  EXPECT_LE(difference(logits_of(*model, random_tokens(2, 9)), masked.logits), kRounding);
-  EXPECT_LT(masked.sums.mean_depth, 6.0);
+TEST_P(EveryScheme, HasTheGradientOfItsLoss) {
+  const auto model = scattered_model(small_spec(GetParam()));
+  // The ratios that match details are constants of the gradient but not of the loss: there, only
+  // what comes after the last of them can be moved.
+  const Options& options = model->spec().options;
+  const auto* details = options.contains("details")
+                            ? std::get_if<std::vector<std::string>>(&options.at("details"))
+                            : nullptr;
+  std::vector<std::string> parts;
+  if (details != nullptr && !details->empty()) {
+    parts = {"model.norm.weight", "lm_head.weight", "model.output_attn_res"};
+  }
+  const PassRecord record = record_pass(*model, training());
+  const NamedTensors direction = random_direction(record.gradients, parts);
+  double slope = 0.0;
+  for (const auto& [name, along] : direction) {
+    slope += (record.gradients.at(name) * along).sum().item<double>();
+  }
+  const auto loss = [&] {
+    const PassRecord moved = record_pass(*model, training());
+    return moved.sums.loss_sum / 18.0 + moved.sums.auxiliary;
+  };
+  constexpr double kStep = 1e-6;
+  move(*model, direction, kStep);
+  const double ahead = loss();
+  move(*model, direction, -2.0 * kStep);
+  EXPECT_NEAR((ahead - loss()) / (2.0 * kStep), slope, 1e-6 * std::max(1.0, std::abs(slope)));
+  EXPECT_GT(std::abs(slope), 1e-3);
 }
 
 TEST(Gated, ReusesThePromptsMeanGateWhereAskedTo) {

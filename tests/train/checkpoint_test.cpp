@@ -1,1 +1,179 @@
+// Stopping and going on.
 #include <gmock/gmock.h>
+
+#include <nlohmann/json.hpp>
+
+#include "io/checkpoint.h"
+#include "tests/io/temporary_folder.h"
+#include "tests/model/small_model.h"
+#include "train/checkpointing.h"
+#include "train/step.h"
+
+namespace wavroute {
+namespace {
+
+using namespace wavroute::testing;
+
+constexpr int64_t kSteps = 4, kContext = 9;
+
+// A model in training: 4 steps, the gates frozen in the first 2.
+struct TrainingRun {
+  std::unique_ptr<Decoder> model;
+  AdamW optimizer;
+  RunState state{{0, kSteps}, 0, {}, {}};
+
+  TrainingRun(const SchemeCase& c, uint64_t seed, Precision precision = Precision::kFp32)
+      : model(fresh_model(spec_of(c), precision, seed)), optimizer(model->parameters(), {}) {}
+
+  static DecoderSpec spec_of(const SchemeCase& c) {
+    DecoderSpec spec = small_spec(c);
+    if (c.scheme == "gated") spec.options["freeze"] = 0.5;
+    return spec;
+  }
+
+  void train(int64_t steps) {
+    for (int64_t s = 0; s < steps; ++s) {
+      const std::string name = "step" + std::to_string(state.progress.step);
+      const FillRows fill = [&](int64_t begin, int64_t end, std::span<int64_t> inputs,
+                                std::span<int64_t> targets) {
+        const at::Tensor window =
+            random_tokens(2, kContext + 1, name).narrow(0, begin, end - begin);
+        const at::Tensor ids = window.narrow(1, 0, kContext).contiguous();
+        const at::Tensor next = window.narrow(1, 1, kContext).contiguous();
+        std::copy_n(ids.const_data_ptr<int64_t>(), ids.numel(), inputs.begin());
+        std::copy_n(next.const_data_ptr<int64_t>(), next.numel(), targets.begin());
+      };
+      const TrainStepPlan plan{2, 1, kContext, Recompute::kNone, 1.0};
+      const Pass pass{true, 5, state.progress};
+      ASSERT_TRUE(train_step(*model, optimizer, plan, fill, pass, 0.01).is_finite());
+      ++state.progress.step;
+      state.tokens += 2 * kContext;
+    }
+  }
+  std::filesystem::path save(const TemporaryFolder& run) const {
+    return save_checkpoint(run.path(), *model, optimizer, *make_bytes_tokenizer(), state, 9);
+  }
+};
+
+class CheckpointOfEveryScheme : public ::testing::TestWithParam<SchemeCase> {};
+
+INSTANTIATE_TEST_SUITE_P(Registry, CheckpointOfEveryScheme, ::testing::ValuesIn(scheme_cases()),
+                         [](const auto& info) { return info.param.label; });
+
+// Trains 4 steps, and 2 and 2 with a checkpoint between: every byte must be the same.
+void expect_same_after_a_stop(const SchemeCase& c, Precision precision) {
+  const TemporaryFolder straight_folder, stopped_folder;
+  TrainingRun straight(c, 1, precision);
+  straight.train(4);
+  const auto expected = straight.save(straight_folder);
+
+  TrainingRun stopped(c, 1, precision);
+  stopped.train(2);
+  const auto checkpoint = stopped.save(stopped_folder);
+  TrainingRun resumed(c, 2, precision);  // nothing of its own initial values may stay
+  resumed.state = load_checkpoint(checkpoint, *resumed.model, resumed.optimizer);
+  EXPECT_EQ(resumed.state.progress.step, 2);
+  EXPECT_EQ(resumed.state.progress.steps, kSteps);
+  EXPECT_EQ(resumed.state.tokens, 4 * kContext);
+  EXPECT_EQ(resumed.optimizer.updates(), 2);
+  resumed.train(2);
+  const auto actual = resumed.save(stopped_folder);
+
+  expect_equal(values_of(*resumed.model), values_of(*straight.model));
+  for (size_t g = 0; g < 2; ++g) {
+    EXPECT_TRUE(
+        at::equal(resumed.optimizer.first_moments()[g], straight.optimizer.first_moments()[g]));
+    EXPECT_TRUE(
+        at::equal(resumed.optimizer.second_moments()[g], straight.optimizer.second_moments()[g]));
+  }
+  for (const char* file : {"model.safetensors", "optimizer.safetensors", "config.json",
+                           "tokenizer.json", "state.json"}) {
+    ASSERT_FALSE(get(expected / file).empty()) << file;
+    EXPECT_EQ(get(actual / file), get(expected / file)) << file;
+  }
+}
+
+TEST_P(CheckpointOfEveryScheme, GoesOnBitForBit) {
+  expect_same_after_a_stop(GetParam(), Precision::kFp32);
+}
+
+SchemeCase plain(const std::string& scheme) { return {scheme, scheme, {}, 4}; }
+
+TEST(Checkpoint, InBf16GoesOnBitForBit) {
+  expect_same_after_a_stop(plain("wav"), Precision::kBf16);
+}
+
+TEST(Checkpoint, HoldsWhatItsStateSays) {
+  const TemporaryFolder folder;
+  TrainingRun run(plain("wav"), 1);
+  run.train(1);
+  run.state.val_loss = 2.5;
+  run.state.bits_per_byte = 3.5;
+  const auto path = run.save(folder);
+  EXPECT_EQ(verify_checkpoint(path), std::nullopt);
+  const nlohmann::json state = read_state(path);
+  EXPECT_EQ(state.at("step"), 1);
+  EXPECT_EQ(state.at("steps"), kSteps);
+  EXPECT_EQ(state.at("tokens"), 2 * kContext);
+  EXPECT_EQ(state.at("updates"), 1);
+  EXPECT_EQ(state.at("val_loss"), 2.5);
+  EXPECT_EQ(state.at("bits_per_byte"), 3.5);
+  EXPECT_EQ(progress_of(path).step, 1);
+  EXPECT_EQ(progress_of(path).steps, kSteps);
+}
+
+TEST(Checkpoint, OfFrozenGatesSaysSo) {
+  const TemporaryFolder folder;
+  TrainingRun run(plain("gated"), 1);
+  const auto frozen = [&] {
+    return nlohmann::json::parse(get(run.save(folder) / "config.json")).at("residual").at("frozen");
+  };
+  run.train(1);
+  EXPECT_EQ(frozen(), true);
+  run.train(1);
+  EXPECT_EQ(frozen(), false);
+}
+
+TEST(Checkpoint, OfAnotherModelIsRefused) {
+  const TemporaryFolder folder;
+  TrainingRun wav(plain("wav"), 1);
+  wav.train(1);
+  const auto path = wav.save(folder);
+  for (const SchemeCase& other :
+       {plain("prenorm"), plain("haares"), SchemeCase{"wav", "wav", {}, 5}}) {
+    TrainingRun run(other, 1);
+    EXPECT_THROW(static_cast<void>(load_checkpoint(path, *run.model, run.optimizer)), UserError)
+        << other.label;
+  }
+}
+
+TEST(Checkpoint, WithoutMomentsOrCountsIsRefused) {
+  TrainingRun run(plain("prenorm"), 1);
+  run.train(1);
+  for (const char* file : {"optimizer.safetensors", "model.safetensors", "state.json"}) {
+    const TemporaryFolder folder;
+    const auto path = run.save(folder);
+    std::filesystem::remove(path / file);
+    EXPECT_THROW(static_cast<void>(load_checkpoint(path, *run.model, run.optimizer)), UserError)
+        << file;
+  }
+  for (const char* key : {"updates", "tokens", "step", "steps"}) {
+    const TemporaryFolder folder;
+    const auto path = run.save(folder);
+    nlohmann::json state = read_state(path);
+    state[key] = "1";
+    put(path / "state.json", state.dump());
+    const std::string message = message_of<UserError>(
+        [&] { static_cast<void>(load_checkpoint(path, *run.model, run.optimizer)); });
+    EXPECT_THAT(message, ::testing::HasSubstr(std::string("'") + key + "'"));
+  }
+}
+
+TEST(Progress, OfAFolderWithoutAStateIsThatOfNoTraining) {
+  const TemporaryFolder folder;
+  EXPECT_EQ(progress_of(folder.path()).step, 0);
+  EXPECT_EQ(progress_of(folder.path()).steps, 0);
+}
+
+}  // namespace
+}  // namespace wavroute

@@ -1,0 +1,79 @@
+"""`wavroute bench step` and `wavroute doctor`, as a program would read them."""
+
+import json
+import os
+import sys
+
+import paths
+import pytest
+
+FIELDS = ("scheme", "provider", "precision", "layers", "width", "batch", "context", "ms_p20",
+          "ms_p50", "ms_p80", "tokens_per_s", "peak_rss_bytes", "percent_of_peak")
+QUICK = ("--rounds", "2", "--warmup", "1", "--json", "--set", "model.layers=2")
+
+
+def rows(done) -> list[dict]:
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_one_object_per_scheme_with_the_documented_fields(wavroute):
+    found = rows(wavroute("bench", "step", "tiny", "--schemes", "prenorm,wav", "--baselines",
+                          "none", "--precision", "fp32", *QUICK))
+    assert [(row["scheme"], row["provider"]) for row in found] == [
+        ("prenorm", "wavroute"), ("wav", "wavroute")]
+    for row in found:
+        assert set(FIELDS) <= row.keys()
+        assert row["precision"] == "fp32" and row["layers"] == 2
+        assert 0 < row["ms_p20"] <= row["ms_p50"] <= row["ms_p80"]
+        tokens = row["batch"] * row["context"]
+        assert row["tokens_per_s"] == pytest.approx(tokens / row["ms_p50"] * 1e3)
+        assert 0 < row["percent_of_peak"] <= 100
+
+
+def test_the_baseline_does_the_same_work(wavroute, monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.setenv("WAVROUTE_PYTHON", sys.executable)
+    monkeypatch.setenv("WAVROUTE_BASELINE", str(paths.REPOSITORY / "bench" / "baseline.py"))
+    ours, eager = rows(wavroute("bench", "step", "tiny", "--schemes", "wav", "--baselines",
+                                "eager", "--precision", "fp32", *QUICK))
+    assert (ours["provider"], eager["provider"]) == ("wavroute", "eager")
+    for field in ("layers", "width", "batch", "context", "parameters"):
+        assert ours[field] == eager[field], field
+    assert ours["flops_per_step"] == pytest.approx(eager["flops_per_step"], rel=0.02)
+
+
+def test_without_torch_the_baselines_are_skipped_with_a_word(wavroute, monkeypatch):
+    monkeypatch.setenv("WAVROUTE_PYTHON", "no-such-python")
+    done = wavroute("bench", "step", "tiny", "--schemes", "prenorm", *QUICK)
+    assert [row["provider"] for row in rows(done)] == ["wavroute"]
+    assert "baselines are skipped: 'no-such-python' is no Python that runs" in done.stderr
+
+
+def test_csv_rows_are_appended_under_one_header(wavroute, tmp_path):
+    file = tmp_path / "rows.csv"
+    for _ in range(2):
+        rows(wavroute("bench", "step", "tiny", "--schemes", "prenorm", "--baselines", "none",
+                      "--csv", file, *QUICK))
+    header, first, second = (line.split(",") for line in file.read_text().splitlines())
+    assert header[:2] == ["date", "commit"] and header[-1] == "first_ms"
+    assert len(header) == len(first) == len(second)
+
+
+@pytest.mark.parametrize("arguments", (
+    ("--schemes", "nonsense"), ("--rounds", "0"), ("--baselines", "jax"),
+    ("--schemes", "prenorm", "--set", "residual.blocks=1"), ("--set", "model.layer=2")))
+def test_wrong_use_is_exit_two_before_any_step(wavroute, arguments):
+    done = wavroute("bench", "step", "tiny", *arguments)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("wavroute: ") and "first step" not in done.stderr
+
+
+def test_doctor_fits_a_screen_and_agrees_with_its_json(wavroute):
+    found = json.loads(wavroute("doctor", "--json").stdout)
+    screen = wavroute("doctor").stdout
+    assert len(screen.splitlines()) <= 24
+    for field in ("wavroute", "compiler", "torch", "torch_folder", "cpu", "precision_auto"):
+        assert found[field] and found[field] in screen, field
+    assert 1 <= found["cores"] <= os.cpu_count()
+    assert found["memory_available"] <= found["memory_total"]
