@@ -13,6 +13,7 @@
 #include "report/html.h"
 #include "report/table.h"
 #include "train/process.h"
+#include "train/session.h"
 #include "wavroute/error.h"
 #include "wavroute/residual.h"
 
@@ -40,6 +41,20 @@ void check_cells(const std::vector<GridCell>& cells) {
                                   {config.model.layers, config.model.width},
                                   config.model.rms_norm_eps));
   }
+}
+
+// Whatever says auto is resolved once for all cells, and kept by a resume: cells of different
+// precision would be no pairs.
+Config resolve(Config config, const fs::path& stored_path) {
+  if (fs::exists(stored_path)) {
+    const Config stored =
+        load_config(stored_path.string(), {}, scheme_catalog(), ConfigUse::kCompare).config;
+    const Config given = config;
+    config = inherit_resolved(config, stored);
+    config.name = given.name;
+    config.compare = given.compare;
+  }
+  return resolve_machine(std::move(config), probe_machine());
 }
 
 // A grid may grow; what its finished cells were trained with may not change.
@@ -76,13 +91,14 @@ int compare(const CompareArguments& arguments) {
     throw UserError(fmt::format("--speed-rounds of 0 or more was expected, {} was given",
                                 arguments.speed_rounds));
   }
-  const Config config =
+  const Config given =
       load_config(arguments.config, arguments.sets, scheme_catalog(), ConfigUse::kCompare).config;
+  const fs::path out = arguments.out.empty() ? fs::path("runs") / given.name : arguments.out;
+  const Config config = resolve(given, RunPaths{out}.config());
   const std::vector<GridCell> cells = expand_grid(config, scheme_catalog());
   check_cells(cells);
   if (arguments.dry_run) return dry_run(cells);
 
-  const fs::path out = arguments.out.empty() ? fs::path("runs") / config.name : arguments.out;
   const RunFolder folder = RunFolder::create(
       out, arguments.resume.empty() ? ExistingRun::kRefuse : ExistingRun::kResume);
   check_same_base(folder.paths().config(), config);

@@ -17,7 +17,7 @@ void accumulate(at::Tensor row, const at::Tensor& update, double sign, bool firs
     return;
   }
   row.copy_(update);
-  if (sign < 0.0) row.neg_();
+  if (sign != 1.0) row.mul_(sign);
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 
 #include "config/print.h"
 #include "report/table.h"
+#include "train/process.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -17,6 +18,20 @@ namespace {
 
 // Of the memory that is free, what a plan may use: the rest is for what a plan can't know.
 constexpr double kUsableShare = 0.9;
+
+// bf16 is worth its rounding where its products are faster by more than this.
+constexpr double kWorthwhileSpeedup = 1.2;
+
+// A processor that has the instructions may still be slower with them (libraries differ in what
+// they make of them; a virtual machine may hide the matrix unit), so it is measured.
+bool multiplies_bf16_fast(const Machine& machine, const ModelConfig& model) {
+  constexpr int64_t kTokens = 1024;
+  if (!machine.has_fast_bf16()) return false;
+  const auto peak = [&](Precision precision) {
+    return measure_product_peak(precision, model, kTokens, at::kCPU);
+  };
+  return peak(Precision::kBf16) > kWorthwhileSpeedup * peak(Precision::kFp32);
+}
 
 at::Device device_of(const Config& config) {
   return config.train.device == "cuda" ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
@@ -60,11 +75,12 @@ Config resolve_machine(Config config, const Machine& machine) {
     throw UserError("train.device = \"cuda\" was given, this libtorch sees no GPU",
                     "wavroute doctor says what it sees; device = \"auto\" takes what is there");
   }
-  if (train.precision == "auto") {
-    train.precision = train.device == "cuda" || machine.has_fast_bf16() ? "bf16" : "fp32";
-  }
   if (train.threads == 0) train.threads = machine.cores;
   at::set_num_threads(static_cast<int>(train.threads));
+  if (train.precision == "auto") {
+    train.precision =
+        train.device == "cuda" || multiplies_bf16_fast(machine, config.model) ? "bf16" : "fp32";
+  }
   return config;
 }
 

@@ -5,6 +5,7 @@
 
 #include <map>
 #include <memory>
+#include <ostream>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,6 +22,9 @@ struct SchemeCase {
   Options options;
   int64_t layers = 4;
 };
+
+// How a failing test names its case.
+inline void PrintTo(const SchemeCase& scheme_case, std::ostream* out) { *out << scheme_case.label; }
 
 // Every scheme of the registry as it comes, and settings that take another path through the code.
 [[nodiscard]] std::vector<SchemeCase> scheme_cases();

@@ -8,6 +8,7 @@
 #include "data/token_file.h"
 #include "tests/model/small_model.h"
 #include "train/evaluation.h"
+#include "wavroute/error.h"
 
 namespace wavroute {
 namespace {
@@ -36,14 +37,16 @@ struct Text {
   }
 };
 
-// Cross-entropy summed over the first `count` targets, window by window.
-double loss_sum(const Decoder& model, const std::vector<uint32_t>& ids, size_t count) {
+// Cross-entropy summed over the first `count` targets, window by window, from place `first` of
+// each.
+double loss_sum(const Decoder& model, const std::vector<uint32_t>& ids, size_t count,
+                size_t first = 0) {
   double sum = 0.0;
   for (size_t begin = 0; begin < count; begin += kContext) {
     const size_t length = std::min<size_t>(kContext, count - begin);
     std::vector<int64_t> inputs(ids.begin() + begin, ids.begin() + begin + length);
     const at::Tensor logits = logits_of(model, at::tensor(inputs, at::kLong).unsqueeze(0))[0];
-    for (size_t t = 0; t < length; ++t) {
+    for (size_t t = first; t < length; ++t) {
       const at::Tensor row = logits[static_cast<int64_t>(t)];
       sum += row.exp().sum().log().item<double>() - row[ids[begin + t + 1]].item<double>();
     }
@@ -73,6 +76,25 @@ TEST(Evaluation, ScoresAsManyTokensAsItIsTold) {
   const Evaluation result = evaluate(*model, text.windows(20), kContext, *text.tokenizer, {});
   EXPECT_EQ(result.tokens, 20);
   EXPECT_NEAR(result.loss, loss_sum(*model, text.ids, 20) / 20.0, kRounding);
+}
+
+TEST(Evaluation, AfterAPromptScoresTheRestOfEachWindow) {
+  const Text text;
+  EvaluationOptions options;
+  options.prompt = 3;
+  for (const char* scheme : {"prenorm", "gated", "act", "wav"}) {
+    const auto model = scattered_model(small_spec(scheme));
+    const Evaluation result = evaluate(*model, text.windows(), kContext, *text.tokenizer, options);
+    EXPECT_EQ(result.tokens, 4 * 6 + 1);
+    EXPECT_NEAR(result.loss, loss_sum(*model, text.ids, 40, 3) / 25.0, kRounding) << scheme;
+  }
+  const auto model = scattered_model(small_spec("prenorm"));
+  for (const int64_t wrong : {-1, 9}) {
+    options.prompt = wrong;
+    EXPECT_THROW(
+        static_cast<void>(evaluate(*model, text.windows(), kContext, *text.tokenizer, options)),
+        UserError);
+  }
 }
 
 TEST(Evaluation, DoesNotDependOnTheRowsOfAPass) {

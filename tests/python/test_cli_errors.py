@@ -1,0 +1,199 @@
+"""Wrong use of the command line: exit code 2, what was expected and given and where, and a hint."""
+
+import signal
+
+import pytest
+from cli_tools import (
+    assert_error,
+    assert_ok,
+    finish,
+    sets,
+    start,
+    wait_until,
+    write_project,
+)
+
+SHORT_TEXT = "the cat sat"  # 11 tokens, one sequence takes context + 1 = 17
+UNKNOWN_AT = 39
+UNKNOWN_TEXT = "the cat sat on the mat and the cat ran Z then"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return write_project(tmp_path_factory.mktemp("errors"))
+
+
+@pytest.fixture(scope="module")
+def run(project):
+    import paths
+
+    out = project.parent / "run"
+    assert_ok(paths.call("wavroute", "train", project, "--out", out, "-q"))
+    return out
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"optimizer__lrr": 1}, ["'lrr'", "[optimizer]", "did you mean 'lr'"]),
+        ({"modell__layers": 1}, ["modell", "did you mean 'model'"]),
+        ({"residual__betta": -1}, ["'betta'", "did you mean 'beta'"]),
+        ({"residual__scheme": "wave"}, ["wave", "'wav'"]),
+        ({"optimizer__lr": -1}, ["optimizer.lr", "-1"]),
+        ({"train__batch": 0}, ["train.batch", "0"]),
+        ({"train__micro_batch": 3}, ["train.micro_batch", "3", "2"]),
+        ({"model__layers": 12, "residual__blocks": 8}, ["residual.blocks", "8", "3", "6, 12"]),
+        ({"model__layers": 12, "residual__blocks": 7}, ["residual.blocks", "7", "6"]),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_wrong_value_names_its_key_and_the_mend(wavroute, project, tmp_path, values, words):
+    result = wavroute("train", project, "--out", tmp_path / "run", *sets(**values))
+    assert_error(result, *words)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected", "given"),
+    [
+        ("optimizer.lr", "abc", "a number", "a string"),
+        ("model.layers", "2.5", "an integer", "a float"),
+        ("model.tie_embeddings", "1", "true or false", "an integer"),
+    ],
+)
+def test_a_wrong_type_names_both_types(wavroute, project, tmp_path, key, value, expected, given):
+    result = wavroute("train", project, "--out", tmp_path / "run", "--set", f"{key}={value}")
+    assert_error(result, expected, given, key.split(".")[1], f"--set {key}={value}")
+
+
+def test_an_unknown_key_in_a_file_names_file_and_line(wavroute, project, tmp_path):
+    config = tmp_path / "own.toml"
+    config.write_text(f'extends = "{project}"\n[train]\nstepps = 3\n')
+    assert_error(wavroute("config", "check", config), "own.toml:3", "'stepps'", "'steps'")
+
+
+def test_a_text_shorter_than_one_sequence_names_both_lengths(wavroute, project, tmp_path):
+    text = tmp_path / "short.txt"
+    text.write_text(SHORT_TEXT)
+    result = wavroute("train", project, "--out", tmp_path / "run", *sets(data__train=text))
+    assert_error(result, "17 tokens", f"got {len(SHORT_TEXT)}", text)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_file_is_named_with_its_nearest_neighbour(wavroute, project, run, tmp_path):
+    missing = project.parent / "trane.txt"
+    result = wavroute("train", project, "--out", tmp_path / "run", *sets(data__train=missing))
+    assert_error(result, missing, "train.txt")
+    assert_error(wavroute("train", tmp_path / "none.toml"), "none.toml", "tiny")
+    assert_error(wavroute("eval", run, "--data", missing), missing)
+    assert_error(wavroute("eval", tmp_path / "none", "--data", project), tmp_path / "none")
+    valid = project.parent / "valid.txt"
+    result = wavroute("eval", run, "--data", valid, "--checkpoint", 7)
+    assert_error(result, "'7'", "8, 12", run)
+
+
+def test_an_unknown_character_is_named_with_its_offset(wavroute, project, run, tmp_path):
+    assert UNKNOWN_TEXT.index("Z") == UNKNOWN_AT
+    text = tmp_path / "other.txt"
+    text.write_text(UNKNOWN_TEXT)
+    result = wavroute("train", project, "--out", tmp_path / "run", *sets(data__valid=text))
+    assert_error(result, "U+005A", f"byte {UNKNOWN_AT}", text)
+    assert_error(wavroute("eval", run, "--data", text), "U+005A", f"byte {UNKNOWN_AT}", text)
+    result = wavroute("generate", run, "--prompt", "theZ")
+    assert_error(result, "U+005A", "byte 3", "--prompt")
+
+
+def test_a_run_folder_that_can_not_be_made_is_named(wavroute, project, tmp_path):
+    (tmp_path / "file").write_text("text")
+    result = wavroute("train", project, "--out", tmp_path / "file" / "run")
+    assert_error(result, tmp_path / "file", "Not a directory")
+
+
+def test_a_folder_that_holds_a_run_is_refused_and_kept(wavroute, project, run):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert_error(wavroute("train", project, "--out", run), run, "--resume auto")
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_in_use_is_refused_to_a_second_process(wavroute, project, tmp_path):
+    out = tmp_path / "run"
+    first = start("train", project, "--out", out, *sets(train__steps=100000))
+    try:
+        assert wait_until((out / "metrics.jsonl").exists, first)
+        first.send_signal(signal.SIGSTOP)
+        for more in ([], ["--resume", "auto"]):
+            result = wavroute("train", project, "--out", out, *sets(train__steps=100000), *more)
+            assert_error(result, out, str(first.pid))
+    finally:
+        finish(first, signal.SIGKILL)
+
+
+def test_a_plan_beyond_the_memory_names_a_micro_batch_that_fits(wavroute, project, tmp_path):
+    text = tmp_path / "long.txt"
+    text.write_text((project.parent / "valid.txt").read_text() * 8)
+    values = {
+        "model__layers": 24,
+        "model__width": 128,
+        "model__heads": 2,
+        "model__hidden": 0,
+        "model__context": 1024,
+        "data__train": text,
+        "data__valid": text,
+        "train__batch": 4096,
+    }
+    full = sets(**values, train__micro_batch=4096)
+    for more in (["--dry-run"], ["--out", tmp_path / "run"]):
+        result = wavroute("train", project, *full, *more)
+        assert_error(result, "micro_batch = 4096", "GiB")
+        hint = result.stderr.split("hint: ")[1]
+        assert 1 <= int(hint.split("train.micro_batch = ")[1].split()[0]) < 4096
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("more", [["--dry-run"], []], ids=["dry-run", "train"])
+def test_a_model_beyond_the_memory_is_refused_before_it_is_made(wavroute, project, tmp_path, more):
+    values = sets(model__layers=480, model__width=8192, model__hidden=0, residual__blocks="auto")
+    result = wavroute("train", project, "--out", tmp_path / "run", *values, *more)
+    assert_error(result, "memory")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["wavroute --help"]),
+        (["frobnicate"], ["frobnicate", "wavroute --help"]),
+        (["train"], ["CONFIG", "wavroute train --help"]),
+        (["eval", "RUN"], ["--data", "wavroute eval --help"]),
+        (["train", "CONFIG", "--frob"], ["--frob", "wavroute train --help"]),
+        (["eval", "RUN", "--data", "VALID", "--program", "0-7"], ["layers 0 to 1", "'0-7'"]),
+        (["eval", "RUN", "--data", "VALID", "--program", "1-x"], ["x", "layer program"]),
+        (["eval", "RUN", "--data", "VALID", "--program", "0x0"], ["0x0", "layer program"]),
+        (
+            ["eval", "RUN", "--data", "VALID", "--program", "0", "--layers", "0"],
+            ["--program", "--layers"],
+        ),
+        (["eval", "RUN", "--data", "VALID", "--precision", "fp8"], ["fp8", "bf16"]),
+        (["generate", "RUN", "--prompt", ""], ["--prompt"]),
+        (["generate", "RUN", "--prompt", "the", "--temperature", "-1"], ["temperature", "-1"]),
+        (["generate", "RUN", "--prompt", "the", "--temperature", "hot"], ["temperature", "hot"]),
+        (["generate", "RUN", "--prompt", "the", "--top-p", "2"], ["top-p", "2"]),
+        (["generate", "RUN", "--prompt", "the", "--top-k", "-2"], ["top-k", "-2"]),
+        (["generate", "RUN", "--prompt", "the", "--tokens", "0"], ["--tokens", "0"]),
+        (["compare", "CONFIG", "--resume", "7"], ["--resume auto", "7"]),
+    ],
+    ids=lambda value: " ".join(value) or "nothing",
+)
+def test_wrong_arguments_are_named(wavroute, project, run, arguments, words):
+    names = {"RUN": run, "CONFIG": project, "VALID": project.parent / "valid.txt"}
+    assert_error(wavroute(*[names.get(word, word) for word in arguments]), *words)
+
+
+@pytest.mark.parametrize("scheme", ["act", "full_attnres"])
+def test_a_layer_program_is_refused_where_it_has_no_meaning(wavroute, project, tmp_path, scheme):
+    out = tmp_path / "run"
+    values = sets(residual__scheme=scheme, train__steps=1)
+    assert_ok(wavroute("train", project, "--out", out, "-q", *values))
+    result = wavroute("eval", out, "--data", project.parent / "valid.txt", "--program", "0")
+    assert_error(result, scheme, "layer program")
+    assert_error(wavroute("generate", out, "--prompt", "the", "--program", "0"), scheme)

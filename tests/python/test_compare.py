@@ -1,0 +1,148 @@
+"""wavroute compare: a grid, its table, its files; killed and resumed; a cell that diverges."""
+
+import json
+import os
+import re
+import signal
+
+import pytest
+from cli_tools import assert_error, assert_ok, sets, start, wait_until, write_project
+
+GRID = """
+extends = "small.toml"
+[compare]
+schemes = ["prenorm", "wav"]
+seeds = [1, 2]
+"""
+
+VARIANTS = """
+extends = "small.toml"
+[compare]
+schemes = ["prenorm"]
+seeds = [1]
+[[compare.variant]]
+label = "wild"
+optimizer.lr = 1e30
+optimizer.clip = 0.0
+[[compare.variant]]
+label = "mild"
+optimizer.lr = 1e-4
+"""
+
+CELLS = ["prenorm-L2-s1", "prenorm-L2-s2", "wav-L2-s1", "wav-L2-s2"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    folder = write_project(tmp_path_factory.mktemp("compare")).parent
+    (folder / "grid.toml").write_text(GRID)
+    (folder / "variants.toml").write_text(VARIANTS)
+    return folder
+
+
+def losses(out):
+    """Loss by cell, from compare.json; every cell finished."""
+    cells = json.loads((out / "compare.json").read_text())["cells"]
+    assert [cell["status"] for cell in cells] == ["finished"] * len(cells)
+    return {cell["run"].removeprefix("cells/"): cell["val_loss"] for cell in cells}
+
+
+def interval(table):
+    """The paired difference and its half width in the table's row of wav."""
+    (row,) = (line for line in table.splitlines() if re.match(r"\s+2\s+wav\s", line))
+    found = re.search(r"([+\u2212-])([\d.]+) \u00b1 ([\d.]+) \(n=2\)", row)
+    return (1 if found[1] == "+" else -1) * float(found[2]), float(found[3])
+
+
+def test_a_grid_gives_a_table_its_files_and_the_same_again_after_a_kill(
+    wavroute, project, tmp_path
+):
+    whole = tmp_path / "whole"
+    table = assert_ok(
+        wavroute("compare", project / "grid.toml", "--out", whole, "--speed-rounds", 1)
+    )
+    expected = losses(whole)
+    assert list(expected) == CELLS
+    for cell in CELLS:  # the grid reads what the runs wrote
+        rows = [json.loads(x) for x in (whole / "cells" / cell / "metrics.jsonl").open()]
+        assert rows[-1]["val_loss"] == expected[cell]
+    # Student's t with one degree of freedom: 12.706 standard errors.
+    first, second = (expected[f"wav-L2-s{s}"] - expected[f"prenorm-L2-s{s}"] for s in (1, 2))
+    difference, half = interval(table)
+    assert difference == pytest.approx((first + second) / 2, abs=6e-5)
+    assert half == pytest.approx(12.7062 * abs(first - second) / 2, abs=6e-5)
+    assert "<html" in (whole / "report.html").read_text()
+    speed = json.loads((whole / "compare.json").read_text())["speed"]
+    assert [(row["label"], row["tokens_per_s"] > 0) for row in speed] == [
+        ("prenorm", True),
+        ("wav", True),
+    ]
+
+    killed = tmp_path / "killed"
+    arguments = ["compare", project / "grid.toml", "--out", killed, "--speed-rounds", 0]
+    process = start(*arguments, start_new_session=True)
+    assert wait_until((killed / "cells" / CELLS[1] / "metrics.jsonl").exists, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    done = (killed / "cells" / CELLS[0] / "metrics.jsonl").read_bytes()
+    assert not (killed / "cells" / CELLS[3]).exists()
+    assert_error(wavroute(*arguments), killed, "--resume auto")
+    assert_ok(wavroute(*arguments, "--resume", "auto"))
+    assert losses(killed) == expected
+    assert (killed / "cells" / CELLS[0] / "metrics.jsonl").read_bytes() == done
+
+
+def test_a_stopped_grid_says_how_to_go_on(wavroute, project, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["compare", project / "grid.toml", "--out", out, "--speed-rounds", 0]
+    process = start(*arguments, *sets(train__steps=100000))
+    assert wait_until((out / "cells" / CELLS[0] / "metrics.jsonl").exists, process)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1, stderr
+    assert f"--out {out} --resume auto" in stderr
+    assert not (out / "cells" / CELLS[1]).exists()
+    result = wavroute(*arguments, "--resume", "auto", *sets(train__steps=5))
+    assert_error(result, "train.steps")
+
+
+def test_a_diverging_cell_is_marked_and_the_grid_goes_on(wavroute, project, tmp_path):
+    out = tmp_path / "out"
+    result = wavroute("compare", project / "variants.toml", "--out", out, "--speed-rounds", 0)
+    assert result.returncode == 1
+    cells = json.loads((out / "compare.json").read_text())["cells"]
+    assert [(cell["label"], cell["status"]) for cell in cells] == [
+        ("prenorm", "finished"),
+        ("wild", "diverged"),
+        ("mild", "finished"),
+    ]
+    assert "val_loss" not in cells[1]
+    table = result.stdout
+    for label in ("prenorm", "wild", "mild"):
+        assert re.search(rf"^\s+2\s+{label}\s", table, re.MULTILINE), table
+    assert re.search(r"wild\s.*diverged", table), table
+    assert "\u00b1" not in table  # one seed has no interval
+    assert (out / "report.html").exists()
+
+
+def test_json_prints_the_file(wavroute, project, tmp_path):
+    out = tmp_path / "out"
+    values = sets(train__steps=2, compare__seeds="[3]")
+    arguments = ["--out", out, "--speed-rounds", 0, "--json", *values]
+    printed = assert_ok(wavroute("compare", project / "grid.toml", *arguments))
+    assert json.loads(printed) == json.loads((out / "compare.json").read_text())
+    assert list(losses(out)) == ["prenorm-L2-s3", "wav-L2-s3"]
+
+
+def test_a_dry_run_lists_the_cells_and_writes_nothing(wavroute, project, tmp_path):
+    out = tmp_path / "out"
+    text = assert_ok(wavroute("compare", project / "grid.toml", "--out", out, "--dry-run"))
+    assert [line.split()[0] for line in text.splitlines()[:4]] == CELLS
+    assert not out.exists()
+
+
+def test_a_variant_that_contradicts_a_depth_is_found_before_training(wavroute, project, tmp_path):
+    out = tmp_path / "out"
+    values = sets(compare__depths="[2, 3]", residual__blocks=2)
+    assert_error(wavroute("compare", project / "grid.toml", "--out", out, *values), "blocks", "3")
+    assert not out.exists()
