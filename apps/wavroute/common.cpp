@@ -111,7 +111,7 @@ LoadedModel load(const ModelArguments& arguments) {
   change_options(spec, arguments.options);
   loaded.model = std::make_unique<Decoder>(
       std::move(spec), parse_precision(config.train.precision),
-      config.train.device == "cuda" ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU), 0);
+      config.train.device == "cuda" ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU));
   load_parameters(*loaded.model, loaded.folder);
   loaded.tokenizer = find_tokenizer(loaded.folder, arguments.tokenizer);
   check_vocabulary(loaded);

@@ -2,9 +2,13 @@
 #include <c10/util/Exception.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <new>
+#include <optional>
+#include <vector>
 
+#include "base/nearest.h"
 #include "bench/build_info.h"
 #include "command.h"
 #include "wavroute/error.h"
@@ -24,18 +28,47 @@ int complain(int code, const std::string& what, const std::string& hint) {
 // libtorch's messages carry a stack trace behind their first line.
 std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
 
-int run_action(const Action& action) {
+constexpr const char* kFaultHint =
+    "this is no mistake of yours; wavroute doctor prints what belongs into an issue";
+
+// `command`: the words of the subcommand that ran.
+int run_action(const Action& action, const std::string& command) {
+  const std::string help = command + " --help says what is expected";
   try {
     return action();
+  } catch (const UserError& error) {
+    return complain(kWrongUse, error.what(), error.hint().empty() ? help : error.hint());
   } catch (const Error& error) {
-    return complain(error.exit_code(), error.what(), error.hint());
+    return complain(error.exit_code(), error.what(),
+                    error.hint().empty() ? kFaultHint : error.hint());
   } catch (const c10::Error& error) {
-    return complain(kFailed, "libtorch: " + first_line(error.what_without_backtrace()), "");
+    return complain(kFailed, "libtorch: " + first_line(error.what_without_backtrace()), kFaultHint);
   } catch (const std::bad_alloc&) {
     return complain(kFailed, "out of memory", "a smaller batch, model or context needs less");
   } catch (const std::exception& error) {
-    return complain(kFailed, first_line(error.what()), "");
+    return complain(kFailed, first_line(error.what()), kFaultHint);
   }
+}
+
+// "wavroute config show", as far as it was understood.
+std::string command_words(const CLI::App& root) {
+  std::string words = "wavroute";
+  for (const CLI::App* sub = &root; !sub->get_subcommands().empty();) {
+    sub = sub->get_subcommands().front();
+    words += " " + sub->get_name();
+  }
+  return words;
+}
+
+// CLI11 would only say that a subcommand is missing.
+std::optional<int> refuse_unknown_command(const CLI::App& root, int argc, char** argv) {
+  if (argc < 2 || argv[1][0] == '-') return std::nullopt;
+  std::vector<std::string> names;
+  for (const CLI::App* sub : root.get_subcommands({})) names.push_back(sub->get_name());
+  if (std::ranges::count(names, argv[1]) > 0) return std::nullopt;
+  return complain(
+      kWrongUse, fmt::format("a subcommand was expected, '{}' was given", argv[1]),
+      fmt::format("did you mean '{}'? wavroute --help lists them", nearest(argv[1], names)));
 }
 
 int run(int argc, char** argv) {
@@ -49,6 +82,7 @@ int run(int argc, char** argv) {
                          add_config, add_doctor}) {
     add(root, action);
   }
+  if (const auto refused = refuse_unknown_command(root, argc, argv)) return *refused;
   try {
     root.parse(argc, argv);
   } catch (const CLI::CallForHelp& help) {
@@ -58,14 +92,10 @@ int run(int argc, char** argv) {
   } catch (const CLI::CallForVersion& version) {
     return root.exit(version);
   } catch (const CLI::ParseError& error) {
-    std::string path = "wavroute";
-    for (const CLI::App* sub = &root; !sub->get_subcommands().empty();) {
-      sub = sub->get_subcommands().front();
-      path += " " + sub->get_name();
-    }
-    return complain(kWrongUse, first_line(error.what()), path + " --help says what is expected");
+    return complain(kWrongUse, first_line(error.what()),
+                    command_words(root) + " --help says what is expected");
   }
-  return run_action(action);
+  return run_action(action, command_words(root));
 }
 
 }  // namespace

@@ -79,6 +79,9 @@ class Decoder {
   // Builds the model with the initial values of `seed`. Throws UserError for sizes or options that
   // contradict each other.
   Decoder(DecoderSpec spec, Precision precision, at::Device device, uint64_t seed);
+  // Without parameters' memory: their names and shapes are known, allocate() makes them.
+  Decoder(DecoderSpec spec, Precision precision, at::Device device);
+  void allocate(uint64_t seed);
   ~Decoder();
   Decoder(const Decoder&) = delete;
   Decoder& operator=(const Decoder&) = delete;

@@ -39,6 +39,8 @@ struct Parameter {
   at::Tensor value;                    // a leaf; its grad() is always defined
   at::Tensor compute;  // what a matrix product multiplies; == value if the types agree
 
+  // The shape of a slice in a checkpoint.
+  [[nodiscard]] std::vector<int64_t> shape_of(const ParameterSlice& slice) const;
   // The rows of `whole` (value, a gradient, an optimizer state) that belong to `slice`.
   [[nodiscard]] at::Tensor rows(const ParameterSlice& slice, const at::Tensor& whole) const;
   // The part of `flat` (a buffer shaped like its group's) that belongs to this parameter.

@@ -32,6 +32,7 @@ class Philox {
 };
 
 // FNV-1a, 64 bits: the hash that turns names into keys.
-[[nodiscard]] uint64_t fnv1a(std::string_view text, uint64_t basis = 0xcbf29ce484222325ULL) noexcept;
+[[nodiscard]] uint64_t fnv1a(std::string_view text,
+                             uint64_t basis = 0xcbf29ce484222325ULL) noexcept;
 
 }  // namespace wavroute

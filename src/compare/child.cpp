@@ -2,12 +2,15 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <spawn.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
+#include <csignal>
 #include <system_error>
+#include <thread>
 
 #include "io/file.h"
 #include "wavroute/error.h"
@@ -16,46 +19,62 @@ namespace wavroute {
 namespace {
 
 constexpr size_t kTail = 2000;  // bytes
+constexpr int kNotStarted = 127;
+constexpr std::chrono::milliseconds kPause(20);
 
-// posix_spawn's list of what to do with descriptors.
-class FileActions {
- public:
-  FileActions() { posix_spawn_file_actions_init(&actions_); }
-  ~FileActions() { posix_spawn_file_actions_destroy(&actions_); }
-  FileActions(const FileActions&) = delete;
-  FileActions& operator=(const FileActions&) = delete;
-  posix_spawn_file_actions_t* get() { return &actions_; }
+// In the child, between fork and exec: only calls that are safe there. posix_spawn can't tie the
+// child's life to this process.
+[[noreturn]] void become(char* const* argv, const char* log, pid_t parent) {
+  prctl(PR_SET_PDEATHSIG, SIGTERM);
+  if (getppid() != parent) _exit(kNotStarted);  // it died before the line above
+  const int input = open("/dev/null", O_RDONLY);
+  const int output = open(log, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+  if (input < 0 || output < 0) _exit(kNotStarted);
+  dup2(input, STDIN_FILENO);
+  dup2(output, STDOUT_FILENO);
+  dup2(output, STDERR_FILENO);
+  execv(argv[0], argv);
+  _exit(kNotStarted);
+}
 
- private:
-  posix_spawn_file_actions_t actions_;
-};
+// The wait status. A first true of `stop` is passed on.
+int wait_for(pid_t child, const std::function<bool()>& stop) {
+  bool told = false;
+  int status = 0;
+  while (waitpid(child, &status, WNOHANG) == 0) {
+    if (!told && stop()) {
+      kill(child, SIGTERM);
+      told = true;
+    }
+    std::this_thread::sleep_for(kPause);
+  }
+  return status;
+}
 
 }  // namespace
 
-ChildResult run_child(const std::vector<std::string>& argv, const std::filesystem::path& log) {
-  FileActions actions;
-  const std::string path = log.string();
-  posix_spawn_file_actions_addopen(actions.get(), STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_addopen(actions.get(), STDOUT_FILENO, path.c_str(),
-                                   O_WRONLY | O_CREAT | O_TRUNC, 0644);
-  posix_spawn_file_actions_adddup2(actions.get(), STDOUT_FILENO, STDERR_FILENO);
+ChildResult run_child(const std::vector<std::string>& argv, const std::filesystem::path& log,
+                      const std::function<bool()>& stop) {
   std::vector<std::string> words = argv;
   std::vector<char*> pointers;
   for (std::string& word : words) pointers.push_back(word.data());
   pointers.push_back(nullptr);
-
-  pid_t child = 0;
-  const int error =
-      posix_spawn(&child, words[0].c_str(), actions.get(), nullptr, pointers.data(), environ);
-  if (error != 0) {
+  const std::string path = log.string();
+  const pid_t parent = getpid();
+  const pid_t child = fork();
+  if (child == 0) become(pointers.data(), path.c_str(), parent);
+  if (child < 0) {
     throw Failure(
-        fmt::format("cannot start {}: {}", words[0], std::generic_category().message(error)));
+        fmt::format("cannot start {}: {}", words[0], std::generic_category().message(errno)),
+        "close other programs, or raise the limit on processes");
   }
-  int status = 0;
-  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
-  }
+  const int status = wait_for(child, stop);
   ChildResult result;
   result.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  if (result.exit_code == kNotStarted) {
+    throw Failure(fmt::format("cannot start {} with its output in {}", words[0], path),
+                  "both must be there, and the log's folder must be writable");
+  }
   const std::string text = read_file(log);
   result.error_tail = text.size() > kTail ? text.substr(text.size() - kTail) : text;
   return result;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -13,8 +14,10 @@ struct ChildResult {
 };
 
 // Runs `argv` (argv[0] is a path) with no standard input; its standard output and error go to the
-// file `log`. Throws Failure where it can't be started.
+// file `log`. Once `stop` answers true the child gets a SIGTERM, and so it does if this process
+// dies. Throws Failure where it can't be started.
 [[nodiscard]] ChildResult run_child(const std::vector<std::string>& argv,
-                                    const std::filesystem::path& log);
+                                    const std::filesystem::path& log,
+                                    const std::function<bool()>& stop);
 
 }  // namespace wavroute

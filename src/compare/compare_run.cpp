@@ -114,9 +114,10 @@ class Run {
     const auto start = std::chrono::steady_clock::now();
     write_file_atomic(config_path(i), to_toml(cells_[i].config));
     make_folders(folder(i));
-    const ChildResult child = run_child({options_.program, "train", config_path(i).string(),
-                                         "--out", folder(i).string(), "--resume", "auto"},
-                                        options_.out / "configs" / (cells_[i].folder + ".log"));
+    const ChildResult child =
+        run_child({options_.program, "train", config_path(i).string(), "--out", folder(i).string(),
+                   "--resume", "auto"},
+                  options_.out / "configs" / (cells_[i].folder + ".log"), options_.stop);
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     read_summary(i);

@@ -119,8 +119,6 @@ RunFolder RunFolder::create(const fs::path& root, ExistingRun existing) {
     throw UserError(fmt::format("expected a new folder, found a run in {}", root.string()),
                     "continue it with --resume auto, or choose another folder with --out");
   }
-  make_folders(folder.paths().samples());
-  make_folders(folder.paths().checkpoints());
   return folder;
 }
 

@@ -67,6 +67,15 @@ Precision parse_precision(const std::string& name) {
 }
 
 Decoder::Decoder(DecoderSpec spec, Precision precision, at::Device device, uint64_t seed)
+    : Decoder(std::move(spec), precision, device) {
+  allocate(seed);
+}
+
+void Decoder::allocate(uint64_t seed) {
+  table_.allocate(storage_type(precision_), compute_type(precision_), device_, seed);
+}
+
+Decoder::Decoder(DecoderSpec spec, Precision precision, at::Device device)
     : spec_(resolved(std::move(spec))), precision_(precision), device_(device) {
   residual_ =
       find_scheme(spec_.scheme)
@@ -74,7 +83,6 @@ Decoder::Decoder(DecoderSpec spec, Precision precision, at::Device device, uint6
   spec_.options = residual_->options({});
   declare_parameters();
   residual_->declare(table_);
-  table_.allocate(storage_type(precision), compute_type(precision), device, seed);
 }
 
 Decoder::~Decoder() = default;

@@ -20,7 +20,9 @@ class Fields {
 
   int64_t integer(const char* name) const {
     const Json* value = find(name);
-    if (value == nullptr || !value->is_number_integer()) fail(name, "an integer");
+    if (value == nullptr || !value->is_number_integer() || value->get<int64_t>() < 1) {
+      fail(name, "an integer of at least 1");
+    }
     return value->get<int64_t>();
   }
   int64_t integer_or(const char* name, int64_t otherwise) const {

@@ -43,7 +43,8 @@ at::ScalarType floating_type(const TensorInfo& info, const std::string& name,
     if (to_dtype(type) == info.dtype) return type;
   }
   throw UserError(fmt::format("tensor {} must be of a floating-point type, {} was given, in {}",
-                              name, dtype_name(info.dtype), path.string()));
+                              name, dtype_name(info.dtype), path.string()),
+                  "save the model in fp32, fp16 or bf16");
 }
 
 // Names that a Llama file may carry and a model doesn't need.
@@ -62,6 +63,18 @@ void refuse_unknown(const SafetensorsFile& file, const Decoder& model) {
     throw UserError(fmt::format("{} holds a tensor that scheme {} does not have: {}",
                                 file.path().string(), model.spec().scheme, name),
                     "config.json and model.safetensors must belong to the same model");
+  }
+}
+
+// Every parameter must be there in its shape.
+void require_parameters(const SafetensorsFile& file, const ParameterTable& table) {
+  for (const Parameter& parameter : table.parameters()) {
+    for (const ParameterSlice& slice : parameter.slices) {
+      const TensorInfo* found = file.find(slice.name);
+      const Dtype type =
+          found == nullptr ? Dtype::kF32 : to_dtype(floating_type(*found, slice.name, file.path()));
+      static_cast<void>(file.require(slice.name, type, parameter.shape_of(slice)));
+    }
   }
 }
 
@@ -137,13 +150,15 @@ void load_parameters(Decoder& model, const fs::path& folder) {
   }
   const SafetensorsFile file(folder / kModelFile);
   refuse_unknown(file, model);
+  require_parameters(file, model.parameters());
+  if (model.parameters().groups().empty()) model.allocate(0);
   read_tensors(file, model.parameters(), value_buffers(model.parameters()), "", /*convert=*/true);
   model.parameters().refresh_compute();
 }
 
 std::unique_ptr<Decoder> load_model(const fs::path& folder, Precision precision,
                                     at::Device device) {
-  auto model = std::make_unique<Decoder>(read_model_config(folder), precision, device, 0);
+  auto model = std::make_unique<Decoder>(read_model_config(folder), precision, device);
   load_parameters(*model, folder);
   return model;
 }

@@ -47,8 +47,9 @@ void read_tensors(const SafetensorsFile& file, const ParameterTable& table,
 
 // Writes the parameters, fp32 (fp64 for an fp64 model).
 FileDigest save_parameters(const Decoder& model, const std::filesystem::path& path);
-// Reads model.safetensors of `folder` into `model`. UserError where the file's tensors are not
-// exactly the model's: a checkpoint of another scheme, size or vocabulary.
+// Reads model.safetensors of `folder` into `model`, allocating its parameters if that wasn't done.
+// Everything is checked against the file's header before that. UserError where the file's tensors
+// are not exactly the model's: a checkpoint of another scheme, size or vocabulary.
 void load_parameters(Decoder& model, const std::filesystem::path& folder);
 
 // The model of a checkpoint folder, ours or a Llama's.

@@ -34,6 +34,12 @@ void fill(const ParameterSlice& slice, uint64_t seed, at::Tensor target) {
 
 }  // namespace
 
+std::vector<int64_t> Parameter::shape_of(const ParameterSlice& slice) const {
+  std::vector<int64_t> result = shape;
+  result[0] = slice.rows;
+  return result;
+}
+
 at::Tensor Parameter::rows(const ParameterSlice& slice, const at::Tensor& whole) const {
   return slices.size() == 1 ? whole : whole.narrow(0, slice.first_row, slice.rows);
 }

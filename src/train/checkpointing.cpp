@@ -44,6 +44,8 @@ fs::path save_checkpoint(const fs::path& run, const Decoder& model, const AdamW&
   Json document = {{"steps", state.progress.steps},
                    {"tokens", state.tokens},
                    {"updates", optimizer.updates()},
+                   {"train_sha256", state.train_sha256},
+                   {"valid_sha256", state.valid_sha256},
                    {"val_loss", nullptr},
                    {"bits_per_byte", nullptr}};
   if (state.val_loss) document["val_loss"] = *state.val_loss;
@@ -51,6 +53,21 @@ fs::path save_checkpoint(const fs::path& run, const Decoder& model, const AdamW&
   fs::path folder = writer.finish(std::move(document));
   retain_checkpoints(run, keep, state.progress.step);
   return folder;
+}
+
+void check_same_text(const fs::path& folder, const RunState& given, const DataConfig& data) {
+  const Json document = read_state(folder);
+  const std::string& valid = data.valid.empty() ? data.train : data.valid;
+  for (const auto& [key, digest, source] :
+       {std::tuple("train_sha256", given.train_sha256, data.train),
+        std::tuple("valid_sha256", given.valid_sha256, valid)}) {
+    const std::string stored = document.value(key, "");
+    if (stored == digest) continue;
+    throw UserError(fmt::format("a resumed run must keep its text: {} = {} was expected, {} was "
+                                "given by {}",
+                                key, stored, digest, source),
+                    "give the run its old text back, or another --out for a new run");
+  }
 }
 
 RunState load_checkpoint(const fs::path& folder, Decoder& model, AdamW& optimizer) {
@@ -62,6 +79,8 @@ RunState load_checkpoint(const fs::path& folder, Decoder& model, AdamW& optimize
   const Json document = read_state(folder);
   optimizer.set_updates(integer(document, "updates", folder));
   RunState state;
+  state.train_sha256 = document.value("train_sha256", "");
+  state.valid_sha256 = document.value("valid_sha256", "");
   state.progress = progress_of(folder);
   state.tokens = integer(document, "tokens", folder);
   const auto number = [&](const char* key) {

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "train/adamw.h"
+#include "wavroute/config.h"
 #include "wavroute/decoder.h"
 #include "wavroute/tokenizer.h"
 
@@ -13,6 +14,7 @@ namespace wavroute {
 // Where a run stands, besides parameters and moments.
 struct RunState {
   Progress progress;
+  std::string train_sha256, valid_sha256;  // of the text
   int64_t tokens = 0;
   std::optional<double> val_loss;  // evaluated at this very step
   std::optional<double> bits_per_byte;
@@ -23,6 +25,10 @@ struct RunState {
 std::filesystem::path save_checkpoint(const std::filesystem::path& run, const Decoder& model,
                                       const AdamW& optimizer, const Tokenizer& tokenizer,
                                       const RunState& state, int64_t keep);
+
+// UserError where the checkpoint's run had another text than `given`, which came from `data`.
+void check_same_text(const std::filesystem::path& folder, const RunState& given,
+                     const DataConfig& data);
 
 // Fills the model and the optimizer from a checkpoint, which must be of the same model.
 [[nodiscard]] RunState load_checkpoint(const std::filesystem::path& folder, Decoder& model,

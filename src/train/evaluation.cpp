@@ -73,9 +73,10 @@ Evaluation evaluate(const Decoder& model, const EvalWindows& windows, int64_t co
     }
   }
   if (result.tokens == 0) {
-    throw UserError(fmt::format("a text longer than the prompt of {} tokens was expected, {} "
-                                "tokens were given",
-                                options.prompt, windows.scored_tokens()));
+    throw UserError(
+        fmt::format("a text longer than the prompt of {} tokens was expected, {} "
+                    "tokens were given",
+                    options.prompt, windows.scored_tokens()));
   }
   result.loss = loss_sum / static_cast<double>(result.tokens);
   result.bits_per_byte = loss_sum / static_cast<double>(bytes) / std::numbers::ln2;

@@ -18,8 +18,23 @@ namespace {
 constexpr int kInterruptedExit = 130;
 std::atomic<bool> stop_requested = false;  // a signal handler reaches nothing else
 
+// A terminal and a parent may both pass on one Ctrl-C: what comes this soon is the same request.
+constexpr int64_t kSameRequest = 500'000'000;  // ns
+std::atomic<int64_t> first_request = 0;
+
+int64_t monotonic_ns() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * 1'000'000'000 + now.tv_nsec;
+}
+
 extern "C" void on_stop_signal(int) {
-  if (stop_requested.exchange(true)) _exit(kInterruptedExit);
+  const int64_t now = monotonic_ns();
+  if (!stop_requested.exchange(true)) {
+    first_request = now;
+  } else if (now - first_request > kSameRequest) {
+    _exit(kInterruptedExit);
+  }
 }
 
 }  // namespace

@@ -104,13 +104,14 @@ Session open_session(const Config& config) {
   spec.vocab_size = session.corpus.tokenizer->vocab_size();
   spec.scheme = resolved.residual.scheme;
   spec.options = resolved.residual.options;
-  session.model = std::make_unique<Decoder>(std::move(spec), session.precision, device_of(resolved),
-                                            static_cast<uint64_t>(resolved.train.seed));
+  session.model =
+      std::make_unique<Decoder>(std::move(spec), session.precision, device_of(resolved));
   resolved.model = session.model->spec().model;
   resolved.residual.options = session.model->spec().options;
   session.flops_per_token =
       training_flops_per_token(session.model->spec(), session.model->residual());
-  plan_micro_batch(session);
+  plan_micro_batch(session);  // before anything large is allocated
+  session.model->allocate(static_cast<uint64_t>(resolved.train.seed));
   return session;
 }
 

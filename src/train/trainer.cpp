@@ -43,9 +43,12 @@ Trainer::Trainer(Session& session, const RunPaths& paths, Console& console)
       windows_(session.corpus.valid, config_.model.context, config_.data.eval_tokens),
       plan_(plan_of(session)) {
   state_.progress.steps = config_.train.steps;
+  state_.train_sha256 = session.corpus.train_sha256;
+  state_.valid_sha256 = session.corpus.valid_sha256;
 }
 
 void Trainer::resume(const std::filesystem::path& checkpoint) {
+  check_same_text(checkpoint, state_, config_.data);
   state_ = load_checkpoint(checkpoint, *session_.model, optimizer_);
   state_.progress.steps = config_.train.steps;
   saved_step_ = state_.progress.step;
@@ -215,10 +218,13 @@ void Trainer::save(JsonlWriter& metrics) {
 void Trainer::stop_diverged(const TrainStepResult& result) {
   write_summary("diverged");
   const auto checkpoint = newest_valid_checkpoint(paths_.root);
+  const auto spelled = [](double value) {
+    return std::isnan(value) ? std::string("nan") : fmt::format("{}", value);
+  };
   throw Failure(
       fmt::format("training diverged: a finite loss and gradient norm were expected at step {}, "
                   "loss {} and gradient norm {} came out",
-                  state_.progress.step + 1, result.loss, result.grad_norm),
+                  state_.progress.step + 1, spelled(result.loss), spelled(result.grad_norm)),
       fmt::format("nothing was updated; the last good checkpoint is {}; a lower optimizer.lr, a "
                   "longer schedule.warmup or a smaller optimizer.clip may help",
                   checkpoint ? checkpoint->path.string() : "none (it diverged before the first)"));

@@ -26,11 +26,12 @@ void make_checkpoint(const fs::path& run, int64_t step, double val_loss) {
   writer.finish({{"val_loss", val_loss}});
 }
 
-TEST(RunFolder, MakesItsParentsAndItsFolders) {
+TEST(RunFolder, MakesItsParentsAndNothingInsideYet) {
   const TemporaryFolder folder;
   const RunFolder run = RunFolder::create(folder / "runs/deep/wav");
-  EXPECT_TRUE(fs::is_directory(folder / "runs/deep/wav/samples"));
-  EXPECT_TRUE(fs::is_directory(folder / "runs/deep/wav/checkpoints"));
+  EXPECT_TRUE(fs::is_directory(folder / "runs/deep/wav"));
+  EXPECT_FALSE(fs::exists(folder / "runs/deep/wav/samples"));
+  EXPECT_FALSE(fs::exists(folder / "runs/deep/wav/checkpoints"));
   EXPECT_EQ(run.paths().metrics(), folder / "runs/deep/wav/metrics.jsonl");
 }
 

@@ -17,10 +17,6 @@ TIMINGS = ("step_ms", "tokens_per_s", "peak_rss_bytes")
 # What a program that gave up says, and a message to a user never does.
 STACK_TRACE = re.compile(r"frame #|Exception raised|terminate called|\.cpp:\d+|what\(\):")
 
-NO_HINT = pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="this message has no hint yet"
-)
-
 CONFIG = """
 name = "small"
 [model]

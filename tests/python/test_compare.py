@@ -97,10 +97,7 @@ def test_a_grid_gives_a_table_its_files_and_the_same_again_after_a_kill(
     "receiver",
     [
         "group",  # Ctrl-C on a terminal
-        pytest.param(  # kill PID, a service manager
-            "parent",
-            marks=pytest.mark.xfail(strict=True, reason="the signal does not reach the cell yet"),
-        ),
+        "parent",  # kill PID, a service manager
     ],
 )
 def test_a_stopped_grid_says_how_to_go_on(wavroute, project, tmp_path, receiver):

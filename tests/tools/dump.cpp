@@ -125,8 +125,9 @@ void dump(const Json& json, const std::string& out) {
   file.add("decode_logits", decoded_logits(model, ids, forward));
   file.add("loss", at::tensor({result.loss_sum * options.loss_weight}, at::kDouble));
   file.add("aux", at::tensor({result.auxiliary}, at::kDouble));
-  file.add("kept_layers",
-           at::tensor(program ? program->layers() : executed_layers(model, options.pass), at::kLong));
+  file.add(
+      "kept_layers",
+      at::tensor(program ? program->layers() : executed_layers(model, options.pass), at::kLong));
   if (tap.depth.defined()) file.add("act.depth", tap.depth);
   file.write(out, {{"config", model_config(model, options.pass.progress).dump()}});
 }

@@ -20,7 +20,7 @@ constexpr int64_t kSteps = 4, kContext = 9;
 struct TrainingRun {
   std::unique_ptr<Decoder> model;
   AdamW optimizer;
-  RunState state{{0, kSteps}, 0, {}, {}};
+  RunState state{{0, kSteps}, "", "", 0, {}, {}};
 
   TrainingRun(const SchemeCase& c, uint64_t seed, Precision precision = Precision::kFp32)
       : model(fresh_model(spec_of(c), precision, seed)), optimizer(model->parameters(), {}) {}
