@@ -58,8 +58,11 @@ std::optional<LayerProgram> parse_program(const ModelArguments& arguments, const
 void change_options(DecoderSpec& spec, const std::vector<std::string>& changes) {
   for (const std::string& change : changes) {
     const size_t equals = change.find('=');
-    if (equals == std::string::npos) {
-      throw UserError(fmt::format("--residual KEY=VALUE was expected, '{}' was given", change));
+    if (equals == std::string::npos || change.starts_with("scheme=")) {
+      throw UserError(
+          fmt::format("--residual KEY=VALUE of an option of the scheme was expected, '{}' "
+                      "was given",
+                      change));
     }
     const std::string key = change.substr(0, equals), text = change.substr(equals + 1);
     const nlohmann::json value = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
@@ -81,9 +84,14 @@ void add_model_arguments(CLI::App& command, ModelArguments& arguments,
   command.add_option("--checkpoint", arguments.checkpoint,
                      "Of a run folder: 'best' or a step (default: the newest)");
   command.add_option("--precision", arguments.precision, "auto, fp32 or bf16")
+      ->check(CLI::IsMember({"auto", "fp32", "bf16"}))
       ->capture_default_str();
-  command.add_option("--device", arguments.device, "auto, cpu or cuda")->capture_default_str();
-  command.add_option("--threads", arguments.threads, "0: all cores")->capture_default_str();
+  command.add_option("--device", arguments.device, "auto, cpu or cuda")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
+  command.add_option("--threads", arguments.threads, "0: all cores")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   command.add_option("--program", arguments.program,
                      "Layers to run, in order: 0-11,12x3,14-23 (default: all, once)");
   command.add_option("--layers", arguments.layers, "Pruned: 'every-other', or a list of layers");

@@ -72,7 +72,7 @@ std::optional<int> refuse_unknown_command(const CLI::App& root, int argc, char**
 }
 
 int run(int argc, char** argv) {
-  CLI::App root("Train, compare, inspect and run deep transformers under every residual scheme");
+  CLI::App root("Train, compare and run deep transformers under every residual scheme");
   root.name("wavroute");
   root.set_version_flag("--version",
                         fmt::format("wavroute {} ({})", build_info().version, build_info().commit));

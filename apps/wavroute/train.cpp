@@ -103,8 +103,6 @@ int train(const TrainArguments& arguments) {
     }
   }
   if (!folder) folder = RunFolder::create(paths.root, existing);
-  write_file_atomic(paths.config(), to_toml(session.config));
-  write_file_atomic(paths.env(), environment(session).dump(2) + "\n");
   console.open_log(paths.log());
 
   Trainer trainer(session, paths, console);
@@ -115,6 +113,8 @@ int train(const TrainArguments& arguments) {
       cut_metrics(paths.metrics(), 0);
     }
   }
+  write_file_atomic(paths.config(), to_toml(session.config));
+  write_file_atomic(paths.env(), environment(session).dump(2) + "\n");
   if (!trainer.run()) {
     console.say(fmt::format("go on: wavroute train {} --out {} --resume auto", arguments.config,
                             paths.root.string()));

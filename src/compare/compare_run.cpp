@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <chrono>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -12,6 +13,7 @@
 #include "config/print.h"
 #include "io/file.h"
 #include "report/run_data.h"
+#include "wavroute/error.h"
 
 namespace wavroute {
 namespace {
@@ -52,6 +54,7 @@ class Run {
     comparison_.machine = {{"cpu", machine.cpu_model},
                            {"cores", machine.cores},
                            {"memory_bytes", machine.memory_total}};
+    read_speed();
     for (const GridCell& plan : cells) {
       Cell cell;
       cell.label = plan.label;
@@ -74,7 +77,7 @@ class Run {
     if (options_.stop()) return {comparison_, false};
     measure_speed();
     save();
-    return {comparison_, true};
+    return {comparison_, !options_.stop()};
   }
 
  private:
@@ -83,25 +86,61 @@ class Run {
   }
   fs::path folder(size_t i) const { return options_.out / comparison_.cells[i].run; }
 
+  // Speeds of an earlier call stand until they are measured again.
+  void read_speed() {
+    const fs::path file = options_.out / "compare.json";
+    if (fs::exists(file)) comparison_.speed = parse_comparison(read_json(file), file).speed;
+  }
+
+  // A finished cell counts only for the configuration that it was trained with.
+  void refuse_other_configuration(size_t i) const {
+    if (!fs::exists(config_path(i)) || read_file(config_path(i)) == to_toml(cells_[i].config)) {
+      return;
+    }
+    throw UserError(fmt::format("cell {} was trained with another configuration than the one given "
+                                "now, see {}",
+                                cells_[i].folder, config_path(i).string()),
+                    "give the variant a new label, or another --out");
+  }
+
+  // Losses of cells are paired only if they come from the same text.
+  void refuse_other_text(size_t i, const nlohmann::json& summary) {
+    const auto same_source = [&](const DataConfig& a, const DataConfig& b) {
+      return a.train == b.train && a.valid == b.valid && a.max_bytes == b.max_bytes;
+    };
+    if (!same_source(cells_[i].config.data, cells_[0].config.data)) return;
+    const std::string text =
+        text_at(summary, "corpus_sha256") + " " + text_at(summary, "corpus_valid_sha256");
+    if (!text_.empty() && text != text_) {
+      throw UserError(
+          fmt::format("all cells must see the same text: sha256 {} was expected, {} was "
+                      "given by cell {}",
+                      text_, text, cells_[i].folder),
+          "the text has changed since the first cells were trained: give another --out");
+    }
+    text_ = text;
+    comparison_.corpus = {{"description", text_at(summary, "corpus")},
+                          {"sha256", text_at(summary, "corpus_sha256")}};
+  }
+
   // What the cell's run folder says of it.
   void read_summary(size_t i) {
     Cell& cell = comparison_.cells[i];
     const fs::path file = folder(i) / "summary.json";
     if (!fs::exists(file)) return;
+    refuse_other_configuration(i);
     const nlohmann::json summary = read_json(file);
     const std::string status = text_at(summary, "status");
     cell.status = status == "diverged"   ? CellStatus::kDiverged
                   : status == "finished" ? CellStatus::kFinished
                                          : CellStatus::kPending;
-    if (integer_at(summary, "steps") != cells_[i].config.train.steps) {
-      cell.status = CellStatus::kPending;  // to be trained further
-    }
+    refuse_other_text(i, summary);
     cell.val_loss = number_at(summary, "val_loss");
     cell.bits_per_byte = number_at(summary, "bits_per_byte");
     cell.parameters = number_at(summary, "parameters");
     cell.flops_per_token = number_at(summary, "flops_per_token");
-    comparison_.corpus = {{"description", text_at(summary, "corpus")},
-                          {"sha256", text_at(summary, "corpus_sha256")}};
+    peak_bytes_[cell.label + std::to_string(*cell.depth)] =
+        static_cast<uint64_t>(number_at(summary, "peak_rss_bytes").value_or(0.0));
   }
 
   void train(size_t i) {
@@ -148,6 +187,7 @@ class Run {
       job.provider = "wavroute";
       job.scheme = cell.scheme;
       job.argv = {options_.program, "bench", "worker", (folder(i) / "config.toml").string()};
+      job.estimate_bytes = peak_bytes_[cell.label + std::to_string(*cell.depth)];
       jobs.push_back(std::move(job));
       of.push_back(i);
     }
@@ -156,6 +196,7 @@ class Run {
     StepPlan plan;
     plan.rounds = options_.speed_rounds;
     const std::vector<StepResult> results = measure_steps(jobs, plan);
+    if (options_.stop()) return;  // the same signal stopped the workers
     comparison_.speed.clear();
     for (size_t j = 0; j < results.size(); ++j) {
       const StepResult& result = results[j];
@@ -207,6 +248,8 @@ class Run {
   const std::vector<GridCell>& cells_;
   const CompareOptions& options_;
   Comparison comparison_;
+  std::string text_;                            // sha256 of both splits, of the first cell
+  std::map<std::string, uint64_t> peak_bytes_;  // of a label and depth, while it was trained
 };
 
 }  // namespace

@@ -41,6 +41,13 @@ std::vector<Row> rows_of(const Config& config, const SchemeCatalog& catalog) {
     rows.push_back(std::move(row));
   }
   for (const CompareVariant& variant : config.compare.variants) {
+    for (const std::string& override : variant.overrides) {
+      const std::string key = override.substr(0, override.find_first_of("= "));
+      if (key != "model.layers" && key != "train.seed") continue;
+      throw UserError(fmt::format("variant '{}' sets {}, which the grid sets for every cell",
+                                  variant.label, key),
+                      "use compare.depths and compare.seeds");
+    }
     rows.push_back({variant.label, with_overrides(config, variant.overrides, catalog)});
   }
   if (rows.empty()) {

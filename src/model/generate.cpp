@@ -85,6 +85,12 @@ GenerationResult generate(const Decoder& model, std::span<const uint32_t> prompt
         at::tensor(input, at::kLong).view({1, static_cast<int64_t>(input.size())});
     ForwardOptions options{progress, program, &state, nullptr, /*last_only=*/true};
     const ForwardResult out = model.forward(ids.to(model.device()), options);
+    if (!out.logits.isfinite().all().item<bool>()) {
+      throw Failure(fmt::format("finite logits were expected after {} tokens, others came out",
+                                prompt_length + n),
+                    "the model holds values that are not finite or too large: use an earlier "
+                    "checkpoint");
+    }
     const at::Tensor logits = out.logits.flatten().to(at::kFloat).cpu().contiguous();
     const uint32_t token =
         sample_token({logits.const_data_ptr<float>(), static_cast<size_t>(logits.numel())},

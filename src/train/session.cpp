@@ -130,6 +130,7 @@ void check_resumable(const Config& stored, const Config& resumed) {
                                    "train.save_every", "train.keep",      "train.threads"};
   std::vector<std::string> refused;
   for (const std::string& key : changed_keys(stored, resumed)) {
+    if (key.starts_with("sample.")) continue;  // never touches training
     if (std::ranges::find(kAllowed, key) == kAllowed.end()) refused.push_back(key);
   }
   if (!refused.empty()) {

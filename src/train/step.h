@@ -21,7 +21,7 @@ struct TrainStepResult {
 
 struct TrainStepPlan {
   int64_t batch = 1;        // rows of a step
-  int64_t micro_batch = 1;  // rows of one pass; divides batch
+  int64_t micro_batch = 1;  // rows of one pass; the last may have fewer
   int64_t context = 1;
   Recompute recompute = Recompute::kNone;
   double clip = 0.0;  // 0: none

@@ -42,6 +42,8 @@ Trainer::Trainer(Session& session, const RunPaths& paths, Console& console)
                static_cast<uint64_t>(config_.train.seed)),
       windows_(session.corpus.valid, config_.model.context, config_.data.eval_tokens),
       plan_(plan_of(session)) {
+  // A prompt that can't be read would end the run at its first evaluation.
+  static_cast<void>(session.corpus.tokenizer->encode(config_.sample.prompt, "sample.prompt"));
   state_.progress.steps = config_.train.steps;
   state_.train_sha256 = session.corpus.train_sha256;
   state_.valid_sha256 = session.corpus.valid_sha256;
@@ -54,6 +56,10 @@ void Trainer::resume(const std::filesystem::path& checkpoint) {
   saved_step_ = state_.progress.step;
   last_val_loss_ = state_.val_loss;
   last_bits_per_byte_ = state_.bits_per_byte;
+  // What came after this step is given up: left there, a later resume would jump to it.
+  for (const Checkpoint& later : list_checkpoints(paths_.root)) {
+    if (later.step > state_.progress.step) remove_tree(later.path);
+  }
   cut_metrics(paths_.metrics(), state_.progress.step);
   console_.say(fmt::format("resumed from {}", checkpoint.string()));
 }
@@ -247,6 +253,7 @@ void Trainer::write_summary(const std::string& status) const {
                                     {"flops_per_token", session_.flops_per_token},
                                     {"corpus", session_.corpus.description},
                                     {"corpus_sha256", session_.corpus.train_sha256},
+                                    {"corpus_valid_sha256", session_.corpus.valid_sha256},
                                     {"peak_rss_bytes", peak_resident_bytes()}};
   if (last_val_loss_) summary["val_loss"] = *last_val_loss_;
   if (last_bits_per_byte_) summary["bits_per_byte"] = *last_bits_per_byte_;
