@@ -161,3 +161,33 @@ def test_a_variant_that_contradicts_a_depth_is_found_before_training(wavroute, p
     values = sets(compare__depths="[2, 3]", residual__blocks=2)
     assert_error(wavroute("compare", project / "grid.toml", "--out", out, *values), "blocks", "3")
     assert not out.exists()
+
+
+def test_a_resumed_grid_takes_no_result_of_another_setting_or_text(wavroute, tmp_path):
+    folder = write_project(tmp_path).parent
+    config, out = folder / "variants.toml", tmp_path / "out"
+    calm = VARIANTS.replace("1e30", "1e-3")
+    config.write_text(calm)
+    call = ["compare", config, "--out", out, "--speed-rounds", 0]
+    assert_ok(wavroute(*call))
+    before = losses(out)
+
+    config.write_text(calm.replace("1e-4", "2e-4"))  # under the same label
+    assert_error(wavroute(*call, "--resume", "auto"), "mild-L2-s1")
+    config.write_text(calm.replace("seeds = [1]", "seeds = [1, 2]"))
+    text = (folder / "train.txt").read_text()
+    (folder / "train.txt").write_text(text + text)
+    refused = wavroute(*call, "--resume", "auto")
+    assert refused.returncode == 2
+    assert re.search(r"wavroute: .*same text.*sha256.*prenorm-L2-s2\nhint: ", refused.stderr)
+
+    (folder / "train.txt").write_text(text)
+    for cell in ("prenorm-L2-s2", "wild-L2-s2", "mild-L2-s2"):
+        for left in (out / "cells" / cell / "summary.json", out / "configs" / f"{cell}.toml"):
+            left.unlink(missing_ok=True)
+        if (out / "cells" / cell).exists():
+            for path in sorted((out / "cells" / cell).rglob("*"), reverse=True):
+                path.rmdir() if path.is_dir() else path.unlink()
+    assert_ok(wavroute(*call, "--resume", "auto"))
+    after = losses(out)
+    assert {cell: after[cell] for cell in before} == before and len(after) == 6
