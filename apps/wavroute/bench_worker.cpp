@@ -30,8 +30,7 @@ class Worker {
  public:
   explicit Worker(Config config)
       : config_(resolve_machine(std::move(config), probe_machine())),
-        model_(spec_of(config_), parse_precision(config_.train.precision),
-               config_.train.device == "cuda" ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU),
+        model_(spec_of(config_), parse_precision(config_.train.precision), device_of(config_),
                static_cast<uint64_t>(config_.train.seed)),
         optimizer_(model_.parameters(), config_.optimizer),
         random_(static_cast<uint64_t>(config_.train.seed), "bench") {

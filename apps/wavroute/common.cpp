@@ -117,9 +117,8 @@ LoadedModel load(const ModelArguments& arguments) {
       });
   DecoderSpec spec = read_model_config(loaded.folder);
   change_options(spec, arguments.options);
-  loaded.model = std::make_unique<Decoder>(
-      std::move(spec), parse_precision(config.train.precision),
-      config.train.device == "cuda" ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU));
+  loaded.model = std::make_unique<Decoder>(std::move(spec), parse_precision(config.train.precision),
+                                           device_of(config));
   load_parameters(*loaded.model, loaded.folder);
   loaded.tokenizer = find_tokenizer(loaded.folder, arguments.tokenizer);
   check_vocabulary(loaded);

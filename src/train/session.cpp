@@ -33,10 +33,6 @@ bool multiplies_bf16_fast(const Machine& machine, const ModelConfig& model) {
   return peak(Precision::kBf16) > kWorthwhileSpeedup * peak(Precision::kFp32);
 }
 
-at::Device device_of(const Config& config) {
-  return config.train.device == "cuda" ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
-}
-
 void plan_micro_batch(Session& session) {
   const DecoderSpec& spec = session.model->spec();
   const Residual& residual = session.model->residual();
@@ -67,6 +63,10 @@ void plan_micro_batch(Session& session) {
 }
 
 }  // namespace
+
+at::Device device_of(const Config& config) {
+  return config.train.device == "cuda" ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
+}
 
 Config resolve_machine(Config config, const Machine& machine) {
   TrainConfig& train = config.train;

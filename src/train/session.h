@@ -30,6 +30,9 @@ struct Session {
 // UserError where a device was asked for that isn't there.
 [[nodiscard]] Config resolve_machine(Config config, const Machine& machine);
 
+// The device that a resolved configuration names.
+[[nodiscard]] at::Device device_of(const Config& config);
+
 // Opens the corpus, builds the model with its initial values, and plans the memory. UserError for
 // whatever the configuration gets wrong, and for a plan that doesn't fit, with a micro_batch that
 // does.
