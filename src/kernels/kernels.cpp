@@ -1,0 +1,94 @@
+#include "kernels/kernels.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <cstdlib>
+#include <vector>
+
+#include "wavroute/error.h"
+
+namespace wavroute::kernels {
+
+// Defined by the sources of each instruction set.
+#define WAVROUTE_DECLARE_TABLES(isa)                         \
+  namespace isa {                                            \
+  extern const ByType<StreamKernels> stream_kernels;         \
+  extern const ByType<ActivationKernels> activation_kernels; \
+  extern const FlatKernels flat_kernels;                     \
+  extern const ByType<AttentionKernels> attention_kernels;   \
+  extern const ByType<FinishedKernels> finished_kernels;     \
+  extern const ByType<RunningKernels> running_kernels;       \
+  }
+WAVROUTE_DECLARE_TABLES(portable)
+#ifdef WAVROUTE_X86
+WAVROUTE_DECLARE_TABLES(avx2)
+WAVROUTE_DECLARE_TABLES(avx512)
+WAVROUTE_DECLARE_TABLES(avx512_bf16)
+#endif
+
+namespace {
+
+#define WAVROUTE_TABLES(isa, id)                                               \
+  Kernels {                                                                    \
+    id, &isa::stream_kernels, &isa::activation_kernels, &isa::flat_kernels,    \
+        &isa::attention_kernels, &isa::finished_kernels, &isa::running_kernels \
+  }
+
+std::vector<Kernels> find_usable() {
+  std::vector<Kernels> usable = {WAVROUTE_TABLES(portable, Isa::kPortable)};
+#ifdef WAVROUTE_X86
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0;
+  const bool avx512 =
+      avx2 && __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
+      __builtin_cpu_supports("avx512vl") != 0 && __builtin_cpu_supports("avx512dq") != 0;
+  const bool avx512_bf16 = avx512 && __builtin_cpu_supports("avx512bf16") != 0;
+  if (avx2) usable.push_back(WAVROUTE_TABLES(avx2, Isa::kAvx2));
+  if (avx512) usable.push_back(WAVROUTE_TABLES(avx512, Isa::kAvx512));
+  if (avx512_bf16) usable.push_back(WAVROUTE_TABLES(avx512_bf16, Isa::kAvx512Bf16));
+#endif
+  return usable;
+}
+
+}  // namespace
+
+const Kernels& find_kernels(const char* name) {
+  const std::span<const Kernels> usable = usable_kernels();
+  if (name == nullptr || *name == '\0') return usable.back();
+  std::vector<std::string> names;
+  for (const Kernels& kernels : usable) {
+    if (to_string(kernels.isa) == name) return kernels;
+    names.push_back(to_string(kernels.isa));
+  }
+  throw UserError(
+      fmt::format("WAVROUTE_ISA: one of {} was expected on this machine, '{}' was given",
+                  fmt::join(names, ", "), name),
+      "unset WAVROUTE_ISA to take the best one");
+}
+
+std::string to_string(Isa isa) {
+  switch (isa) {
+    case Isa::kPortable:
+      return "portable";
+    case Isa::kAvx2:
+      return "avx2";
+    case Isa::kAvx512:
+      return "avx512";
+    case Isa::kAvx512Bf16:
+      return "avx512_bf16";
+  }
+  return "";
+}
+
+std::span<const Kernels> usable_kernels() {
+  static const std::vector<Kernels> usable = find_usable();
+  return usable;
+}
+
+const Kernels& chosen_kernels() {
+  static const Kernels& chosen = find_kernels(std::getenv("WAVROUTE_ISA"));
+  return chosen;
+}
+
+}  // namespace wavroute::kernels

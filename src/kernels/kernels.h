@@ -1,0 +1,54 @@
+// The kernels of one instruction set, chosen at run time.
+#pragma once
+
+#include <span>
+#include <string>
+
+#include "kernels/attention.h"
+#include "kernels/elementwise.h"
+#include "kernels/route.h"
+#include "kernels/stream.h"
+
+namespace wavroute::kernels {
+
+enum class Isa { kPortable, kAvx2, kAvx512, kAvx512Bf16 };
+
+// "portable", "avx2", "avx512", "avx512_bf16"
+[[nodiscard]] std::string to_string(Isa isa);
+
+// A pair of tables, by type.
+template <template <typename> class Table>
+struct ByType {
+  Table<float> fp32;
+  Table<Bf16> bf16;
+  template <typename T>
+  [[nodiscard]] const Table<T>& of() const {
+    if constexpr (sizeof(T) == sizeof(float)) {
+      return fp32;
+    } else {
+      return bf16;
+    }
+  }
+};
+
+struct Kernels {
+  Isa isa = Isa::kPortable;
+  const ByType<StreamKernels>* stream = nullptr;
+  const ByType<ActivationKernels>* activation = nullptr;
+  const FlatKernels* flat = nullptr;
+  const ByType<AttentionKernels>* attention = nullptr;
+  const ByType<FinishedKernels>* finished = nullptr;
+  const ByType<RunningKernels>* running = nullptr;
+};
+
+// The instruction sets that this build has and this machine runs, from the plainest.
+[[nodiscard]] std::span<const Kernels> usable_kernels();
+
+// The one of this name, or the last of usable_kernels() for none (null or empty). Throws UserError
+// for a name that is unknown or not usable here.
+[[nodiscard]] const Kernels& find_kernels(const char* name);
+
+// The one that the environment's WAVROUTE_ISA names, found once.
+[[nodiscard]] const Kernels& chosen_kernels();
+
+}  // namespace wavroute::kernels
