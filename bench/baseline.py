@@ -23,8 +23,7 @@ from torch import nn
 from torch.nn import functional as F
 
 DETAILS = {"prenorm": (), "block_attnres": (), "haares": ("split",), "wav": ("phase", "split")}
-INITIAL_BIAS = -4.0  # of a detail source
-MATCH_EPS = 1e-12
+DETAIL_OPTIONS = ["partial_details", "beta", "matching_epsilon"]
 
 
 def default_blocks(layers):
@@ -81,12 +80,12 @@ class SwiGLU(nn.Module):
 class Router(nn.Module):
     """Mixes the sources by a softmax over depth, per token."""
 
-    def __init__(self, width, details, eps):
+    def __init__(self, width, details, eps, beta=-4.0):
         super().__init__()
         self.eps = eps
         self.query = nn.Parameter(torch.zeros(width))
         self.gain = nn.Parameter(torch.ones(width))
-        self.bias = nn.Parameter(torch.full((details,), INITIAL_BIAS)) if details else None
+        self.bias = nn.Parameter(torch.full((details,), beta)) if details else None
 
     def forward(self, sources, kinds):
         """sources: S tensors [B, T, d]; kinds: for each 0 (summary) or 1 + the detail's place."""
@@ -99,10 +98,10 @@ class Router(nn.Module):
         return torch.einsum("sbt,sbtd->btd", logits.softmax(dim=0).to(values.dtype), values)
 
 
-def match(detail, summary):
+def match(detail, summary, eps=1e-12):
     """The detail at the summary's rms, per token; the ratio carries no gradient."""
     def mean_square(x):
-        return x.square().mean(dim=-1, keepdim=True) + MATCH_EPS
+        return x.square().mean(dim=-1, keepdim=True) + eps
     return torch.sqrt(mean_square(summary) / mean_square(detail)).detach() * detail
 
 
@@ -120,7 +119,8 @@ class RoutedStream:
 
     def _running(self):
         summary, *details = self.sums
-        return [summary] + [match(d, summary) for d in details]
+        eps = self.model.matching_epsilon
+        return [summary] + [match(d, summary, eps) for d in details]
 
     def read(self):
         if self.sublayer == 0:
@@ -153,6 +153,7 @@ class Decoder(nn.Module):
         o = options
         self.layers, self.routed = o.layers, o.scheme != "prenorm"
         self.details, self.partial_details = DETAILS[o.scheme], o.partial_details
+        self.matching_epsilon = o.matching_epsilon
         self.block_length = -(-2 * o.layers // o.blocks)
         self.embedding = nn.Embedding(o.vocab, o.width)
         self.sublayers = nn.ModuleList()
@@ -163,7 +164,7 @@ class Decoder(nn.Module):
         self.head = nn.Linear(o.width, o.vocab, bias=False)
         if self.routed:  # the first sublayer has a single source and no router
             self.routers = nn.ModuleList(
-                Router(o.width, len(self.details), o.eps) for _ in self.sublayers)
+                Router(o.width, len(self.details), o.eps, o.beta) for _ in self.sublayers)
         for name, table in zip(("cos", "sin"), rotary_tables(o.context, o.width // o.heads)):
             self.register_buffer(name, table, persistent=False)
         for name, weight in self.named_parameters():
@@ -273,6 +274,24 @@ def serve(trainer, lines, answer):
         answer(commands[line.strip()]())
 
 
+def supported():
+    """For each scheme the options of [residual] that are flags here (`partial_details` is
+    --partial-details), and how many sources each block offers to a router; 0: no routers."""
+    def options(scheme):
+        if scheme == "prenorm":
+            return []
+        return ["blocks"] + DETAIL_OPTIONS * bool(DETAILS[scheme])
+    return {scheme: {"options": options(scheme),
+                     "sources_per_block": 0 if scheme == "prenorm" else 1 + len(details)}
+            for scheme, details in DETAILS.items()}
+
+
+class Supports(argparse.Action):
+    def __call__(self, parser, *_):
+        print(json.dumps({"supports": supported()}))
+        parser.exit()
+
+
 def parse(arguments=None):
     def positive(text):
         value = int(text)
@@ -284,6 +303,8 @@ def parse(arguments=None):
         return 0 if text == "0" else positive(text)
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--supports", action=Supports, nargs=0,
+                        help="print the schemes and their options as one JSON line, and end")
     parser.add_argument("--scheme", required=True, choices=DETAILS)
     parser.add_argument("--provider", default="eager", choices=("eager", "compile"))
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
@@ -296,6 +317,8 @@ def parse(arguments=None):
     parser.add_argument("--hidden", type=natural, default=0, help="0: 4 * width")
     parser.add_argument("--blocks", type=natural, default=0, help="0: as wavroute's auto")
     parser.add_argument("--partial-details", default=True, action=argparse.BooleanOptionalAction)
+    parser.add_argument("--beta", type=float, default=-4.0, help="initial bias of a detail source")
+    parser.add_argument("--matching-epsilon", type=float, default=1e-12)
     parser.add_argument("--eps", type=float, default=1e-6, help="of every RMS norm")
     parser.add_argument("--lr", type=float, default=1e-4)
     parser.add_argument("--seed", type=int, default=0)

@@ -2,13 +2,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
-#include <chrono>
-#include <ctime>
 #include <filesystem>
 #include <iostream>
 #include <memory>
+#include <optional>
 
+#include "base/utc.h"
 #include "bench/build_info.h"
 #include "bench/machine.h"
 #include "bench/pytorch.h"
@@ -31,6 +30,7 @@ struct StepOptions {
   int rounds = 10, warmup = 2;
   bool json = false;
   std::string csv;
+  int64_t vocab_size = 0;  // of the worker
 };
 
 // Whether `scheme` has the residual option that `set` names, or `set` names none.
@@ -57,66 +57,66 @@ std::vector<std::string> sets_for(const StepOptions& options, const std::string&
   return sets;
 }
 
-int64_t blocks_of(const Config& config) {  // 0 = auto
-  const auto blocks = config.residual.options.find("blocks");
-  if (blocks == config.residual.options.end()) return 0;
-  const auto* count = std::get_if<int64_t>(&blocks->second);
-  return count == nullptr ? 0 : *count;
+// One cell: what is timed, and what it takes.
+struct Cell {
+  Config config;  // resolved
+  int64_t vocab_size = 0;
+  Forecast forecast;
+};
+
+Cell cell_of(const StepOptions& options, const std::string& scheme, const std::string& precision) {
+  const Machine machine = probe_machine();
+  Cell cell;
+  cell.config = resolve_machine(load_config(options.config, sets_for(options, scheme, precision),
+                                            scheme_catalog(), ConfigUse::kTrain)
+                                    .config,
+                                machine);
+  cell.vocab_size = vocabulary_of(cell.config);
+  Config whole = cell.config;  // the worker takes the batch in one pass where nothing else is said
+  if (whole.train.micro_batch == 0) whole.train.micro_batch = whole.train.batch;
+  cell.forecast = forecast(whole, cell.vocab_size, machine);
+  return cell;
 }
 
-int64_t details_of(const std::string& scheme) {
-  return scheme == "wav" ? 2 : scheme == "haares" ? 1 : 0;
+// Roughly what the baseline takes besides [bytes]: composed of stock operators, every read keeps
+// copies of its sources, on average of half the blocks. It decides only which children start
+// together, and the first step replaces it.
+double estimate_reads(const Cell& cell, int64_t sources_per_block) {
+  constexpr double kCopies = 5;
+  if (sources_per_block == 0) return 0;
+  const ModelConfig& m = cell.config.model;
+  const auto blocks = cell.config.residual.options.find("blocks");
+  const int64_t* count = blocks == cell.config.residual.options.end()
+                             ? nullptr
+                             : std::get_if<int64_t>(&blocks->second);
+  const double sources = static_cast<double>(count == nullptr ? 6 : *count) / 2 *
+                         static_cast<double>(sources_per_block);
+  const auto tokens = static_cast<double>(cell.config.train.batch * m.context);
+  return tokens * static_cast<double>(2 * m.layers * m.width) * 4 * kCopies * sources;
 }
 
-// A rough upper estimate [bytes]: it decides only which children start together, and the first
-// step replaces it.
-uint64_t estimate_bytes(const Config& config, const std::string& scheme, bool baseline) {
-  const auto& m = config.model;
-  const auto width = static_cast<double>(m.width), layers = static_cast<double>(m.layers);
-  const double hidden = m.hidden == 0 ? 4 * width : static_cast<double>(m.hidden);
-  const double parameters = layers * (4 * width * width + 3 * width * hidden) + 512 * width;
-  double sources = 0;  // that an average sublayer reads
-  if (scheme == "full_attnres") {
-    sources = layers;
-  } else if (scheme.ends_with("res") || scheme == "wav") {
-    const auto blocks = static_cast<double>(blocks_of(config) == 0 ? 6 : blocks_of(config));
-    sources = (blocks / 2 + 1) * (1 + static_cast<double>(details_of(scheme))) + 1;
-  }
-  const double copies = baseline ? 5 : 2;  // of a source that one read keeps for the backward
-  const double per_token = layers * 4 * (10 * width + 4 * hidden + 2 * width * copies * sources);
-  const auto tokens = static_cast<double>(config.train.batch * m.context);
-  return static_cast<uint64_t>(0.35e9 + 18 * parameters + tokens * per_token);
-}
-
-StepJob own_job(const StepOptions& options, const Config& config, const std::string& scheme,
-                const std::string& precision) {
+StepJob own_job(const StepOptions& options, const Cell& cell) {
+  const std::string& scheme = cell.config.residual.scheme;
   StepJob job{scheme + " (wavroute)", "wavroute", scheme, {}, {}, 0};
-  job.argv = {own_path(), "bench", "worker", options.config};
-  for (const auto& set : sets_for(options, scheme, precision)) {
+  job.argv = {own_path(),     "bench",   "worker",
+              options.config, "--vocab", std::to_string(cell.vocab_size)};
+  for (const auto& set : sets_for(options, scheme, cell.config.train.precision)) {
     job.argv.insert(job.argv.end(), {"--set", set});
   }
-  job.estimate_bytes = estimate_bytes(config, scheme, false);
+  job.estimate_bytes = static_cast<uint64_t>(cell.forecast.memory.total());
   return job;
 }
 
-// Why there is no baseline that does the same work; empty if there is one.
-std::string no_baseline(const Config& config, const std::string& scheme) {
-  if (scheme != "prenorm" && scheme != "block_attnres" && scheme != "haares" && scheme != "wav") {
-    return "it has no PyTorch baseline";
-  }
-  if (config.model.tie_embeddings) return "the baseline has no tied embeddings";
-  if (config.residual.options.contains("details")) return "the baseline has no option 'details'";
-  return {};
-}
-
-StepJob baseline_job(const PyTorch& pytorch, const Config& config, const std::string& provider,
-                     const std::string& scheme, const std::string& precision) {
+StepJob baseline_job(const PyTorch& pytorch, const BaselineSupport& support, const Cell& cell,
+                     const std::string& provider) {
+  const Config& config = cell.config;
   const auto& m = config.model;
+  const std::string& scheme = config.residual.scheme;
   StepJob job{fmt::format("{} ({})", scheme, provider), provider, scheme, {}, {}, 0};
   job.argv = {pytorch.python, pytorch.script.string(),
               "--provider",   provider,
               "--scheme",     scheme,
-              "--precision",  precision,
+              "--precision",  config.train.precision,
               "--device",     config.train.device,
               "--layers",     std::to_string(m.layers),
               "--width",      std::to_string(m.width),
@@ -125,15 +125,28 @@ StepJob baseline_job(const PyTorch& pytorch, const Config& config, const std::st
               "--hidden",     std::to_string(m.hidden),
               "--context",    std::to_string(m.context),
               "--batch",      std::to_string(config.train.batch),
-              "--blocks",     std::to_string(blocks_of(config)),
+              "--vocab",      std::to_string(cell.vocab_size),
               "--eps",        fmt::format("{}", m.rms_norm_eps),
               "--threads",    std::to_string(config.train.threads)};
-  const auto partial = config.residual.options.find("partial_details");
-  if (partial != config.residual.options.end() && partial->second == OptionValue(false)) {
-    job.argv.emplace_back("--no-partial-details");
-  }
-  job.estimate_bytes = estimate_bytes(config, scheme, true);
+  for (auto& flag : baseline_flags(config.residual.options)) job.argv.push_back(std::move(flag));
+  job.estimate_bytes =
+      static_cast<uint64_t>(cell.forecast.memory.total() +
+                            estimate_reads(cell, support.schemes.at(scheme).sources_per_block));
   return job;
+}
+
+// The baselines that can be run here, or none with a word why.
+std::optional<BaselineSupport> find_baselines(const PyTorch& pytorch) {
+  std::string missing = pytorch.missing();
+  if (missing.empty()) {
+    try {
+      return ask_baseline(pytorch);
+    } catch (const Failure& failure) {
+      missing = failure.what();
+    }
+  }
+  std::cerr << "baselines are skipped: " << missing << " (WAVROUTE_PYTHON, WAVROUTE_BASELINE)\n";
+  return std::nullopt;
 }
 
 // All cells of one precision, ours and its baselines side by side.
@@ -142,29 +155,22 @@ std::vector<StepJob> jobs_for(const StepOptions& options, const std::string& pre
   const bool wants_baselines = std::ranges::any_of(
       options.baselines, [](const std::string& baseline) { return baseline != "none"; });
   PyTorch pytorch;
-  std::string missing;
+  std::optional<BaselineSupport> support;
   if (wants_baselines) {
     pytorch = find_pytorch(own_path());
-    missing = pytorch.missing();
-    if (!missing.empty()) {
-      std::cerr << "baselines are skipped: " << missing
-                << " (WAVROUTE_PYTHON, WAVROUTE_BASELINE)\n";
-    }
+    support = find_baselines(pytorch);
   }
   for (const auto& scheme : options.schemes) {
-    const auto sets = sets_for(options, scheme, precision);
-    const auto config = resolve_machine(
-        load_config(options.config, sets, scheme_catalog(), ConfigUse::kTrain).config,
-        probe_machine());
-    jobs.push_back(own_job(options, config, scheme, precision));
-    if (!wants_baselines || !missing.empty()) continue;
-    if (const auto why = no_baseline(config, scheme); !why.empty()) {
+    const Cell cell = cell_of(options, scheme, precision);
+    jobs.push_back(own_job(options, cell));
+    if (!support) continue;
+    if (const auto why = support->missing(cell.config); !why.empty()) {
       std::cerr << fmt::format("baselines of {} are skipped: {}\n", scheme, why);
       continue;
     }
     for (const auto& baseline : options.baselines) {
       if (baseline == "none") continue;
-      jobs.push_back(baseline_job(pytorch, config, baseline, scheme, precision));
+      jobs.push_back(baseline_job(pytorch, *support, cell, baseline));
     }
   }
   return jobs;
@@ -183,15 +189,6 @@ void complete(StepOptions& options) {
   for (auto& precision : options.precisions) {
     if (precision == "auto") precision = resolved;
   }
-}
-
-std::string utc_now() {
-  const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
-  std::tm parts{};
-  gmtime_r(&now, &parts);
-  std::array<char, 32> text{};
-  std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%SZ", &parts);
-  return text.data();
 }
 
 void show(const StepOptions& options, std::span<const StepResult> results) {
@@ -258,8 +255,11 @@ void add_bench(CLI::App& root, Action& action) {
   auto* worker = bench->add_subcommand("worker", "one model, stepped by a parent")->group("");
   worker->add_option("config", options->config)->required();
   worker->add_option("--set", options->sets)->allow_extra_args(false);
+  worker->add_option("--vocab", options->vocab_size)->required()->check(CLI::PositiveNumber);
   worker->callback([options, &action] {
-    action = [options] { return run_bench_worker(options->config, options->sets); };
+    action = [options] {
+      return run_bench_worker(options->config, options->sets, options->vocab_size);
+    };
   });
 }
 

@@ -21,19 +21,18 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int64_t kVocabulary = 256;
-
 void answer(const Json& object) { std::cout << object.dump() << std::endl; }
 
 // A model with an optimizer and one batch of random tokens.
 class Worker {
  public:
-  explicit Worker(Config config)
+  Worker(Config config, int64_t vocab_size)
       : config_(resolve_machine(std::move(config), probe_machine())),
-        model_(spec_of(config_), parse_precision(config_.train.precision), device_of(config_),
-               static_cast<uint64_t>(config_.train.seed)),
+        model_(decoder_spec(config_, vocab_size), parse_precision(config_.train.precision),
+               device_of(config_), static_cast<uint64_t>(config_.train.seed)),
         optimizer_(model_.parameters(), config_.optimizer),
         random_(static_cast<uint64_t>(config_.train.seed), "bench") {
+    model_.use_kernels(parse_kernel_choice(config_.train.kernels));
     plan_.batch = config_.train.batch;
     plan_.micro_batch = config_.train.micro_batch > 0 ? config_.train.micro_batch : plan_.batch;
     plan_.context = config_.model.context;
@@ -77,20 +76,12 @@ class Worker {
   }
 
  private:
-  static DecoderSpec spec_of(const Config& config) {
-    DecoderSpec spec;
-    spec.model = config.model;
-    spec.vocab_size = kVocabulary;
-    spec.scheme = config.residual.scheme;
-    spec.options = config.residual.options;
-    return spec;
-  }
-
   void fill(int64_t begin, std::span<int64_t> inputs, std::span<int64_t> targets) const {
+    const auto vocabulary = static_cast<uint32_t>(model_.spec().vocab_size);
     for (size_t i = 0; i < inputs.size(); ++i) {
       const auto bits = random_.bits(i, static_cast<uint64_t>(begin));
-      inputs[i] = bits[0] % kVocabulary;
-      targets[i] = bits[1] % kVocabulary;
+      inputs[i] = bits[0] % vocabulary;
+      targets[i] = bits[1] % vocabulary;
     }
   }
 
@@ -111,9 +102,11 @@ Json obey(Worker& worker, const std::string& line) {
 
 }  // namespace
 
-int run_bench_worker(const std::string& config, const std::vector<std::string>& sets) {
+int run_bench_worker(const std::string& config, const std::vector<std::string>& sets,
+                     int64_t vocab_size) {
   try {
-    Worker worker(load_config(config, sets, scheme_catalog(), ConfigUse::kTrain).config);
+    Worker worker(load_config(config, sets, scheme_catalog(), ConfigUse::kTrain).config,
+                  vocab_size);
     answer(worker.describe());
     for (std::string line; std::getline(std::cin, line) && line != "quit";) {
       answer(obey(worker, line));

@@ -7,6 +7,7 @@
 #include "command.h"
 #include "common.h"
 #include "compare/compare_run.h"
+#include "compare_plan.h"
 #include "config/load.h"
 #include "config/print.h"
 #include "io/run_folder.h"
@@ -31,17 +32,6 @@ struct CompareArguments {
   bool dry_run = false;
   bool json = false;
 };
-
-// Options that contradict a depth are found before anything is trained.
-void check_cells(const std::vector<GridCell>& cells) {
-  for (const GridCell& cell : cells) {
-    const Config& config = cell.config;
-    static_cast<void>(find_scheme(config.residual.scheme)
-                          .create(config.residual.options,
-                                  {config.model.layers, config.model.width},
-                                  config.model.rms_norm_eps));
-  }
-}
 
 // Whatever says auto is resolved once for all cells, and kept by a resume: cells of different
 // precision would be no pairs.
@@ -74,13 +64,21 @@ void check_same_base(const fs::path& stored_path, const Config& config) {
   }
 }
 
-int dry_run(const std::vector<GridCell>& cells) {
-  for (const GridCell& cell : cells) {
-    fmt::print("{}  scheme {}  {} steps\n", cell.folder, cell.config.residual.scheme,
-               cell.config.train.steps);
+// The cells with one micro_batch, which `config` gets too. On a resume it is the one that the
+// comparison began with, and more memory than is free is only worth a warning.
+ComparePlan plan_cells(Config& config, bool given_micro_batch, bool resumed) {
+  Config open = config;
+  if (!given_micro_batch) open.train.micro_batch = 0;  // a variant may have a smaller batch
+  ComparePlan plan =
+      plan_comparison(expand_grid(open, scheme_catalog()), config.train.batch,
+                      given_micro_batch ? 0 : config.train.micro_batch, probe_machine());
+  if (!plan.beyond_memory.empty() && !resumed) throw UserError(plan.beyond_memory, plan.hint);
+  if (!plan.beyond_memory.empty()) {
+    fmt::print(stderr, "wavroute: {}; the comparison goes on with it, as it began\n",
+               plan.beyond_memory);
   }
-  fmt::print("{} cells; nothing was trained (--dry-run)\n", cells.size());
-  return 0;
+  if (!given_micro_batch) config.train.micro_batch = plan.micro_batch;
+  return plan;
 }
 
 int compare(const CompareArguments& arguments) {
@@ -94,10 +92,14 @@ int compare(const CompareArguments& arguments) {
   const Config given =
       load_config(arguments.config, arguments.sets, scheme_catalog(), ConfigUse::kCompare).config;
   const fs::path out = arguments.out.empty() ? fs::path("runs") / given.name : arguments.out;
-  const Config config = resolve(given, RunPaths{out}.config());
-  const std::vector<GridCell> cells = expand_grid(config, scheme_catalog());
-  check_cells(cells);
-  if (arguments.dry_run) return dry_run(cells);
+  const fs::path stored = RunPaths{out}.config();
+  Config config = resolve(given, stored);
+  const ComparePlan plan = plan_cells(config, given.train.micro_batch > 0,
+                                      !arguments.resume.empty() && fs::exists(stored));
+  if (arguments.dry_run) {
+    fmt::print("{}nothing was trained (--dry-run)\n", plan_text(plan));
+    return 0;
+  }
 
   const RunFolder folder = RunFolder::create(
       out, arguments.resume.empty() ? ExistingRun::kRefuse : ExistingRun::kResume);
@@ -114,7 +116,7 @@ int compare(const CompareArguments& arguments) {
     fmt::print(stderr, "{}\n", line);
     std::fflush(stderr);
   };
-  const CompareOutcome outcome = run_comparison(config, cells, options);
+  const CompareOutcome outcome = run_comparison(config, plan.cells, options);
   if (!outcome.complete) {
     fmt::print(stderr, "stopped; go on: wavroute compare {} --out {} --resume auto\n",
                arguments.config, out.string());
@@ -149,7 +151,8 @@ void add_compare(CLI::App& root, Action& action) {
       ->add_option("--speed-rounds", arguments->speed_rounds,
                    "Steps per model in the speed measurement; 0: none")
       ->capture_default_str();
-  command->add_flag("--dry-run", arguments->dry_run, "List the cells; train nothing");
+  command->add_flag("--dry-run", arguments->dry_run,
+                    "Print size, cost and memory plan of every cell; train nothing");
   command->add_flag("--json", arguments->json, "Print compare.json, not the table");
   command->callback([&action, arguments] { action = [arguments] { return compare(*arguments); }; });
 }

@@ -12,7 +12,6 @@
 #include "io/file.h"
 #include "io/run_folder.h"
 #include "report/html.h"
-#include "report/table.h"
 #include "train/process.h"
 #include "train/trainer.h"
 #include "wavroute/error.h"
@@ -28,38 +27,18 @@ struct TrainArguments {
   fs::path out;
   std::string resume;
   bool dry_run = false;
+  bool planned = false;
   bool quiet = false;
 };
 
-// A training step reaches about this share of a matrix product's speed; says --dry-run.
-constexpr double kExpectedShareOfPeak = 0.35;
-
 int dry_run(const Config& config) {
-  const Session session = open_session(config);
+  const Session session = plan_session(config, BeyondMemory::kRefuse, probe_machine());
   const Config& resolved = session.config;
-  const auto count = static_cast<double>(session.model->parameters().count());
   const double peak = measure_product_peak(session.precision, resolved.model,
                                            resolved.train.micro_batch * resolved.model.context,
                                            session.model->device());
-  const double flops = session.flops_per_token *
-                       static_cast<double>(session.tokens_per_step() * resolved.train.steps);
-  fmt::print("scheme           {}\n", resolved.residual.scheme);
-  fmt::print("parameters       {}\n", format_count(count));
-  fmt::print("FLOPs per token  {} (forward and backward)\n",
-             format_magnitude(session.flops_per_token));
-  fmt::print(
-      "memory plan      {} = {} parameters and optimizer + {} activations of {} rows + {} "
-      "process\n",
-      format_bytes(session.plan.total()), format_bytes(session.plan.parameters),
-      format_bytes(session.plan.activations), resolved.train.micro_batch,
-      format_bytes(session.plan.base));
-  fmt::print(
-      "expected time    {} for {} steps of {} tokens, if {:.0f} % of {:.0f} GFLOP/s are "
-      "reached\n",
-      format_duration(flops / (kExpectedShareOfPeak * peak)), resolved.train.steps,
-      format_count(static_cast<double>(session.tokens_per_step())), 100 * kExpectedShareOfPeak,
-      peak / 1e9);
-  fmt::print("nothing was trained (--dry-run)\n");
+  fmt::print("scheme           {}\n{}nothing was trained (--dry-run)\n", resolved.residual.scheme,
+             forecast_text(session.forecast, resolved, peak));
   return 0;
 }
 
@@ -91,7 +70,8 @@ int train(const TrainArguments& arguments) {
     stored = load_config(paths.config().string(), {}, scheme_catalog(), ConfigUse::kTrain).config;
     config = inherit_resolved(config, *stored);
   }
-  Session session = open_session(config);
+  const bool keeps_plan = stored || arguments.planned;
+  Session session = open_session(config, keeps_plan ? BeyondMemory::kGoOn : BeyondMemory::kRefuse);
   Console console(arguments.quiet);
   if (stored) {
     check_resumable(*stored, session.config);
@@ -104,6 +84,10 @@ int train(const TrainArguments& arguments) {
   }
   if (!folder) folder = RunFolder::create(paths.root, existing);
   console.open_log(paths.log());
+  if (!session.forecast.fits()) {
+    console.warn(
+        fmt::format("{}; the run goes on with it", beyond_memory(session.forecast).what()));
+  }
 
   Trainer trainer(session, paths, console);
   if (resumes) {
@@ -116,14 +100,14 @@ int train(const TrainArguments& arguments) {
   write_file_atomic(paths.config(), to_toml(session.config));
   write_file_atomic(paths.env(), environment(session).dump(2) + "\n");
   if (!trainer.run()) {
-    console.say(fmt::format("go on: wavroute train {} --out {} --resume auto", arguments.config,
-                            paths.root.string()));
+    console.note(fmt::format("go on: wavroute train {} --out {} --resume auto", arguments.config,
+                             paths.root.string()));
     return 1;
   }
   const std::vector<fs::path> runs = {paths.root};
   write_report(runs, paths.report());
-  console.say(fmt::format("report: {}", paths.report().string()));
-  console.say(fmt::format("next: wavroute generate {} --prompt \"...\"", paths.root.string()));
+  console.note(fmt::format("report: {}", paths.report().string()));
+  console.note(fmt::format("next: wavroute generate {} --prompt \"...\"", paths.root.string()));
   return 0;
 }
 
@@ -140,6 +124,8 @@ void add_train(CLI::App& root, Action& action) {
                       "'auto': go on from the newest checkpoint, or begin; or a step");
   command->add_flag("--dry-run", arguments->dry_run,
                     "Print size, cost and memory plan; train nothing");
+  // wavroute compare plans the memory of all its cells at once. An empty group hides it.
+  command->add_flag("--planned", arguments->planned)->group("");
   command->add_flag("-q,--quiet", arguments->quiet, "Print warnings and errors only");
   command->callback([&action, arguments] { action = [arguments] { return train(*arguments); }; });
 }

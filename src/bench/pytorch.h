@@ -2,8 +2,13 @@
 // Torch-free.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <map>
 #include <string>
+#include <vector>
+
+#include "wavroute/config.h"
 
 namespace wavroute {
 
@@ -21,5 +26,24 @@ struct PyTorch {
 // The script: $WAVROUTE_BASELINE, else bench/baseline.py beside the build folder.
 // `executable` is the running program, BUILD/bin/wavroute.
 [[nodiscard]] PyTorch find_pytorch(const std::filesystem::path& executable);
+
+// What the baseline says that it can do: the answer to `baseline.py --supports`.
+struct BaselineSupport {
+  struct Scheme {
+    std::vector<std::string> options;  // of [residual], each a flag of the baseline
+    int64_t sources_per_block = 0;     // that a router reads; 0: the scheme has none
+  };
+  std::map<std::string, Scheme> schemes;
+
+  // Why the baseline has nothing that does the same work, one sentence; empty if it has.
+  [[nodiscard]] std::string missing(const Config& config) const;
+};
+
+// Asks the baseline of a PyTorch that misses nothing. Throws Failure where it doesn't answer.
+[[nodiscard]] BaselineSupport ask_baseline(const PyTorch& pytorch);
+
+// The options of a scheme as flags of the baseline: "--blocks=6", "--no-partial-details". Whatever
+// is "auto" is left to the baseline, which knows the same rule.
+[[nodiscard]] std::vector<std::string> baseline_flags(const Options& options);
 
 }  // namespace wavroute

@@ -38,17 +38,24 @@ constexpr std::chrono::milliseconds kPause(20);
 }
 
 // The wait status. A first true of `stop` is passed on.
-int wait_for(pid_t child, const std::function<bool()>& stop) {
+int wait_for(pid_t child, const std::string& program, const std::function<bool()>& stop) {
   bool told = false;
   int status = 0;
-  while (waitpid(child, &status, WNOHANG) == 0) {
+  for (;;) {
+    const pid_t ended = waitpid(child, &status, WNOHANG);
+    if (ended == child) return status;
+    if (ended < 0 && errno != EINTR) {
+      throw Failure(fmt::format("the end of {} was expected, given: {}", program,
+                                std::generic_category().message(errno)),
+                    "how it ended is lost where SIGCHLD is ignored: whoever starts this program "
+                    "must not ignore it");
+    }
     if (!told && stop()) {
       kill(child, SIGTERM);
       told = true;
     }
     std::this_thread::sleep_for(kPause);
   }
-  return status;
 }
 
 }  // namespace
@@ -68,14 +75,15 @@ ChildResult run_child(const std::vector<std::string>& argv, const std::filesyste
         fmt::format("cannot start {}: {}", words[0], std::generic_category().message(errno)),
         "close other programs, or raise the limit on processes");
   }
-  const int status = wait_for(child, stop);
+  const int status = wait_for(child, words[0], stop);
   ChildResult result;
   result.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   if (result.exit_code == kNotStarted) {
     throw Failure(fmt::format("cannot start {} with its output in {}", words[0], path),
                   "both must be there, and the log's folder must be writable");
   }
-  const std::string text = read_file(log);
+  // A child that is stopped at once may not have come to open it.
+  const std::string text = std::filesystem::exists(log) ? read_file(log) : "";
   result.error_tail = text.size() > kTail ? text.substr(text.size() - kTail) : text;
   return result;
 }

@@ -3,10 +3,11 @@
 #include <fmt/format.h>
 
 #include <chrono>
-#include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 
+#include "base/utc.h"
 #include "bench/machine.h"
 #include "bench/step_bench.h"
 #include "compare/child.h"
@@ -19,35 +20,17 @@ namespace wavroute {
 namespace {
 
 namespace fs = std::filesystem;
-using Json = nlohmann::ordered_json;
 
-const char* status_name(CellStatus status) {
-  switch (status) {
-    case CellStatus::kFinished:
-      return "finished";
-    case CellStatus::kDiverged:
-      return "diverged";
-    case CellStatus::kFailed:
-      return "failed";
-    case CellStatus::kPending:
-      return "pending";
-  }
-  return "";
-}
-
-std::string utc_now() {
-  const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
-  std::tm parts{};
-  gmtime_r(&now, &parts);
-  char text[32];
-  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
-  return text;
-}
+// What the speed measurement wants to know of a cell that was trained.
+struct Trained {
+  std::optional<int64_t> vocab_size;
+  uint64_t peak_bytes = 0;
+};
 
 class Run {
  public:
   Run(const Config& config, const std::vector<GridCell>& cells, const CompareOptions& options)
-      : cells_(cells), options_(options) {
+      : cells_(cells), options_(options), trained_(cells.size()) {
     comparison_.name = config.name;
     comparison_.created = utc_now();
     const Machine machine = probe_machine();
@@ -139,8 +122,8 @@ class Run {
     cell.bits_per_byte = number_at(summary, "bits_per_byte");
     cell.parameters = number_at(summary, "parameters");
     cell.flops_per_token = number_at(summary, "flops_per_token");
-    peak_bytes_[cell.label + std::to_string(*cell.depth)] =
-        static_cast<uint64_t>(number_at(summary, "peak_rss_bytes").value_or(0.0));
+    trained_[i] = {integer_at(summary, "vocab_size"),
+                   static_cast<uint64_t>(number_at(summary, "peak_rss_bytes").value_or(0.0))};
   }
 
   void train(size_t i) {
@@ -155,7 +138,7 @@ class Run {
     make_folders(folder(i));
     const ChildResult child =
         run_child({options_.program, "train", config_path(i).string(), "--out", folder(i).string(),
-                   "--resume", "auto"},
+                   "--resume", "auto", "--planned"},
                   options_.out / "configs" / (cells_[i].folder + ".log"), options_.stop);
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -167,7 +150,7 @@ class Run {
     }
     if (options_.stop()) return;  // the same signal stopped the child
     if (cell.status != CellStatus::kDiverged) cell.status = CellStatus::kFailed;
-    options_.say(fmt::format("{} {} (exit code {}):\n{}", place, status_name(cell.status),
+    options_.say(fmt::format("{} {} (exit code {}):\n{}", place, to_string(cell.status),
                              child.exit_code, child.error_tail));
   }
 
@@ -182,12 +165,19 @@ class Run {
       if (cell.status != CellStatus::kFinished || !seen.insert({cell.label, *cell.depth}).second) {
         continue;
       }
+      if (!trained_[i].vocab_size) {
+        options_.say(fmt::format("no speed of {} L{}: its summary.json names no vocab_size",
+                                 cell.label, *cell.depth));
+        continue;
+      }
       StepJob job;
       job.label = fmt::format("{} L{}", cell.label, *cell.depth);
       job.provider = "wavroute";
       job.scheme = cell.scheme;
-      job.argv = {options_.program, "bench", "worker", (folder(i) / "config.toml").string()};
-      job.estimate_bytes = peak_bytes_[cell.label + std::to_string(*cell.depth)];
+      job.argv = {options_.program, "bench",
+                  "worker",         (folder(i) / "config.toml").string(),
+                  "--vocab",        std::to_string(*trained_[i].vocab_size)};
+      job.estimate_bytes = trained_[i].peak_bytes;
       jobs.push_back(std::move(job));
       of.push_back(i);
     }
@@ -204,9 +194,15 @@ class Run {
         options_.say(fmt::format("no speed of {}: {}", result.label, result.error));
         continue;
       }
+      const Cell& cell = comparison_.cells[of[j]];
+      if (static_cast<double>(result.parameters) != cell.parameters) {
+        options_.say(fmt::format("no speed of {}: {} parameters were trained, {} were timed",
+                                 result.label, cell.parameters.value_or(0.0), result.parameters));
+        continue;
+      }
       Speed speed;
-      speed.label = comparison_.cells[of[j]].label;
-      speed.depth = comparison_.cells[of[j]].depth;
+      speed.label = cell.label;
+      speed.depth = cell.depth;
       speed.tokens_per_s = result.tokens_per_s;
       speed.ms_p50 = result.ms_p50;
       speed.peak_rss_bytes = static_cast<double>(result.peak_rss_bytes);
@@ -215,41 +211,15 @@ class Run {
   }
 
   void save() const {
-    const auto put = [](Json& object, const char* key, const auto& value) {
-      if (value) object[key] = *value;
-    };
-    Json document = {{"name", comparison_.name},       {"created", comparison_.created},
-                     {"machine", comparison_.machine}, {"corpus", comparison_.corpus},
-                     {"cells", Json::array()},         {"speed", Json::array()}};
-    for (const Cell& cell : comparison_.cells) {
-      Json entry = {{"label", cell.label},
-                    {"scheme", cell.scheme},
-                    {"run", cell.run.string()},
-                    {"status", status_name(cell.status)}};
-      put(entry, "depth", cell.depth);
-      put(entry, "seed", cell.seed);
-      put(entry, "val_loss", cell.val_loss);
-      put(entry, "bits_per_byte", cell.bits_per_byte);
-      put(entry, "parameters", cell.parameters);
-      put(entry, "flops_per_token", cell.flops_per_token);
-      document["cells"].push_back(std::move(entry));
-    }
-    for (const Speed& speed : comparison_.speed) {
-      Json entry = {{"label", speed.label}};
-      put(entry, "depth", speed.depth);
-      put(entry, "tokens_per_s", speed.tokens_per_s);
-      put(entry, "ms_p50", speed.ms_p50);
-      put(entry, "peak_rss_bytes", speed.peak_rss_bytes);
-      document["speed"].push_back(std::move(entry));
-    }
-    write_file_atomic(options_.out / "compare.json", document.dump(2) + "\n");
+    write_file_atomic(options_.out / "compare.json",
+                      comparison_document(comparison_).dump(2) + "\n");
   }
 
   const std::vector<GridCell>& cells_;
   const CompareOptions& options_;
   Comparison comparison_;
-  std::string text_;                            // sha256 of both splits, of the first cell
-  std::map<std::string, uint64_t> peak_bytes_;  // of a label and depth, while it was trained
+  std::string text_;              // sha256 of both splits, of the first cell
+  std::vector<Trained> trained_;  // beside cells_
 };
 
 }  // namespace

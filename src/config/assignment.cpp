@@ -80,6 +80,14 @@ bool read(const Node& node, double& out) {
   return number != nullptr;
 }
 
+bool read(const Node& node, std::optional<double>& out) {
+  double number = 0.0;
+  const bool is_auto = node.string() != nullptr && *node.string() == "auto";
+  if (!is_auto && !read(node, number)) return false;
+  out = is_auto ? std::nullopt : std::optional(number);
+  return true;
+}
+
 template <typename Item>
 bool read(const Node& node, std::vector<Item>& out) {
   if (node.array() == nullptr) return false;
@@ -93,9 +101,10 @@ bool read(const Node& node, std::vector<Item>& out) {
   return true;
 }
 
+// In the order of Slot.
 constexpr std::string_view kExpected[] = {
-    "true or false",     "an integer",         "a number",         "a string",
-    "a list of numbers", "a list of integers", "a list of strings"};  // in the order of Slot
+    "true or false",     "an integer",         "a number",          "a string",
+    "a list of numbers", "a list of integers", "a list of strings", "a number or \"auto\""};
 
 std::string_view given_kind(const Node& node) {
   const bool mixed = node.array() != nullptr && !node.array()->empty();
@@ -113,6 +122,8 @@ void check_range(const Field& field, const Slot& slot, const Assignment& a) {
         using T = std::remove_pointer_t<decltype(value)>;
         if constexpr (std::is_same_v<T, int64_t> || std::is_same_v<T, double>) {
           check(*value);
+        } else if constexpr (std::is_same_v<T, std::optional<double>>) {
+          if (*value) check(**value);
         } else if constexpr (std::is_same_v<T, std::vector<int64_t>> ||
                              std::is_same_v<T, std::vector<double>>) {
           for (const auto item : *value) check(item);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <limits>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -12,9 +13,9 @@
 
 namespace wavroute {
 
-// Where a key's value is kept.
+// Where a key's value is kept. An optional number is "auto" where it has no value.
 using Slot = std::variant<bool*, int64_t*, double*, std::string*, std::vector<double>*,
-                          std::vector<int64_t>*, std::vector<std::string>*>;
+                          std::vector<int64_t>*, std::vector<std::string>*, std::optional<double>*>;
 
 // The numbers that a key accepts; every item of a list must lie in it. Never an infinity.
 struct Range {

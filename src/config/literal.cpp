@@ -47,6 +47,10 @@ std::string literal(const std::string& value) {
   return text + "\"";
 }
 
+std::string literal(const std::optional<double>& value) {
+  return value ? literal(*value) : "\"auto\"";
+}
+
 std::string literal(const Node& node) {
   return std::visit(
       [&](const auto& value) -> std::string {

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,6 +20,8 @@ std::string literal(const char*) = delete;  // would become a bool
 // The shortest text that reads back to the same bits; always with a point or an exponent.
 [[nodiscard]] std::string literal(double value);
 [[nodiscard]] std::string literal(const std::string& value);
+// "auto" where there is none.
+[[nodiscard]] std::string literal(const std::optional<double>& value);
 // A plain value or a list of them; a table or a date is a UserError.
 [[nodiscard]] std::string literal(const Node& node);
 [[nodiscard]] std::string literal(const OptionValue& value);

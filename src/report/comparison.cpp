@@ -2,8 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <map>
 #include <tuple>
+#include <utility>
 
 #include "wavroute/error.h"
 
@@ -12,11 +14,17 @@ namespace {
 
 using nlohmann::json;
 
+constexpr std::array<std::pair<CellStatus, const char*>, 4> kStatuses = {{
+    {CellStatus::kFinished, "finished"},
+    {CellStatus::kDiverged, "diverged"},
+    {CellStatus::kFailed, "failed"},
+    {CellStatus::kPending, "pending"},
+}};
+
 CellStatus parse_status(const std::string& text, const std::string& where) {
-  if (text == "finished") return CellStatus::kFinished;
-  if (text == "diverged") return CellStatus::kDiverged;
-  if (text == "failed") return CellStatus::kFailed;
-  if (text == "pending") return CellStatus::kPending;
+  for (const auto& [status, name] : kStatuses) {
+    if (text == name) return status;
+  }
   throw UserError(fmt::format("expected a status finished, diverged, failed or pending, found "
                               "\"{}\" in {}",
                               text, where),
@@ -128,6 +136,45 @@ Comparison parse_comparison(const json& document, const std::string& where) {
                             number_at(entry, "peak_rss_bytes")});
   }
   return result;
+}
+
+std::string to_string(CellStatus status) {
+  for (const auto& [known, name] : kStatuses) {
+    if (known == status) return name;
+  }
+  return "";
+}
+
+nlohmann::ordered_json comparison_document(const Comparison& comparison) {
+  using Json = nlohmann::ordered_json;
+  const auto put = [](Json& object, const char* key, const auto& value) {
+    if (value) object[key] = *value;
+  };
+  Json document = {{"name", comparison.name},       {"created", comparison.created},
+                   {"machine", comparison.machine}, {"corpus", comparison.corpus},
+                   {"cells", Json::array()},        {"speed", Json::array()}};
+  for (const Cell& cell : comparison.cells) {
+    Json entry = {{"label", cell.label},
+                  {"scheme", cell.scheme},
+                  {"run", cell.run.string()},
+                  {"status", to_string(cell.status)}};
+    put(entry, "depth", cell.depth);
+    put(entry, "seed", cell.seed);
+    put(entry, "val_loss", cell.val_loss);
+    put(entry, "bits_per_byte", cell.bits_per_byte);
+    put(entry, "parameters", cell.parameters);
+    put(entry, "flops_per_token", cell.flops_per_token);
+    document["cells"].push_back(std::move(entry));
+  }
+  for (const Speed& speed : comparison.speed) {
+    Json entry = {{"label", speed.label}};
+    put(entry, "depth", speed.depth);
+    put(entry, "tokens_per_s", speed.tokens_per_s);
+    put(entry, "ms_p50", speed.ms_p50);
+    put(entry, "peak_rss_bytes", speed.peak_rss_bytes);
+    document["speed"].push_back(std::move(entry));
+  }
+  return document;
 }
 
 Comparison comparison_of_runs(std::span<RunData> runs) {

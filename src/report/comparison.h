@@ -51,6 +51,10 @@ struct Comparison {
 
 // Reads what COMPARE/compare.json holds; `where` names the file in errors (UserError).
 [[nodiscard]] Comparison parse_comparison(const nlohmann::json& document, const std::string& where);
+// The other direction: the document of compare.json.
+[[nodiscard]] nlohmann::ordered_json comparison_document(const Comparison& comparison);
+// "finished", "diverged", "failed", "pending": as compare.json spells it.
+[[nodiscard]] std::string to_string(CellStatus status);
 
 // A comparison of runs that were trained on their own: cells in the order given, speed and memory
 // as the runs measured them. Runs that can't be told apart by label, depth and seed get the name of

@@ -21,7 +21,18 @@ std::vector<OptionSpec> specs() {
            false,
            "one stored layer, applied up to L times (Universal Transformer)",
            false,
+           {}},
+          {"halt_bias",
+           OptionType::kFloat,
+           std::string("auto"),
+           "initial b_n; auto: -log(L - 1) [ours]",
+           true,
            {}}};
+}
+
+// The halting probabilities of a fresh model add up to about 1 after L - 1 layers.
+double default_halt_bias(int64_t layers) {
+  return -std::log(std::max(1.0, static_cast<double>(layers - 1)));
 }
 
 struct HaltingUnit {
@@ -34,8 +45,7 @@ class Act final : public AdditiveResidual {
   using AdditiveResidual::AdditiveResidual;
 
   void declare(ParameterTable& table) override {
-    // -log(L - 1): the probabilities of a fresh model add up to about 1 after L - 1 layers [ours].
-    const double bias = -std::log(std::max(1.0, static_cast<double>(size().layers - 1)));
+    const double bias = get<double>(given(), "halt_bias");
     const int64_t units = shared() ? std::min<int64_t>(1, size().layers - 1) : size().layers - 1;
     for (int64_t i = 0; i < units; ++i) {
       const std::string prefix = fmt::format("model.layers.{}.halt.", i);
@@ -153,6 +163,7 @@ std::unique_ptr<Residual> create(const Options& given, const ModelSize& size, do
   if (!(epsilon > 0.0 && epsilon < 1.0)) {
     throw UserError(fmt::format("residual.epsilon must be between 0 and 1, {} was given", epsilon));
   }
+  if (is_auto(options, "halt_bias")) options["halt_bias"] = default_halt_bias(size.layers);
   return std::make_unique<Act>(std::move(options), size);
 }
 

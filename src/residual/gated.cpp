@@ -31,6 +31,12 @@ std::vector<OptionSpec> specs() {
        true,
        {}},
       {"per_channel", OptionType::kBool, false, "one alpha per channel, not per token", false, {}},
+      {"stddev",
+       OptionType::kFloat,
+       0.02,
+       "standard deviation of the initial W1; W2 starts at 0 [ours]",
+       false,
+       {}},
       {"bias", OptionType::kFloat, 4.0, "initial b2: alpha = sigmoid(4) = 0.98 [ours]", false, {}},
       {"freeze",
        OptionType::kFloat,
@@ -83,7 +89,8 @@ class Gated final : public AdditiveResidual {
       const std::string prefix =
           fmt::format("model.layers.{}.{}_gate.", i / 2, i % 2 == 0 ? "self_attn" : "mlp");
       Gate& gate = gates_.emplace_back();
-      gate.fc1 = &table.declare(prefix + "fc1.weight", {rank, inputs}, Decay::kNo, {0.0, 0.02});
+      gate.fc1 = &table.declare(prefix + "fc1.weight", {rank, inputs}, Decay::kNo,
+                                {0.0, get<double>(given(), "stddev")});
       gate.fc2 = &table.declare(prefix + "fc2.weight", {outputs, rank}, Decay::kNo, {0.0});
       gate.bias = &table.declare(prefix + "fc2.bias", {outputs}, Decay::kNo,
                                  {get<double>(given(), "bias")});
@@ -214,6 +221,9 @@ std::unique_ptr<Residual> create(const Options& given, const ModelSize& size, do
   }
   if (const int64_t rank = get<int64_t>(options, "rank"); rank < 1) {
     throw UserError(fmt::format("residual.rank must be at least 1, {} was given", rank));
+  }
+  if (const double stddev = get<double>(options, "stddev"); !(stddev >= 0.0)) {
+    throw UserError(fmt::format("residual.stddev must not be negative, {} was given", stddev));
   }
   if (const double freeze = get<double>(options, "freeze"); !(freeze >= 0.0 && freeze <= 1.0)) {
     throw UserError(fmt::format("residual.freeze must be from 0 to 1, {} was given", freeze));

@@ -48,6 +48,12 @@ void Console::say(const std::string& line) {
   if (log_.is_open()) log_ << line << std::endl;
 }
 
+void Console::note(const std::string& line) {
+  clear_bar();
+  if (!quiet_) fmt::print(stderr, "{}\n", line);
+  if (log_.is_open()) log_ << line << std::endl;
+}
+
 void Console::warn(const std::string& line) {
   clear_bar();
   fmt::print(stderr, "wavroute: {}\n", line);

@@ -27,7 +27,9 @@ struct ProgressLine {
 // "1:02:03", "02:03"
 [[nodiscard]] std::string format_duration(double seconds);
 
-// Lines go to stdout and the log; a bar is drawn on stderr where that is a terminal.
+// What the training shows (header, intervals, validation) goes to stdout; what concerns the process
+// (a warning, where it resumed, how to go on, the next command) to stderr; all of it to the log. A
+// bar is drawn on stderr where that is a terminal.
 class Console {
  public:
   explicit Console(bool quiet);
@@ -38,6 +40,7 @@ class Console {
   // From now on lines are appended to this file too.
   void open_log(const std::filesystem::path& path);
   void say(const std::string& line);
+  void note(const std::string& line);  // to stderr, unless quiet
   void warn(const std::string& line);
   void bar(int64_t step, int64_t steps, double eta_seconds);
 

@@ -9,15 +9,11 @@
 #include <array>
 
 #include "config/print.h"
-#include "report/table.h"
 #include "train/process.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
 namespace {
-
-// Of the memory that is free, what a plan may use: the rest is for what a plan can't know.
-constexpr double kUsableShare = 0.9;
 
 // bf16 is worth its rounding where its products are faster by more than this.
 constexpr double kWorthwhileSpeedup = 1.2;
@@ -33,40 +29,7 @@ bool multiplies_bf16_fast(const Machine& machine, const ModelConfig& model) {
   return peak(Precision::kBf16) > kWorthwhileSpeedup * peak(Precision::kFp32);
 }
 
-void plan_micro_batch(Session& session) {
-  const DecoderSpec& spec = session.model->spec();
-  const Residual& residual = session.model->residual();
-  const int64_t count = session.model->parameters().count();
-  TrainConfig& train = session.config.train;
-  // On a GPU the plan is a figure to read, not a limit: its memory is not the machine's.
-  const double available =
-      session.model->device().is_cpu()
-          ? kUsableShare * static_cast<double>(session.machine.memory_available)
-          : std::numeric_limits<double>::infinity();
-  const int64_t largest = largest_micro_batch(spec, residual, count, session.precision,
-                                              session.recompute, train.batch, available);
-  const auto plan = [&](int64_t micro) {
-    return plan_memory(spec, residual, count, session.precision, session.recompute, micro);
-  };
-  const int64_t wanted = train.micro_batch > 0 ? train.micro_batch : std::max<int64_t>(largest, 1);
-  session.plan = plan(wanted);
-  if (session.plan.total() > available) {
-    throw UserError(
-        fmt::format("a memory plan within the {} that are free was expected, micro_batch = {} "
-                    "needs {}",
-                    format_bytes(available), wanted, format_bytes(session.plan.total())),
-        largest > 0 ? fmt::format("train.micro_batch = {} fits", largest)
-                    : "not even one row at a time fits: train.recompute = \"layer\", or a smaller "
-                      "model");
-  }
-  train.micro_batch = wanted;
-}
-
 }  // namespace
-
-at::Device device_of(const Config& config) {
-  return config.train.device == "cuda" ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
-}
 
 Config resolve_machine(Config config, const Machine& machine) {
   TrainConfig& train = config.train;
@@ -75,6 +38,7 @@ Config resolve_machine(Config config, const Machine& machine) {
     throw UserError("train.device = \"cuda\" was given, this libtorch sees no GPU",
                     "wavroute doctor says what it sees; device = \"auto\" takes what is there");
   }
+  if (train.kernels == "auto") train.kernels = train.device == "cpu" ? "fused" : "composed";
   if (train.threads == 0) train.threads = machine.cores;
   at::set_num_threads(static_cast<int>(train.threads));
   if (train.precision == "auto") {
@@ -84,9 +48,14 @@ Config resolve_machine(Config config, const Machine& machine) {
   return config;
 }
 
-Session open_session(const Config& config) {
+int64_t vocabulary_of(const Config& config) {
+  if (config.data.tokenizer == "bytes") return make_bytes_tokenizer()->vocab_size();
+  return open_corpus(config.data, config.model.context).tokenizer->vocab_size();
+}
+
+Session plan_session(const Config& config, BeyondMemory beyond, const Machine& machine) {
   Session session;
-  session.machine = probe_machine();
+  session.machine = machine;
   session.config = resolve_machine(config, session.machine);
   Config& resolved = session.config;
   if (resolved.train.micro_batch > resolved.train.batch) {
@@ -98,20 +67,23 @@ Session open_session(const Config& config) {
   session.precision = parse_precision(resolved.train.precision);
   session.recompute = parse_recompute(resolved.train.recompute);
   session.corpus = open_corpus(resolved.data, resolved.model.context);
-
-  DecoderSpec spec;
-  spec.model = resolved.model;
-  spec.vocab_size = session.corpus.tokenizer->vocab_size();
-  spec.scheme = resolved.residual.scheme;
-  spec.options = resolved.residual.options;
   session.model =
-      std::make_unique<Decoder>(std::move(spec), session.precision, device_of(resolved));
+      std::make_unique<Decoder>(decoder_spec(resolved, session.corpus.tokenizer->vocab_size()),
+                                session.precision, device_of(resolved));
+  session.model->use_kernels(parse_kernel_choice(resolved.train.kernels));
   resolved.model = session.model->spec().model;
   resolved.residual.options = session.model->spec().options;
-  session.flops_per_token =
-      training_flops_per_token(session.model->spec(), session.model->residual());
-  plan_micro_batch(session);  // before anything large is allocated
-  session.model->allocate(static_cast<uint64_t>(resolved.train.seed));
+  session.forecast = forecast(*session.model, resolved, session.machine);
+  if (!session.forecast.fits() && beyond == BeyondMemory::kRefuse) {
+    throw beyond_memory(session.forecast);
+  }
+  resolved.train.micro_batch = session.forecast.micro_batch;
+  return session;
+}
+
+Session open_session(const Config& config, BeyondMemory beyond) {
+  Session session = plan_session(config, beyond, probe_machine());
+  session.model->allocate(static_cast<uint64_t>(session.config.train.seed));
   return session;
 }
 
@@ -120,6 +92,7 @@ Config inherit_resolved(Config given, const Config& stored) {
   given.compare = stored.compare;
   if (given.train.device == "auto") given.train.device = stored.train.device;
   if (given.train.precision == "auto") given.train.precision = stored.train.precision;
+  if (given.train.kernels == "auto") given.train.kernels = stored.train.kernels;
   if (given.train.threads == 0) given.train.threads = stored.train.threads;
   if (given.train.micro_batch == 0) given.train.micro_batch = stored.train.micro_batch;
   return given;

@@ -5,7 +5,7 @@
 
 #include "bench/machine.h"
 #include "data/corpus.h"
-#include "model/cost.h"
+#include "train/forecast.h"
 #include "wavroute/config.h"
 #include "wavroute/decoder.h"
 
@@ -18,8 +18,7 @@ struct Session {
   Precision precision = Precision::kFp32;
   Recompute recompute = Recompute::kNone;
   std::unique_ptr<Decoder> model;
-  MemoryPlan plan;
-  double flops_per_token = 0.0;  // forward and backward
+  Forecast forecast;
 
   [[nodiscard]] int64_t tokens_per_step() const {
     return config.train.batch * config.model.context;
@@ -30,13 +29,22 @@ struct Session {
 // UserError where a device was asked for that isn't there.
 [[nodiscard]] Config resolve_machine(Config config, const Machine& machine);
 
-// The device that a resolved configuration names.
-[[nodiscard]] at::Device device_of(const Config& config);
+// The number of tokens that [data] is read in; opens the corpus where its text decides.
+[[nodiscard]] int64_t vocabulary_of(const Config& config);
 
-// Opens the corpus, builds the model with its initial values, and plans the memory. UserError for
-// whatever the configuration gets wrong, and for a plan that doesn't fit, with a micro_batch that
-// does.
-[[nodiscard]] Session open_session(const Config& config);
+// What becomes of a memory plan that doesn't fit.
+enum class BeyondMemory {
+  kRefuse,  // UserError, with a micro_batch that does
+  kGoOn,    // a resumed run keeps the micro_batch that it began with: the caller warns
+};
+
+// Opens the corpus, plans the memory, and makes a model that is not allocated. UserError for
+// whatever the configuration gets wrong.
+[[nodiscard]] Session plan_session(const Config& config, BeyondMemory beyond,
+                                   const Machine& machine);
+// The same on this machine, and the model has its initial values.
+[[nodiscard]] Session open_session(const Config& config,
+                                   BeyondMemory beyond = BeyondMemory::kRefuse);
 
 // What a resumed run keeps: values that `given` leaves to the program are taken from `stored`.
 [[nodiscard]] Config inherit_resolved(Config given, const Config& stored);

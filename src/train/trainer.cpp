@@ -61,7 +61,7 @@ void Trainer::resume(const std::filesystem::path& checkpoint) {
     if (later.step > state_.progress.step) remove_tree(later.path);
   }
   cut_metrics(paths_.metrics(), state_.progress.step);
-  console_.say(fmt::format("resumed from {}", checkpoint.string()));
+  console_.note(fmt::format("resumed from {}", checkpoint.string()));
 }
 
 bool Trainer::run() {
@@ -83,7 +83,7 @@ bool Trainer::run() {
   if (finished && (total_.steps > 0 || !std::filesystem::exists(paths_.root / "summary.json"))) {
     write_summary("finished");
   } else if (!finished) {
-    console_.say(fmt::format("stopped at step {}; a checkpoint is written", state_.progress.step));
+    console_.note(fmt::format("stopped at step {}; a checkpoint is written", state_.progress.step));
   }
   return finished;
 }
@@ -100,8 +100,8 @@ void Trainer::announce() const {
       "{} steps of {} tokens, micro-batches of {} rows, {} FLOPs a token, memory plan {}, matrix "
       "products at {:.0f} GFLOP/s",
       config_.train.steps, format_count(static_cast<double>(session_.tokens_per_step())),
-      plan_.micro_batch, format_magnitude(session_.flops_per_token),
-      format_bytes(session_.plan.total()), peak_flops_ / 1e9));
+      plan_.micro_batch, format_magnitude(session_.forecast.flops_per_token),
+      format_bytes(session_.forecast.memory.total()), peak_flops_ / 1e9));
 }
 
 void Trainer::step(JsonlWriter& metrics) {
@@ -161,7 +161,8 @@ void Trainer::report_interval(const TrainStepResult& result, double lr) {
   line.grad_norm = result.grad_norm;
   line.ms = 1e3 * interval_.seconds / static_cast<double>(interval_.steps);
   line.tokens_per_s = 1e3 * static_cast<double>(session_.tokens_per_step()) / line.ms;
-  line.percent_of_peak = 100.0 * line.tokens_per_s * session_.flops_per_token / peak_flops_;
+  line.percent_of_peak =
+      100.0 * line.tokens_per_s * session_.forecast.flops_per_token / peak_flops_;
   line.memory_bytes = peak_resident_bytes();
   line.eta_seconds = seconds_left();
   console_.say(format_line(line));
@@ -250,7 +251,8 @@ void Trainer::write_summary(const std::string& status) const {
                                     {"seed", config_.train.seed},
                                     {"steps", config_.train.steps},
                                     {"parameters", session_.model->parameters().count()},
-                                    {"flops_per_token", session_.flops_per_token},
+                                    {"vocab_size", session_.model->spec().vocab_size},
+                                    {"flops_per_token", session_.forecast.flops_per_token},
                                     {"corpus", session_.corpus.description},
                                     {"corpus_sha256", session_.corpus.train_sha256},
                                     {"corpus_valid_sha256", session_.corpus.valid_sha256},

@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "bench/build_info.h"
+#include "wavroute/error.h"
 
 namespace wavroute {
 namespace {
@@ -80,6 +81,49 @@ TEST_F(FindPyTorch, SaysWhatIsMissing) {
   EXPECT_THAT(find().missing(), HasSubstr("has no torch"));
   write_python("python", R"({"python": "3.99", "torch": "2.13.0"})");
   EXPECT_THAT(find().missing(), HasSubstr("bench/baseline.py"));
+}
+
+TEST_F(FindPyTorch, TheBaselineItselfSaysWhatItSupports) {
+  PyTorch pytorch;
+  pytorch.script = "baseline.py";
+  pytorch.python = write_python(
+      "python", R"({"supports": {"plain": {"options": [], "sources_per_block": 0}, )"
+                R"("rows": {"options": ["blocks", "some_flag"], "sources_per_block": 2}}})");
+  const auto support = ask_baseline(pytorch);
+  ASSERT_EQ(support.schemes.size(), 2U);
+  EXPECT_EQ(support.schemes.at("rows").sources_per_block, 2);
+
+  Config config;
+  config.residual = {"rows", {{"blocks", int64_t{3}}}};
+  EXPECT_EQ(support.missing(config), "");
+  config.residual.options["other"] = true;
+  EXPECT_THAT(support.missing(config), HasSubstr("'other'"));
+  config.residual = {"plain", {}};
+  EXPECT_EQ(support.missing(config), "");
+  config.model.tie_embeddings = true;
+  EXPECT_THAT(support.missing(config), HasSubstr("tied embeddings"));
+  config.residual.scheme = "unheard_of";
+  EXPECT_THAT(support.missing(config), HasSubstr("no PyTorch baseline"));
+}
+
+TEST_F(FindPyTorch, ABaselineThatAnswersInAnotherFormIsAFailure) {
+  for (const char* answer :
+       {R"({"supports": {"plain": {}}})", R"({"supports": 3})", R"({"ready": true})"}) {
+    PyTorch pytorch;
+    pytorch.script = "baseline.py";
+    pytorch.python = write_python("python", answer);
+    EXPECT_THROW((void)ask_baseline(pytorch), Failure) << answer;
+  }
+}
+
+TEST(BaselineFlags, SpellEveryKindOfOptionAndLeaveOutAuto) {
+  EXPECT_THAT(baseline_flags({{"blocks", std::string("auto")},
+                              {"count", int64_t{6}},
+                              {"partial_details", false},
+                              {"some_flag", true},
+                              {"some_number", -4.5}}),
+              ::testing::ElementsAre("--count=6", "--no-partial-details", "--some-flag",
+                                     "--some-number=-4.5"));
 }
 
 TEST(BuildInfo, NamesTheCompilerThatCompiledThisTest) {

@@ -22,6 +22,7 @@ constexpr const char* kRich = R"(
 name = "rich"
 [model]
 rms_norm_eps = 1.0000000000000002e-6
+output_init = 0.010000000000000002
 tie_embeddings = true
 [residual]
 scheme = "wav"
@@ -53,6 +54,7 @@ TEST_F(Print, TomlLoadsBackToAnEqualConfigFromAnyFolder) {
   EXPECT_THAT(changed_keys(config, again), IsEmpty());
   EXPECT_EQ(again.name, "rich");
   EXPECT_EQ(again.model.rms_norm_eps, 1.0000000000000002e-6);
+  EXPECT_EQ(again.model.output_init, 0.010000000000000002);
   EXPECT_EQ(again.sample.prompt, "say \"hi\"\n\tand \\ \xc3\xbc \x07\x7f");
   EXPECT_EQ(again.residual.options, config.residual.options);
   EXPECT_THAT(again.compare.seeds, ElementsAre(9007199254740993));
@@ -129,6 +131,8 @@ TEST_F(Print, ChangedKeysSeesEveryField) {
             *value = static_cast<T>(*value == T{0});
           } else if constexpr (std::is_same_v<T, std::string>) {
             *value += "x";
+          } else if constexpr (std::is_same_v<T, std::optional<double>>) {
+            *value = 0.5;
           } else {
             value->emplace_back();
           }

@@ -57,6 +57,7 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"[model]\ntie_embeddings = 1", "expected true or false, given an integer"},
         Mistake{"[optimizer]\nlr = \"1e-3\"", "expected a number, given a string"},
         Mistake{"[optimizer]\nlr = true", "expected a number, given a boolean"},
+        Mistake{"[model]\noutput_init = \"none\"", "expected a number or \"auto\", given a string"},
         Mistake{"[optimizer]\nbetas = [0.9, \"x\"]", "expected a list of numbers"},
         Mistake{"[compare]\nschemes = \"wav\"", "expected a list of strings, given a string"},
         Mistake{"[compare]\nseeds = [1, 2.5]", "expected a list of integers"},
@@ -69,6 +70,7 @@ INSTANTIATE_TEST_SUITE_P(
     Ranges, BadValue,
     ::testing::Values(Mistake{"[model]\nlayers = 0", "given 0"},
                       Mistake{"[model]\nwidth = -4", "given -4"},
+                      Mistake{"[model]\noutput_init = -0.1", "expected a value >= 0, given -0.1"},
                       Mistake{"[model]\nwidth = 3000000000", "given 3000000000"},
                       Mistake{"[optimizer]\nlr = 0", "expected a value > 0, given 0.0"},
                       Mistake{"[optimizer]\nlr = nan", "given nan"},
@@ -123,6 +125,13 @@ TEST_F(Strict, IntegerServesWhereANumberIsWanted) {
   const auto loaded = load("[optimizer]\nlr = 1\nbetas = [0, 0.5]\n");
   EXPECT_EQ(loaded.config.optimizer.lr, 1.0);
   EXPECT_EQ(loaded.config.optimizer.betas, (std::vector<double>{0.0, 0.5}));
+}
+
+TEST_F(Strict, ANumberMayBeLeftToTheModelByTheWordAuto) {
+  const std::string given = "[model]\noutput_init = 0\n";
+  EXPECT_EQ(load(given).config.model.output_init, 0.0);
+  EXPECT_EQ(load(given, {"model.output_init=auto"}).config.model.output_init, std::nullopt);
+  EXPECT_EQ(load("").config.model.output_init, std::nullopt);
 }
 
 TEST_F(Strict, MissingWordHintsAtTheNearest) {

@@ -1,5 +1,8 @@
 """Fixtures for every test: the built programs."""
 
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import paths
@@ -17,3 +20,26 @@ def wavroute():
     """Runs the command: wavroute("config", "list") gives the completed process."""
     paths.program("wavroute")
     return lambda *arguments, **options: paths.call("wavroute", *arguments, **options)
+
+
+@pytest.fixture
+def with_memory(tmp_path):
+    """with_memory(500, "train", ...): the command where /proc/meminfo says that 500 MB are free."""
+    paths.program("wavroute")
+    meminfo = tmp_path / "meminfo"
+    meminfo.touch()
+    mounted = f"mount --bind '{meminfo}' /proc/meminfo"
+    alone = ["unshare", "--mount", "sh", "-c"]
+    tried = shutil.which("unshare") and subprocess.run([*alone, mounted], capture_output=True)
+    if not tried or tried.returncode:
+        pytest.skip("mounting over /proc/meminfo is not permitted here")
+
+    def call(megabytes: int, *arguments: object) -> subprocess.CompletedProcess:
+        free = megabytes * 1000000 // 1024
+        meminfo.write_text(f"MemTotal: {free + 100000} kB\nMemAvailable: {free} kB\n")
+        command = [str(paths.program("wavroute")), *map(str, arguments)]
+        return subprocess.run([*alone, f'{mounted} && exec "$@"', "sh", *command],
+                              capture_output=True, text=True, timeout=120,
+                              env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+    return call

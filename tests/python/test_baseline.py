@@ -311,6 +311,27 @@ def test_the_worker_answers_each_command_with_one_line():
     assert done.returncode == 0
 
 
+def test_what_it_supports_is_what_it_parses():
+    done = subprocess.run([sys.executable, str(SCRIPT), "--supports"], capture_output=True,
+                          text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    supports = json.loads(done.stdout)["supports"]
+    assert set(supports) == set(SCHEMES)
+    values = {"blocks": "=2", "partial_details": "", "beta": "=-3.5", "matching_epsilon": "=1e-10"}
+    for scheme, entry in supports.items():
+        flags = [f"--{name.replace('_', '-')}{values[name]}" for name in entry["options"]]
+        o = baseline.parse(["--scheme", scheme, "--layers", "4", *flags])
+        model = baseline.Decoder(o)
+        assert entry["sources_per_block"] == (1 + len(model.details) if model.routed else 0)
+
+
+def test_options_of_the_details_reach_the_model():
+    o = options("wav", beta=-3.5, matching_epsilon=1e-10)
+    model = decoder(o)
+    assert all((router.bias == -3.5).all() for router in model.routers)
+    assert model.matching_epsilon == 1e-10
+
+
 def test_the_end_of_the_input_ends_the_worker():
     done = start("--scheme", "prenorm")
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 1

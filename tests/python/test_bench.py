@@ -6,6 +6,7 @@ import sys
 
 import paths
 import pytest
+from cli_tools import write_project
 
 FIELDS = ("scheme", "provider", "precision", "layers", "width", "batch", "context", "ms_p20",
           "ms_p50", "ms_p80", "tokens_per_s", "peak_rss_bytes", "percent_of_peak")
@@ -41,6 +42,29 @@ def test_the_baseline_does_the_same_work(wavroute, monkeypatch):
     for field in ("layers", "width", "batch", "context", "parameters"):
         assert ours[field] == eager[field], field
     assert ours["flops_per_step"] == pytest.approx(eager["flops_per_step"], rel=0.02)
+
+
+def test_a_vocabulary_of_characters_is_timed_as_such(wavroute, monkeypatch, tmp_path):
+    pytest.importorskip("torch")
+    monkeypatch.setenv("WAVROUTE_PYTHON", sys.executable)
+    monkeypatch.setenv("WAVROUTE_BASELINE", str(paths.REPOSITORY / "bench" / "baseline.py"))
+    config = write_project(tmp_path)
+    ours, eager = rows(wavroute("bench", "step", config, "--schemes", "prenorm", "--baselines",
+                                "eager", "--rounds", "1", "--warmup", "1", "--json"))
+    vocabulary = len(set((tmp_path / "train.txt").read_text()))
+    layer = 4 * 16 * 16 + 3 * 16 * 32 + 2 * 16
+    assert ours["parameters"] == eager["parameters"] == 2 * vocabulary * 16 + 16 + 2 * layer
+
+
+def test_what_the_baseline_does_not_support_is_skipped_with_a_word(wavroute, monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.setenv("WAVROUTE_PYTHON", sys.executable)
+    monkeypatch.setenv("WAVROUTE_BASELINE", str(paths.REPOSITORY / "bench" / "baseline.py"))
+    done = wavroute("bench", "step", "tiny", "--schemes", "rezero,wav", *QUICK,
+                    "--set", "residual.details=[]", "--set", "model.tie_embeddings=false")
+    assert [row["provider"] for row in rows(done)] == ["wavroute", "wavroute"]
+    assert "baselines of rezero are skipped: it has no PyTorch baseline" in done.stderr
+    assert "baselines of wav are skipped: the baseline has no option 'details'" in done.stderr
 
 
 def test_without_torch_the_baselines_are_skipped_with_a_word(wavroute, monkeypatch):

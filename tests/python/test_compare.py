@@ -149,11 +149,136 @@ def test_json_prints_the_file(wavroute, project, tmp_path):
     assert list(losses(out)) == ["prenorm-L2-s3", "wav-L2-s3"]
 
 
-def test_a_dry_run_lists_the_cells_and_writes_nothing(wavroute, project, tmp_path):
+def expected_parameters(vocabulary, layers, routed):
+    """Of small.toml: width 16, hidden 32; wav adds query, gain and two biases to all but one read."""
+    width, hidden = 16, 32
+    layer = 4 * width * width + 3 * width * hidden + 2 * width
+    return (
+        2 * vocabulary * width + width + layers * layer + routed * 2 * layers * (2 * width + 2)
+    )
+
+
+def seconds(text):
+    """Of "1:02:03" or "02:03"."""
+    total = 0
+    for part in text.split(":"):
+        total = 60 * total + int(part)
+    return total
+
+
+def test_a_dry_run_prints_the_plan_of_every_cell_and_writes_nothing(wavroute, project, tmp_path):
     out = tmp_path / "out"
-    text = assert_ok(wavroute("compare", project / "grid.toml", "--out", out, "--dry-run"))
-    assert [line.split()[0] for line in text.splitlines()[:4]] == CELLS
+    values = sets(compare__depths="[2, 4]", train__steps=10**8, residual__blocks="auto")
+    call = ["compare", project / "grid.toml", "--out", out, "--dry-run"]
+    text = assert_ok(wavroute(*call, *values))
+    *plans, end = text.split("\n\n")
+    vocabulary = len(set((project / "train.txt").read_text()))
+    total = 0
+    rows = [(depth, scheme) for depth in (2, 4) for scheme in ("prenorm", "wav")]
+    assert len(plans) == len(rows)
+    for plan, (depth, scheme) in zip(plans, rows, strict=True):
+        heading, *lines = plan.splitlines()
+        assert heading.startswith(f"{scheme}, {depth} layers:")
+        assert heading.split()[-2:] == [f"{scheme}-L{depth}-s{seed}" for seed in (1, 2)]
+        words = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in lines)
+        count = expected_parameters(vocabulary, depth, scheme == "wav")
+        assert words["parameters"] == f"{count:,}"
+        assert "B = " in words["memory plan"] and "forward and backward" in words["FLOPs per token"]
+        assert f"for {10**8} steps of 32 tokens" in words["expected time"]
+        total += 2 * seconds(words["expected time"].split()[0])
+    last = end.splitlines()[0]
+    assert last.endswith("for 8 cells")
+    assert seconds(last.split()[2]) == pytest.approx(total, abs=8)
     assert not out.exists()
+
+
+def test_a_dry_run_agrees_with_that_of_train(wavroute, project):
+    one = assert_ok(
+        wavroute("compare", project / "grid.toml", "--dry-run", *sets(compare__schemes='["wav"]'))
+    )
+    train = assert_ok(wavroute("train", project / "small.toml", "--dry-run"))
+    for name in ("parameters", "FLOPs per token", "memory plan"):
+        (line,) = (line for line in train.splitlines() if line.startswith(name))
+        assert line in one.splitlines()
+
+
+def test_all_cells_share_one_micro_batch_that_a_resume_keeps(wavroute, tmp_path):
+    folder = write_project(tmp_path).parent
+    config, out = folder / "variants.toml", tmp_path / "out"
+    config.write_text(
+        VARIANTS.replace("1e30", "1e-3") + '[[compare.variant]]\nlabel = "one"\ntrain.batch = 1\n'
+    )
+    call = ["compare", config, "--out", out, "--speed-rounds", 0]
+    assert_ok(wavroute(*call))
+
+    def micro_batches():
+        texts = {path.stem: path.read_text() for path in (out / "configs").glob("*.toml")}
+        return {name: re.search(r"^micro_batch = (\d+)$", text, re.MULTILINE)[1]
+                for name, text in texts.items()}  # fmt: skip
+
+    expected = {"prenorm-L2-s1": "2", "wild-L2-s1": "2", "mild-L2-s1": "2", "one-L2-s1": "1"}
+    assert micro_batches() == expected
+    stored = out / "config.toml"
+    assert "\nmicro_batch = 2\n" in stored.read_text()
+    # As if less memory had been free on the first day.
+    for path in (stored, *(out / "configs").glob("*.toml"), *out.glob("cells/*/config.toml")):
+        path.write_text(path.read_text().replace("micro_batch = 2", "micro_batch = 1"))
+    assert_ok(wavroute(*call, "--resume", "auto", *sets(compare__seeds="[1, 2]")))
+    assert set(micro_batches().values()) == {"1"} and len(micro_batches()) == 8
+    assert_error(wavroute(*call, "--resume", "auto", *sets(train__micro_batch=2)), "micro_batch")
+
+
+def rows_of_plans(text):
+    """The rows that each memory plan of a dry run counts with."""
+    return [int(rows) for rows in re.findall(r"activations of (\d+) rows", text)]
+
+
+def test_the_micro_batch_of_a_grid_is_the_one_that_its_largest_plan_fits(
+    wavroute, with_memory, project
+):
+    free = 1170  # MB
+    long = project / "long.txt"
+    values = sets(model__context=1024, model__width=64, model__layers=8, train__batch=60,
+                  data__train=long, data__valid=long)  # fmt: skip
+    long.write_text((project / "train.txt").read_text() * 2)
+    alone = {}
+    for scheme in ("prenorm", "wav"):
+        call = ["train", project / "small.toml", "--dry-run", *values]
+        text = assert_ok(with_memory(free, *call, "--set", f"residual.scheme={scheme}"))
+        (alone[scheme],) = rows_of_plans(text)
+    assert 1 <= alone["wav"] < alone["prenorm"] < 60, "choose sizes that tell the schemes apart"
+    grid = ["compare", project / "grid.toml", "--dry-run", *values]
+    assert rows_of_plans(assert_ok(with_memory(free, *grid))) == [alone["wav"]] * 2
+    assert rows_of_plans(assert_ok(wavroute(*grid))) == [60, 60]
+    given = sets(train__micro_batch=alone["prenorm"])
+    assert_error(with_memory(free, *grid, *given), "wav-L8-s1", "memory plan",
+                 f"train.micro_batch = {alone['wav']} fits")  # fmt: skip
+
+
+def test_speed_is_that_of_the_model_that_was_trained(wavroute, project, tmp_path):
+    """A vocabulary of characters, not of bytes."""
+    out = tmp_path / "out"
+    values = sets(train__steps=1, compare__seeds="[1]", compare__schemes='["prenorm"]')
+    assert_ok(
+        wavroute("compare", project / "grid.toml", "--out", out, "--speed-rounds", 1, *values)
+    )
+    document = json.loads((out / "compare.json").read_text())
+    vocabulary = len(set((project / "train.txt").read_text()))
+    assert document["cells"][0]["parameters"] == expected_parameters(vocabulary, 2, False)
+    assert [row["label"] for row in document["speed"]] == ["prenorm"]
+    run = out / "cells" / "prenorm-L2-s1"
+    worker = start("bench", "worker", run / "config.toml", "--vocab", vocabulary)
+    assert json.loads(worker.stdout.readline())["parameters"] == document["cells"][0]["parameters"]
+    worker.communicate()
+
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["vocab_size"] == vocabulary
+    (run / "summary.json").write_text(json.dumps(summary | {"vocab_size": 256}))
+    call = ["compare", project / "grid.toml", "--out", out, "--speed-rounds", 1, *values]
+    result = wavroute(*call, "--resume", "auto")
+    assert_ok(result)
+    assert "no speed of prenorm L2" in result.stderr
+    assert json.loads((out / "compare.json").read_text())["speed"] == []
 
 
 def test_a_variant_that_contradicts_a_depth_is_found_before_training(wavroute, project, tmp_path):

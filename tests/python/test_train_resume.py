@@ -138,7 +138,8 @@ def test_a_corrupt_newest_checkpoint_is_passed_over(wavroute, project, finished,
     result = wavroute("train", project, "--out", copy, "--resume", "auto")
     assert_ok(result)
     assert f"passed over {copy}/checkpoints/step_12: {name}.safetensors" in result.stderr
-    assert f"resumed from {copy}/checkpoints/step_8" in result.stdout
+    assert f"resumed from {copy}/checkpoints/step_8" in result.stderr
+    assert "resumed" not in result.stdout
     assert_equal_runs(finished, copy, 12)
 
 
@@ -186,6 +187,23 @@ def test_a_changed_text_is_refused(wavroute, copy, tmp_path, project, text):
     values = sets(train__steps=16)
     result = wavroute("train", config, "--out", copy, "--resume", "auto", *values)
     assert_error(result, "train.txt")
+
+
+def test_a_resume_with_less_memory_warns_and_goes_on(
+    with_memory, project, finished, tmp_path
+):
+    first = with_memory(100, "train", project, "--out", tmp_path / "new")
+    assert_error(first, "memory plan", "micro_batch")
+    assert not (tmp_path / "new").exists()
+
+    half = tmp_path / "half"
+    shutil.copytree(finished, half)
+    shutil.rmtree(half / "checkpoints" / "step_12")
+    result = with_memory(100, "train", project, "--out", half, "--resume", "auto")
+    assert result.returncode == 0, result.stderr
+    warnings = [line for line in result.stderr.splitlines() if line.startswith("wavroute: ")]
+    assert len(warnings) == 1 and "memory plan" in warnings[0] and "goes on" in warnings[0]
+    assert_equal_runs(finished, half, 12)
 
 
 @pytest.fixture

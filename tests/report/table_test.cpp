@@ -8,6 +8,7 @@
 #include <set>
 #include <sstream>
 #include <stdexcept>
+#include <tuple>
 
 #include "wavroute/error.h"
 
@@ -190,6 +191,43 @@ TEST(Comparison, ReadsEveryFieldOfItsFile) {
   EXPECT_FALSE(comparison.cells[0].val_loss.has_value());
   EXPECT_EQ(comparison.speed.at(0).tokens_per_s, 5.5);
   EXPECT_EQ(comparison.corpus.at("sha256"), "ab");
+}
+
+TEST(Comparison, IsReadBackFromItsDocumentAsItWas) {
+  Comparison written;
+  written.name = "demo";
+  written.created = "2026-06-01T00:00:00Z";
+  written.machine = {{"cores", 2}};
+  written.corpus = {{"sha256", "ab"}};
+  for (const CellStatus status :
+       {CellStatus::kFinished, CellStatus::kDiverged, CellStatus::kFailed, CellStatus::kPending}) {
+    written.cells.push_back(cell("wav2", 12, std::ssize(written.cells) + 1, 1.0 / 3.0, status));
+    written.cells.back().run = "cells/x";
+  }
+  written.cells.push_back({"bare", "wav", {}, {}, {}, CellStatus::kPending, {}, {}, {}, {}});
+  written.speed = {{"wav2", 12, 1e6 / 3.0, 4.25, 7e9}, {"bare", {}, {}, {}, {}}};
+
+  const auto text = comparison_document(written).dump(2);
+  const Comparison read = parse_comparison(nlohmann::json::parse(text), "here");
+  EXPECT_EQ(read.name, written.name);
+  EXPECT_EQ(read.created, written.created);
+  EXPECT_EQ(read.machine, written.machine);
+  EXPECT_EQ(read.corpus, written.corpus);
+  const auto fields = [](const Cell& c) {
+    return std::tuple(c.label, c.scheme, c.depth, c.seed, c.run, c.status, c.val_loss,
+                      c.bits_per_byte, c.parameters, c.flops_per_token);
+  };
+  ASSERT_EQ(read.cells.size(), written.cells.size());
+  for (std::size_t i = 0; i < read.cells.size(); ++i) {
+    EXPECT_EQ(fields(read.cells[i]), fields(written.cells[i])) << i;
+  }
+  const auto speed_fields = [](const Speed& s) {
+    return std::tuple(s.label, s.depth, s.tokens_per_s, s.ms_p50, s.peak_rss_bytes);
+  };
+  ASSERT_EQ(read.speed.size(), written.speed.size());
+  for (std::size_t i = 0; i < read.speed.size(); ++i) {
+    EXPECT_EQ(speed_fields(read.speed[i]), speed_fields(written.speed[i])) << i;
+  }
 }
 
 TEST(Comparison, AnUnknownStatusOrAWrongTypeIsAUserError) {

@@ -1,0 +1,32 @@
+// What a comparison takes, before any of its cells is trained.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "bench/machine.h"
+#include "compare/grid.h"
+#include "train/forecast.h"
+
+namespace wavroute::app {
+
+// A comparison's cells, ready to be trained, and what each of them takes.
+struct ComparePlan {
+  std::vector<GridCell> cells;
+  std::vector<Forecast> forecasts;  // beside cells
+  int64_t micro_batch = 1;          // of all cells that name none
+  std::string beyond_memory;        // the worst of the plans that don't fit; empty where all do
+  std::string hint;                 // its mend
+};
+
+// Plans `cells`, which are resolved but for micro_batch = 0. Those that name none get
+// `micro_batch`, or where that is 0 too the largest divisor of `batch` at which all of their plans
+// fit; a cell with a batch of its own, the largest divisor of that up to it. Opens the text where
+// the vocabulary depends on it. Throws UserError for a cell whose options contradict its model.
+[[nodiscard]] ComparePlan plan_comparison(std::vector<GridCell> cells, int64_t batch,
+                                          int64_t micro_batch, const Machine& machine);
+
+// Each label and depth with the lines of `wavroute train --dry-run`, and the time of all cells.
+[[nodiscard]] std::string plan_text(const ComparePlan& plan);
+
+}  // namespace wavroute::app

@@ -1,0 +1,95 @@
+#include "train/forecast.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "report/table.h"
+#include "train/console.h"
+
+namespace wavroute {
+namespace {
+
+// Of the memory that is free, what a plan may use: the rest is for what a plan can't know.
+constexpr double kUsableShare = 0.9;
+
+// A training step reaches about this share of a matrix product's speed.
+constexpr double kExpectedShareOfPeak = 0.35;
+
+double tokens_per_step(const Config& config) {
+  return static_cast<double>(config.train.batch * config.model.context);
+}
+
+}  // namespace
+
+DecoderSpec decoder_spec(const Config& config, int64_t vocab_size) {
+  DecoderSpec spec;
+  spec.model = config.model;
+  spec.vocab_size = vocab_size;
+  spec.scheme = config.residual.scheme;
+  spec.options = config.residual.options;
+  return spec;
+}
+
+at::Device device_of(const Config& config) {
+  return config.train.device == "cuda" ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
+}
+
+Forecast forecast(const Decoder& model, const Config& config, const Machine& machine) {
+  const TrainConfig& train = config.train;
+  const int64_t count = model.parameters().count();
+  const Recompute recompute = parse_recompute(train.recompute);
+
+  Forecast result;
+  result.parameters = count;
+  result.flops_per_token = training_flops_per_token(model.spec(), model.residual());
+  // On a GPU the plan is a figure to read, not a limit: its memory is not the machine's.
+  result.available = model.device().is_cpu()
+                         ? kUsableShare * static_cast<double>(machine.memory_available)
+                         : std::numeric_limits<double>::infinity();
+  result.largest_micro_batch =
+      largest_micro_batch(model.spec(), model.residual(), count, model.precision(), recompute,
+                          train.batch, result.available);
+  result.micro_batch =
+      train.micro_batch > 0 ? train.micro_batch : std::max<int64_t>(result.largest_micro_batch, 1);
+  result.memory = plan_memory(model.spec(), model.residual(), count, model.precision(), recompute,
+                              result.micro_batch);
+  return result;
+}
+
+Forecast forecast(const Config& config, int64_t vocab_size, const Machine& machine) {
+  const Decoder model(decoder_spec(config, vocab_size), parse_precision(config.train.precision),
+                      device_of(config));
+  return forecast(model, config, machine);
+}
+
+UserError beyond_memory(const Forecast& f) {
+  return UserError(
+      fmt::format("a memory plan within the {} that are free was expected, micro_batch = {} needs "
+                  "{}",
+                  format_bytes(f.available), f.micro_batch, format_bytes(f.memory.total())),
+      f.largest_micro_batch > 0
+          ? fmt::format("train.micro_batch = {} fits", f.largest_micro_batch)
+          : "not even one row at a time fits: train.recompute = \"layer\", or a smaller model");
+}
+
+double expected_seconds(const Forecast& f, const Config& config, double peak) {
+  const double tokens = tokens_per_step(config) * static_cast<double>(config.train.steps);
+  return f.flops_per_token * tokens / (kExpectedShareOfPeak * peak);
+}
+
+std::string forecast_text(const Forecast& f, const Config& config, double peak) {
+  return fmt::format(
+      "parameters       {}\n"
+      "FLOPs per token  {} (forward and backward)\n"
+      "memory plan      {} = {} parameters and optimizer + {} activations of {} rows + {} process\n"
+      "expected time    {} for {} steps of {} tokens, if {:.0f} % of {} FLOP/s are reached\n",
+      format_count(static_cast<double>(f.parameters)), format_magnitude(f.flops_per_token),
+      format_bytes(f.memory.total()), format_bytes(f.memory.parameters),
+      format_bytes(f.memory.activations), f.micro_batch, format_bytes(f.memory.base),
+      format_duration(expected_seconds(f, config, peak)), config.train.steps,
+      format_count(tokens_per_step(config)), 100 * kExpectedShareOfPeak, format_magnitude(peak));
+}
+
+}  // namespace wavroute

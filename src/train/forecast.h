@@ -1,0 +1,46 @@
+// What training takes, known from a configuration before anything large is allocated.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "bench/machine.h"
+#include "model/cost.h"
+#include "wavroute/config.h"
+#include "wavroute/decoder.h"
+#include "wavroute/error.h"
+
+namespace wavroute {
+
+struct Forecast {
+  int64_t parameters = 0;
+  double flops_per_token = 0.0;     // forward and backward
+  double available = 0.0;           // bytes that a plan may take; infinite on a GPU
+  int64_t largest_micro_batch = 0;  // the largest divisor of the batch that fits; 0: none does
+  int64_t micro_batch = 1;          // the configured one, or the largest that fits
+  MemoryPlan memory;                // with it
+
+  [[nodiscard]] bool fits() const { return memory.total() <= available; }
+};
+
+// The model that a configuration describes, over a vocabulary of so many tokens.
+[[nodiscard]] DecoderSpec decoder_spec(const Config& config, int64_t vocab_size);
+// The device that a resolved configuration names.
+[[nodiscard]] at::Device device_of(const Config& config);
+
+// Of a model that need not be allocated. `config` is resolved but for micro_batch and what belongs
+// to the scheme.
+[[nodiscard]] Forecast forecast(const Decoder& model, const Config& config, const Machine& machine);
+// The same of the model that `config` describes. UserError where it describes none.
+[[nodiscard]] Forecast forecast(const Config& config, int64_t vocab_size, const Machine& machine);
+
+// The error of a forecast that doesn't fit: names a micro_batch that does.
+[[nodiscard]] UserError beyond_memory(const Forecast& forecast);
+
+// Seconds of all steps where matrix products reach `peak` [FLOP/s]: a guess.
+[[nodiscard]] double expected_seconds(const Forecast& forecast, const Config& config, double peak);
+// The lines of --dry-run: parameters, FLOPs per token, memory plan, expected time.
+[[nodiscard]] std::string forecast_text(const Forecast& forecast, const Config& config,
+                                        double peak);
+
+}  // namespace wavroute
