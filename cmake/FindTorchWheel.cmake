@@ -5,6 +5,7 @@
 #          else ./.venv/bin/python, else python3.
 # Defines: TorchWheel_ROOT, TorchWheel_VERSION, TorchWheel_CUDA (ON for a CUDA wheel)
 #          TorchWheel::torch  headers and libraries, with an rpath to the wheel
+#          TorchWheel::openmp the OpenMP library that libtorch's threads are from
 #          TorchWheel::fmt    only the fmt headers that torch bundles, header-only
 
 if(NOT WAVROUTE_PYTHON)
@@ -54,6 +55,15 @@ if(TorchWheel_FOUND AND NOT TARGET TorchWheel::torch)
   endif()
   target_link_libraries(TorchWheel::torch INTERFACE ${_link} -Wl,--as-needed)
   target_link_options(TorchWheel::torch INTERFACE -Wl,-rpath,${_lib})
+
+  # A second OpenMP library in the process would bring a second set of threads.
+  file(GLOB _openmp ${_lib}/libgomp*.so* ${TorchWheel_ROOT}/../torch.libs/libgomp*.so*)
+  if(NOT _openmp)
+    set(_openmp -fopenmp)
+  endif()
+  list(GET _openmp 0 _openmp)
+  add_library(TorchWheel::openmp INTERFACE IMPORTED)
+  target_link_libraries(TorchWheel::openmp INTERFACE ${_openmp})
 
   # A folder with nothing but fmt in it, so that torch-free code can't see torch's headers.
   file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/fmt-headers)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,9 @@ struct ModelConfig {
   bool tie_embeddings = false;
   double rms_norm_eps = 1e-6;
   double rope_theta = 10000.0;
+  // Standard deviation of the initial weights of the two projections that write to the stream;
+  // nothing: "auto", 0.02 / sqrt(2 layers) [ours: GPT-2's rule].
+  std::optional<double> output_init = std::nullopt;
 };
 
 struct ResidualConfig {
@@ -62,6 +66,7 @@ struct TrainConfig {
   int64_t keep = 2;
   std::string precision = "auto";  // auto | bf16 | fp32
   std::string device = "auto";     // auto | cpu | cuda
+  std::string kernels = "auto";    // auto | fused (ours, on the CPU) | composed (libtorch's)
   int64_t threads = 0;             // 0 = all cores
 };
 

@@ -24,6 +24,12 @@ enum class Precision { kFp32, kBf16, kFp64 };
 [[nodiscard]] std::string to_string(Precision precision);
 [[nodiscard]] Precision parse_precision(const std::string& name);
 
+// What a pass runs on: our kernels (CPU, fp32 and bf16), or stock operators (any device and type),
+// of which the kernels are a faster form. Auto: the kernels wherever they can be.
+enum class KernelChoice { kAuto, kFused, kComposed };
+// "auto", "fused", "composed"; throws UserError.
+[[nodiscard]] KernelChoice parse_kernel_choice(const std::string& name);
+
 // Everything that makes a model's function, but for its parameters.
 struct DecoderSpec {
   ModelConfig model;  // kv_heads and hidden resolved
@@ -95,11 +101,18 @@ class Decoder {
   void check_program(const LayerProgram& program) const;
 
   // The pieces, for a pass that drives them itself.
-  [[nodiscard]] at::Tensor embed(const at::Tensor& ids) const;      // [B,T] -> e [B,T,d]
-  [[nodiscard]] at::Tensor head(const at::Tensor& read_out) const;  // [B,T,d] -> [B,T,V]
+  [[nodiscard]] at::Tensor embed(const at::Tensor& ids) const;  // [B,T] -> e [B,T,d]
+  [[nodiscard]] PreNorm final_norm() const;
+  [[nodiscard]] at::Tensor head(const at::Tensor& x) const;  // [B,T,d] after the norm -> [B,T,V]
+  [[nodiscard]] Parameter& head_weight() const { return *head_; }
   [[nodiscard]] const Sublayer& sublayer(const Site& site) const;
-  [[nodiscard]] std::vector<Parameter*> head_parameters() const { return {norm_, head_}; }
   [[nodiscard]] Parameter& embedding() const { return *embedding_; }
+
+  // Throws UserError where our kernels don't serve the device or the precision.
+  void use_kernels(KernelChoice choice);
+  [[nodiscard]] bool fused() const { return fused_; }
+  // What passes on our kernels take their memory from.
+  [[nodiscard]] ops::Arena& arena() const { return *arena_; }
 
   [[nodiscard]] ParameterTable& parameters() { return table_; }
   [[nodiscard]] const ParameterTable& parameters() const { return table_; }
@@ -114,6 +127,8 @@ class Decoder {
   DecoderSpec spec_;
   Precision precision_;
   at::Device device_;
+  std::unique_ptr<ops::Arena> arena_;
+  bool fused_ = false;
   std::unique_ptr<Residual> residual_;
   ParameterTable table_;
   Parameter* embedding_ = nullptr;

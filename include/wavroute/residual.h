@@ -19,6 +19,10 @@
 
 namespace wavroute {
 
+namespace ops {
+class Arena;
+}
+
 enum class SublayerKind { kAttention, kMlp };
 
 // One execution of one sublayer.
@@ -75,6 +79,16 @@ struct StreamOptions {
   bool record = false;            // keep what the backward twins need
   DecodeState* decode = nullptr;  // of the same Residual; null: the sequence starts here
   Taps* taps = nullptr;
+  // Work on our kernels with memory from `arena`: on the CPU, in float, every layer run once at
+  // most and in order. Null: stock operators, for every device and type.
+  ops::Arena* arena = nullptr;
+};
+
+// The norm between a read and its sublayer: x = gain * h / sqrt(mean h^2 + eps).
+struct PreNorm {
+  Parameter* gain = nullptr;  // [d]; null: no norm, x = h
+  double eps = 0.0;
+  at::ScalarType type = at::kFloat;  // of x: the compute type
 };
 
 // What a stream must remember to be restarted in the middle (recomputation).
@@ -86,7 +100,10 @@ using StreamSnapshot = std::vector<at::Tensor>;
 // the parameters' gradients itself.
 class Stream {
  public:
-  virtual ~Stream() = default;
+  explicit Stream(const StreamOptions& options);
+  virtual ~Stream();
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
 
   // e [B,T,d] in the storage type.
   virtual void begin(const at::Tensor& embedding) = 0;
@@ -96,6 +113,11 @@ class Stream {
   virtual void write(const Site& site, const at::Tensor& update) = 0;
   // What the final norm sees, [B,T,d].
   [[nodiscard]] virtual at::Tensor read_out() = 0;
+
+  // A read and the norm after it, which a scheme may take in one pass: x [B,T,d] in the norm's
+  // type.
+  [[nodiscard]] virtual at::Tensor read_normed(const Site& site, const PreNorm& norm);
+  [[nodiscard]] virtual at::Tensor read_out_normed(const PreNorm& norm);
 
   // Inference: indices into the B*T tokens of those that are still running, int64 [n]; undefined =
   // all. A sublayer may leave the update of other tokens at zero.
@@ -113,15 +135,28 @@ class Stream {
   virtual void read_backward(const Site& site, const at::Tensor& grad) = 0;
   // Gradient of e.
   [[nodiscard]] virtual at::Tensor begin_backward() = 0;
+  // The twins of read_normed and read_out_normed: grad [B,T,d] of x, in its type. They add to the
+  // gain's gradient.
+  virtual void read_normed_backward(const Site& site, const PreNorm& norm, const at::Tensor& grad);
+  virtual void read_out_normed_backward(const PreNorm& norm, const at::Tensor& grad,
+                                        double auxiliary_grad);
 
   // Recomputation: a forward without records between two snapshots can be run again from the
   // first one, with records, before its backward.
   void set_record(bool record) { record_ = record; }
-  [[nodiscard]] virtual StreamSnapshot snapshot() const = 0;
+  [[nodiscard]] virtual StreamSnapshot snapshot() = 0;
   virtual void restore(const StreamSnapshot& snapshot) = 0;
 
  protected:
+  StreamOptions options_;
   bool record_ = false;
+
+ private:
+  struct Norm;  // what the backward of one norm needs
+  [[nodiscard]] at::Tensor normed(const at::Tensor& h, const PreNorm& norm);
+  [[nodiscard]] at::Tensor normed_backward(const PreNorm& norm, const at::Tensor& grad);
+
+  std::vector<Norm> norms_;  // of the recorded reads, in their order
 };
 
 // A residual scheme with its options and parameters, bound to one model.

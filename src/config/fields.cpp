@@ -37,6 +37,7 @@ std::vector<Field> model_fields() {
       {"model", "tie_embeddings", slot<&C::model, &M::tie_embeddings>},
       {"model", "rms_norm_eps", slot<&C::model, &M::rms_norm_eps>, at_least(0)},
       {"model", "rope_theta", slot<&C::model, &M::rope_theta>, above(0)},
+      {"model", "output_init", slot<&C::model, &M::output_init>, at_least(0)},
       {"residual", "scheme", slot<&C::residual, &ResidualConfig::scheme>},
   };
 }
@@ -86,6 +87,7 @@ std::vector<Field> train_fields() {
       {"train", "save_every", slot<&C::train, &T::save_every>, size()},
       {"train", "keep", slot<&C::train, &T::keep>, size()},
       {"train", "precision", slot<&C::train, &T::precision>, {}, {"auto", "bf16", "fp32"}},
+      {"train", "kernels", slot<&C::train, &T::kernels>, {}, {"auto", "fused", "composed"}},
       {"train", "device", slot<&C::train, &T::device>, {}, {"auto", "cpu", "cuda"}},
       {"train", "threads", slot<&C::train, &T::threads>, size_or_zero()},
   };

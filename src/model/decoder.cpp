@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "model/sublayer.h"
+#include "ops/arena.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -34,6 +35,10 @@ DecoderSpec resolved(DecoderSpec spec) {
   if (spec.model.kv_heads == 0) spec.model.kv_heads = spec.model.heads;
   if (spec.model.hidden == 0) spec.model.hidden = 4 * spec.model.width;
   check(spec);
+  // The projections that write to the stream are smaller by the root of their number [ours].
+  if (!spec.model.output_init) {
+    spec.model.output_init = kInitStddev / std::sqrt(2.0 * static_cast<double>(spec.model.layers));
+  }
   return spec;
 }
 
@@ -75,8 +80,30 @@ void Decoder::allocate(uint64_t seed) {
   table_.allocate(storage_type(precision_), compute_type(precision_), device_, seed);
 }
 
+KernelChoice parse_kernel_choice(const std::string& name) {
+  if (name == "auto") return KernelChoice::kAuto;
+  if (name == "fused") return KernelChoice::kFused;
+  if (name == "composed") return KernelChoice::kComposed;
+  throw UserError(
+      fmt::format("train.kernels: auto, fused or composed was expected, '{}' was given", name));
+}
+
+void Decoder::use_kernels(KernelChoice choice) {
+  const bool possible = device_.is_cpu() && precision_ != Precision::kFp64;
+  if (choice == KernelChoice::kFused && !possible) {
+    throw UserError(fmt::format("train.kernels: fused was given for {} on {}",
+                                to_string(precision_), device_.str()),
+                    "the kernels work on the CPU, in fp32 and bf16: train.kernels = \"auto\"");
+  }
+  fused_ = possible && choice != KernelChoice::kComposed;
+}
+
 Decoder::Decoder(DecoderSpec spec, Precision precision, at::Device device)
-    : spec_(resolved(std::move(spec))), precision_(precision), device_(device) {
+    : spec_(resolved(std::move(spec))),
+      precision_(precision),
+      device_(device),
+      arena_(std::make_unique<ops::Arena>()) {
+  use_kernels(KernelChoice::kAuto);
   residual_ =
       find_scheme(spec_.scheme)
           .create(spec_.options, {spec_.model.layers, spec_.model.width}, spec_.model.rms_norm_eps);
@@ -91,36 +118,39 @@ void Decoder::declare_parameters() {
   const ModelConfig& m = spec_.model;
   const int64_t d = m.width, head_width = d / m.heads;
   const Init init{0.0, kInitStddev};
-  // The two projections that write to the stream are smaller by the root of their number [ours].
-  const Init output_init{0.0, kInitStddev / std::sqrt(2.0 * static_cast<double>(m.layers))};
-  const at::ScalarType compute = compute_type(precision_);
+  const Init output_init{0.0, *m.output_init};
+  const auto rope =
+      std::make_shared<const ops::RopeTable>(ops::rope_table(m.context, head_width, m.rope_theta));
 
   embedding_ =
       &table_.declare("model.embed_tokens.weight", {spec_.vocab_size, d}, Decay::kYes, init);
   for (int64_t i = 0; i < m.layers; ++i) {
     if (residual_->stored_layer(i) != i) continue;
     const std::string layer = fmt::format("model.layers.{}.", i);
-    const auto norm = [&](const char* name) -> Parameter* {
-      if (!residual_->has_sublayer_norms()) return nullptr;
-      return &table_.declare(layer + name + ".weight", {d}, Decay::kNo, {1.0});
+    const auto norm = [&](const char* name) -> PreNorm {
+      Parameter* gain = nullptr;
+      if (residual_->has_sublayer_norms()) {
+        gain = &table_.declare(layer + name + ".weight", {d}, Decay::kNo, {1.0});
+      }
+      return {gain, m.rms_norm_eps, compute_type(precision_)};
     };
     const auto slice = [&](const char* name, int64_t rows) {
       return ParameterSlice{layer + name + ".weight", 0, rows, init};
     };
-    Parameter* attention_norm = norm("input_layernorm");
+    const PreNorm attention_norm = norm("input_layernorm");
     Parameter& qkv = table_.declare_fused({slice("self_attn.q_proj", m.heads * head_width),
                                            slice("self_attn.k_proj", m.kv_heads * head_width),
                                            slice("self_attn.v_proj", m.kv_heads * head_width)},
                                           d, Decay::kYes);
     Parameter& out = table_.declare(layer + "self_attn.o_proj.weight", {d, m.heads * head_width},
                                     Decay::kYes, output_init);
-    sublayers_.push_back(std::make_unique<Attention>(m, attention_norm, &qkv, &out, compute));
-    Parameter* mlp_norm = norm("post_attention_layernorm");
+    sublayers_.push_back(std::make_unique<Attention>(m, attention_norm, &qkv, &out, rope));
+    const PreNorm mlp_norm = norm("post_attention_layernorm");
     Parameter& gate_up = table_.declare_fused(
         {slice("mlp.gate_proj", m.hidden), slice("mlp.up_proj", m.hidden)}, d, Decay::kYes);
     Parameter& down =
         table_.declare(layer + "mlp.down_proj.weight", {d, m.hidden}, Decay::kYes, output_init);
-    sublayers_.push_back(std::make_unique<Mlp>(m, mlp_norm, &gate_up, &down, compute));
+    sublayers_.push_back(std::make_unique<Mlp>(mlp_norm, &gate_up, &down));
   }
   norm_ = &table_.declare("model.norm.weight", {d}, Decay::kNo, {1.0});
   head_ = m.tie_embeddings
@@ -138,11 +168,11 @@ at::Tensor Decoder::embed(const at::Tensor& ids) const {
   return at::embedding(embedding_->value, ids);
 }
 
-at::Tensor Decoder::head(const at::Tensor& read_out) const {
-  const at::Tensor x =
-      at::rms_norm(read_out, norm_->value.sizes(), norm_->value, spec_.model.rms_norm_eps);
-  return at::linear(x.to(head_->compute.scalar_type()), head_->compute);
+PreNorm Decoder::final_norm() const {
+  return {norm_, spec_.model.rms_norm_eps, head_->compute.scalar_type()};
 }
+
+at::Tensor Decoder::head(const at::Tensor& x) const { return at::linear(x, head_->compute); }
 
 void Decoder::check_program(const LayerProgram& program) const {
   if (!program.is_plain()) residual_->check_program();
@@ -178,17 +208,20 @@ ForwardResult Decoder::forward(const at::Tensor& ids, const ForwardOptions& opti
   stream_options.pass.progress = options.progress;
   stream_options.decode = options.state != nullptr ? options.state->residual.get() : nullptr;
   stream_options.taps = options.taps;
+  if (fused_ && program.is_plain()) stream_options.arena = arena_.get();
   const std::unique_ptr<Stream> stream = residual_->open(stream_options);
   stream->begin(embed(ids));
   for (size_t visit = 0; visit < program.layers().size(); ++visit) {
     for (const SublayerKind kind : {SublayerKind::kAttention, SublayerKind::kMlp}) {
       const Site site{program.layers()[visit], kind, static_cast<int64_t>(visit)};
-      const at::Tensor h = stream->read(site);
+      const Sublayer& f = sublayer(site);
+      const at::Tensor x = stream->read_normed(site, f.norm());
       const SublayerContext context{options.state, site.visit, stream->running_rows()};
-      stream->write(site, sublayer(site).forward(h, context));
+      const bool whole = options.state == nullptr && !context.running_rows.defined();
+      stream->write(site, fused_ && whole ? f.run(x, *arena_, nullptr) : f.forward(x, context));
     }
   }
-  at::Tensor out = stream->read_out();
+  at::Tensor out = stream->read_out_normed(final_norm());
   if (options.last_only) out = out.narrow(1, out.size(1) - 1, 1);
   if (options.state != nullptr) options.state->position += ids.size(1);
   return {head(out).to(storage_type(precision_)), stream->auxiliary_loss(), stream->mean_depth()};

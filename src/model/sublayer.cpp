@@ -4,6 +4,9 @@
 
 #include <cmath>
 
+#include "ops/products.h"
+#include "ops/swiglu.h"
+
 namespace wavroute {
 namespace {
 
@@ -41,27 +44,16 @@ at::Tensor rotate(const at::Tensor& x, int64_t first, double theta) {
   return at::cat({a * cos - b * sin, b * cos + a * sin}, 3).to(x.scalar_type());
 }
 
-Sublayer::Sublayer(Parameter* gain, double eps, at::ScalarType compute)
-    : gain_(gain), eps_(eps), compute_(compute) {
-  if (gain_ != nullptr) parameters_.push_back(gain_);
-}
-
-at::Tensor Sublayer::normalised(const at::Tensor& h) const {
-  if (gain_ == nullptr) return h.to(compute_);
-  return at::rms_norm(h, gain_->value.sizes(), gain_->value, eps_).to(compute_);
-}
-
-Attention::Attention(const ModelConfig& model, Parameter* gain, Parameter* qkv, Parameter* out,
-                     at::ScalarType compute)
-    : Sublayer(gain, model.rms_norm_eps, compute),
+Attention::Attention(const ModelConfig& model, const PreNorm& norm, Parameter* qkv, Parameter* out,
+                     std::shared_ptr<const ops::RopeTable> rope)
+    : Sublayer(norm, {qkv, out}),
       qkv_(qkv),
       out_(out),
       heads_(model.heads),
       kv_heads_(model.kv_heads),
       head_width_(model.width / model.heads),
-      theta_(model.rope_theta) {
-  parameters_.insert(parameters_.end(), {qkv, out});
-}
+      theta_(model.rope_theta),
+      rope_(std::move(rope)) {}
 
 // Queries, keys and values [B, T, (heads + 2 kv_heads) * head width]; queries only of `rows`.
 at::Tensor Attention::project(const at::Tensor& x, const at::Tensor& rows) const {
@@ -97,11 +89,11 @@ at::Tensor Attention::attend(const at::Tensor& q, at::Tensor k, at::Tensor v,
   return y.transpose(1, 2).reshape({q.size(0), length, heads_ * head_width_});
 }
 
-at::Tensor Attention::forward(const at::Tensor& h, const SublayerContext& context) const {
-  const int64_t batch = h.size(0), length = h.size(1);
+at::Tensor Attention::forward(const at::Tensor& x, const SublayerContext& context) const {
+  const int64_t batch = x.size(0), length = x.size(1);
   const at::Tensor& rows = context.running_rows;
   const at::Tensor qkv =
-      project(normalised(h), rows).view({batch, length, heads_ + 2 * kv_heads_, head_width_});
+      project(x, rows).view({batch, length, heads_ + 2 * kv_heads_, head_width_});
   const int64_t first = context.state != nullptr ? context.state->position : 0;
   const at::Tensor turned = rotate(qkv.narrow(2, 0, heads_ + kv_heads_), first, theta_);
   const auto heads_of = [](const at::Tensor& x, int64_t begin, int64_t count) {
@@ -111,22 +103,66 @@ at::Tensor Attention::forward(const at::Tensor& h, const SublayerContext& contex
                               heads_of(qkv, heads_ + kv_heads_, kv_heads_), context);
   if (!rows.defined()) return at::linear(y, out_->compute);
   const at::Tensor u = at::linear(pick_rows(y, rows), out_->compute);
-  return scatter_rows(u, rows, batch * length).view(h.sizes());
+  return scatter_rows(u, rows, batch * length).view(x.sizes());
 }
 
-Mlp::Mlp(const ModelConfig& model, Parameter* gain, Parameter* gate_up, Parameter* down,
-         at::ScalarType compute)
-    : Sublayer(gain, model.rms_norm_eps, compute), gate_up_(gate_up), down_(down) {
-  parameters_.insert(parameters_.end(), {gate_up, down});
+kernels::AttentionShape Attention::shape_of(const at::Tensor& x) const {
+  return {x.size(0), x.size(1), heads_, kv_heads_, head_width_};
 }
 
-at::Tensor Mlp::forward(const at::Tensor& h, const SublayerContext& context) const {
+ops::RopeTable Attention::rope(int64_t length) const {
+  if (rope_ != nullptr && length <= rope_->cos.size(0)) return *rope_;
+  return ops::rope_table(length, head_width_, theta_);
+}
+
+at::Tensor Attention::run(const at::Tensor& x, ops::Arena& arena, Kept* kept) const {
+  const at::Tensor rows = x.flatten(0, 1);
+  const at::Tensor qkv = ops::project(arena, rows, qkv_->compute);
+  const ops::Attended attended = ops::attention(arena, qkv, shape_of(x), rope(x.size(1)));
+  const at::Tensor u = ops::project(arena, attended.y, out_->compute);
+  if (kept != nullptr) *kept = {x, qkv, attended.y, attended.lse};
+  return u.view(x.sizes());
+}
+
+at::Tensor Attention::run_backward(const at::Tensor& du, ops::Arena& arena, Kept kept) const {
+  const at::Tensor x = std::move(kept[0]);
+  const at::Tensor rows = du.flatten(0, 1);
+  const ops::Attended attended = {std::move(kept[2]), std::move(kept[3])};
+  const at::Tensor dy = ops::project_backward(arena, rows, out_->compute);
+  ops::add_weight_grad(arena, rows, attended.y, out_->value.mutable_grad());
+  const at::Tensor dqkv =
+      ops::attention_backward(arena, kept[1], attended, dy, shape_of(x), rope(x.size(1)));
+  ops::add_weight_grad(arena, dqkv, x.flatten(0, 1), qkv_->value.mutable_grad());
+  return ops::project_backward(arena, dqkv, qkv_->compute).view(x.sizes());
+}
+
+Mlp::Mlp(const PreNorm& norm, Parameter* gate_up, Parameter* down)
+    : Sublayer(norm, {gate_up, down}), gate_up_(gate_up), down_(down) {}
+
+at::Tensor Mlp::forward(const at::Tensor& x, const SublayerContext& context) const {
   const at::Tensor& rows = context.running_rows;
-  const at::Tensor x = normalised(rows.defined() ? pick_rows(h, rows) : h);
-  const std::vector<at::Tensor> gate_up = at::linear(x, gate_up_->compute).chunk(2, -1);
+  const at::Tensor chosen = rows.defined() ? pick_rows(x, rows) : x;
+  const std::vector<at::Tensor> gate_up = at::linear(chosen, gate_up_->compute).chunk(2, -1);
   const at::Tensor u = at::linear(at::silu(gate_up[0]) * gate_up[1], down_->compute);
   if (!rows.defined()) return u;
-  return scatter_rows(u, rows, h.size(0) * h.size(1)).view(h.sizes());
+  return scatter_rows(u, rows, x.size(0) * x.size(1)).view(x.sizes());
+}
+
+at::Tensor Mlp::run(const at::Tensor& x, ops::Arena& arena, Kept* kept) const {
+  const at::Tensor gate_up = ops::project(arena, x.flatten(0, 1), gate_up_->compute);
+  const at::Tensor u = ops::project(arena, ops::swiglu(arena, gate_up), down_->compute);
+  if (kept != nullptr) *kept = {x, gate_up};
+  return u.view(x.sizes());
+}
+
+at::Tensor Mlp::run_backward(const at::Tensor& du, ops::Arena& arena, Kept kept) const {
+  const at::Tensor x = std::move(kept[0]), gate_up = std::move(kept[1]);
+  const at::Tensor rows = du.flatten(0, 1);
+  const at::Tensor hidden = ops::project_backward(arena, rows, down_->compute);
+  ops::swiglu_backward(gate_up, hidden);  // now gate_up's gradient, and the hidden activation
+  ops::add_weight_grad(arena, rows, hidden, down_->value.mutable_grad());
+  ops::add_weight_grad(arena, gate_up, x.flatten(0, 1), gate_up_->value.mutable_grad());
+  return ops::project_backward(arena, gate_up, gate_up_->compute).view(x.sizes());
 }
 
 }  // namespace wavroute

@@ -1,10 +1,12 @@
-// The two halves of a layer: u = f(RMSNorm(h)).
+// The two halves of a layer: u = f(x), x = RMSNorm(h), each on stock operators and on our kernels.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <memory>
 #include <vector>
 
+#include "ops/attention.h"
 #include "wavroute/config.h"
 #include "wavroute/decoder.h"
 #include "wavroute/parameters.h"
@@ -22,37 +24,50 @@ class Sublayer {
  public:
   virtual ~Sublayer() = default;
 
-  // h [B,T,d] storage type -> u [B,T,d] compute type; zero for tokens that don't run.
-  // Differentiable where running_rows is undefined and there is no cache.
-  [[nodiscard]] virtual at::Tensor forward(const at::Tensor& h,
+  // The norm that x comes out of.
+  [[nodiscard]] const PreNorm& norm() const { return norm_; }
+  [[nodiscard]] const std::vector<Parameter*>& weights() const { return weights_; }
+
+  // x, u [B,T,d] in the compute type; u is zero for tokens that don't run. Differentiable where
+  // running_rows is undefined and there is no cache.
+  [[nodiscard]] virtual at::Tensor forward(const at::Tensor& x,
                                            const SublayerContext& context) const = 0;
-  [[nodiscard]] const std::vector<Parameter*>& parameters() const { return parameters_; }
+
+  // The same on our kernels, without a graph: on the CPU, in float or bfloat16, from position 0.
+  // `kept` receives what the backward needs; null: nothing is kept.
+  using Kept = std::vector<at::Tensor>;
+  [[nodiscard]] virtual at::Tensor run(const at::Tensor& x, ops::Arena& arena,
+                                       Kept* kept) const = 0;
+  // du [B,T,d] -> dx [B,T,d]; adds to the gradients of the weights. Uses `kept` up.
+  [[nodiscard]] virtual at::Tensor run_backward(const at::Tensor& du, ops::Arena& arena,
+                                                Kept kept) const = 0;
 
  protected:
-  // `gain` may be null: no norm.
-  Sublayer(Parameter* gain, double eps, at::ScalarType compute);
-
-  [[nodiscard]] at::Tensor normalised(const at::Tensor& h) const;
-
-  std::vector<Parameter*> parameters_;
+  Sublayer(const PreNorm& norm, std::vector<Parameter*> weights)
+      : norm_(norm), weights_(std::move(weights)) {}
 
  private:
-  Parameter* gain_;
-  double eps_;
-  at::ScalarType compute_;
+  PreNorm norm_;
+  std::vector<Parameter*> weights_;
 };
 
 // Causal multi-head attention with RoPE and grouped key-value heads.
 class Attention final : public Sublayer {
  public:
   // qkv [(heads + 2 kv_heads) * head width, d], out [d, heads * head width]
-  Attention(const ModelConfig& model, Parameter* gain, Parameter* qkv, Parameter* out,
-            at::ScalarType compute);
+  // rope: the rotations of positions 0 .. model.context - 1; null where run() is not called.
+  Attention(const ModelConfig& model, const PreNorm& norm, Parameter* qkv, Parameter* out,
+            std::shared_ptr<const ops::RopeTable> rope);
 
-  [[nodiscard]] at::Tensor forward(const at::Tensor& h,
+  [[nodiscard]] at::Tensor forward(const at::Tensor& x,
                                    const SublayerContext& context) const override;
+  [[nodiscard]] at::Tensor run(const at::Tensor& x, ops::Arena& arena, Kept* kept) const override;
+  [[nodiscard]] at::Tensor run_backward(const at::Tensor& du, ops::Arena& arena,
+                                        Kept kept) const override;
 
  private:
+  [[nodiscard]] kernels::AttentionShape shape_of(const at::Tensor& x) const;
+  [[nodiscard]] ops::RopeTable rope(int64_t length) const;
   [[nodiscard]] at::Tensor project(const at::Tensor& x, const at::Tensor& rows) const;
   [[nodiscard]] at::Tensor attend(const at::Tensor& q, at::Tensor k, at::Tensor v,
                                   const SublayerContext& context) const;
@@ -61,17 +76,20 @@ class Attention final : public Sublayer {
   Parameter* out_;
   int64_t heads_, kv_heads_, head_width_;
   double theta_;
+  std::shared_ptr<const ops::RopeTable> rope_;
 };
 
 // down( silu(gate(x)) * up(x) )
 class Mlp final : public Sublayer {
  public:
   // gate_up [2 hidden, d], down [d, hidden]
-  Mlp(const ModelConfig& model, Parameter* gain, Parameter* gate_up, Parameter* down,
-      at::ScalarType compute);
+  Mlp(const PreNorm& norm, Parameter* gate_up, Parameter* down);
 
-  [[nodiscard]] at::Tensor forward(const at::Tensor& h,
+  [[nodiscard]] at::Tensor forward(const at::Tensor& x,
                                    const SublayerContext& context) const override;
+  [[nodiscard]] at::Tensor run(const at::Tensor& x, ops::Arena& arena, Kept* kept) const override;
+  [[nodiscard]] at::Tensor run_backward(const at::Tensor& du, ops::Arena& arena,
+                                        Kept kept) const override;
 
  private:
   Parameter* gate_up_;

@@ -5,18 +5,23 @@
 #include <fmt/format.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <array>
+#include <utility>
+
 #include "model/sublayer.h"
+#include "ops/cross_entropy.h"
+#include "ops/flat.h"
+#include "ops/products.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
 namespace {
 
-constexpr int64_t kUnscored = -100;
-
-// One executed sublayer with its graph.
+// What the backward of one executed sublayer needs: a graph, or what our kernels keep.
 struct Activation {
-  at::Tensor input;   // h, a leaf
+  at::Tensor input;   // x, a leaf
   at::Tensor output;  // u
+  Sublayer::Kept kept;
 };
 
 class Driver {
@@ -33,6 +38,8 @@ class Driver {
     StreamOptions options;
     options.pass = pass_options.pass;
     options.record = recompute_ == Recompute::kNone;
+    const bool plain = pass_options.program == nullptr || pass_options.program->is_plain();
+    if (model.fused() && plain) options.arena = &model.arena();
     stream_ = model.residual().open(options);
     cut_segments();
   }
@@ -48,8 +55,10 @@ class Driver {
       snapshots_.push_back(stream_->snapshot());
       const at::NoGradGuard no_grad;
       for (size_t i = cuts_[s]; i < cuts_[s + 1]; ++i) {
-        const at::Tensor h = stream_->read(sites_[i]);
-        stream_->write(sites_[i], model_.sublayer(sites_[i]).forward(h, {}));
+        const Sublayer& f = model_.sublayer(sites_[i]);
+        const at::Tensor x = stream_->read_normed(sites_[i], f.norm());
+        stream_->write(sites_[i],
+                       model_.fused() ? f.run(x, model_.arena(), nullptr) : f.forward(x, {}));
       }
     }
   }
@@ -82,29 +91,38 @@ class Driver {
     if (!sites_.empty()) cuts_.push_back(sites_.size());
   }
 
-  // Forward of sites [begin, end) with graphs.
+  // Forward of sites [begin, end), with what their backward needs.
   void run(size_t begin, size_t end) {
-    const at::AutoGradMode with_grad(true);
     for (size_t i = begin; i < end; ++i) {
-      Activation activation;
-      activation.input = stream_->read(sites_[i]).detach().set_requires_grad(true);
-      activation.output = model_.sublayer(sites_[i]).forward(activation.input, {});
+      const Sublayer& f = model_.sublayer(sites_[i]);
+      Activation& activation = activations_.emplace_back();
+      const at::Tensor x = stream_->read_normed(sites_[i], f.norm());
+      if (model_.fused()) {
+        stream_->write(sites_[i], f.run(x, model_.arena(), &activation.kept));
+        continue;
+      }
+      const at::AutoGradMode with_grad(true);
+      activation.input = x.detach().set_requires_grad(true);
+      activation.output = f.forward(activation.input, {});
       stream_->write(sites_[i], activation.output.detach());
-      activations_.push_back(std::move(activation));
     }
   }
 
   void backward_of(const Site& site) {
-    const at::Tensor grad = stream_->write_backward(site);
-    at::Tensor input_grad;
-    {
-      Activation activation = std::move(activations_.back());
-      activations_.pop_back();
-      torch::autograd::backward({activation.output}, {grad.to(activation.output.scalar_type())});
-      input_grad = activation.input.grad();
+    const Sublayer& f = model_.sublayer(site);
+    const at::Tensor du = stream_->write_backward(site);
+    Activation activation = std::move(activations_.back());
+    activations_.pop_back();
+    if (model_.fused()) {
+      const at::Tensor dx = f.run_backward(du, model_.arena(), std::move(activation.kept));
+      stream_->read_normed_backward(site, f.norm(), dx);
+      return;
     }
-    model_.parameters().fold(model_.sublayer(site).parameters());
-    stream_->read_backward(site, input_grad);
+    torch::autograd::backward({activation.output}, {du.to(activation.output.scalar_type())});
+    const at::Tensor dx = activation.input.grad();
+    activation = {};
+    model_.parameters().fold(f.weights());
+    stream_->read_normed_backward(site, f.norm(), dx);
   }
 
   Decoder& model_;
@@ -134,6 +152,56 @@ std::vector<int64_t> executed_layers(const Decoder& model, const Pass& pass) {
   return layers;
 }
 
+namespace {
+
+struct HeadResult {
+  double loss_sum = 0.0;
+  at::Tensor grad;  // of x, [B,T,d]
+};
+
+// Cross-entropy of x [B,T,d] after the final norm, and its gradients.
+HeadResult head_pass(Decoder& model, const at::Tensor& x, const at::Tensor& targets,
+                     const PassOptions& options) {
+  const at::AutoGradMode with_grad(true);
+  const at::Tensor leaf = x.detach().set_requires_grad(true);
+  const at::Tensor logits = model.head(leaf).to(storage_type(model.precision()));
+  const at::Tensor loss = at::cross_entropy_loss(logits.flatten(0, 1), targets.flatten(), {},
+                                                 at::Reduction::Sum, ops::kUnscored);
+  if (options.logits != nullptr) *options.logits = logits.detach();
+  torch::autograd::backward({loss}, {at::full_like(loss, options.loss_weight)});
+  model.parameters().fold(std::array{&model.head_weight()});
+  return {loss.item<double>(), leaf.grad()};
+}
+
+// The same on our kernels.
+HeadResult fused_head_pass(Decoder& model, const at::Tensor& x, const at::Tensor& targets,
+                           const PassOptions& options) {
+  ops::Arena& arena = model.arena();
+  Parameter& weight = model.head_weight();
+  const at::Tensor rows = x.flatten(0, 1);
+  const at::Tensor logits = ops::project(arena, rows, weight.compute);
+  if (options.logits != nullptr) {
+    *options.logits = logits.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true)
+                          .view({x.size(0), x.size(1), logits.size(1)});
+  }
+  const double loss =
+      ops::cross_entropy(arena, logits, targets.contiguous().flatten(), options.loss_weight);
+  ops::add_weight_grad(arena, logits, rows, weight.value.mutable_grad());
+  return {loss, ops::project_backward(arena, logits, weight.compute).view(x.sizes())};
+}
+
+void add_embedding_grad(Decoder& model, const at::Tensor& ids, const at::Tensor& grad) {
+  Parameter& embedding = model.embedding();
+  if (model.fused()) {
+    ops::add_rows(ids.contiguous(), grad.contiguous(), embedding.value.mutable_grad());
+    return;
+  }
+  embedding.value.mutable_grad().add_(at::embedding_dense_backward(
+      grad, ids, embedding.value.size(0), /*padding_idx=*/-1, /*scale_grad_by_freq=*/false));
+}
+
+}  // namespace
+
 PassResult training_pass(Decoder& model, const at::Tensor& ids, const at::Tensor& targets,
                          const PassOptions& options) {
   const at::NoGradGuard no_grad;
@@ -143,32 +211,24 @@ PassResult training_pass(Decoder& model, const at::Tensor& ids, const at::Tensor
   driver.forward();
 
   PassResult result;
-  at::Tensor read_out = stream.read_out().detach();
+  const PreNorm norm = model.final_norm();
+  stream.set_record(true);
+  HeadResult head;
   {
-    const at::AutoGradMode with_grad(true);
-    read_out.set_requires_grad(true);
-    const at::Tensor logits = model.head(read_out).to(storage_type(model.precision()));
-    const at::Tensor loss = at::cross_entropy_loss(logits.flatten(0, 1), targets.flatten(), {},
-                                                   at::Reduction::Sum, kUnscored);
-    if (options.logits != nullptr) *options.logits = logits.detach();
-    torch::autograd::backward({loss}, {at::full_like(loss, options.loss_weight)});
-    result.loss_sum = loss.item<double>();
+    const at::Tensor x = stream.read_out_normed(norm);
+    head = model.fused() ? fused_head_pass(model, x, targets, options)
+                         : head_pass(model, x, targets, options);
   }
-  model.parameters().fold(model.head_parameters());
+  result.loss_sum = head.loss_sum;
   if (const at::Tensor value = stream.auxiliary_loss(); value.defined()) {
     result.auxiliary = value.item<double>();
   }
   if (const at::Tensor value = stream.mean_depth(); value.defined()) {
     result.mean_depth = value.item<double>();
   }
-  const at::Tensor read_out_grad = read_out.grad();
-  read_out.reset();
-  stream.read_out_backward(read_out_grad, options.auxiliary_weight);
+  stream.read_out_normed_backward(norm, std::exchange(head.grad, {}), options.auxiliary_weight);
   driver.backward();
-  const at::Tensor grad = stream.begin_backward();
-  Parameter& embedding = model.embedding();
-  embedding.value.mutable_grad().add_(at::embedding_dense_backward(
-      grad, ids, embedding.value.size(0), /*padding_idx=*/-1, /*scale_grad_by_freq=*/false));
+  add_embedding_grad(model, ids, stream.begin_backward());
   return result;
 }
 

@@ -1,11 +1,21 @@
-// What the additive schemes share: h_{l+1} = h_l + (something of u_l) (method.md section 2).
+// What the additive schemes share: h_{l+1} = h_l + c_l s_l * u_l (method.md section 2), c_l a
+// constant, s_l a parameter.
 #pragma once
 
-#include <functional>
+#include <memory>
+#include <vector>
+
 #include "residual/blocks.h"
 #include "residual/composed.h"
 
 namespace wavroute {
+
+// How an update enters the stream.
+struct AdditiveTerm {
+  double coefficient = 1.0;
+  Parameter* scale = nullptr;  // null: 1
+  int64_t row = -1;            // of `scale` [N, d]; -1: `scale` is [1] or [d] itself
+};
 
 class AdditiveResidual : public Residual {
  public:
@@ -13,8 +23,11 @@ class AdditiveResidual : public Residual {
       : options_(std::move(options)), size_(size) {}
 
   void declare(ParameterTable&) override {}
+  [[nodiscard]] std::unique_ptr<Stream> open(const StreamOptions& options) const override;
   [[nodiscard]] int64_t block_length() const override { return default_blocks(size_).length; }
   [[nodiscard]] Options options(const Progress&) const override { return options_; }
+
+  [[nodiscard]] virtual AdditiveTerm term(const Site&, const Pass&) const { return {}; }
 
  protected:
   [[nodiscard]] const ModelSize& size() const { return size_; }
@@ -32,7 +45,9 @@ class SublayerScaledResidual : public AdditiveResidual {
       : AdditiveResidual(std::move(options), size), scale_size_(scale_size), init_(init) {}
 
   void declare(ParameterTable& table) override;
-  [[nodiscard]] std::unique_ptr<Stream> open(const StreamOptions& options) const override;
+  [[nodiscard]] AdditiveTerm term(const Site& site, const Pass&) const override {
+    return {1.0, scales_[static_cast<size_t>(site.index())]};
+  }
   [[nodiscard]] double kept_states() const override {
     return static_cast<double>(size().sublayers());
   }
@@ -41,22 +56,6 @@ class SublayerScaledResidual : public AdditiveResidual {
   int64_t scale_size_;
   double init_;
   std::vector<Parameter*> scales_;  // by Site::index()
-};
-
-// h + scale * u, the scale a parameter that broadcasts over tokens.
-class ScaledStream final : public ComposedStream {
- public:
-  using Scale = std::function<at::Tensor(const Site&)>;
-
-  ScaledStream(const StreamOptions& options, Scale scale)
-      : ComposedStream(options), scale_(std::move(scale)) {}
-
- protected:
-  [[nodiscard]] State next(const Site& site, const State& state, const at::Tensor& update,
-                           bool live) const override;
-
- private:
-  Scale scale_;
 };
 
 }  // namespace wavroute

@@ -20,10 +20,8 @@ class BlockLayerScale final : public AdditiveResidual {
     scale_ = &table.declare("model.block_residual_scale", {blocks_.count, size().width}, Decay::kNo,
                             {get<double>(given(), "init")});
   }
-  [[nodiscard]] std::unique_ptr<Stream> open(const StreamOptions& options) const override {
-    return std::make_unique<ScaledStream>(options, [this](const Site& site) {
-      return scale_->value[blocks_.block_of(site.index())];
-    });
+  [[nodiscard]] AdditiveTerm term(const Site& site, const Pass&) const override {
+    return {1.0, scale_, blocks_.block_of(site.index())};
   }
   [[nodiscard]] int64_t block_length() const override { return blocks_.length; }
   [[nodiscard]] double kept_states() const override {

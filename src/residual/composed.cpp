@@ -44,10 +44,6 @@ void backward(const ComposedStream::State& outputs, const ComposedStream::State&
 
 }  // namespace
 
-ComposedStream::ComposedStream(const StreamOptions& options) : options_(options) {
-  record_ = options.record;
-}
-
 void ComposedStream::begin(const at::Tensor& embedding) {
   const at::NoGradGuard no_grad;
   state_ = start(embedding);
@@ -107,22 +103,6 @@ at::Tensor ComposedStream::begin_backward() {
 void ComposedStream::restore(const StreamSnapshot& snapshot) {
   state_ = snapshot;
   records_.clear();
-}
-
-void ConstantStream::write(const Site& site, const at::Tensor& update) {
-  const at::NoGradGuard no_grad;
-  state_[0] = at::add(state_[0], update, coefficient(site));
-}
-
-at::Tensor ConstantStream::write_backward(const Site& site) {
-  const at::NoGradGuard no_grad;
-  const double c = coefficient(site);
-  return c == 1.0 ? grad_[0] : grad_[0] * c;
-}
-
-ComposedStream::State ConstantStream::next(const Site& site, const State& state,
-                                           const at::Tensor& update, bool) const {
-  return {at::add(state[0], update, coefficient(site))};
 }
 
 }  // namespace wavroute

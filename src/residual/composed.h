@@ -16,7 +16,7 @@ class ComposedStream : public Stream {
  public:
   using State = std::vector<at::Tensor>;
 
-  explicit ComposedStream(const StreamOptions& options);
+  using Stream::Stream;
 
   void begin(const at::Tensor& embedding) override;
   [[nodiscard]] at::Tensor read(const Site& site) override;
@@ -28,7 +28,7 @@ class ComposedStream : public Stream {
   void read_backward(const Site& site, const at::Tensor& grad) override;
   [[nodiscard]] at::Tensor begin_backward() override;
 
-  [[nodiscard]] StreamSnapshot snapshot() const override { return state_; }
+  [[nodiscard]] StreamSnapshot snapshot() override { return state_; }
   void restore(const StreamSnapshot& snapshot) override;
 
  protected:
@@ -53,22 +53,7 @@ class ComposedStream : public Stream {
     at::Tensor update;
   };
 
-  StreamOptions options_;
   std::vector<Record> records_;
-};
-
-// h + c u with a constant c: the twins need no record.
-class ConstantStream : public ComposedStream {
- public:
-  using ComposedStream::ComposedStream;
-
-  void write(const Site& site, const at::Tensor& update) override;
-  [[nodiscard]] at::Tensor write_backward(const Site& site) override;
-
- protected:
-  [[nodiscard]] virtual double coefficient(const Site&) const { return 1.0; }
-  [[nodiscard]] State next(const Site& site, const State& state, const at::Tensor& update,
-                           bool live) const override;
 };
 
 }  // namespace wavroute

@@ -31,7 +31,10 @@ class LayerDrop final : public AdditiveResidual {
  public:
   using AdditiveResidual::AdditiveResidual;
 
-  [[nodiscard]] std::unique_ptr<Stream> open(const StreamOptions& options) const override;
+  [[nodiscard]] AdditiveTerm term(const Site& site, const Pass& pass) const override {
+    if (!pass.training || !get<bool>(given(), "rescale")) return {};
+    return {1.0 / (1.0 - probability(site.layer))};
+  }
   [[nodiscard]] bool runs_layer(int64_t layer, const Pass& pass) const override {
     if (!pass.training) return true;
     const Philox draws(pass.seed, "layerdrop");
@@ -40,32 +43,13 @@ class LayerDrop final : public AdditiveResidual {
   }
   [[nodiscard]] bool is_llama() const override { return true; }
 
+ private:
   [[nodiscard]] double probability(int64_t layer) const {
     const double p = get<double>(given(), "p");
     if (get<std::string>(given(), "schedule") == "uniform") return p;
     return p * static_cast<double>(layer + 1) / static_cast<double>(size().layers);
   }
-  [[nodiscard]] bool rescales() const { return get<bool>(given(), "rescale"); }
 };
-
-class LayerDropStream final : public ConstantStream {
- public:
-  LayerDropStream(const LayerDrop& scheme, const StreamOptions& options)
-      : ConstantStream(options), scheme_(scheme) {}
-
- protected:
-  [[nodiscard]] double coefficient(const Site& site) const override {
-    if (!options().pass.training || !scheme_.rescales()) return 1.0;
-    return 1.0 / (1.0 - scheme_.probability(site.layer));
-  }
-
- private:
-  const LayerDrop& scheme_;
-};
-
-std::unique_ptr<Stream> LayerDrop::open(const StreamOptions& options) const {
-  return std::make_unique<LayerDropStream>(*this, options);
-}
 
 std::unique_ptr<Residual> create(const Options& given, const ModelSize& size, double) {
   Options options = with_defaults(given, specs(), "layerdrop");

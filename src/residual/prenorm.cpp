@@ -10,9 +10,6 @@ class Prenorm final : public AdditiveResidual {
  public:
   using AdditiveResidual::AdditiveResidual;
 
-  [[nodiscard]] std::unique_ptr<Stream> open(const StreamOptions& options) const override {
-    return std::make_unique<ConstantStream>(options);
-  }
   [[nodiscard]] bool is_llama() const override { return true; }
 };
 

@@ -4,6 +4,7 @@
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
+#include "residual/fused_routed.h"
 #include "residual/options.h"
 #include "wavroute/error.h"
 
@@ -61,6 +62,9 @@ const Router& RoutedResidual::router(const std::optional<Site>& site) const {
 }
 
 std::unique_ptr<Stream> RoutedResidual::open(const StreamOptions& options) const {
+  if (options.arena != nullptr && options.taps == nullptr) {
+    return std::make_unique<FusedRoutedStream>(*this, options);
+  }
   return std::make_unique<RoutedStream>(*this, options);
 }
 
@@ -80,9 +84,7 @@ double RoutedResidual::kept_states() const {
 }
 
 RoutedStream::RoutedStream(const RoutedResidual& scheme, const StreamOptions& options)
-    : scheme_(scheme), options_(options) {
-  record_ = options.record;
-}
+    : Stream(options), scheme_(scheme) {}
 
 int64_t RoutedStream::rows_per_block() const {
   return 1 + static_cast<int64_t>(scheme_.spec().details.size());
@@ -283,7 +285,7 @@ void RoutedStream::read_backward(const Site& site, const at::Tensor& grad) {
 
 at::Tensor RoutedStream::begin_backward() { return grad_[0]; }
 
-StreamSnapshot RoutedStream::snapshot() const {
+StreamSnapshot RoutedStream::snapshot() {
   const at::NoGradGuard no_grad;
   StreamSnapshot result = {at::tensor(filled_, at::kLong), at::scalar_tensor(current_, at::kLong)};
   if (current_ >= 0) {

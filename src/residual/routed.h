@@ -73,7 +73,7 @@ class RoutedStream final : public Stream {
   void read_backward(const Site& site, const at::Tensor& grad) override;
   [[nodiscard]] at::Tensor begin_backward() override;
 
-  [[nodiscard]] StreamSnapshot snapshot() const override;
+  [[nodiscard]] StreamSnapshot snapshot() override;
   void restore(const StreamSnapshot& snapshot) override;
 
  private:
@@ -107,7 +107,6 @@ class RoutedStream final : public Stream {
   void remember_prefixes(int64_t block);
 
   const RoutedResidual& scheme_;
-  StreamOptions options_;
   at::Tensor bank_;              // [rows, B, T, d]
   at::Tensor power_;             // [rows, B, T] mean square of every row
   at::Tensor grad_;              // [rows, B, T, d], in the backward

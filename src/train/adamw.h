@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <utility>
 #include <vector>
 
 #include "wavroute/config.h"
@@ -14,9 +15,13 @@ class AdamW {
  public:
   AdamW(ParameterTable& table, const OptimizerConfig& config);
 
-  // One update with the gradients in the table; decays the matrices alone. Refreshes the copies in
-  // the compute type.
-  void update(double lr);
+  // One update with grad_scale times the gradients in the table; decays the matrices alone.
+  // Refreshes the copies in the compute type. On the CPU in fp32 one pass of our kernel over all
+  // of it, which leaves the gradients at zero; else libtorch's.
+  void update(double lr, double grad_scale = 1.0);
+
+  // True once after an update that left the gradients at zero.
+  [[nodiscard]] bool take_zeroed() { return std::exchange(zeroed_, false); }
 
   // Bias correction counts updates; a resume sets it.
   [[nodiscard]] int64_t updates() const { return updates_; }
@@ -26,10 +31,14 @@ class AdamW {
   [[nodiscard]] const std::vector<at::Tensor>& second_moments() const { return second_; }
 
  private:
+  void update_fused(size_t group, double lr, double grad_scale);
+  void update_composed(size_t group, double lr, double grad_scale);
+
   ParameterTable& table_;
   OptimizerConfig config_;
   std::vector<at::Tensor> first_, second_;
   int64_t updates_ = 0;
+  bool zeroed_ = false;
 };
 
 // The 2-norm over all gradients.

@@ -17,7 +17,7 @@ bool TrainStepResult::is_finite() const { return std::isfinite(loss) && std::isf
 
 TrainStepResult train_step(Decoder& model, AdamW& optimizer, const TrainStepPlan& plan,
                            const FillRows& fill, const Pass& pass, double lr) {
-  model.parameters().zero_grad();
+  if (!optimizer.take_zeroed()) model.parameters().zero_grad();
   const auto tokens = static_cast<double>(plan.batch * plan.context);
   PassOptions options;
   options.pass = pass;
@@ -40,12 +40,8 @@ TrainStepResult train_step(Decoder& model, AdamW& optimizer, const TrainStepPlan
   }
   result.grad_norm = gradient_norm(model.parameters());
   if (!result.is_finite()) return result;
-  if (plan.clip > 0.0 && result.grad_norm > plan.clip) {
-    for (FlatGroup& group : model.parameters().groups()) {
-      group.grad.mul_(plan.clip / result.grad_norm);
-    }
-  }
-  optimizer.update(lr);
+  const bool clips = plan.clip > 0.0 && result.grad_norm > plan.clip;
+  optimizer.update(lr, clips ? plan.clip / result.grad_norm : 1.0);
   return result;
 }
 

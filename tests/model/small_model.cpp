@@ -157,6 +157,11 @@ at::Tensor logits_of(const Decoder& model, const at::Tensor& ids, const LayerPro
   return model.forward(ids, options).logits;
 }
 
+at::Tensor logits_after(const Decoder& model, const at::Tensor& read_out) {
+  const PreNorm norm = model.final_norm();
+  return model.head(at::rms_norm(read_out, norm.gain->value.sizes(), norm.gain->value, norm.eps));
+}
+
 double difference(const at::Tensor& a, const at::Tensor& b) {
   const double largest = (a - b).abs().max().item<double>();
   return std::isnan(largest) ? std::numeric_limits<double>::infinity() : largest;

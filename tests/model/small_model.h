@@ -70,6 +70,9 @@ struct PassRecord {
 [[nodiscard]] at::Tensor logits_of(const Decoder& model, const at::Tensor& ids,
                                    const LayerProgram* program = nullptr);
 
+// The final norm and the output projection of a read-out [B,T,d].
+[[nodiscard]] at::Tensor logits_after(const Decoder& model, const at::Tensor& read_out);
+
 // Largest absolute difference; infinity where it is not a number.
 [[nodiscard]] double difference(const at::Tensor& a, const at::Tensor& b);
 // Expects the same names, and the same bits (tolerance 0) or values within `tolerance`.

@@ -45,7 +45,8 @@ inline Halting halting_of(const Decoder& model, const at::Tensor& ids) {
     result.has_halted.push_back(running.logical_not().flatten().nonzero().flatten());
     for (const SublayerKind kind : {SublayerKind::kAttention, SublayerKind::kMlp}) {
       const Site site{layer, kind, layer};
-      stream->write(site, model.sublayer(site).forward(stream->read(site), {}));
+      const Sublayer& f = model.sublayer(site);
+      stream->write(site, f.forward(stream->read_normed(site, f.norm()), {}));
     }
     const at::Tensor state = stream->read({});  // of a scheme that reads its state at every site
     at::Tensor stops = running, weight = 1.0 - sum;

@@ -135,13 +135,14 @@ TEST(Rezero, AtInitPassesTheEmbeddingThroughUnchanged) {
     for (int64_t layer = 0; layer < 4; ++layer) {
       for (const SublayerKind kind : {SublayerKind::kAttention, SublayerKind::kMlp}) {
         const Site site{layer, kind, layer};
-        const at::Tensor update = model->sublayer(site).forward(stream->read(site), {});
+        const Sublayer& f = model->sublayer(site);
+        const at::Tensor update = f.forward(stream->read_normed(site, f.norm()), {});
         EXPECT_GT(update.abs().max().item<double>(), 0.0);
         stream->write(site, update);
       }
     }
     EXPECT_TRUE(at::equal(stream->read_out(), embedding));
-    EXPECT_TRUE(at::equal(logits_of(*model, ids), model->head(embedding)));
+    EXPECT_TRUE(at::equal(logits_of(*model, ids), logits_after(*model, embedding)));
   }
 }
 

@@ -85,6 +85,7 @@ TEST(Options, RefuseWhatContradictsTheScheme) {
       {"gated", {{"windows", Integers{1, 0}}}, "residual.windows"},
       {"gated", {{"rank", int64_t{0}}}, "residual.rank"},
       {"gated", {{"freeze", 1.5}}, "residual.freeze"},
+      {"gated", {{"stddev", -0.02}}, "residual.stddev"},
       {"gated", {{"gate_reuse", std::string("always")}}, "residual.gate_reuse"},
       {"act", {{"epsilon", 0.0}}, "residual.epsilon"},
       {"act", {{"epsilon", 1.0}}, "residual.epsilon"},
@@ -141,6 +142,42 @@ TEST(LayerScale, StartsAtCaitsValueForTheDepth) {
   EXPECT_EQ(init(19), 1e-5);
   EXPECT_EQ(init(24), 1e-5);
   EXPECT_EQ(init(25), 1e-6);
+}
+
+// The values of every parameter whose name ends so, of a fresh model.
+NamedTensors initial(const std::string& scheme, const Options& options, const std::string& suffix,
+                     int64_t layers = 4) {
+  NamedTensors all = values_of(*fresh_model(small_spec(scheme, options, layers)));
+  std::erase_if(all, [&](const auto& item) { return !item.first.ends_with(suffix); });
+  EXPECT_FALSE(all.empty()) << suffix;
+  return all;
+}
+
+TEST(Act, HaltsEvenlyOverTheDepthUnlessABiasIsGiven) {
+  const auto resolved = [](int64_t layers) {
+    return std::get<double>(
+        fresh_model(small_spec("act", {}, layers))->spec().options.at("halt_bias"));
+  };
+  EXPECT_EQ(resolved(2), 0.0);  // a half, then the rest
+  EXPECT_EQ(resolved(5), -std::log(4.0));
+  EXPECT_EQ(resolved(48), -std::log(47.0));
+  for (const auto& [name, bias] : initial("act", {}, "halt.bias", 5)) {
+    EXPECT_EQ(bias.item<double>(), -std::log(4.0)) << name;
+  }
+  for (const auto& [name, bias] : initial("act", {{"halt_bias", int64_t{-2}}}, "halt.bias")) {
+    EXPECT_EQ(bias.item<double>(), -2.0) << name;
+  }
+}
+
+TEST(Gated, DrawsW1WithTheGivenDeviation) {
+  const NamedTensors plain = initial("gated", {}, "fc1.weight");
+  const NamedTensors spelled = initial("gated", {{"stddev", 0.02}}, "fc1.weight");
+  const NamedTensors twice = initial("gated", {{"stddev", 0.04}}, "fc1.weight");
+  expect_equal(spelled, plain);
+  for (const auto& [name, weight] : plain) {
+    EXPECT_TRUE(at::equal(twice.at(name), 2.0 * weight)) << name;
+    EXPECT_NEAR(weight.std().item<double>(), 0.02, 0.01) << name;
+  }
 }
 
 TEST(Gated, ChoosesARankOfEightThousandthsOfTheWidth) {

@@ -197,5 +197,24 @@ TEST(InitialValues, HaveTheSpreadOfTheMethod) {
   EXPECT_NEAR(spread("mlp.down_proj"), small, 0.04 * small);
 }
 
+TEST(InitialValues, OutputInitIsTheDeviationOfTheTwoOutputProjectionsAlone) {
+  const auto values = [](std::optional<double> output_init) {
+    DecoderSpec spec = small_spec("prenorm");
+    spec.model.output_init = output_init;
+    return values_of(*fresh_model(spec));
+  };
+  const NamedTensors automatic = values(std::nullopt);
+  expect_equal(values(0.02 / std::sqrt(8.0)), automatic);  // 4 layers
+  const double ratio = 4.0;                                // a power of two: the same bits
+  for (const auto& [name, value] : values(ratio * (0.02 / std::sqrt(8.0)))) {
+    const bool is_output = name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight");
+    EXPECT_TRUE(at::equal(value, automatic.at(name) * (is_output ? ratio : 1.0))) << name;
+  }
+  for (const auto& [name, value] : values(0.0)) {
+    if (!name.ends_with("o_proj.weight")) continue;
+    EXPECT_EQ(value.count_nonzero().item<int64_t>(), 0) << name;
+  }
+}
+
 }  // namespace
 }  // namespace wavroute

@@ -1,0 +1,105 @@
+#include "ops/arena.h"
+
+#include <ATen/ops/from_blob.h>
+#include <sys/mman.h>
+
+#include <map>
+#include <mutex>
+#include <new>
+#include <numeric>
+#include <vector>
+
+namespace wavroute::ops {
+namespace {
+
+constexpr size_t kAlignment = 64;              // bytes: a cache line, and the widest vector
+constexpr size_t kHugePage = size_t{2} << 20;  // what the system may back a slab with
+constexpr size_t kSlab = size_t{32} << 20;     // taken from the system at a time
+
+size_t rounded(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
+
+}  // namespace
+
+class Arena::Pool {
+ public:
+  Pool() = default;
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+  ~Pool() {
+    for (const Slab& slab : slabs_) munmap(slab.start, slab.size);
+  }
+
+  void* take(size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    std::vector<void*>& free = free_[bytes];
+    if (free.empty()) return make(bytes);
+    void* block = free.back();  // the last one given back: the likeliest to be in the cache
+    free.pop_back();
+    return block;
+  }
+
+  void give_back(void* block, size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    free_[bytes].push_back(block);
+  }
+
+  int64_t bytes() const {
+    const std::lock_guard lock(mutex_);
+    return taken_;
+  }
+  int64_t misses() const {
+    const std::lock_guard lock(mutex_);
+    return misses_;
+  }
+
+ private:
+  struct Slab {
+    void* start;
+    size_t size;
+  };
+
+  void* make(size_t bytes) {
+    ++misses_;
+    if (left_ < bytes) {
+      const size_t size = rounded(std::max(bytes, kSlab), kHugePage);
+      void* start = mmap(nullptr, size + kHugePage, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      if (start == MAP_FAILED) throw std::bad_alloc();
+      slabs_.push_back({start, size + kHugePage});
+      next_ = reinterpret_cast<char*>(rounded(reinterpret_cast<size_t>(start), kHugePage));
+      left_ = size;
+      // Fewer entries for the processor's address translation; a system without is no worse off.
+      (void)madvise(next_, size, MADV_HUGEPAGE);
+    }
+    void* block = next_;
+    next_ += bytes;
+    left_ -= bytes;
+    taken_ += static_cast<int64_t>(bytes);
+    return block;
+  }
+
+  mutable std::mutex mutex_;
+  std::map<size_t, std::vector<void*>> free_;  // by size
+  std::vector<Slab> slabs_;
+  char* next_ = nullptr;  // of the newest slab, what was never handed out
+  size_t left_ = 0;
+  int64_t taken_ = 0, misses_ = 0;
+};
+
+Arena::Arena() : pool_(std::make_shared<Pool>()) {}
+
+at::Tensor Arena::empty(at::IntArrayRef sizes, at::ScalarType type) {
+  const int64_t count =
+      std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<>());
+  const size_t bytes =
+      rounded(std::max<size_t>(static_cast<size_t>(count) * c10::elementSize(type), 1), kAlignment);
+  void* block = pool_->take(bytes);
+  return at::from_blob(
+      block, sizes, [pool = pool_, bytes](void* p) { pool->give_back(p, bytes); },
+      at::TensorOptions().dtype(type));
+}
+
+int64_t Arena::bytes() const { return pool_->bytes(); }
+int64_t Arena::misses() const { return pool_->misses(); }
+
+}  // namespace wavroute::ops

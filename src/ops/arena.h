@@ -1,0 +1,34 @@
+// The memory of a training step. A step asks for the same tensors in the same order every time:
+// memory that one gives back serves the next of its size, within a step and from step to step, so
+// that after the first step nothing is taken from the system.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+
+namespace wavroute::ops {
+
+class Arena {
+ public:
+  Arena();
+
+  // A CPU tensor with values that are not set. Its memory returns to the arena with its last
+  // reference, from any thread, also after the arena is gone.
+  [[nodiscard]] at::Tensor empty(at::IntArrayRef sizes, at::ScalarType type);
+  [[nodiscard]] at::Tensor empty_like(const at::Tensor& other) {
+    return empty(other.sizes(), other.scalar_type());
+  }
+
+  // Bytes taken from the system so far.
+  [[nodiscard]] int64_t bytes() const;
+  // Times that no free memory of the size was there.
+  [[nodiscard]] int64_t misses() const;
+
+ private:
+  class Pool;
+  std::shared_ptr<Pool> pool_;
+};
+
+}  // namespace wavroute::ops

@@ -1,0 +1,79 @@
+#include "ops/attention.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include "ops/parallel.h"
+#include "ops/typed.h"
+
+namespace wavroute::ops {
+namespace {
+
+// One row of scratch per thread that may run.
+template <typename C>
+at::Tensor scratch_for(Arena& arena, const kernels::AttentionShape& shape) {
+  constexpr int64_t kLine = 16;  // floats of a cache line
+  const int64_t floats = kernels::chosen_kernels().attention->of<C>().scratch_floats(shape);
+  return arena.empty({at::get_num_threads(), (floats + kLine - 1) / kLine * kLine}, at::kFloat);
+}
+
+// Runs kernel(args, begin, end, scratch) over the units of `shape`.
+template <typename Args, typename Kernel>
+void run_units(const Args& args, const Kernel& kernel, const at::Tensor& scratch) {
+  float* const all = out<float>(scratch);
+  const int64_t floats = scratch.size(1);
+  parallel_for(args.shape.batch * args.shape.kv_heads, [&](int64_t begin, int64_t end) {
+    kernel(args, begin, end, all + at::get_thread_num() * floats);
+  });
+}
+
+}  // namespace
+
+RopeTable rope_table(int64_t length, int64_t width, double theta) {
+  const auto options = at::TensorOptions().dtype(at::kDouble);
+  const at::Tensor frequency = at::pow(theta, at::arange(width / 2, options).div(-(width / 2)));
+  const at::Tensor angle = at::arange(length, options).view({length, 1}) * frequency;
+  return {angle.cos().to(at::kFloat), angle.sin().to(at::kFloat)};
+}
+
+Attended attention(Arena& arena, const at::Tensor& qkv, const kernels::AttentionShape& shape,
+                   const RopeTable& rope) {
+  Attended result;
+  result.y =
+      arena.empty({shape.batch * shape.length, shape.heads * shape.width}, qkv.scalar_type());
+  result.lse = arena.empty({shape.batch, shape.heads, shape.length}, at::kFloat);
+  with_type(qkv.scalar_type(), [&]<typename C>() {
+    kernels::Attention<C> args;
+    args.shape = shape;
+    args.qkv = in<C>(qkv);
+    args.cos = in<float>(rope.cos);
+    args.sin = in<float>(rope.sin);
+    args.y = out<C>(result.y);
+    args.lse = out<float>(result.lse);
+    run_units(args, kernels::chosen_kernels().attention->of<C>().forward,
+              scratch_for<C>(arena, shape));
+  });
+  return result;
+}
+
+at::Tensor attention_backward(Arena& arena, const at::Tensor& qkv, const Attended& forward,
+                              const at::Tensor& dy, const kernels::AttentionShape& shape,
+                              const RopeTable& rope) {
+  at::Tensor dqkv = arena.empty_like(qkv);
+  with_type(qkv.scalar_type(), [&]<typename C>() {
+    kernels::AttentionBackward<C> args;
+    args.shape = shape;
+    args.qkv = in<C>(qkv);
+    args.cos = in<float>(rope.cos);
+    args.sin = in<float>(rope.sin);
+    args.y = in<C>(forward.y);
+    args.dy = in<C>(dy);
+    args.lse = in<float>(forward.lse);
+    args.dqkv = out<C>(dqkv);
+    run_units(args, kernels::chosen_kernels().attention->of<C>().backward,
+              scratch_for<C>(arena, shape));
+  });
+  return dqkv;
+}
+
+}  // namespace wavroute::ops

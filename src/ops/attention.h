@@ -1,0 +1,31 @@
+// Causal attention with RoPE (kernels/attention.h), over tensors.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "kernels/attention.h"
+#include "ops/arena.h"
+
+namespace wavroute::ops {
+
+// cos and sin of position * theta^(-2i/w), [T, w/2] float each.
+struct RopeTable {
+  at::Tensor cos, sin;
+};
+[[nodiscard]] RopeTable rope_table(int64_t length, int64_t width, double theta);
+
+struct Attended {
+  at::Tensor y;    // [B T, H w]
+  at::Tensor lse;  // [B, H, T] float
+};
+
+// qkv [B T, (H + 2 G) w], float or bfloat16
+[[nodiscard]] Attended attention(Arena& arena, const at::Tensor& qkv,
+                                 const kernels::AttentionShape& shape, const RopeTable& rope);
+// The gradient of qkv.
+[[nodiscard]] at::Tensor attention_backward(Arena& arena, const at::Tensor& qkv,
+                                            const Attended& forward, const at::Tensor& dy,
+                                            const kernels::AttentionShape& shape,
+                                            const RopeTable& rope);
+
+}  // namespace wavroute::ops

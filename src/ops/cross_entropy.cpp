@@ -1,0 +1,28 @@
+#include "ops/cross_entropy.h"
+
+#include "ops/parallel.h"
+#include "ops/typed.h"
+
+namespace wavroute::ops {
+
+double cross_entropy(Arena& arena, at::Tensor logits, const at::Tensor& targets, double weight) {
+  const int64_t tokens = logits.size(0);
+  const at::Tensor loss = arena.empty({tokens}, at::kFloat);
+  with_type(logits.scalar_type(), [&]<typename C>() {
+    kernels::CrossEntropy<C> args;
+    args.vocabulary = logits.size(1);
+    args.logits = out<C>(logits);
+    args.targets = in<int64_t>(targets);
+    args.unscored = kUnscored;
+    args.want_grad = true;
+    args.weight = static_cast<float>(weight);
+    args.loss = out<float>(loss);
+    const auto kernel = kernels::chosen_kernels().activation->of<C>().cross_entropy;
+    parallel_for(tokens, [&](int64_t begin, int64_t end) { kernel(args, begin, end); });
+  });
+  double sum = 0.0;
+  for (int64_t token = 0; token < tokens; ++token) sum += in<float>(loss)[token];
+  return sum;
+}
+
+}  // namespace wavroute::ops

@@ -1,0 +1,19 @@
+// Cross-entropy with its gradient in the place of the logits.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+#include "ops/arena.h"
+
+namespace wavroute::ops {
+
+inline constexpr int64_t kUnscored = -100;
+
+// The loss summed over the scored tokens, in nats. logits [tokens, V], float or bfloat16, become
+// weight * d(sum) / d(logits); targets [tokens] int64, kUnscored where a token is not scored.
+[[nodiscard]] double cross_entropy(Arena& arena, at::Tensor logits, const at::Tensor& targets,
+                                   double weight);
+
+}  // namespace wavroute::ops

@@ -1,0 +1,24 @@
+// What works on flat buffers of parameters: the optimizer's update, norms and conversions.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "kernels/elementwise.h"
+
+namespace wavroute::ops {
+
+// One AdamW update of `count` elements (kernels/elementwise.h), over all threads.
+void adamw(const kernels::AdamwStep& step, int64_t count);
+
+// Sum of squares of a flat float tensor, in an order that no number of threads changes.
+[[nodiscard]] double sum_of_squares(const at::Tensor& values);
+
+// to = from, rounded to bfloat16.
+void to_bf16(const at::Tensor& from, at::Tensor to);
+// to (float) += from (bfloat16), both contiguous.
+void add_bf16(const at::Tensor& from, at::Tensor to);
+
+// table.grad [V, d] += rows [tokens, d] at ids [tokens], in the order of the tokens.
+void add_rows(const at::Tensor& ids, const at::Tensor& rows, at::Tensor table);
+
+}  // namespace wavroute::ops

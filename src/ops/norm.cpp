@@ -1,0 +1,114 @@
+#include "ops/norm.h"
+
+#include <ATen/ATen.h>
+
+#include "ops/parallel.h"
+#include "ops/typed.h"
+
+namespace wavroute::ops {
+namespace {
+
+// scale as the kernels take it, [d].
+at::Tensor full_scale(const Addend& addend, int64_t d) {
+  if (!addend.scale.defined()) return {};
+  return addend.scale.numel() == d ? addend.scale.detach()
+                                   : addend.scale.detach().expand({d}).contiguous();
+}
+
+}  // namespace
+
+Normed add_norm(Arena& arena, const at::Tensor& h, const Addend& addend, const Norm& norm,
+                at::ScalarType type) {
+  const int64_t d = h.size(-1), tokens = h.numel() / d;
+  Normed result;
+  const bool adds = addend.u.defined();
+  result.h = adds ? arena.empty_like(h) : h;
+  const bool norms = norm.gain.defined();
+  if (!norms && type == at::kFloat && !adds) {
+    result.x = h;
+    return result;
+  }
+  result.x = arena.empty(h.sizes(), type);
+  if (norms) result.inverse_rms = arena.empty({tokens}, at::kFloat);
+  const at::Tensor scale = full_scale(addend, d);
+  with_type(type, [&]<typename C>() {
+    kernels::AddNorm<C> args;
+    args.d = d;
+    args.h = in<float>(h);
+    args.u = in<C>(addend.u);
+    args.scale = in<float>(scale);
+    args.coefficient = static_cast<float>(addend.coefficient);
+    args.h_out = adds ? out<float>(result.h) : nullptr;
+    args.gain = in<float>(norm.gain);
+    args.eps = static_cast<float>(norm.eps);
+    args.x = out<C>(result.x);
+    args.inverse_rms = out<float>(result.inverse_rms);
+    const auto kernel = kernels::chosen_kernels().stream->of<C>().add_norm;
+    parallel_for(tokens, [&](int64_t begin, int64_t end) { kernel(args, begin, end); });
+  });
+  return result;
+}
+
+at::Tensor add(Arena& arena, const at::Tensor& h, const Addend& addend) {
+  if (!addend.u.defined()) return h;
+  const int64_t d = h.size(-1), tokens = h.numel() / d;
+  at::Tensor sum = arena.empty_like(h);
+  const at::Tensor scale = full_scale(addend, d);
+  with_type(addend.u.scalar_type(), [&]<typename C>() {
+    kernels::AddNorm<C> args;
+    args.d = d;
+    args.h = in<float>(h);
+    args.u = in<C>(addend.u);
+    args.scale = in<float>(scale);
+    args.coefficient = static_cast<float>(addend.coefficient);
+    args.h_out = out<float>(sum);
+    const auto kernel = kernels::chosen_kernels().stream->of<C>().add_norm;
+    parallel_for(tokens, [&](int64_t begin, int64_t end) { kernel(args, begin, end); });
+  });
+  return sum;
+}
+
+at::Tensor add_norm_backward(Arena& arena, const at::Tensor& dx, const Normed& forward,
+                             const Norm& norm, const Addend& addend, at::Tensor dh, bool first) {
+  const int64_t d = dh.size(-1), tokens = dh.numel() / d, chunks = chunk_count(tokens);
+  const at::ScalarType type = dx.defined() ? dx.scalar_type() : addend.u.scalar_type();
+  const bool scaled = addend.scale.defined();
+  const bool plain = type == at::kFloat && !scaled && addend.coefficient == 1.0;
+  at::Tensor du;
+  if (addend.u.defined() && !plain) du = arena.empty(dh.sizes(), type);
+  const at::Tensor scale = full_scale(addend, d);
+  const PartialSums gain_grad(arena, chunks, d, norm.gain.defined());
+  const PartialSums scale_grad(arena, chunks, d, scaled);
+  with_type(type, [&]<typename C>() {
+    kernels::AddNormBackward<C> args;
+    args.d = d;
+    args.dx = in<C>(dx);
+    args.h = in<float>(forward.h);
+    args.inverse_rms = in<float>(forward.inverse_rms);
+    args.gain = in<float>(norm.gain);
+    args.dh = out<float>(dh);
+    args.first = first;
+    args.u = in<C>(addend.u);
+    args.scale = in<float>(scale);
+    args.coefficient = static_cast<float>(addend.coefficient);
+    args.du = out<C>(du);
+    const auto kernel = kernels::chosen_kernels().stream->of<C>().add_norm_backward;
+    for_chunks(tokens, [&](int64_t chunk, int64_t begin, int64_t end) {
+      kernels::AddNormBackward<C> own = args;
+      own.gain_grad = gain_grad.of(chunk);
+      own.scale_grad = scale_grad.of(chunk);
+      kernel(own, begin, end);
+    });
+  });
+  if (norm.gain.defined()) gain_grad.add_to(out<float>(norm.gain_grad));
+  if (scaled && addend.scale.numel() == d) {
+    scale_grad.add_to(out<float>(addend.scale_grad));
+  } else if (scaled) {
+    float sum = 0.0F;
+    for (const float part : scale_grad.total()) sum += part;
+    *out<float>(addend.scale_grad) += sum;
+  }
+  return addend.u.defined() && plain ? dh : du;
+}
+
+}  // namespace wavroute::ops

@@ -1,0 +1,54 @@
+// The additive stream on our kernels (kernels/stream.h): a write waits for the read after it, and
+// both, with the norm, are one pass over memory, forward and backward.
+#pragma once
+
+#include <vector>
+
+#include "ops/norm.h"
+#include "residual/additive.h"
+
+namespace wavroute {
+
+class FusedAdditiveStream final : public Stream {
+ public:
+  FusedAdditiveStream(const AdditiveResidual& scheme, const StreamOptions& options)
+      : Stream(options), scheme_(scheme), arena_(*options.arena) {}
+
+  void begin(const at::Tensor& embedding) override;
+  [[nodiscard]] at::Tensor read(const Site& site) override;
+  void write(const Site& site, const at::Tensor& update) override;
+  [[nodiscard]] at::Tensor read_out() override;
+  [[nodiscard]] at::Tensor read_normed(const Site& site, const PreNorm& norm) override;
+  [[nodiscard]] at::Tensor read_out_normed(const PreNorm& norm) override;
+
+  void read_out_backward(const at::Tensor& grad, double auxiliary_grad) override;
+  [[nodiscard]] at::Tensor write_backward(const Site& site) override;
+  void read_backward(const Site& site, const at::Tensor& grad) override;
+  [[nodiscard]] at::Tensor begin_backward() override { return grad_; }
+  void read_normed_backward(const Site& site, const PreNorm& norm, const at::Tensor& grad) override;
+  void read_out_normed_backward(const PreNorm& norm, const at::Tensor& grad,
+                                double auxiliary_grad) override;
+
+  [[nodiscard]] StreamSnapshot snapshot() override;
+  void restore(const StreamSnapshot& snapshot) override;
+
+ private:
+  // A recorded read: the norm, and what had been written before it.
+  struct Record {
+    ops::Normed normed;
+    ops::Addend addend;
+  };
+
+  [[nodiscard]] at::Tensor take(const PreNorm& norm);
+  void give_back(const PreNorm& norm, const at::Tensor& grad);
+
+  const AdditiveResidual& scheme_;
+  ops::Arena& arena_;
+  at::Tensor h_;         // [B,T,d], without `pending_`
+  ops::Addend pending_;  // the last write
+  std::vector<Record> records_;
+  at::Tensor grad_;     // of h, in the backward
+  at::Tensor next_du_;  // of the write that write_backward will be asked for
+};
+
+}  // namespace wavroute

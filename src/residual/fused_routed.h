@@ -1,0 +1,117 @@
+// The routed stream on our kernels (kernels/route.h): what RoutedStream computes, for the CPU, in
+// float, with a layer program that runs every layer once.
+//
+// Forward, a block: phase 1 mixes the finished sources for all of its routers at once, where that
+// moves less memory than router by router. A write waits for the read after it: both are one pass.
+// Backward, a block: from the last sublayer to the first the running sums are undone and every
+// reader's part in them is collected; then the finished sources take the gradients of all of the
+// block's readers in one pass.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <vector>
+
+#include "kernels/route.h"
+#include "ops/arena.h"
+#include "residual/routed.h"
+
+namespace wavroute {
+
+class FusedRoutedStream final : public Stream {
+ public:
+  FusedRoutedStream(const RoutedResidual& scheme, const StreamOptions& options);
+
+  void begin(const at::Tensor& embedding) override;
+  [[nodiscard]] at::Tensor read(const Site& site) override;
+  void write(const Site& site, const at::Tensor& update) override;
+  [[nodiscard]] at::Tensor read_out() override;
+  [[nodiscard]] at::Tensor read_normed(const Site& site, const PreNorm& norm) override;
+  [[nodiscard]] at::Tensor read_out_normed(const PreNorm& norm) override;
+
+  void read_out_backward(const at::Tensor& grad, double auxiliary_grad) override;
+  [[nodiscard]] at::Tensor write_backward(const Site& site) override;
+  void read_backward(const Site& site, const at::Tensor& grad) override;
+  void read_normed_backward(const Site& site, const PreNorm& norm, const at::Tensor& grad) override;
+  void read_out_normed_backward(const PreNorm& norm, const at::Tensor& grad,
+                                double auxiliary_grad) override;
+  [[nodiscard]] at::Tensor begin_backward() override;
+
+  [[nodiscard]] StreamSnapshot snapshot() override;
+  void restore(const StreamSnapshot& snapshot) override;
+
+ private:
+  // Routers that read the same finished sources: those of a block, or the read-out's alone.
+  // R routers, n sources.
+  struct Group {
+    std::vector<const Router*> routers;
+    std::vector<int64_t> rows;   // of the bank
+    std::vector<int64_t> bases;  // per row: index of its bias, -1: a summary
+    at::Tensor query;            // [R, d], w * g
+    at::Tensor bias;             // [R, n]
+    at::Tensor peak, mass;       // [R, tokens]
+    at::Tensor mixed;            // [R, tokens, d]; [1, tokens, d] where phase 1 goes one by one
+    bool two_phase = false;
+    // For the backward:
+    at::Tensor logits;   // [R, n, tokens]
+    at::Tensor lse;      // [R, tokens]
+    at::Tensor running;  // [R, running sums, 3, tokens]: dot, ratio, inverse
+    at::Tensor dh;       // [R, tokens, d]
+    at::Tensor along;    // [R, tokens]
+  };
+  // What a recorded read keeps.
+  struct Record {
+    at::Tensor h;            // [tokens, d]
+    at::Tensor inverse_rms;  // [tokens]
+    at::Tensor update;       // what was written after it
+  };
+
+  [[nodiscard]] const Blocks& blocks() const { return scheme_.spec().blocks; }
+  // Running sums of a block: S and its details.
+  [[nodiscard]] int64_t sums() const {
+    return static_cast<int64_t>(scheme_.spec().details.size()) + 1;
+  }
+  [[nodiscard]] int64_t first_row(int64_t block) const { return 1 + block * sums(); }
+  [[nodiscard]] Site site_at(int64_t block, int64_t position) const;
+  // The sign of update `position` of a block in running sum `sum`.
+  [[nodiscard]] double sign(int64_t block, int64_t position, int64_t sum) const;
+  // After `writes` updates running sum `sum` is S bit for bit, and is not stored.
+  [[nodiscard]] bool is_summary(int64_t block, int64_t writes, int64_t sum) const;
+  [[nodiscard]] float* row(const at::Tensor& of, int64_t index) const;
+  void measure(int64_t index, int64_t summary);
+
+  // Block blocks().count is the read-out's.
+  [[nodiscard]] Group make_group(int64_t block) const;
+  void mix(Group& group, int64_t router, int64_t routers, int64_t begin, int64_t end) const;
+  void enter(int64_t block, int64_t position);
+  void flush();
+  void finish_block();
+  template <typename C>
+  void set_running(kernels::WriteRead<C>& args) const;
+  [[nodiscard]] at::Tensor read_embedding(const PreNorm& norm);
+  [[nodiscard]] at::Tensor merge(int64_t block, int64_t position, const PreNorm& norm);
+
+  template <typename C>
+  void set_undone(kernels::ReadBackward<C>& args, const Group& group, int64_t block,
+                  int64_t position) const;
+  void merge_backward(int64_t block, int64_t position, const PreNorm& norm, const at::Tensor& grad);
+  void mix_backward(int64_t block);
+
+  const RoutedResidual& scheme_;
+  ops::Arena& arena_;
+  std::vector<int64_t> shape_;  // of e: B, T, d
+  int64_t tokens_ = 0, d_ = 0;
+  at::Tensor bank_;                  // [rows, tokens, d]; rows as RoutedStream's
+  at::Tensor ratio_, inverse_;       // [rows, tokens] of finished rows
+  int64_t block_ = 0;                // being written
+  int64_t writes_ = 0;               // to its sums, the pending one included
+  at::Tensor pending_;               // an update that is not in the sums yet
+  int64_t group_block_ = -1;         // whose readers come
+  std::map<int64_t, Group> groups_;  // by block, as the backward needs them
+  std::vector<Record> records_;
+  // Backward.
+  at::Tensor grad_;     // [rows, tokens, d]
+  at::Tensor next_du_;  // of the write that write_backward will be asked for
+};
+
+}  // namespace wavroute

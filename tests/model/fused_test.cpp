@@ -1,0 +1,138 @@
+// A pass on our kernels against the same pass of stock operators, every scheme.
+#include <ATen/Parallel.h>
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "ops/arena.h"
+#include "tests/model/small_model.h"
+#include "wavroute/error.h"
+
+namespace wavroute {
+namespace {
+
+using namespace wavroute::testing;
+
+std::unique_ptr<Decoder> model_of(const DecoderSpec& spec, Precision precision,
+                                  KernelChoice kernels) {
+  auto model = scattered_model(spec, precision);
+  model->use_kernels(kernels);
+  return model;
+}
+
+// Root mean square of the error, relative to that of `exact`.
+double error_of(const at::Tensor& actual, const at::Tensor& exact) {
+  const double error = (actual.to(at::kDouble) - exact).norm().item<double>();
+  const double norm = exact.norm().item<double>();
+  return std::isnan(error) ? std::numeric_limits<double>::infinity()
+                           : error / std::max(norm, 1e-12);
+}
+
+at::Tensor all_of(const NamedTensors& gradients) {
+  std::vector<at::Tensor> flat;
+  for (const auto& [name, gradient] : gradients) flat.push_back(gradient.flatten().to(at::kDouble));
+  return at::cat(flat);
+}
+
+class FusedPass : public ::testing::TestWithParam<SchemeCase> {
+ protected:
+  // The fused pass is as far from float64 as the composed one of its precision: all gradients
+  // together within `factor`, and a single parameter, where chance weighs more, within six times;
+  // `floor` stands for one rounding.
+  static void expect_as_exact(const DecoderSpec& spec, Precision precision, double factor,
+                              double floor) {
+    const PassRecord exact =
+        record_pass(*model_of(spec, Precision::kFp64, KernelChoice::kComposed), training());
+    const PassRecord composed =
+        record_pass(*model_of(spec, precision, KernelChoice::kComposed), training());
+    const PassRecord fused =
+        record_pass(*model_of(spec, precision, KernelChoice::kFused), training());
+    EXPECT_LE(error_of(fused.logits, exact.logits),
+              factor * error_of(composed.logits, exact.logits) + floor);
+    EXPECT_NEAR(fused.sums.loss_sum, exact.sums.loss_sum,
+                factor * std::abs(composed.sums.loss_sum - exact.sums.loss_sum) + 18 * floor);
+    EXPECT_NEAR(fused.sums.auxiliary, exact.sums.auxiliary, 1e-3);
+    const at::Tensor gradients = all_of(exact.gradients);
+    EXPECT_LE(error_of(all_of(fused.gradients), gradients),
+              factor * error_of(all_of(composed.gradients), gradients) + floor)
+        << "composed: " << error_of(all_of(composed.gradients), gradients);
+    for (const auto& [name, gradient] : exact.gradients) {
+      EXPECT_LE(error_of(fused.gradients.at(name), gradient),
+                6.0 * error_of(composed.gradients.at(name), gradient) + 4.0 * floor)
+          << name << ", composed: " << error_of(composed.gradients.at(name), gradient);
+    }
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Registry, FusedPass, ::testing::ValuesIn(scheme_cases()),
+                         [](const auto& info) { return info.param.label; });
+
+TEST_P(FusedPass, HasTheValuesAndGradientsOfTheComposedOneInFp32) {
+  expect_as_exact(small_spec(GetParam()), Precision::kFp32, 2.0, 1e-6);
+}
+
+TEST_P(FusedPass, HasTheValuesAndGradientsOfTheComposedOneInBf16) {
+  expect_as_exact(small_spec(GetParam()), Precision::kBf16, 4.0, 4e-3);
+}
+
+TEST_P(FusedPass, IsTheSameBitForBitWithBlocksRecomputed) {
+  for (const Precision precision : {Precision::kFp32, Precision::kBf16}) {
+    const auto model = model_of(small_spec(GetParam()), precision, KernelChoice::kFused);
+    const PassRecord expected = record_pass(*model, training());
+    const PassRecord actual = record_pass(*model, training(), Recompute::kBlock);
+    EXPECT_TRUE(at::equal(actual.logits, expected.logits));
+    expect_equal(actual.gradients, expected.gradients);
+  }
+}
+
+// Inside a block the backward takes updates out of the running sums, to rounding; layers that are
+// computed again have the forward's sums.
+TEST_P(FusedPass, IsTheSameToRoundingWithLayersRecomputed) {
+  const auto model = model_of(small_spec(GetParam()), Precision::kFp32, KernelChoice::kFused);
+  const PassRecord expected = record_pass(*model, training());
+  const PassRecord actual = record_pass(*model, training(), Recompute::kLayer);
+  EXPECT_TRUE(at::equal(actual.logits, expected.logits));
+  EXPECT_LE(error_of(all_of(actual.gradients), all_of(expected.gradients)), 1e-6);
+}
+
+TEST_P(FusedPass, IsTheSameBitForBitWithAnyNumberOfThreads) {
+  DecoderSpec spec = small_spec(GetParam());
+  spec.model.context = 67;  // several chunks of tokens
+  const auto model = model_of(spec, Precision::kFp32, KernelChoice::kFused);
+  const PassRecord expected = record_pass(*model, training());
+  for (const int threads : {2, 3}) {
+    at::set_num_threads(threads);
+    const PassRecord actual = record_pass(*model, training());
+    at::set_num_threads(1);
+    EXPECT_TRUE(at::equal(actual.logits, expected.logits));
+    expect_equal(actual.gradients, expected.gradients);
+  }
+}
+
+TEST_P(FusedPass, TakesNothingFromTheSystemAfterTheFirstOne) {
+  const auto model = model_of(small_spec(GetParam()), Precision::kFp32, KernelChoice::kFused);
+  static_cast<void>(record_pass(*model, training()));
+  const int64_t misses = model->arena().misses();
+  EXPECT_GT(misses, 0);
+  for (int i = 0; i < 2; ++i) static_cast<void>(record_pass(*model, training()));
+  EXPECT_EQ(model->arena().misses(), misses);
+}
+
+TEST_P(FusedPass, EvaluatesLikeTheComposedOne) {
+  const DecoderSpec spec = small_spec(GetParam());
+  const at::Tensor ids = random_tokens(2, spec.model.context);
+  const at::Tensor composed =
+      logits_of(*model_of(spec, Precision::kFp32, KernelChoice::kComposed), ids);
+  const at::Tensor fused = logits_of(*model_of(spec, Precision::kFp32, KernelChoice::kFused), ids);
+  EXPECT_LE(difference(fused, composed), 1e-4 * composed.abs().max().item<double>());
+}
+
+TEST(KernelChoice, IsRefusedWhereTheKernelsDoNotServe) {
+  const auto model = fresh_model(small_spec("wav"), Precision::kFp64);
+  EXPECT_FALSE(model->fused());
+  EXPECT_THROW(model->use_kernels(KernelChoice::kFused), UserError);
+  EXPECT_THROW(static_cast<void>(parse_kernel_choice("fast")), UserError);
+}
+
+}  // namespace
+}  // namespace wavroute
