@@ -13,6 +13,7 @@
 #include "bench/pytorch.h"
 #include "bench/step_bench.h"
 #include "bench/step_table.h"
+#include "bench_op.h"
 #include "bench_worker.h"
 #include "command.h"
 #include "common.h"
@@ -232,6 +233,8 @@ int bench_step(StepOptions options) {
 void add_bench(CLI::App& root, Action& action) {
   auto* bench = root.add_subcommand("bench", "time this machine");
   bench->require_subcommand(1);
+  add_bench_peak(*bench, action);
+  add_bench_op(*bench, action);
 
   auto options = std::make_shared<StepOptions>();
   auto* step = bench->add_subcommand("step", "training steps of several schemes, timed in turn");

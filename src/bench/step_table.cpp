@@ -1,15 +1,8 @@
 #include "bench/step_table.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <fstream>
-
-#include "io/file.h"
-#include "wavroute/error.h"
 
 namespace wavroute {
 namespace {
@@ -18,32 +11,12 @@ constexpr const char* kCsvHeader =
     "date,commit,machine,cores,provider,scheme,precision,layers,width,batch,context,ms_p20,ms_p50,"
     "ms_p80,tokens_per_s,peak_rss_bytes,percent_of_peak,first_ms";
 
-// RFC 4180: quoted where a comma, a quote or a line's end demands it.
-std::string csv_cell(const std::string& text) {
-  if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
-  std::string quoted = "\"";
-  for (const char c : text) quoted += c == '"' ? std::string("\"\"") : std::string(1, c);
-  return quoted + '"';
-}
-
-std::string csv_row(const StepCsvContext& context, const StepResult& r) {
+std::string csv_row(const CsvContext& context, const StepResult& r) {
   const std::string percent = r.percent_of_peak ? fmt::format("{:.2f}", *r.percent_of_peak) : "";
-  return fmt::format("{},{},{},{},{},{},{},{},{},{},{},{:.3f},{:.3f},{:.3f},{:.1f},{},{},{:.3f}\n",
-                     csv_cell(context.date), csv_cell(context.commit), csv_cell(context.machine),
-                     context.cores, csv_cell(r.provider), csv_cell(r.scheme), csv_cell(r.precision),
-                     r.layers, r.width, r.batch, r.context, r.ms_p20, r.ms_p50, r.ms_p80,
-                     r.tokens_per_s, r.peak_rss_bytes, percent, r.first_ms);
-}
-
-// The first `size` bytes, fewer if there are fewer; empty if there is no such file, and for a
-// device, which can be written to but has no beginning.
-std::string begin_of_file(const std::filesystem::path& file, size_t size) {
-  if (!std::filesystem::is_regular_file(file)) return {};
-  std::ifstream in(file, std::ios::binary);
-  std::string begin(size, '\0');
-  in.read(begin.data(), static_cast<std::streamsize>(size));
-  begin.resize(static_cast<size_t>(in.gcount()));
-  return begin;
+  return fmt::format("{},{},{},{},{},{},{},{},{:.3f},{:.3f},{:.3f},{:.1f},{},{},{:.3f}\n",
+                     csv_cells(context), csv_cell(r.provider), csv_cell(r.scheme),
+                     csv_cell(r.precision), r.layers, r.width, r.batch, r.context, r.ms_p20,
+                     r.ms_p50, r.ms_p80, r.tokens_per_s, r.peak_rss_bytes, percent, r.first_ms);
 }
 
 nlohmann::ordered_json number_or_null(const std::optional<double>& value) {
@@ -103,27 +76,13 @@ std::string step_table(std::span<const StepResult> results) {
   return table;
 }
 
-void append_step_csv(const std::filesystem::path& file, const StepCsvContext& context,
+void append_step_csv(const std::filesystem::path& file, const CsvContext& context,
                      std::span<const StepResult> results) {
-  const std::string header = std::string(kCsvHeader) + "\n";
-  std::string text;
-  const std::string begin = begin_of_file(file, header.size());
-  if (begin.empty()) {
-    text = header;
-  } else if (begin != header) {
-    throw UserError(fmt::format("expected a file of benchmark rows, given one that begins with "
-                                "'{}', in '{}'",
-                                begin.substr(0, begin.find('\n')), file.string()),
-                    "name another file: this one is left as it is");
-  }
+  std::string rows;
   for (const auto& result : results) {
-    if (result.ok()) text += csv_row(context, result);
+    if (result.ok()) rows += csv_row(context, result);
   }
-  const Descriptor out(::open(file.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666));
-  if (out.get() < 0) throw_system_error("append to", file, errno);
-  write_all(out, std::as_bytes(std::span(text)), file);
-  // A device that is no file has nothing to make durable.
-  if (::fsync(out.get()) != 0 && errno != EINVAL) throw_system_error("save", file, errno);
+  append_csv(file, kCsvHeader, rows);
 }
 
 }  // namespace wavroute

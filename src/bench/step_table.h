@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 
+#include "bench/csv.h"
 #include "bench/step_bench.h"
 
 namespace wavroute {
@@ -18,19 +19,8 @@ namespace wavroute {
 // line of text.
 [[nodiscard]] std::string step_table(std::span<const StepResult> results);
 
-// What stands in a CSV row beside the result.
-struct StepCsvContext {
-  std::string date;     // ISO 8601
-  std::string commit;   // of the source that was measured
-  std::string machine;  // the processor's name
-  int cores = 0;
-};
-
-// Appends one row per successful result to `file`, with the header line if the file is new.
-// Rows that are there are never rewritten: one write at the end of the file, then fsync.
-// Throws UserError if the file can't be opened, or begins with another header; Failure if the
-// disk is full.
-void append_step_csv(const std::filesystem::path& file, const StepCsvContext& context,
+// Appends one row per successful result to `file` (csv.h).
+void append_step_csv(const std::filesystem::path& file, const CsvContext& context,
                      std::span<const StepResult> results);
 
 }  // namespace wavroute

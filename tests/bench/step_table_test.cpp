@@ -50,7 +50,7 @@ class StepCsv : public ::testing::Test {
   void TearDown() override { fs::remove_all(folder_); }
 
   fs::path folder_, file_;
-  StepCsvContext context_{"2026-01-02T03:04:05Z", "abc1234", "A \"fast\" CPU, 2 GHz", 2};
+  CsvContext context_{"2026-01-02T03:04:05Z", "abc1234", "A \"fast\" CPU, 2 GHz", 2};
 };
 
 TEST_F(StepCsv, RowsAreAppendedUnderOneHeader) {

@@ -37,10 +37,10 @@ at::Tensor all_of(const NamedTensors& gradients) {
 class FusedPass : public ::testing::TestWithParam<SchemeCase> {
  protected:
   // The fused pass is as far from float64 as the composed one of its precision: all gradients
-  // together within `factor`, and a single parameter, where chance weighs more, within six times;
-  // `floor` stands for one rounding.
+  // together within `factor`; a single parameter, where chance weighs more, within six times and
+  // `single`. `floor` stands for one rounding.
   static void expect_as_exact(const DecoderSpec& spec, Precision precision, double factor,
-                              double floor) {
+                              double floor, double single) {
     const PassRecord exact =
         record_pass(*model_of(spec, Precision::kFp64, KernelChoice::kComposed), training());
     const PassRecord composed =
@@ -51,14 +51,14 @@ class FusedPass : public ::testing::TestWithParam<SchemeCase> {
               factor * error_of(composed.logits, exact.logits) + floor);
     EXPECT_NEAR(fused.sums.loss_sum, exact.sums.loss_sum,
                 factor * std::abs(composed.sums.loss_sum - exact.sums.loss_sum) + 18 * floor);
-    EXPECT_NEAR(fused.sums.auxiliary, exact.sums.auxiliary, 1e-3);
+    EXPECT_NEAR(fused.sums.auxiliary, exact.sums.auxiliary, 18 * floor);
     const at::Tensor gradients = all_of(exact.gradients);
     EXPECT_LE(error_of(all_of(fused.gradients), gradients),
               factor * error_of(all_of(composed.gradients), gradients) + floor)
         << "composed: " << error_of(all_of(composed.gradients), gradients);
     for (const auto& [name, gradient] : exact.gradients) {
       EXPECT_LE(error_of(fused.gradients.at(name), gradient),
-                6.0 * error_of(composed.gradients.at(name), gradient) + 4.0 * floor)
+                6.0 * error_of(composed.gradients.at(name), gradient) + single)
           << name << ", composed: " << error_of(composed.gradients.at(name), gradient);
     }
   }
@@ -68,11 +68,11 @@ INSTANTIATE_TEST_SUITE_P(Registry, FusedPass, ::testing::ValuesIn(scheme_cases()
                          [](const auto& info) { return info.param.label; });
 
 TEST_P(FusedPass, HasTheValuesAndGradientsOfTheComposedOneInFp32) {
-  expect_as_exact(small_spec(GetParam()), Precision::kFp32, 2.0, 1e-6);
+  expect_as_exact(small_spec(GetParam()), Precision::kFp32, 2.0, 1e-6, 4e-6);
 }
 
 TEST_P(FusedPass, HasTheValuesAndGradientsOfTheComposedOneInBf16) {
-  expect_as_exact(small_spec(GetParam()), Precision::kBf16, 4.0, 4e-3);
+  expect_as_exact(small_spec(GetParam()), Precision::kBf16, 4.0, 4e-3, 0.2);
 }
 
 TEST_P(FusedPass, IsTheSameBitForBitWithBlocksRecomputed) {

@@ -1,12 +1,13 @@
-"""`wavroute bench step` and `wavroute doctor`, as a program would read them."""
+"""`wavroute bench` and `wavroute doctor`, as a program would read them."""
 
+import csv
 import json
 import os
 import sys
 
 import paths
 import pytest
-from cli_tools import write_project
+from cli_tools import assert_error, write_project
 
 FIELDS = ("scheme", "provider", "precision", "layers", "width", "batch", "context", "ms_p20",
           "ms_p50", "ms_p80", "tokens_per_s", "peak_rss_bytes", "percent_of_peak")
@@ -101,3 +102,67 @@ def test_doctor_fits_a_screen_and_agrees_with_its_json(wavroute):
         assert found[field] and found[field] in screen, field
     assert 1 <= found["cores"] <= os.cpu_count()
     assert found["memory_available"] <= found["memory_total"]
+
+
+def test_peaks_are_positive_numbers(wavroute):
+    found = rows(wavroute("bench", "peak", "--threads", "1", "--json"))
+    assert [row["peak"] for row in found] == [
+        "product_fp32", "product_bf16", "copy_memory", "copy_cache"]
+    for row in found:
+        assert row["value"] > 0 and row["unit"] in ("GFLOP/s", "GB/s") and row["threads"] == 1
+
+
+OP_FIELDS = {"operator", "mode", "size", "precision", "tokens", "width", "threads", "ms_p20",
+             "ms_p50", "ms_p80", "composed_ms_p50", "ratio", "gb_per_s", "gflop_per_s",
+             "percent_of_peak"}
+QUICK_OP = ("--tokens", "64", "--rounds", "2", "--threads", "1")
+
+
+def op_rows(done) -> list[dict]:
+    found = rows(done)
+    for row in found:
+        assert row.keys() == OP_FIELDS
+        assert 0 < row["ms_p20"] <= row["ms_p50"] <= row["ms_p80"] and row["percent_of_peak"] > 0
+        assert row["ratio"] == pytest.approx(row["composed_ms_p50"] / row["ms_p50"])
+        is_bound_by_arithmetic = row["operator"] == "attention"
+        assert (row["gb_per_s"] is None) == is_bound_by_arithmetic
+        assert (row["gflop_per_s"] is None) != is_bound_by_arithmetic
+    return found
+
+
+def test_an_operator_has_a_row_per_mode_width_and_precision(wavroute):
+    found = op_rows(wavroute("bench", "op", "norm", *QUICK_OP, "--json"))
+    assert [(row["width"], row["precision"], row["mode"]) for row in found] == [
+        (width, precision, mode) for width in (256, 512) for precision in ("fp32", "bf16")
+        for mode in ("forward", "backward")]
+    assert {row["tokens"] for row in found} == {64}
+
+
+def test_every_operator_that_the_help_lists_is_timed(wavroute):
+    listed = wavroute("bench", "op", "--help").stdout.split("operators:\n")[1].splitlines()
+    found = op_rows(wavroute("bench", "op", *QUICK_OP, "--width", "64", "--json"))
+    assert {row["operator"] for row in found} == {line.split()[0] for line in listed if line}
+    sources = [row["size"] for row in found if row["operator"] == "route_mix"]
+    assert sources == [f"64 x 64, {count} sources" for count in (4, 10, 19)]
+
+
+def test_rows_of_operators_are_appended_under_one_header(wavroute, tmp_path):
+    file = tmp_path / "ops.csv"
+    for _ in range(2):
+        op_rows(wavroute("bench", "op", "sum_of_squares", *QUICK_OP, "--width", "64", "--csv", file,
+                         "--json"))
+    header, first, second = csv.reader(file.read_text().splitlines())
+    assert header[:2] == ["date", "commit"] and header[-1] == "percent_of_peak"
+    assert len(header) == len(first) == len(second)
+
+
+def test_an_unknown_operator_is_answered_with_the_nearest(wavroute):
+    done = wavroute("bench", "op", "swigloo")
+    assert_error(done, "'swigloo'", "did you mean 'swiglu'?")
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("arguments", (("--width", "100"), ("--rounds", "0"), ("--tokens", "-1")))
+def test_an_impossible_size_is_exit_two(wavroute, arguments):
+    done = wavroute("bench", "op", "norm", *arguments)
+    assert done.returncode == 2 and done.stdout == ""

@@ -1,0 +1,136 @@
+// `wavroute bench peak`: what this machine reaches. `wavroute bench op`: every operator of ours
+// beside the same composed of libtorch's own, held against that.
+#include "bench_op.h"
+
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "base/utc.h"
+#include "bench/build_info.h"
+#include "bench/machine.h"
+#include "opbench/measure.h"
+#include "opbench/peaks.h"
+
+namespace wavroute::app {
+namespace {
+
+struct PeakOptions {
+  int threads = 0;
+  bool json = false;
+};
+
+struct OpOptions {
+  std::vector<std::string> names, precisions{"fp32", "bf16"};
+  opbench::Plan plan;
+  int threads = 0;
+  bool json = false;
+  std::string csv;
+};
+
+struct Peak {
+  std::string name, what;
+  double per_second;
+  std::string unit;
+};
+
+void use_threads(int threads, const Machine& machine) {
+  at::set_num_threads(threads > 0 ? threads : machine.cores);
+}
+
+int bench_peak(const PeakOptions& options) {
+  use_threads(options.threads, probe_machine());
+  const Peak peaks[] = {
+      {"product_fp32", "matrix product, fp32", opbench::measure_product(at::kFloat), "GFLOP/s"},
+      {"product_bf16", "matrix product, bf16", opbench::measure_product(at::kBFloat16), "GFLOP/s"},
+      {"copy_memory", "copy, 256 MB buffers", opbench::measure_memory_copy(), "GB/s"},
+      {"copy_cache", "copy, 1 MB a thread", opbench::measure_cache_copy(), "GB/s"},
+  };
+  const int threads = at::get_num_threads();
+  if (!options.json) std::cout << fmt::format("{:<22}  {:>8}  {} threads\n", "peak", "", threads);
+  for (const Peak& peak : peaks) {
+    const double billions = peak.per_second / 1e9;
+    if (options.json) {
+      const nlohmann::ordered_json line = {
+          {"peak", peak.name}, {"value", billions}, {"unit", peak.unit}, {"threads", threads}};
+      std::cout << line.dump() << "\n";
+    } else {
+      std::cout << fmt::format("{:<22}  {:>8.1f}  {}\n", peak.what, billions, peak.unit);
+    }
+  }
+  std::cout.flush();
+  return 0;
+}
+
+int bench_op(OpOptions options) {
+  const auto chosen = opbench::find_operators(options.names);
+  for (const auto& precision : options.precisions) {
+    options.plan.types.push_back(precision == "fp32" ? at::kFloat : at::kBFloat16);
+  }
+  const Machine machine = probe_machine();
+  use_threads(options.threads, machine);
+  const auto results = opbench::measure(
+      chosen, options.plan, [](std::string_view what) { std::cerr << "  " << what << std::endl; });
+  if (options.json) {
+    for (const auto& result : results) std::cout << op_json(result).dump() << "\n";
+  } else {
+    std::cout << op_table(results);
+  }
+  std::cout.flush();
+  if (!options.csv.empty()) {
+    append_op_csv(options.csv,
+                  {utc_now(), std::string(build_info().commit), machine.cpu_model, machine.cores},
+                  results);
+  }
+  return 0;
+}
+
+std::string list_of_operators() {
+  std::string list = "operators:";
+  for (const auto& op : opbench::operators())
+    list += fmt::format("\n  {:<20} {}", op.name, op.what);
+  return list;
+}
+
+}  // namespace
+
+void add_bench_peak(CLI::App& bench, Action& action) {
+  auto options = std::make_shared<PeakOptions>();
+  auto* peak = bench.add_subcommand("peak", "the best products and copies of this machine");
+  peak->add_option("--threads", options->threads, "default: all cores")->check(CLI::PositiveNumber);
+  peak->add_flag("--json", options->json, "one JSON object per line");
+  peak->callback([options, &action] { action = [options] { return bench_peak(*options); }; });
+}
+
+void add_bench_op(CLI::App& bench, Action& action) {
+  auto options = std::make_shared<OpOptions>();
+  options->plan.widths = {256, 512};
+  auto* op = bench.add_subcommand("op", "each operator beside stock libtorch, timed in turn");
+  op->add_option("operators", options->names, "default: all of them");
+  op->add_option("--width", options->plan.widths, "of the stream, multiples of 64")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  op->add_option("--precision", options->precisions, "of the compute type")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->check(CLI::IsMember({"fp32", "bf16"}))
+      ->capture_default_str();
+  op->add_option("--tokens", options->plan.tokens, "rows of every operator")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  op->add_option("--rounds", options->plan.rounds, "runs of each that count")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  op->add_option("--threads", options->threads, "default: all cores")->check(CLI::PositiveNumber);
+  op->add_option("--csv", options->csv, "append a row per result to this file");
+  op->add_flag("--json", options->json, "one JSON object per line");
+  op->footer([] { return list_of_operators(); });
+  op->callback([options, &action] { action = [options] { return bench_op(*options); }; });
+}
+
+}  // namespace wavroute::app

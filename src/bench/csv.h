@@ -1,0 +1,30 @@
+// Files of benchmark rows: one header, rows that are only ever added. Torch-free.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+namespace wavroute {
+
+// What stands in a row beside the result.
+struct CsvContext {
+  std::string date;     // ISO 8601
+  std::string commit;   // of the source that was measured
+  std::string machine;  // the processor's name
+  int cores = 0;
+};
+
+// One cell, quoted where a comma, a quote or a line's end demands it (RFC 4180).
+[[nodiscard]] std::string csv_cell(const std::string& text);
+
+// "date,commit,machine,cores" of a row.
+[[nodiscard]] std::string csv_cells(const CsvContext& context);
+
+// Appends `rows` (lines with their ends) to `file`, with the header line if the file is new. Rows
+// that are there are never rewritten: one write at the end of the file, then fsync.
+// Throws UserError if the file can't be opened, or begins with another header; Failure if the
+// disk is full.
+void append_csv(const std::filesystem::path& file, const std::string& header,
+                const std::string& rows);
+
+}  // namespace wavroute

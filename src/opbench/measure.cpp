@@ -1,0 +1,79 @@
+#include "opbench/measure.h"
+
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+
+#include <chrono>
+
+#include "bench/step_bench.h"
+#include "opbench/peaks.h"
+#include "wavroute/error.h"
+
+namespace wavroute::opbench {
+namespace {
+
+constexpr int64_t kWidthStep = 64;  // a head
+
+double milliseconds(const Form& form) {
+  if (form.prepare) form.prepare();
+  const auto start = std::chrono::steady_clock::now();
+  form.run();
+  const std::chrono::duration<double, std::milli> ms = std::chrono::steady_clock::now() - start;
+  return ms.count();
+}
+
+OpResult time_case(const Case& what, const Plan& plan) {
+  std::vector<double> ours, composed;
+  for (int round = -plan.warmup; round < plan.rounds; ++round) {
+    const double a = milliseconds(what.ours), b = milliseconds(what.composed);
+    if (round < 0) continue;
+    ours.push_back(a);
+    composed.push_back(b);
+  }
+  OpResult result;
+  result.mode = what.mode;
+  result.size = what.size;
+  result.ms_p20 = quantile(ours, 0.2);
+  result.ms_p50 = quantile(ours, 0.5);
+  result.ms_p80 = quantile(ours, 0.8);
+  result.composed_ms_p50 = quantile(composed, 0.5);
+  result.bytes = what.bytes;
+  result.flops = what.flops;
+  return result;
+}
+
+}  // namespace
+
+std::vector<OpResult> measure(std::span<const Operator* const> operators, const Plan& plan,
+                              const std::function<void(std::string_view)>& progress) {
+  for (const int64_t width : plan.widths) {
+    if (width > 0 && width % kWidthStep == 0) continue;
+    throw UserError(
+        fmt::format("--width: multiples of {} were expected, {} was given", kWidthStep, width));
+  }
+  Peaks peaks;
+  std::vector<OpResult> results;
+  for (const Operator* op : operators) {
+    for (const int64_t width : plan.widths) {
+      for (const at::ScalarType type : plan.types) {
+        const std::string precision = type == at::kFloat ? "fp32" : "bf16";
+        op->show({plan.tokens, width, type}, [&](const Case& what) {
+          if (progress) {
+            progress(fmt::format("{} {} {} {}", op->name, what.mode, what.size, precision));
+          }
+          OpResult result = time_case(what, plan);
+          result.name = op->name;
+          result.precision = precision;
+          result.tokens = plan.tokens;
+          result.width = width;
+          result.threads = at::get_num_threads();
+          result.peak = result.is_memory_bound() ? peaks.memory_copy() : peaks.product(type);
+          results.push_back(result);
+        });
+      }
+    }
+  }
+  return results;
+}
+
+}  // namespace wavroute::opbench

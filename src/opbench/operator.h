@@ -1,0 +1,79 @@
+// The operators that `wavroute bench op` times: ours and the same composed of libtorch's own.
+//
+// An operator is one entry of the list in operators.cpp: a name and a function that shows its
+// cases. Table, csv, json and the filter of the command line follow from the list.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace wavroute::opbench {
+
+inline constexpr double kNormEps = 1e-6;
+inline constexpr double kMatchingEps = 1e-12;
+
+struct Problem {
+  int64_t tokens = 0, width = 0;     // width: a multiple of 64
+  at::ScalarType type = at::kFloat;  // the compute type: float or bfloat16
+};
+
+// One of the two forms of a case.
+struct Form {
+  std::function<void()> run;           // what is timed
+  std::function<void()> prepare = {};  // before every run, not timed: restores what a run consumes
+};
+
+struct Case {
+  std::string mode;  // "forward", "backward", "both": the result and its gradient in one call
+  std::string size;
+  Form ours, composed;
+  // The least traffic, every input read once and every output written once; numbers per token or
+  // per column only where they are inputs or outputs.
+  double bytes = 0;
+  double flops = 0;  // of an operator that arithmetic bounds; 0: memory does
+};
+
+// Cases live as long as the call: an operator's tensors are locals of its function.
+using Visit = std::function<void(const Case&)>;
+
+struct Operator {
+  std::string name;
+  std::string what;                                          // one line
+  void (*show)(const Problem& problem, const Visit& visit);  // nothing where it has not the type
+};
+
+[[nodiscard]] std::span<const Operator> operators();
+
+// Those named, all for no names, in the order of the list. Throws UserError with the nearest name.
+[[nodiscard]] std::vector<const Operator*> find_operators(std::span<const std::string> names);
+
+// ---- for the operators' files ------------------------------------------------------------------
+
+// Normal numbers.
+[[nodiscard]] at::Tensor values(at::IntArrayRef sizes, at::ScalarType type = at::kFloat);
+// `tensor` as a leaf of a graph, sharing its memory.
+[[nodiscard]] at::Tensor leaf(const at::Tensor& tensor);
+// Gradients of `outputs` along `directions`; the graph stays for the next run.
+[[nodiscard]] std::vector<at::Tensor> gradients(const std::vector<at::Tensor>& outputs,
+                                                const std::vector<at::Tensor>& inputs,
+                                                const std::vector<at::Tensor>& directions);
+[[nodiscard]] double bytes_of(const std::vector<at::Tensor>& tensors);
+[[nodiscard]] std::string rows_by_columns(int64_t rows, int64_t columns);  // "1024 x 256"
+
+void show_norm(const Problem& problem, const Visit& visit);
+void show_swiglu(const Problem& problem, const Visit& visit);
+void show_attention(const Problem& problem, const Visit& visit);
+void show_cross_entropy(const Problem& problem, const Visit& visit);
+void show_adamw(const Problem& problem, const Visit& visit);
+void show_sum_of_squares(const Problem& problem, const Visit& visit);
+void show_route_mix(const Problem& problem, const Visit& visit);
+void show_route_mix_backward(const Problem& problem, const Visit& visit);
+void show_route_write_read(const Problem& problem, const Visit& visit);
+void show_route_read_backward(const Problem& problem, const Visit& visit);
+void show_route_block(const Problem& problem, const Visit& visit);
+
+}  // namespace wavroute::opbench

@@ -1,0 +1,68 @@
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <algorithm>
+
+#include "base/nearest.h"
+#include "opbench/operator.h"
+#include "wavroute/error.h"
+
+namespace wavroute::opbench {
+
+std::span<const Operator> operators() {
+  static const std::vector<Operator> all = {
+      {"norm", "a write to the additive stream and the norm after it", show_norm},
+      {"swiglu", "silu(gate) * up, four times as wide", show_swiglu},
+      {"attention", "causal attention with RoPE, heads of 64", show_attention},
+      {"cross_entropy", "loss and gradient of 16 logits per column", show_cross_entropy},
+      {"adamw", "an update of four parameters per token and column", show_adamw},
+      {"sum_of_squares", "of four gradients per token and column", show_sum_of_squares},
+      {"route_mix", "phase 1 of a block: 16 routers over finished sources", show_route_mix},
+      {"route_mix_backward", "its backward, all routers at once", show_route_mix_backward},
+      {"route_write_read", "a write to three running sums, phase 2, norm", show_route_write_read},
+      {"route_read_backward", "its backward, with a write undone", show_route_read_backward},
+      {"route_block", "16 reads and writes of WAV's third block", show_route_block},
+  };
+  return all;
+}
+
+std::vector<const Operator*> find_operators(std::span<const std::string> names) {
+  std::vector<std::string> known;
+  for (const Operator& op : operators()) known.push_back(op.name);
+  for (const std::string& name : names) {
+    if (std::ranges::count(known, name) > 0) continue;
+    throw UserError(fmt::format("an operator was expected, '{}' was given", name),
+                    fmt::format("did you mean '{}'? wavroute bench op --help lists them",
+                                nearest(name, known)));
+  }
+  std::vector<const Operator*> found;
+  for (const Operator& op : operators()) {
+    if (names.empty() || std::ranges::count(names, op.name) > 0) found.push_back(&op);
+  }
+  return found;
+}
+
+at::Tensor values(at::IntArrayRef sizes, at::ScalarType type) {
+  return at::randn(sizes, at::TensorOptions().dtype(at::kFloat)).to(type);
+}
+
+at::Tensor leaf(const at::Tensor& tensor) { return tensor.detach().set_requires_grad(true); }
+
+std::vector<at::Tensor> gradients(const std::vector<at::Tensor>& outputs,
+                                  const std::vector<at::Tensor>& inputs,
+                                  const std::vector<at::Tensor>& directions) {
+  return torch::autograd::grad(outputs, inputs, directions, /*retain_graph=*/true);
+}
+
+double bytes_of(const std::vector<at::Tensor>& tensors) {
+  double bytes = 0;
+  for (const at::Tensor& tensor : tensors) bytes += static_cast<double>(tensor.nbytes());
+  return bytes;
+}
+
+std::string rows_by_columns(int64_t rows, int64_t columns) {
+  return fmt::format("{} x {}", rows, columns);
+}
+
+}  // namespace wavroute::opbench

@@ -1,0 +1,114 @@
+// A whole block of a routed stream: what phase 1, phase 2, writes and norms cost together.
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "opbench/operator.h"
+#include "ops/arena.h"
+#include "wavroute/residual.h"
+
+namespace wavroute::opbench {
+namespace {
+
+constexpr int64_t kBlocks = 3, kLength = 16;
+constexpr int64_t kLayers = kBlocks * kLength / 2;
+constexpr int64_t kFirst = (kBlocks - 1) * kLength, kEnd = kBlocks * kLength;
+constexpr int64_t kSums = 3;                             // of a block: S and two details
+constexpr int64_t kSources = 1 + (kBlocks - 1) * kSums;  // finished before the block
+
+Site site_at(int64_t index) {
+  return {index / 2, index % 2 == 0 ? SublayerKind::kAttention : SublayerKind::kMlp, index / 2};
+}
+
+// WAV of three blocks of 16, of which the last one is timed; tensors that every stream shares.
+struct Scheme {
+  explicit Scheme(const Problem& p)
+      : residual(find_scheme("wav").create({{"blocks", kBlocks}}, {kLayers, p.width}, kNormEps)),
+        embedding(values({1, p.tokens, p.width})),
+        dx(values({1, p.tokens, p.width}, p.type)) {
+    residual->declare(parameters);
+    gain = &parameters.declare("norm", {p.width}, Decay::kNo, {1.0});
+    parameters.allocate(at::kFloat, p.type, at::kCPU, /*seed=*/1);
+    for (int64_t i = 0; i < kLength; ++i) updates.push_back(values(embedding.sizes(), p.type));
+    norm = {gain, kNormEps, p.type};
+  }
+
+  std::unique_ptr<Residual> residual;
+  ParameterTable parameters;
+  Parameter* gain = nullptr;
+  PreNorm norm;
+  at::Tensor embedding;             // [1, tokens, d]
+  at::Tensor dx;                    // [1, tokens, d]
+  std::vector<at::Tensor> updates;  // [1, tokens, d]
+};
+
+// A stream that stands before the block, or after it.
+class Standing {
+ public:
+  Standing(const Scheme& scheme, ops::Arena* arena) : scheme_(scheme) {
+    options_.pass.training = true;
+    options_.arena = arena;
+  }
+
+  void stand_before() {
+    stream_ = scheme_.residual->open(options_);
+    stream_->begin(scheme_.embedding);
+    walk(0, kFirst);
+    stream_->set_record(true);
+  }
+  void stand_after() {
+    stand_before();
+    forward();
+    (void)stream_->read_out_normed(scheme_.norm);
+    stream_->read_out_normed_backward(scheme_.norm, scheme_.dx, 0.0);
+  }
+
+  void forward() { walk(kFirst, kEnd); }
+  void backward() {
+    for (int64_t i = kEnd - 1; i >= kFirst; --i) {
+      (void)stream_->write_backward(site_at(i));
+      stream_->read_normed_backward(site_at(i), scheme_.norm, scheme_.dx);
+    }
+  }
+
+ private:
+  void walk(int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      (void)stream_->read_normed(site_at(i), scheme_.norm);
+      stream_->write(site_at(i), scheme_.updates[static_cast<size_t>(i % kLength)]);
+    }
+  }
+
+  const Scheme& scheme_;
+  StreamOptions options_;
+  std::unique_ptr<Stream> stream_;
+};
+
+}  // namespace
+
+void show_route_block(const Problem& p, const Visit& visit) {
+  ops::Arena arena;
+  const Scheme scheme(p);
+  Standing ours(scheme, &arena), composed(scheme, nullptr);
+  const std::string size =
+      fmt::format("{}, {} sources", rows_by_columns(p.tokens, p.width), kSources);
+  const double row = bytes_of({scheme.embedding}), narrow = bytes_of({scheme.dx});
+  // Reads the finished sources and the updates; gives x and h of every read, and the block's sums.
+  visit({"forward",
+         size,
+         {[&] { ours.forward(); }, [&] { ours.stand_before(); }},
+         {[&] { composed.forward(); }, [&] { composed.stand_before(); }},
+         static_cast<double>(kSources + kLength + kSums) * row +
+             static_cast<double>(2 * kLength) * narrow});
+  // Reads the sources, the block's sums, and dx, h and the update of every read; gives its du. The
+  // gradients of sources and sums are read and written.
+  visit({"backward",
+         size,
+         {[&] { ours.backward(); }, [&] { ours.stand_after(); }},
+         {[&] { composed.backward(); }, [&] { composed.stand_after(); }},
+         static_cast<double>(3 * (kSources + kSums) + kLength) * row +
+             static_cast<double>(3 * kLength) * narrow});
+}
+
+}  // namespace wavroute::opbench
