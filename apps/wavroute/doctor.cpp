@@ -17,6 +17,7 @@
 #include "command.h"
 #include "common.h"
 #include "data/token_cache.h"
+#include "kernels/kernels.h"
 #include "train/session.h"
 
 namespace wavroute::app {
@@ -37,6 +38,11 @@ nlohmann::ordered_json examine() {
   found["torch_cpu_capability"] = at::get_cpu_capability();
   found["cpu"] = machine.cpu_model;
   found["instruction_sets"] = machine.instruction_sets;
+  found["kernels"] = kernels::to_string(kernels::chosen_kernels().isa);
+  found["usable_kernels"] = nlohmann::ordered_json::array();
+  for (const kernels::Kernels& usable : kernels::usable_kernels()) {
+    found["usable_kernels"].push_back(kernels::to_string(usable.isa));
+  }
   found["cores"] = machine.cores;
   found["threads"] = at::get_num_threads();
   found["precision_auto"] = resolve_machine(Config{}, machine).train.precision;
@@ -70,6 +76,9 @@ std::string screen(const nlohmann::ordered_json& f) {
                                 f.at("cores").get<int>(), f.at("threads").get<int>()));
   line("",
        fmt::format("{}", fmt::join(f.at("instruction_sets").get<std::vector<std::string>>(), " ")));
+  line("kernels",
+       fmt::format("{}, of {}", text("kernels"),
+                   fmt::join(f.at("usable_kernels").get<std::vector<std::string>>(), " ")));
   line("precision", fmt::format("auto is {} here", text("precision_auto")));
   const auto gpus = f.at("gpus").get<size_t>();
   line("GPU", gpus == 0 ? "none" : fmt::format("{} by CUDA", gpus));

@@ -18,12 +18,13 @@ def program(name: str) -> Path:
     return path
 
 
-def call(name: str, *arguments: object, timeout: float = 120) -> subprocess.CompletedProcess:
+def call(name: str, *arguments: object, timeout: float = 120,
+         env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
     """Runs a built program on one thread; the caller looks at returncode, stdout and stderr."""
     return subprocess.run(
         [str(program(name)), *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=timeout,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | (env or {}),
     )

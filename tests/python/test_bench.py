@@ -104,6 +104,27 @@ def test_doctor_fits_a_screen_and_agrees_with_its_json(wavroute):
     assert found["memory_available"] <= found["memory_total"]
 
 
+def test_every_usable_instruction_set_can_be_forced_and_trains_alike(wavroute, tmp_path):
+    names = json.loads(wavroute("doctor", "--json").stdout)["usable_kernels"]
+    assert names[0] == "portable"
+    losses = []
+    for name in names:
+        forced = {"WAVROUTE_ISA": name}
+        assert json.loads(wavroute("doctor", "--json", env=forced).stdout)["kernels"] == name
+        done = wavroute("train", "tiny", "--out", tmp_path / name, "--set", "train.steps=4",
+                        "--set", "residual.scheme=wav", "--set", "train.precision=fp32",
+                        "--set", "sample.tokens=0", env=forced)
+        assert done.returncode == 0, done.stderr
+        last = (tmp_path / name / "metrics.jsonl").read_text().splitlines()[-1]
+        losses.append(json.loads(last)["val_loss"])
+    assert losses == pytest.approx([losses[0]] * len(losses), rel=1e-4)
+
+
+def test_an_instruction_set_that_is_not_there_is_exit_two(wavroute):
+    done = wavroute("doctor", env={"WAVROUTE_ISA": "sse9"})
+    assert done.returncode == 2 and "portable" in done.stderr and "hint:" in done.stderr
+
+
 def test_peaks_are_positive_numbers(wavroute):
     found = rows(wavroute("bench", "peak", "--threads", "1", "--json"))
     assert [row["peak"] for row in found] == [
