@@ -6,6 +6,7 @@
 
 #include "opbench/operator.h"
 #include "ops/arena.h"
+#include "residual/routed.h"
 #include "wavroute/residual.h"
 
 namespace wavroute::opbench {
@@ -21,10 +22,18 @@ Site site_at(int64_t index) {
   return {index / 2, index % 2 == 0 ? SublayerKind::kAttention : SublayerKind::kMlp, index / 2};
 }
 
-// WAV of three blocks of 16, of which the last one is timed; tensors that every stream shares.
+std::unique_ptr<Residual> three_sums(int64_t width) {
+  RoutedSpec spec;
+  spec.blocks = resolve_blocks(kBlocks, {kLayers, width}, /*even_length=*/true);
+  spec.details = {phase_basis(), split_basis()};
+  spec.norm_eps = kNormEps;
+  return std::make_unique<RoutedResidual>(std::move(spec), Options{}, ModelSize{kLayers, width});
+}
+
+// Blocks of 16 with both details, of which the last one is timed; tensors that every stream shares.
 struct Scheme {
   explicit Scheme(const Problem& p)
-      : residual(find_scheme("wav").create({{"blocks", kBlocks}}, {kLayers, p.width}, kNormEps)),
+      : residual(three_sums(p.width)),
         embedding(values({1, p.tokens, p.width})),
         dx(values({1, p.tokens, p.width}, p.type)) {
     residual->declare(parameters);
