@@ -31,6 +31,12 @@ struct Site {
   SublayerKind kind = SublayerKind::kAttention;
   int64_t visit = 0;  // place of this execution of the layer in the layer program, from 0
 
+  // The one of index() `index` where every layer runs once, in order.
+  [[nodiscard]] static Site at(int64_t index) {
+    const auto kind = index % 2 == 0 ? SublayerKind::kAttention : SublayerKind::kMlp;
+    return {index / 2, kind, index / 2};
+  }
+
   // l - 1 of method.md: from 0, attention even.
   [[nodiscard]] int64_t index() const { return 2 * layer + (kind == SublayerKind::kMlp ? 1 : 0); }
 };

@@ -135,13 +135,6 @@ void cross_entropy(const CrossEntropy<C>& c, int64_t begin, int64_t end) {
 
 // ---- flat buffers ----
 
-// Lane by lane, which compiles to one instruction. gcc 12 takes the unused operand inside
-// _mm512_sqrt_ps, and so vec.h's sqrt, for an uninitialised one here.
-Vec square_root(Vec v) {
-  for (int lane = 0; lane < kLanes; ++lane) v[lane] = __builtin_sqrtf(v[lane]);
-  return v;
-}
-
 template <bool has_copy>
 void adamw_range(const AdamwStep& s, int64_t begin, int64_t end) {
   const float decay = 1.0F - s.lr * s.weight_decay;
@@ -153,7 +146,7 @@ void adamw_range(const AdamwStep& s, int64_t begin, int64_t end) {
     const Vec g = lanes.load(s.grad + i) * s.grad_scale;
     const Vec first = fma(beta1, lanes.load(s.first + i), rest1 * g);
     const Vec second = fma(beta2, lanes.load(s.second + i), rest2 * g * g);
-    const Vec step = first * rate / (square_root(second * inverse2) + s.eps);
+    const Vec step = first * rate / (sqrt(second * inverse2) + s.eps);
     const Vec value = lanes.load(s.value + i) * decay - step;
     lanes.store(s.value + i, value);
     lanes.store(s.grad + i, zero());
@@ -196,10 +189,6 @@ double sum_of_squares(const float* x, int64_t begin, int64_t end) {
   return total;
 }
 
-void to_bf16(const float* from, Bf16* to, int64_t begin, int64_t end) {
-  sweep(begin, end, [&](int64_t i, auto lanes) { lanes.store(to + i, lanes.load(from + i)); });
-}
-
 void add_bf16(const Bf16* from, float* to, int64_t begin, int64_t end) {
   sweep(begin, end, [&](int64_t i, auto lanes) {
     lanes.store(to + i, lanes.load(to + i) + lanes.load(from + i));
@@ -218,6 +207,6 @@ const ByType<ActivationKernels> activation_kernels = {activation_table<float>(),
                                                       activation_table<Bf16>()};
 
 extern const FlatKernels flat_kernels;
-const FlatKernels flat_kernels = {adamw, sum_of_squares, to_bf16, add_bf16};
+const FlatKernels flat_kernels = {adamw, sum_of_squares, add_bf16};
 
 }  // namespace wavroute::kernels::WAVROUTE_ISA

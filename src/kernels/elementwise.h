@@ -62,7 +62,6 @@ struct FlatKernels {
   void (*adamw)(const AdamwStep&, int64_t begin, int64_t end);
   // Sum of x^2 over [begin, end), accumulated in double per vector lane.
   double (*sum_of_squares)(const float* x, int64_t begin, int64_t end);
-  void (*to_bf16)(const float* from, Bf16* to, int64_t begin, int64_t end);
   void (*add_bf16)(const Bf16* from, float* to, int64_t begin, int64_t end);  // to += from
 };
 

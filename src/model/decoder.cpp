@@ -119,8 +119,8 @@ void Decoder::declare_parameters() {
   const int64_t d = m.width, head_width = d / m.heads;
   const Init init{0.0, kInitStddev};
   const Init output_init{0.0, *m.output_init};
-  const auto rope =
-      std::make_shared<const ops::RopeTable>(ops::rope_table(m.context, head_width, m.rope_theta));
+  const auto rope = std::make_shared<const ops::RopeTable>(
+      ops::rope_table(0, m.context, head_width, m.rope_theta, at::kFloat));
 
   embedding_ =
       &table_.declare("model.embed_tokens.weight", {spec_.vocab_size, d}, Decay::kYes, init);

@@ -33,13 +33,11 @@ at::Tensor repeat_heads(const at::Tensor& x, int64_t heads) {
 }  // namespace
 
 at::Tensor rotate(const at::Tensor& x, int64_t first, double theta) {
-  const int64_t length = x.size(1), half = x.size(3) / 2;
+  const int64_t half = x.size(3) / 2;
   const auto wide = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  const auto options = at::TensorOptions().dtype(at::kDouble).device(x.device());
-  const at::Tensor frequency = at::pow(theta, at::arange(half, options).div(-half));
-  const at::Tensor angle =
-      at::arange(first, first + length, options).view({length, 1, 1}) * frequency;
-  const at::Tensor cos = angle.cos().to(wide), sin = angle.sin().to(wide);
+  const ops::RopeTable table =
+      ops::rope_table(first, x.size(1), x.size(3), theta, x.options().dtype(wide));
+  const at::Tensor cos = table.cos.unsqueeze(1), sin = table.sin.unsqueeze(1);
   const at::Tensor a = x.narrow(3, 0, half), b = x.narrow(3, half, half);
   return at::cat({a * cos - b * sin, b * cos + a * sin}, 3).to(x.scalar_type());
 }
@@ -112,7 +110,7 @@ kernels::AttentionShape Attention::shape_of(const at::Tensor& x) const {
 
 ops::RopeTable Attention::rope(int64_t length) const {
   if (rope_ != nullptr && length <= rope_->cos.size(0)) return *rope_;
-  return ops::rope_table(length, head_width_, theta_);
+  return ops::rope_table(0, length, head_width_, theta_, at::kFloat);
 }
 
 at::Tensor Attention::run(const at::Tensor& x, ops::Arena& arena, Kept* kept) const {

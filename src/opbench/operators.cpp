@@ -22,7 +22,7 @@ std::span<const Operator> operators() {
       {"route_mix_backward", "its backward, all routers at once", show_route_mix_backward},
       {"route_write_read", "a write to three running sums, phase 2, norm", show_route_write_read},
       {"route_read_backward", "its backward, with a write undone", show_route_read_backward},
-      {"route_block", "16 reads and writes of WAV's third block", show_route_block},
+      {"route_block", "16 reads and writes of a third block with two details", show_route_block},
   };
   return all;
 }

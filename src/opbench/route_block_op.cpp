@@ -18,10 +18,6 @@ constexpr int64_t kFirst = (kBlocks - 1) * kLength, kEnd = kBlocks * kLength;
 constexpr int64_t kSums = 3;                             // of a block: S and two details
 constexpr int64_t kSources = 1 + (kBlocks - 1) * kSums;  // finished before the block
 
-Site site_at(int64_t index) {
-  return {index / 2, index % 2 == 0 ? SublayerKind::kAttention : SublayerKind::kMlp, index / 2};
-}
-
 std::unique_ptr<Residual> three_sums(int64_t width) {
   RoutedSpec spec;
   spec.blocks = resolve_blocks(kBlocks, {kLayers, width}, /*even_length=*/true);
@@ -76,16 +72,16 @@ class Standing {
   void forward() { walk(kFirst, kEnd); }
   void backward() {
     for (int64_t i = kEnd - 1; i >= kFirst; --i) {
-      (void)stream_->write_backward(site_at(i));
-      stream_->read_normed_backward(site_at(i), scheme_.norm, scheme_.dx);
+      (void)stream_->write_backward(Site::at(i));
+      stream_->read_normed_backward(Site::at(i), scheme_.norm, scheme_.dx);
     }
   }
 
  private:
   void walk(int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      (void)stream_->read_normed(site_at(i), scheme_.norm);
-      stream_->write(site_at(i), scheme_.updates[static_cast<size_t>(i % kLength)]);
+      (void)stream_->read_normed(Site::at(i), scheme_.norm);
+      stream_->write(Site::at(i), scheme_.updates[static_cast<size_t>(i % kLength)]);
     }
   }
 

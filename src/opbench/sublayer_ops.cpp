@@ -112,7 +112,7 @@ void show_attention(const Problem& p, const Visit& visit) {
   shape.width = kHeadWidth;
   shape.heads = shape.kv_heads = p.width / kHeadWidth;
   const at::Tensor qkv = values({shape.batch * shape.length, shape.row()}, p.type);
-  const ops::RopeTable rope = ops::rope_table(shape.length, shape.width, kRopeTheta);
+  const ops::RopeTable rope = ops::rope_table(0, shape.length, shape.width, kRopeTheta, at::kFloat);
   // Two products over the pairs (query, earlier or same key); the backward counts twice.
   const auto pairs = static_cast<double>(shape.length * (shape.length + 1) / 2);
   const double flops = 2 * 2 * pairs * static_cast<double>(shape.batch * shape.heads * shape.width);

@@ -29,11 +29,13 @@ void run_units(const Args& args, const Kernel& kernel, const at::Tensor& scratch
 
 }  // namespace
 
-RopeTable rope_table(int64_t length, int64_t width, double theta) {
-  const auto options = at::TensorOptions().dtype(at::kDouble);
-  const at::Tensor frequency = at::pow(theta, at::arange(width / 2, options).div(-(width / 2)));
-  const at::Tensor angle = at::arange(length, options).view({length, 1}) * frequency;
-  return {angle.cos().to(at::kFloat), angle.sin().to(at::kFloat)};
+RopeTable rope_table(int64_t first, int64_t length, int64_t width, double theta,
+                     const at::TensorOptions& options) {
+  const at::TensorOptions wide = options.dtype(at::kDouble);
+  const int64_t half = width / 2;
+  const at::Tensor frequency = at::pow(theta, at::arange(half, wide).div(-half));
+  const at::Tensor angle = at::arange(first, first + length, wide).view({length, 1}) * frequency;
+  return {angle.cos().to(options.dtype()), angle.sin().to(options.dtype())};
 }
 
 Attended attention(Arena& arena, const at::Tensor& qkv, const kernels::AttentionShape& shape,

@@ -2,17 +2,20 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/TensorOptions.h>
 
 #include "kernels/attention.h"
 #include "ops/arena.h"
 
 namespace wavroute::ops {
 
-// cos and sin of position * theta^(-2i/w), [T, w/2] float each.
+// cos and sin of position * theta^(-2i/w), [T, w/2] each, of positions first .. first + T - 1;
+// computed in double, of the type and on the device of `options`.
 struct RopeTable {
   at::Tensor cos, sin;
 };
-[[nodiscard]] RopeTable rope_table(int64_t length, int64_t width, double theta);
+[[nodiscard]] RopeTable rope_table(int64_t first, int64_t length, int64_t width, double theta,
+                                   const at::TensorOptions& options);
 
 struct Attended {
   at::Tensor y;    // [B T, H w]

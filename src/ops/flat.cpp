@@ -1,6 +1,5 @@
 #include "ops/flat.h"
 
-#include <algorithm>
 #include <vector>
 
 #include "ops/parallel.h"
@@ -11,48 +10,38 @@ namespace {
 
 constexpr int64_t kElementsPerChunk = int64_t{1} << 15;
 
-void for_flat_chunks(int64_t count, const std::function<void(int64_t, int64_t, int64_t)>& body) {
-  const int64_t chunks = (count + kElementsPerChunk - 1) / kElementsPerChunk;
-  parallel_for(chunks, [&](int64_t first, int64_t last) {
-    for (int64_t chunk = first; chunk < last; ++chunk) {
-      const int64_t begin = chunk * kElementsPerChunk;
-      body(chunk, begin, std::min(begin + kElementsPerChunk, count));
-    }
-  });
-}
-
 }  // namespace
 
 void adamw(const kernels::AdamwStep& step, int64_t count) {
   const auto kernel = kernels::chosen_kernels().flat->adamw;
-  for_flat_chunks(count, [&](int64_t, int64_t begin, int64_t end) { kernel(step, begin, end); });
+  for_chunks(
+      count, [&](int64_t, int64_t begin, int64_t end) { kernel(step, begin, end); },
+      kElementsPerChunk);
 }
 
 double sum_of_squares(const at::Tensor& values) {
   const int64_t count = values.numel();
-  std::vector<double> parts(
-      static_cast<size_t>((count + kElementsPerChunk - 1) / kElementsPerChunk));
+  std::vector<double> parts(static_cast<size_t>(chunk_count(count, kElementsPerChunk)));
   const auto kernel = kernels::chosen_kernels().flat->sum_of_squares;
-  for_flat_chunks(count, [&](int64_t chunk, int64_t begin, int64_t end) {
-    parts[static_cast<size_t>(chunk)] = kernel(in<float>(values), begin, end);
-  });
+  for_chunks(
+      count,
+      [&](int64_t chunk, int64_t begin, int64_t end) {
+        parts[static_cast<size_t>(chunk)] = kernel(in<float>(values), begin, end);
+      },
+      kElementsPerChunk);
   double sum = 0.0;
   for (const double part : parts) sum += part;
   return sum;
 }
 
-void to_bf16(const at::Tensor& from, at::Tensor to) {
-  const auto kernel = kernels::chosen_kernels().flat->to_bf16;
-  for_flat_chunks(from.numel(), [&](int64_t, int64_t begin, int64_t end) {
-    kernel(in<float>(from), out<kernels::Bf16>(to), begin, end);
-  });
-}
-
 void add_bf16(const at::Tensor& from, at::Tensor to) {
   const auto kernel = kernels::chosen_kernels().flat->add_bf16;
-  for_flat_chunks(from.numel(), [&](int64_t, int64_t begin, int64_t end) {
-    kernel(in<kernels::Bf16>(from), out<float>(to), begin, end);
-  });
+  for_chunks(
+      from.numel(),
+      [&](int64_t, int64_t begin, int64_t end) {
+        kernel(in<kernels::Bf16>(from), out<float>(to), begin, end);
+      },
+      kElementsPerChunk);
 }
 
 void add_rows(const at::Tensor& ids, const at::Tensor& rows, at::Tensor table) {

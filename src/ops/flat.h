@@ -13,8 +13,6 @@ void adamw(const kernels::AdamwStep& step, int64_t count);
 // Sum of squares of a flat float tensor, in an order that no number of threads changes.
 [[nodiscard]] double sum_of_squares(const at::Tensor& values);
 
-// to = from, rounded to bfloat16.
-void to_bf16(const at::Tensor& from, at::Tensor to);
 // to (float) += from (bfloat16), both contiguous.
 void add_bf16(const at::Tensor& from, at::Tensor to);
 

@@ -15,21 +15,10 @@ at::Tensor full_scale(const Addend& addend, int64_t d) {
                                    : addend.scale.detach().expand({d}).contiguous();
 }
 
-}  // namespace
-
-Normed add_norm(Arena& arena, const at::Tensor& h, const Addend& addend, const Norm& norm,
-                at::ScalarType type) {
-  const int64_t d = h.size(-1), tokens = h.numel() / d;
-  Normed result;
-  const bool adds = addend.u.defined();
-  result.h = adds ? arena.empty_like(h) : h;
-  const bool norms = norm.gain.defined();
-  if (!norms && type == at::kFloat && !adds) {
-    result.x = h;
-    return result;
-  }
-  result.x = arena.empty(h.sizes(), type);
-  if (norms) result.inverse_rms = arena.empty({tokens}, at::kFloat);
+// h_out = h + addend, and the norm of it where `normed` has room for one. u and x are of `type`.
+void run_add_norm(const at::Tensor& h, const Addend& addend, const at::Tensor& h_out,
+                  const Norm& norm, const Normed& normed, at::ScalarType type) {
+  const int64_t d = h.size(-1);
   const at::Tensor scale = full_scale(addend, d);
   with_type(type, [&]<typename C>() {
     kernels::AddNorm<C> args;
@@ -38,33 +27,32 @@ Normed add_norm(Arena& arena, const at::Tensor& h, const Addend& addend, const N
     args.u = in<C>(addend.u);
     args.scale = in<float>(scale);
     args.coefficient = static_cast<float>(addend.coefficient);
-    args.h_out = adds ? out<float>(result.h) : nullptr;
+    args.h_out = out<float>(h_out);
     args.gain = in<float>(norm.gain);
     args.eps = static_cast<float>(norm.eps);
-    args.x = out<C>(result.x);
-    args.inverse_rms = out<float>(result.inverse_rms);
+    args.x = out<C>(normed.x);
+    args.inverse_rms = out<float>(normed.inverse_rms);
     const auto kernel = kernels::chosen_kernels().stream->of<C>().add_norm;
-    parallel_for(tokens, [&](int64_t begin, int64_t end) { kernel(args, begin, end); });
+    parallel_for(h.numel() / d, [&](int64_t begin, int64_t end) { kernel(args, begin, end); });
   });
+}
+
+}  // namespace
+
+Normed add_norm(Arena& arena, const at::Tensor& h, const Addend& addend, const Norm& norm,
+                at::ScalarType type) {
+  const bool adds = addend.u.defined(), norms = norm.gain.defined();
+  if (!norms && type == at::kFloat && !adds) return {h, h, {}};
+  Normed result{adds ? arena.empty_like(h) : h, arena.empty(h.sizes(), type), {}};
+  if (norms) result.inverse_rms = arena.empty({h.numel() / h.size(-1)}, at::kFloat);
+  run_add_norm(h, addend, adds ? result.h : at::Tensor(), norm, result, type);
   return result;
 }
 
 at::Tensor add(Arena& arena, const at::Tensor& h, const Addend& addend) {
   if (!addend.u.defined()) return h;
-  const int64_t d = h.size(-1), tokens = h.numel() / d;
   at::Tensor sum = arena.empty_like(h);
-  const at::Tensor scale = full_scale(addend, d);
-  with_type(addend.u.scalar_type(), [&]<typename C>() {
-    kernels::AddNorm<C> args;
-    args.d = d;
-    args.h = in<float>(h);
-    args.u = in<C>(addend.u);
-    args.scale = in<float>(scale);
-    args.coefficient = static_cast<float>(addend.coefficient);
-    args.h_out = out<float>(sum);
-    const auto kernel = kernels::chosen_kernels().stream->of<C>().add_norm;
-    parallel_for(tokens, [&](int64_t begin, int64_t end) { kernel(args, begin, end); });
-  });
+  run_add_norm(h, addend, sum, {}, {}, addend.u.scalar_type());
   return sum;
 }
 

@@ -13,12 +13,13 @@ void parallel_for(int64_t count, const std::function<void(int64_t begin, int64_t
 // Tokens that share one partial sum: fixed, so that sums over tokens don't depend on threads.
 inline constexpr int64_t kTokensPerChunk = 32;
 
-[[nodiscard]] constexpr int64_t chunk_count(int64_t tokens) {
-  return (tokens + kTokensPerChunk - 1) / kTokensPerChunk;
+[[nodiscard]] constexpr int64_t chunk_count(int64_t count, int64_t per_chunk = kTokensPerChunk) {
+  return (count + per_chunk - 1) / per_chunk;
 }
 
-// Calls body(chunk, begin, end) for every chunk of [0, tokens).
-void for_chunks(int64_t tokens,
-                const std::function<void(int64_t chunk, int64_t begin, int64_t end)>& body);
+// Calls body(chunk, begin, end) for every chunk of [0, count).
+void for_chunks(int64_t count,
+                const std::function<void(int64_t chunk, int64_t begin, int64_t end)>& body,
+                int64_t per_chunk = kTokensPerChunk);
 
 }  // namespace wavroute::ops

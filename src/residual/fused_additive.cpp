@@ -27,9 +27,6 @@ at::Tensor FusedAdditiveStream::take(const PreNorm& norm) {
   return x;
 }
 
-at::Tensor FusedAdditiveStream::read(const Site&) { return take({}); }
-at::Tensor FusedAdditiveStream::read_out() { return take({}); }
-
 at::Tensor FusedAdditiveStream::read_normed(const Site&, const PreNorm& norm) { return take(norm); }
 at::Tensor FusedAdditiveStream::read_out_normed(const PreNorm& norm) { return take(norm); }
 
@@ -53,10 +50,6 @@ void FusedAdditiveStream::give_back(const PreNorm& norm, const at::Tensor& grad)
                                     record.addend, grad_, first);
 }
 
-void FusedAdditiveStream::read_out_backward(const at::Tensor& grad, double) { give_back({}, grad); }
-void FusedAdditiveStream::read_backward(const Site&, const at::Tensor& grad) {
-  give_back({}, grad);
-}
 void FusedAdditiveStream::read_normed_backward(const Site&, const PreNorm& norm,
                                                const at::Tensor& grad) {
   give_back(norm, grad);

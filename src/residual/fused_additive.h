@@ -6,24 +6,21 @@
 
 #include "ops/norm.h"
 #include "residual/additive.h"
+#include "residual/fused_stream.h"
 
 namespace wavroute {
 
-class FusedAdditiveStream final : public Stream {
+class FusedAdditiveStream final : public FusedStream {
  public:
   FusedAdditiveStream(const AdditiveResidual& scheme, const StreamOptions& options)
-      : Stream(options), scheme_(scheme), arena_(*options.arena) {}
+      : FusedStream(options), scheme_(scheme) {}
 
   void begin(const at::Tensor& embedding) override;
-  [[nodiscard]] at::Tensor read(const Site& site) override;
   void write(const Site& site, const at::Tensor& update) override;
-  [[nodiscard]] at::Tensor read_out() override;
   [[nodiscard]] at::Tensor read_normed(const Site& site, const PreNorm& norm) override;
   [[nodiscard]] at::Tensor read_out_normed(const PreNorm& norm) override;
 
-  void read_out_backward(const at::Tensor& grad, double auxiliary_grad) override;
   [[nodiscard]] at::Tensor write_backward(const Site& site) override;
-  void read_backward(const Site& site, const at::Tensor& grad) override;
   [[nodiscard]] at::Tensor begin_backward() override { return grad_; }
   void read_normed_backward(const Site& site, const PreNorm& norm, const at::Tensor& grad) override;
   void read_out_normed_backward(const PreNorm& norm, const at::Tensor& grad,
@@ -43,7 +40,6 @@ class FusedAdditiveStream final : public Stream {
   void give_back(const PreNorm& norm, const at::Tensor& grad);
 
   const AdditiveResidual& scheme_;
-  ops::Arena& arena_;
   at::Tensor h_;         // [B,T,d], without `pending_`
   ops::Addend pending_;  // the last write
   std::vector<Record> records_;

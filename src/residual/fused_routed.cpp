@@ -3,8 +3,6 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
-#include <algorithm>
-
 #include "ops/parallel.h"
 #include "ops/typed.h"
 #include "residual/prenorm_op.h"
@@ -21,41 +19,12 @@ bool two_phase_wins(size_t sources, size_t routers) {
   return sources * (routers - 1) > 3 * routers;
 }
 
-// Pointers to rows of `all` [rows, tokens, ...].
-template <typename T>
-std::vector<T*> pointers(const at::Tensor& all, std::span<const int64_t> rows) {
-  std::vector<T*> result;
-  for (const int64_t row : rows) result.push_back(out<float>(all) + row * all.stride(0));
-  return result;
-}
-
-const float* detail_bias(const Router& router, int64_t sum) {
-  return in<float>(router.bias->value) + (sum - 1);
-}
-
-// The gradient of w and g from t = that of q = w * g.
-void add_query_grad(const Router& router, const float* t) {
-  const float* query = in<float>(router.query->value);
-  const float* gain = in<float>(router.gain->value);
-  float* query_grad = out<float>(router.query->value.grad());
-  float* gain_grad = out<float>(router.gain->value.grad());
-  for (int64_t c = 0; c < router.gain->count(); ++c) {
-    query_grad[c] += gain[c] * t[c];
-    gain_grad[c] += query[c] * t[c];
-  }
-}
-
 }  // namespace
 
 FusedRoutedStream::FusedRoutedStream(const RoutedResidual& scheme, const StreamOptions& options)
-    : Stream(options), scheme_(scheme), arena_(*options.arena) {}
+    : FusedStream(options), scheme_(scheme) {}
 
 // ---- what is where -----------------------------------------------------------------------------
-
-Site FusedRoutedStream::site_at(int64_t block, int64_t position) const {
-  const int64_t index = block * blocks().length + position;
-  return {index / 2, index % 2 == 0 ? SublayerKind::kAttention : SublayerKind::kMlp, index / 2};
-}
 
 double FusedRoutedStream::sign(int64_t block, int64_t position, int64_t sum) const {
   if (sum == 0) return 1.0;
@@ -71,21 +40,19 @@ bool FusedRoutedStream::is_summary(int64_t block, int64_t writes, int64_t sum) c
   return true;
 }
 
-float* FusedRoutedStream::row(const at::Tensor& of, int64_t index) const {
-  return out<float>(of) + index * of.stride(0);
-}
-
 // ---- phase 1 -----------------------------------------------------------------------------------
 
 FusedRoutedStream::Group FusedRoutedStream::make_group(int64_t block) const {
   Group group;
-  group.rows = {0};
-  group.bases = {-1};
+  const auto put = [&](int64_t index, int64_t sum) {
+    group.sums.push_back(sum);
+    group.rows.push_back(row(bank_, index));
+    group.ratios.push_back(row(ratio_, index));
+    group.inverses.push_back(row(inverse_, index));
+  };
+  put(0, 0);
   for (int64_t earlier = 0; earlier < block; ++earlier) {
-    for (int64_t sum = 0; sum < sums(); ++sum) {
-      group.rows.push_back(first_row(earlier) + sum);
-      group.bases.push_back(sum - 1);
-    }
+    for (int64_t sum = 0; sum < sums(); ++sum) put(first_row(earlier) + sum, sum);
   }
   if (block == blocks().count) {
     group.routers.push_back(&scheme_.router(std::nullopt));
@@ -105,8 +72,7 @@ FusedRoutedStream::Group FusedRoutedStream::make_group(int64_t block) const {
     const float* g = in<float>(router.gain->value);
     for (int64_t c = 0; c < d_; ++c) row(group.query, r)[c] = w[c] * g[c];
     for (int64_t j = 0; j < sources; ++j) {
-      const int64_t basis = group.bases[static_cast<size_t>(j)];
-      if (basis >= 0) row(group.bias, r)[j] = *detail_bias(router, basis + 1);
+      row(group.bias, r)[j] = bias_of(router, group.sums[static_cast<size_t>(j)]);
     }
   }
   group.peak = arena_.empty({routers, tokens_}, at::kFloat);
@@ -119,21 +85,10 @@ FusedRoutedStream::Group FusedRoutedStream::make_group(int64_t block) const {
   return group;
 }
 
-void FusedRoutedStream::mix(Group& group, int64_t router, int64_t routers, int64_t begin,
+void FusedRoutedStream::mix(const Group& group, int64_t router, int64_t routers, int64_t begin,
                             int64_t end) const {
-  const auto rows = pointers<const float>(bank_, group.rows);
-  const auto ratios = pointers<const float>(ratio_, group.rows);
-  const auto inverses = pointers<const float>(inverse_, group.rows);
   kernels::MixFinished<float> args;
-  args.d = d_;
-  args.tokens = tokens_;
-  args.sources = static_cast<int64_t>(rows.size());
-  args.routers = routers;
-  args.rows = rows.data();
-  args.ratio = ratios.data();
-  args.inverse = inverses.data();
-  args.query = row(group.query, router);
-  args.bias = row(group.bias, router);
+  set_sources(args, group, router, routers);
   args.logits = group.logits.defined() ? row(group.logits, router) : nullptr;
   args.peak = row(group.peak, router);
   args.mass = row(group.mass, router);
@@ -198,36 +153,39 @@ void FusedRoutedStream::write(const Site& site, const at::Tensor& update) {
   if (record_) records_.back().update = pending_;
 }
 
-// The sums of the block being written, after `writes_` updates of which the last is pending or
-// already in them.
+// Without sums, or with those of the block being written: after `writes_` updates, of which the
+// last is pending or already in them.
 template <typename C>
-void FusedRoutedStream::set_running(kernels::WriteRead<C>& args) const {
+kernels::WriteRead<C> FusedRoutedStream::write_read_arguments(bool with_sums) const {
+  kernels::WriteRead<C> args;
   args.d = d_;
+  args.norm_eps = static_cast<float>(scheme_.spec().norm_eps);
+  args.matching_eps = static_cast<float>(scheme_.spec().matching_eps);
+  if (!with_sums) return args;
   args.u = in<C>(pending_);
   args.running = static_cast<int>(sums());
   const int64_t before = writes_ - (pending_.defined() ? 1 : 0);
+  float* const summary = row(bank_, first_row(block_));
   for (int64_t s = 0; s < sums(); ++s) {
     kernels::RunningSum& sum = args.sums[s];
     float* const own = row(bank_, first_row(block_) + s);
     if (before == writes_) {  // nothing to write
       if (!is_summary(block_, writes_, s)) sum.in = own;
     } else {
-      if (before > 0) sum.in = is_summary(block_, before, s) ? row(bank_, first_row(block_)) : own;
+      if (before > 0) sum.in = is_summary(block_, before, s) ? summary : own;
       if (!is_summary(block_, writes_, s)) sum.out = own;
     }
     sum.sign = static_cast<float>(sign(block_, writes_ - 1, s));
     sum.read = s == 0 || scheme_.spec().partial_details;
   }
-  args.norm_eps = static_cast<float>(scheme_.spec().norm_eps);
-  args.matching_eps = static_cast<float>(scheme_.spec().matching_eps);
+  return args;
 }
 
 // Puts the pending update into its sums.
 void FusedRoutedStream::flush() {
   if (!pending_.defined()) return;
   ops::with_type(pending_.scalar_type(), [&]<typename C>() {
-    kernels::WriteRead<C> args;
-    set_running(args);
+    kernels::WriteRead<C> args = write_read_arguments<C>(/*with_sums=*/true);
     args.reads = false;
     const auto kernel = kernels::chosen_kernels().running->of<C>().write_read;
     ops::parallel_for(tokens_, [&](int64_t begin, int64_t end) { kernel(args, begin, end); });
@@ -269,12 +227,10 @@ at::Tensor FusedRoutedStream::merge(int64_t block, int64_t position, const PreNo
     if (norm.gain != nullptr) record.inverse_rms = arena_.empty({tokens_}, at::kFloat);
   }
   ops::with_type(norm.type, [&]<typename C>() {
-    kernels::WriteRead<C> args;
-    if (position > 0) set_running(args);
-    args.d = d_;
+    kernels::WriteRead<C> args = write_read_arguments<C>(/*with_sums=*/position > 0);
     for (int s = 0; s < args.running; ++s) {
       kernels::RunningSum& sum = args.sums[s];
-      if (s > 0) sum.bias = *detail_bias(*group.routers[static_cast<size_t>(router)], s);
+      sum.bias = bias_of(*group.routers[static_cast<size_t>(router)], s);
       if (!record_) continue;
       float* const kept = row(group.running, router) + 3 * s * tokens_;
       sum.dot = kept;
@@ -285,8 +241,6 @@ at::Tensor FusedRoutedStream::merge(int64_t block, int64_t position, const PreNo
     args.peak = row(group.peak, router);
     args.mass = row(group.mass, router);
     args.mixed = row(group.mixed, group.two_phase ? router : 0);
-    args.norm_eps = static_cast<float>(scheme_.spec().norm_eps);
-    args.matching_eps = static_cast<float>(scheme_.spec().matching_eps);
     args.lse = record_ ? row(group.lse, router) : nullptr;
     args.gain = in<float>(pre.gain);
     args.h = out<float>(record.h);
@@ -309,180 +263,6 @@ at::Tensor FusedRoutedStream::read_normed(const Site& site, const PreNorm& norm)
 at::Tensor FusedRoutedStream::read_out_normed(const PreNorm& norm) {
   return merge(blocks().count, 0, norm);
 }
-at::Tensor FusedRoutedStream::read(const Site& site) { return read_normed(site, {}); }
-at::Tensor FusedRoutedStream::read_out() { return read_out_normed({}); }
-
-// ---- backward ----------------------------------------------------------------------------------
-
-// The gradient of an update that no later sublayer of its block reads.
-at::Tensor FusedRoutedStream::write_backward(const Site& site) {
-  const at::NoGradGuard no_grad;
-  flush();  // recomputation: no read followed the last write
-  const at::ScalarType type = records_.back().update.scalar_type();
-  at::Tensor du = std::move(next_du_);
-  if (!du.defined()) {
-    const int64_t block = blocks().block_of(site.index());
-    const int64_t position = blocks().position_of(site.index());
-    du = grad_[first_row(block)];
-    for (int64_t s = 1; s < sums(); ++s) {
-      du = at::add(du, grad_[first_row(block) + s], sign(block, position, s));
-    }
-  }
-  return du.to(type).view(shape_);
-}
-
-void FusedRoutedStream::merge_backward(int64_t block, int64_t position, const PreNorm& norm,
-                                       const at::Tensor& grad) {
-  const at::NoGradGuard no_grad;
-  const Record record = std::move(records_.back());
-  records_.pop_back();
-  if (block == 0 && position == 0) {
-    if (groups_.contains(0)) mix_backward(0);
-    (void)ops::add_norm_backward(arena_, grad.contiguous(), {record.h, {}, record.inverse_rms},
-                                 norm_of(norm), {}, grad_[0].view(shape_), /*first=*/false);
-    return;
-  }
-  Group& group = groups_.at(block);
-  const auto routers = static_cast<int64_t>(group.routers.size());
-  if (!group.dh.defined()) {
-    group.dh = arena_.empty({routers, tokens_, d_}, at::kFloat);
-    group.along = arena_.empty({routers, tokens_}, at::kFloat);
-  }
-  const Router& router = *group.routers[static_cast<size_t>(position)];
-  const ops::Norm pre = norm_of(norm);
-  const at::Tensor dx = grad.contiguous();
-  const at::Tensor undone = position > 0 ? record.update.to(norm.type) : at::Tensor();
-  if (position > 0) next_du_ = arena_.empty({tokens_, d_}, norm.type);
-  const int64_t chunks = ops::chunk_count(tokens_);
-  const ops::PartialSums gain_grad(arena_, chunks, d_, norm.gain != nullptr);
-  const ops::PartialSums query_grad(arena_, chunks, d_);
-  const ops::PartialSums bias_grad(arena_, chunks, sums());
-  ops::with_type(norm.type, [&]<typename C>() {
-    kernels::ReadBackward<C> args;
-    args.d = d_;
-    args.dx = in<C>(dx);
-    args.h = in<float>(record.h);
-    args.inverse_rms = in<float>(record.inverse_rms);
-    args.gain = in<float>(pre.gain);
-    args.undone = in<C>(undone);
-    if (position > 0) set_undone(args, group, block, position);
-    args.query = row(group.query, position);
-    args.lse = row(group.lse, position);
-    args.dh = row(group.dh, position);
-    args.along = row(group.along, position);
-    args.du = position > 0 ? out<C>(next_du_) : nullptr;
-    const auto kernel = kernels::chosen_kernels().running->of<C>().read_backward;
-    ops::for_chunks(tokens_, [&](int64_t chunk, int64_t begin, int64_t end) {
-      kernels::ReadBackward<C> own = args;
-      own.gain_grad = gain_grad.of(chunk);
-      own.query_grad = query_grad.of(chunk);
-      for (int s = 1; s < own.running; ++s) own.sums[s].bias_grad = bias_grad.of(chunk) + s;
-      kernel(own, begin, end);
-    });
-  });
-  if (norm.gain != nullptr) gain_grad.add_to(out<float>(pre.gain_grad));
-  if (position > 0) {
-    add_query_grad(router, query_grad.total().data());
-    const std::vector<float> bias = bias_grad.total();
-    for (int64_t s = 1; s < sums(); ++s) {
-      out<float>(router.bias->value.grad())[s - 1] += bias[static_cast<size_t>(s)];
-    }
-  }
-  if (position == 0) mix_backward(block);
-}
-
-// The running sums of the read at `position`, which the update after it is taken out of.
-template <typename C>
-void FusedRoutedStream::set_undone(kernels::ReadBackward<C>& args, const Group& group,
-                                   int64_t block, int64_t position) const {
-  args.running = static_cast<int>(sums());
-  const Router& router = *group.routers[static_cast<size_t>(position)];
-  for (int64_t s = 0; s < sums(); ++s) {
-    kernels::RunningGrad& sum = args.sums[s];
-    float* const own = row(bank_, first_row(block) + s);
-    if (!is_summary(block, position + 1, s)) sum.in = own;
-    if (!is_summary(block, position, s)) sum.out = own;
-    sum.undo = static_cast<float>(sign(block, position, s));
-    sum.sign = static_cast<float>(sign(block, position - 1, s));
-    sum.read = s == 0 || scheme_.spec().partial_details;
-    sum.bias = s > 0 ? *detail_bias(router, s) : 0.0F;
-    const float* kept = row(group.running, position) + 3 * s * tokens_;
-    sum.dot = kept;
-    sum.ratio = kept + tokens_;
-    sum.inverse = kept + 2 * tokens_;
-    sum.grad = row(grad_, first_row(block) + s);
-  }
-}
-
-// The finished sources' part in all readers of a block.
-void FusedRoutedStream::mix_backward(int64_t block) {
-  const Group group = std::move(groups_.at(block));
-  groups_.erase(block);
-  const int64_t skipped = block == 0 ? 1 : 0;  // the first sublayer has no router
-  const int64_t routers = static_cast<int64_t>(group.routers.size()) - skipped;
-  const auto rows = pointers<const float>(bank_, group.rows);
-  const auto ratios = pointers<const float>(ratio_, group.rows);
-  const auto inverses = pointers<const float>(inverse_, group.rows);
-  const auto grads = pointers<float>(grad_, group.rows);
-  const auto sources = static_cast<int64_t>(rows.size());
-  // The read-out comes first in the backward, and reads every row.
-  const auto first = std::make_unique<bool[]>(rows.size());
-  std::fill_n(first.get(), rows.size(), block == blocks().count);
-  const int64_t chunks = ops::chunk_count(tokens_);
-  const ops::PartialSums query_grad(arena_, chunks, routers * d_);
-  const ops::PartialSums bias_grad(arena_, chunks, routers * sources);
-  kernels::MixFinishedBackward<float> args;
-  args.d = d_;
-  args.tokens = tokens_;
-  args.sources = sources;
-  args.routers = routers;
-  args.rows = rows.data();
-  args.ratio = ratios.data();
-  args.inverse = inverses.data();
-  args.query = row(group.query, skipped);
-  args.bias = row(group.bias, skipped);
-  args.logits = row(group.logits, skipped);
-  args.lse = row(group.lse, skipped);
-  args.along = row(group.along, skipped);
-  args.dh = row(group.dh, skipped);
-  args.grads = grads.data();
-  args.first = first.get();
-  const auto kernel = kernels::chosen_kernels().finished->fp32.mix_backward;
-  ops::for_chunks(tokens_, [&](int64_t chunk, int64_t begin, int64_t end) {
-    kernels::MixFinishedBackward<float> own = args;
-    own.query_grad = query_grad.of(chunk);
-    own.bias_grad = bias_grad.of(chunk);
-    kernel(own, begin, end);
-  });
-  const std::vector<float> t = query_grad.total(), bias = bias_grad.total();
-  for (int64_t r = 0; r < routers; ++r) {
-    const Router& router = *group.routers[static_cast<size_t>(r + skipped)];
-    add_query_grad(router, t.data() + r * d_);
-    for (int64_t j = 0; j < sources; ++j) {
-      const int64_t basis = group.bases[static_cast<size_t>(j)];
-      if (basis < 0) continue;
-      out<float>(router.bias->value.grad())[basis] += bias[static_cast<size_t>(r * sources + j)];
-    }
-  }
-}
-
-void FusedRoutedStream::read_out_normed_backward(const PreNorm& norm, const at::Tensor& grad,
-                                                 double) {
-  grad_ = arena_.empty_like(bank_);
-  merge_backward(blocks().count, 0, norm, grad);
-}
-void FusedRoutedStream::read_normed_backward(const Site& site, const PreNorm& norm,
-                                             const at::Tensor& grad) {
-  merge_backward(blocks().block_of(site.index()), blocks().position_of(site.index()), norm, grad);
-}
-void FusedRoutedStream::read_out_backward(const at::Tensor& grad, double auxiliary_grad) {
-  read_out_normed_backward({}, grad, auxiliary_grad);
-}
-void FusedRoutedStream::read_backward(const Site& site, const at::Tensor& grad) {
-  read_normed_backward(site, {}, grad);
-}
-
-at::Tensor FusedRoutedStream::begin_backward() { return grad_[0].view(shape_); }
 
 // ---- recomputation -----------------------------------------------------------------------------
 

@@ -13,25 +13,22 @@
 #include <vector>
 
 #include "kernels/route.h"
-#include "ops/arena.h"
+#include "ops/typed.h"
+#include "residual/fused_stream.h"
 #include "residual/routed.h"
 
 namespace wavroute {
 
-class FusedRoutedStream final : public Stream {
+class FusedRoutedStream final : public FusedStream {
  public:
   FusedRoutedStream(const RoutedResidual& scheme, const StreamOptions& options);
 
   void begin(const at::Tensor& embedding) override;
-  [[nodiscard]] at::Tensor read(const Site& site) override;
   void write(const Site& site, const at::Tensor& update) override;
-  [[nodiscard]] at::Tensor read_out() override;
   [[nodiscard]] at::Tensor read_normed(const Site& site, const PreNorm& norm) override;
   [[nodiscard]] at::Tensor read_out_normed(const PreNorm& norm) override;
 
-  void read_out_backward(const at::Tensor& grad, double auxiliary_grad) override;
   [[nodiscard]] at::Tensor write_backward(const Site& site) override;
-  void read_backward(const Site& site, const at::Tensor& grad) override;
   void read_normed_backward(const Site& site, const PreNorm& norm, const at::Tensor& grad) override;
   void read_out_normed_backward(const PreNorm& norm, const at::Tensor& grad,
                                 double auxiliary_grad) override;
@@ -45,12 +42,14 @@ class FusedRoutedStream final : public Stream {
   // R routers, n sources.
   struct Group {
     std::vector<const Router*> routers;
-    std::vector<int64_t> rows;   // of the bank
-    std::vector<int64_t> bases;  // per row: index of its bias, -1: a summary
-    at::Tensor query;            // [R, d], w * g
-    at::Tensor bias;             // [R, n]
-    at::Tensor peak, mass;       // [R, tokens]
-    at::Tensor mixed;            // [R, tokens, d]; [1, tokens, d] where phase 1 goes one by one
+    // By source, the first rows of the bank: which running sum of its block it was (0: a summary),
+    // V [tokens, d], and its ratio and inverse rms [tokens].
+    std::vector<int64_t> sums;
+    std::vector<const float*> rows, ratios, inverses;
+    at::Tensor query;       // [R, d], w * g
+    at::Tensor bias;        // [R, n]
+    at::Tensor peak, mass;  // [R, tokens]
+    at::Tensor mixed;       // [R, tokens, d]; [1, tokens, d] where phase 1 goes one by one
     bool two_phase = false;
     // For the backward:
     at::Tensor logits;   // [R, n, tokens]
@@ -72,22 +71,44 @@ class FusedRoutedStream final : public Stream {
     return static_cast<int64_t>(scheme_.spec().details.size()) + 1;
   }
   [[nodiscard]] int64_t first_row(int64_t block) const { return 1 + block * sums(); }
-  [[nodiscard]] Site site_at(int64_t block, int64_t position) const;
+  [[nodiscard]] Site site_at(int64_t block, int64_t position) const {
+    return Site::at(block * blocks().length + position);
+  }
   // The sign of update `position` of a block in running sum `sum`.
   [[nodiscard]] double sign(int64_t block, int64_t position, int64_t sum) const;
   // After `writes` updates running sum `sum` is S bit for bit, and is not stored.
   [[nodiscard]] bool is_summary(int64_t block, int64_t writes, int64_t sum) const;
-  [[nodiscard]] float* row(const at::Tensor& of, int64_t index) const;
+  // The part of a float tensor at `index` of its first dimension.
+  [[nodiscard]] static float* row(const at::Tensor& of, int64_t index) {
+    return ops::out<float>(of) + index * of.stride(0);
+  }
+  // The bias of a router for running sum `sum`.
+  [[nodiscard]] static float bias_of(const Router& router, int64_t sum) {
+    return sum == 0 ? 0.0F : ops::in<float>(router.bias->value)[sum - 1];
+  }
   void measure(int64_t index, int64_t summary);
 
   // Block blocks().count is the read-out's.
   [[nodiscard]] Group make_group(int64_t block) const;
-  void mix(Group& group, int64_t router, int64_t routers, int64_t begin, int64_t end) const;
+  // What MixFinished and its backward know of `routers` routers of a group, from `router` on.
+  template <typename Args>
+  void set_sources(Args& args, const Group& group, int64_t router, int64_t routers) const {
+    args.d = d_;
+    args.tokens = tokens_;
+    args.sources = static_cast<int64_t>(group.rows.size());
+    args.routers = routers;
+    args.rows = group.rows.data();
+    args.ratio = group.ratios.data();
+    args.inverse = group.inverses.data();
+    args.query = row(group.query, router);
+    args.bias = row(group.bias, router);
+  }
+  void mix(const Group& group, int64_t router, int64_t routers, int64_t begin, int64_t end) const;
   void enter(int64_t block, int64_t position);
   void flush();
   void finish_block();
   template <typename C>
-  void set_running(kernels::WriteRead<C>& args) const;
+  [[nodiscard]] kernels::WriteRead<C> write_read_arguments(bool with_sums) const;
   [[nodiscard]] at::Tensor read_embedding(const PreNorm& norm);
   [[nodiscard]] at::Tensor merge(int64_t block, int64_t position, const PreNorm& norm);
 
@@ -98,7 +119,6 @@ class FusedRoutedStream final : public Stream {
   void mix_backward(int64_t block);
 
   const RoutedResidual& scheme_;
-  ops::Arena& arena_;
   std::vector<int64_t> shape_;  // of e: B, T, d
   int64_t tokens_ = 0, d_ = 0;
   at::Tensor bank_;                  // [rows, tokens, d]; rows as RoutedStream's

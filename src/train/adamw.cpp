@@ -9,6 +9,14 @@
 #include "ops/flat.h"
 
 namespace wavroute {
+namespace {
+
+// Our kernels work on the CPU, in fp32.
+bool takes_kernels(const at::Tensor& flat) {
+  return flat.is_cpu() && flat.scalar_type() == at::kFloat;
+}
+
+}  // namespace
 
 AdamW::AdamW(ParameterTable& table, const OptimizerConfig& config)
     : table_(table), config_(config) {
@@ -21,8 +29,7 @@ AdamW::AdamW(ParameterTable& table, const OptimizerConfig& config)
 void AdamW::update(double lr, double grad_scale) {
   const at::NoGradGuard no_grad;
   ++updates_;
-  const FlatGroup& first = table_.groups().front();
-  const bool fused = first.value.is_cpu() && first.value.scalar_type() == at::kFloat;
+  const bool fused = takes_kernels(table_.groups().front().value);
   for (size_t g = 0; g < table_.groups().size(); ++g) {
     if (table_.groups()[g].value.numel() == 0) continue;
     fused ? update_fused(g, lr, grad_scale) : update_composed(g, lr, grad_scale);
@@ -68,7 +75,7 @@ void AdamW::update_composed(size_t g, double lr, double grad_scale) {
 double gradient_norm(const ParameterTable& table) {
   double sum = 0.0;
   for (const FlatGroup& group : table.groups()) {
-    if (group.grad.is_cpu() && group.grad.scalar_type() == at::kFloat) {
+    if (takes_kernels(group.grad)) {
       sum += ops::sum_of_squares(group.grad);
     } else {
       const double norm = at::linalg_vector_norm(group.grad).item<double>();

@@ -1,0 +1,187 @@
+// The backward half of FusedRoutedStream.
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "ops/parallel.h"
+#include "ops/typed.h"
+#include "residual/fused_routed.h"
+#include "residual/prenorm_op.h"
+
+namespace wavroute {
+namespace {
+
+using ops::in;
+using ops::out;
+
+// The gradient of w and g from t = that of q = w * g.
+void add_query_grad(const Router& router, const float* t) {
+  const float* query = in<float>(router.query->value);
+  const float* gain = in<float>(router.gain->value);
+  float* query_grad = out<float>(router.query->value.grad());
+  float* gain_grad = out<float>(router.gain->value.grad());
+  for (int64_t c = 0; c < router.gain->count(); ++c) {
+    query_grad[c] += gain[c] * t[c];
+    gain_grad[c] += query[c] * t[c];
+  }
+}
+
+}  // namespace
+
+// The gradient of an update that no later sublayer of its block reads.
+at::Tensor FusedRoutedStream::write_backward(const Site& site) {
+  const at::NoGradGuard no_grad;
+  flush();  // recomputation: no read followed the last write
+  const at::ScalarType type = records_.back().update.scalar_type();
+  at::Tensor du = std::move(next_du_);
+  if (!du.defined()) {
+    const int64_t block = blocks().block_of(site.index());
+    const int64_t position = blocks().position_of(site.index());
+    du = grad_[first_row(block)];
+    for (int64_t s = 1; s < sums(); ++s) {
+      du = at::add(du, grad_[first_row(block) + s], sign(block, position, s));
+    }
+  }
+  return du.to(type).view(shape_);
+}
+
+void FusedRoutedStream::merge_backward(int64_t block, int64_t position, const PreNorm& norm,
+                                       const at::Tensor& grad) {
+  const at::NoGradGuard no_grad;
+  const Record record = std::move(records_.back());
+  records_.pop_back();
+  if (block == 0 && position == 0) {
+    if (groups_.contains(0)) mix_backward(0);
+    (void)ops::add_norm_backward(arena_, grad.contiguous(), {record.h, {}, record.inverse_rms},
+                                 norm_of(norm), {}, grad_[0].view(shape_), /*first=*/false);
+    return;
+  }
+  Group& group = groups_.at(block);
+  const auto routers = static_cast<int64_t>(group.routers.size());
+  if (!group.dh.defined()) {
+    group.dh = arena_.empty({routers, tokens_, d_}, at::kFloat);
+    group.along = arena_.empty({routers, tokens_}, at::kFloat);
+  }
+  const Router& router = *group.routers[static_cast<size_t>(position)];
+  const ops::Norm pre = norm_of(norm);
+  const at::Tensor dx = grad.contiguous();
+  const at::Tensor undone = position > 0 ? record.update.to(norm.type) : at::Tensor();
+  if (position > 0) next_du_ = arena_.empty({tokens_, d_}, norm.type);
+  const int64_t chunks = ops::chunk_count(tokens_);
+  const ops::PartialSums gain_grad(arena_, chunks, d_, norm.gain != nullptr);
+  const ops::PartialSums query_grad(arena_, chunks, d_);
+  const ops::PartialSums bias_grad(arena_, chunks, sums());
+  ops::with_type(norm.type, [&]<typename C>() {
+    kernels::ReadBackward<C> args;
+    args.d = d_;
+    args.dx = in<C>(dx);
+    args.h = in<float>(record.h);
+    args.inverse_rms = in<float>(record.inverse_rms);
+    args.gain = in<float>(pre.gain);
+    args.undone = in<C>(undone);
+    if (position > 0) set_undone(args, group, block, position);
+    args.query = row(group.query, position);
+    args.lse = row(group.lse, position);
+    args.dh = row(group.dh, position);
+    args.along = row(group.along, position);
+    args.du = position > 0 ? out<C>(next_du_) : nullptr;
+    const auto kernel = kernels::chosen_kernels().running->of<C>().read_backward;
+    ops::for_chunks(tokens_, [&](int64_t chunk, int64_t begin, int64_t end) {
+      kernels::ReadBackward<C> own = args;
+      own.gain_grad = gain_grad.of(chunk);
+      own.query_grad = query_grad.of(chunk);
+      for (int s = 1; s < own.running; ++s) own.sums[s].bias_grad = bias_grad.of(chunk) + s;
+      kernel(own, begin, end);
+    });
+  });
+  if (norm.gain != nullptr) gain_grad.add_to(out<float>(pre.gain_grad));
+  if (position > 0) {
+    add_query_grad(router, query_grad.total().data());
+    const std::vector<float> bias = bias_grad.total();
+    for (int64_t s = 1; s < sums(); ++s) {
+      out<float>(router.bias->value.grad())[s - 1] += bias[static_cast<size_t>(s)];
+    }
+  }
+  if (position == 0) mix_backward(block);
+}
+
+// The running sums of the read at `position`, which the update after it is taken out of.
+template <typename C>
+void FusedRoutedStream::set_undone(kernels::ReadBackward<C>& args, const Group& group,
+                                   int64_t block, int64_t position) const {
+  args.running = static_cast<int>(sums());
+  const Router& router = *group.routers[static_cast<size_t>(position)];
+  for (int64_t s = 0; s < sums(); ++s) {
+    kernels::RunningGrad& sum = args.sums[s];
+    float* const own = row(bank_, first_row(block) + s);
+    if (!is_summary(block, position + 1, s)) sum.in = own;
+    if (!is_summary(block, position, s)) sum.out = own;
+    sum.undo = static_cast<float>(sign(block, position, s));
+    sum.sign = static_cast<float>(sign(block, position - 1, s));
+    sum.read = s == 0 || scheme_.spec().partial_details;
+    sum.bias = bias_of(router, s);
+    const float* kept = row(group.running, position) + 3 * s * tokens_;
+    sum.dot = kept;
+    sum.ratio = kept + tokens_;
+    sum.inverse = kept + 2 * tokens_;
+    sum.grad = row(grad_, first_row(block) + s);
+  }
+}
+
+// The finished sources' part in all readers of a block.
+void FusedRoutedStream::mix_backward(int64_t block) {
+  const Group group = std::move(groups_.at(block));
+  groups_.erase(block);
+  const int64_t skipped = block == 0 ? 1 : 0;  // the first sublayer has no router
+  const int64_t routers = static_cast<int64_t>(group.routers.size()) - skipped;
+  const auto sources = static_cast<int64_t>(group.rows.size());
+  std::vector<float*> grads;
+  for (int64_t j = 0; j < sources; ++j) grads.push_back(row(grad_, j));
+  // The read-out comes first in the backward, and reads every row.
+  const auto first = std::make_unique<bool[]>(grads.size());
+  std::fill_n(first.get(), grads.size(), block == blocks().count);
+  const int64_t chunks = ops::chunk_count(tokens_);
+  const ops::PartialSums query_grad(arena_, chunks, routers * d_);
+  const ops::PartialSums bias_grad(arena_, chunks, routers * sources);
+  kernels::MixFinishedBackward<float> args;
+  set_sources(args, group, skipped, routers);
+  args.logits = row(group.logits, skipped);
+  args.lse = row(group.lse, skipped);
+  args.along = row(group.along, skipped);
+  args.dh = row(group.dh, skipped);
+  args.grads = grads.data();
+  args.first = first.get();
+  const auto kernel = kernels::chosen_kernels().finished->fp32.mix_backward;
+  ops::for_chunks(tokens_, [&](int64_t chunk, int64_t begin, int64_t end) {
+    kernels::MixFinishedBackward<float> own = args;
+    own.query_grad = query_grad.of(chunk);
+    own.bias_grad = bias_grad.of(chunk);
+    kernel(own, begin, end);
+  });
+  const std::vector<float> t = query_grad.total(), bias = bias_grad.total();
+  for (int64_t r = 0; r < routers; ++r) {
+    const Router& router = *group.routers[static_cast<size_t>(r + skipped)];
+    add_query_grad(router, t.data() + r * d_);
+    for (int64_t j = 0; j < sources; ++j) {
+      const int64_t sum = group.sums[static_cast<size_t>(j)];
+      if (sum == 0) continue;
+      out<float>(router.bias->value.grad())[sum - 1] += bias[static_cast<size_t>(r * sources + j)];
+    }
+  }
+}
+
+void FusedRoutedStream::read_out_normed_backward(const PreNorm& norm, const at::Tensor& grad,
+                                                 double) {
+  grad_ = arena_.empty_like(bank_);
+  merge_backward(blocks().count, 0, norm, grad);
+}
+void FusedRoutedStream::read_normed_backward(const Site& site, const PreNorm& norm,
+                                             const at::Tensor& grad) {
+  merge_backward(blocks().block_of(site.index()), blocks().position_of(site.index()), norm, grad);
+}
+
+at::Tensor FusedRoutedStream::begin_backward() { return grad_[0].view(shape_); }
+
+}  // namespace wavroute
