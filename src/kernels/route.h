@@ -47,29 +47,49 @@ struct MixFinished {
   float* mixed = nullptr;                 // [routers, tokens, d]
 };
 
-// One running sum of the unfinished block. While all its signs so far were +1, a detail is S bit
-// for bit: it is not stored (`out` null) and S's weight takes in its own. S itself is always stored
-// where an update is written.
-struct RunningSum {
-  const float* in = nullptr;  // [tokens, d] before the write; null: nothing was added yet
-  float* out = nullptr;       // [tokens, d] after it, may be `in`; null: equals running sum 0
-  float sign = 1.0F;          // of the update that is written
-  bool read = true;           // is a source of the reader
-  float bias = 0.0F;          // of the reader, 0 for S
-  float* dot = nullptr;       // [tokens] q . V, kept for the backward; null: not kept
-  float* ratio = nullptr;     // [tokens]
-  float* inverse = nullptr;   // [tokens]
+// The running block. Updates that have the same sign in every detail are summed in one part; the
+// sums that a reader sees, its forms, are made of the parts in registers:
+//   1 part   {a}           form 0 = a
+//   2 parts  {a, b}        form 0 = a + b                 form 1 = a - b
+//   4 parts  {a, b, c, d}  form 0 = (a + b) + (c + d)     form 1 = (a - b) + (c - d)
+//                          form 2 = (a + b) - (c + d)
+// Form 0 is S. An update is added to one part, so that a write changes one row, and a part that is
+// kept as it was at every read needs no undoing in the backward.
+inline constexpr int kMostParts = 4;
+inline constexpr int kMostForms = 3;
+struct Parts {
+  int count = 0;                      // 0: nothing is running yet, 1, 2 or 4
+  const float* row[kMostParts] = {};  // [tokens, d]; null: nothing was added to it
+};
+constexpr int form_count(int parts) { return parts == 4 ? 3 : parts; }
+
+// A running sum as a source: form `form`, matched to form 0 unless it is form 0.
+struct RunningSource {
+  int form = 0;
+  float bias = 0.0F;         // of the reader, 0 for S
+  float* dot = nullptr;      // [tokens] q . V, kept for the backward; null: not kept
+  float* ratio = nullptr;    // [tokens]
+  float* inverse = nullptr;  // [tokens]
+};
+
+// The update that a write adds to part `part`: out = in + u.
+template <typename C>
+struct PartWrite {
+  const C* u = nullptr;  // [tokens, d]; null: nothing is written
+  int part = 0;
+  const float* in = nullptr;  // [tokens, d] the part before; null: this is its first update
+  float* out = nullptr;       // [tokens, d], may be `in`; null: not kept
 };
 
 // The write of one update, phase 2 of the reader after it, and its PreNorm:
-//   out = in + sign u for every sum;  h = merge(mixed, the running sources);  x = gain h / rms(h)
+//   h = merge(mixed, the running sources);  x = gain h / rms(h)
 template <typename C>
 struct WriteRead {
   int64_t d = 0;
-  const C* u = nullptr;  // [tokens, d]; null: nothing is written, sums are read from `in`
-  int running = 0;       // sums; sum 0 is S
-  RunningSum sums[kMostRunning];
-  bool reads = true;             // false: the write alone (the end of a block)
+  PartWrite<C> write;
+  Parts parts;      // parts.row[write.part] is not looked at where there is a write
+  int running = 0;  // sources, at most kMostRunning; source 0 is S
+  RunningSource sources[kMostRunning];
   const float* query = nullptr;  // [d]
   const float* peak = nullptr;   // [tokens] of phase 1
   const float* mass = nullptr;   // [tokens]
@@ -78,48 +98,73 @@ struct WriteRead {
   float matching_eps = 0.0F;
   float* lse = nullptr;          // [tokens] logsumexp over all sources; null: not kept
   const float* gain = nullptr;   // [d]; null: no norm, x = h
-  float* h = nullptr;            // [tokens, d]; null: not kept
+  C* h = nullptr;                // [tokens, d]; null: not kept
   C* x = nullptr;                // [tokens, d]; null: not wanted
   float* inverse_rms = nullptr;  // [tokens] of h; null: not kept
 };
 
-// A running sum going backwards. S is always stored where an update is undone. A detail that isn't
-// stored hands its gradient to S's if it has none of its own (`grad` null): every update before had
-// the same sign in both.
-struct RunningGrad {
-  const float* in = nullptr;  // [tokens, d] after the update that is undone; null: it is sum 0's
-  float* out = nullptr;       // [tokens, d] before it, may be `in`; null: equals sum 0, not stored
-  float undo = 1.0F;          // sign of the update that is undone
-  float sign = 1.0F;          // of the update before it, whose gradient du is
-  bool read = true;
+// The last write of a block: its sums become finished sources. Row s = form form[s].
+template <typename C>
+struct FinishBlock {
+  int64_t d = 0;
+  PartWrite<C> write;
+  Parts parts;
+  int sums = 0;
+  int form[kMostRunning] = {};
+  float* row[kMostRunning] = {};  // [tokens, d]
+  float norm_eps = 0.0F, matching_eps = 0.0F;
+  float* ratio[kMostRunning] = {};    // [tokens], as SourceScalars'
+  float* inverse[kMostRunning] = {};  // [tokens]
+};
+
+// What the backward knows of a running source: as the forward kept it.
+struct RunningSourceGrad {
+  int form = 0;
   float bias = 0.0F;
-  const float* dot = nullptr;  // [tokens], as the forward kept them
+  const float* dot = nullptr;  // [tokens]
   const float* ratio = nullptr;
   const float* inverse = nullptr;
-  float* grad = nullptr;       // [tokens, d] gradient of the sum, +=
   float* bias_grad = nullptr;  // [1] += sum of dlogit over the rows; null for S
 };
 
-// The backward of WriteRead's reader: of the PreNorm and of phase 2. First undoes the update that
-// was written after the read (out = in - undo * u), so that the sums are what the reader saw; last
-// gives the gradient of the update that was written before the read, du = sum of sign * grad.
+// The gradient of a form, which collects all readers of the block that come after an update.
+struct FormGrad {
+  float* grad = nullptr;          // [tokens, d], +=
+  const float* joined = nullptr;  // [tokens, d], added to it first: a form that is this one from
+                                  // here on; null: none
+  float sign = 1.0F;              // of the update before the read, in this form
+};
+
+// The backward of WriteRead's reader: of the PreNorm and of phase 2, and the gradient of the update
+// that was written before the read, du = sum of sign * grad.
 template <typename C>
 struct ReadBackward {
   int64_t d = 0;
   const C* dx = nullptr;               // [tokens, d]
-  const float* h = nullptr;            // [tokens, d]
+  const C* h = nullptr;                // [tokens, d]
   const float* inverse_rms = nullptr;  // [tokens]
   const float* gain = nullptr;         // [d]; null: no norm
-  float* gain_grad = nullptr;          // [d], partial sums, +=
-  const C* undone = nullptr;           // [tokens, d], the update to undo; null: nothing is undone
+  float* gain_grad = nullptr;          // [d], partial sums, +=; null: not wanted
+  Parts parts;                         // as the reader saw them
   int running = 0;
-  RunningGrad sums[kMostRunning];
+  RunningSourceGrad sources[kMostRunning];
+  FormGrad forms[kMostForms];    // [form_count(parts.count)]
   const float* query = nullptr;  // [d]
   const float* lse = nullptr;    // [tokens]
   float* query_grad = nullptr;   // [d], partial sums of dlogit k V, +=
   float* dh = nullptr;           // [tokens, d], = gradient of h, for MixFinishedBackward
   float* along = nullptr;        // [tokens], = dh . h
   C* du = nullptr;               // [tokens, d]; null: not wanted
+};
+
+// The gradient of an update that no reader of its block follows: du = sum_s sign_s grad_s.
+template <typename C>
+struct UpdateGrad {
+  int64_t d = 0;
+  int sums = 0;                          // at least 1
+  const float* grad[kMostRunning] = {};  // [tokens, d]
+  float sign[kMostRunning] = {};
+  C* du = nullptr;  // [tokens, d]
 };
 
 // Phase 1 backwards, for all routers of a block at once: every source is read once and every
@@ -156,7 +201,9 @@ struct FinishedKernels {
 template <typename C>
 struct RunningKernels {
   void (*write_read)(const WriteRead<C>&, int64_t begin, int64_t end);
+  void (*finish_block)(const FinishBlock<C>&, int64_t begin, int64_t end);
   void (*read_backward)(const ReadBackward<C>&, int64_t begin, int64_t end);
+  void (*update_grad)(const UpdateGrad<C>&, int64_t begin, int64_t end);
 };
 
 }  // namespace wavroute::kernels

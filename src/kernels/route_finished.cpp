@@ -5,6 +5,7 @@
 #include "kernels/route.h"
 #include "kernels/route_extents.h"
 #include "kernels/route_tiles.h"
+#include "kernels/source_numbers.h"
 #include "kernels/vec.h"
 
 namespace wavroute::kernels::WAVROUTE_ISA {
@@ -15,9 +16,6 @@ constexpr int kPair = 2 * kRouters;        // a scratch row of two numbers for e
 
 double mean_square(float squares, int64_t d) {
   return static_cast<double>(squares) / static_cast<double>(d);
-}
-float inverse_root(double x) {
-  return x == 0.0 ? 0.0F : static_cast<float>(1.0 / __builtin_sqrt(x));
 }
 
 template <typename R>
@@ -38,20 +36,17 @@ float sum_of_squares(const R* row, int64_t d) {
   return sum((squares[0] + squares[1]) + (squares[2] + squares[3]));
 }
 
-// A row of zeros with an eps of zero gets zero for what would be 0/0 or x/0: its logit is its bias
-// and it adds nothing.
 template <typename R>
 void source_scalars(const SourceScalars<R>& s, int64_t begin, int64_t end) {
   for (int64_t t = begin; t < end; ++t) {
+    const bool is_summary = s.summary == s.row;
     const double row = mean_square(sum_of_squares(s.row + t * s.d, s.d), s.d);
-    double ratio_squared = 1.0;
-    if (s.summary != s.row) {
-      const double summary = mean_square(sum_of_squares(s.summary + t * s.d, s.d), s.d);
-      const double matched = row + s.matching_eps;
-      ratio_squared = matched == 0.0 ? 0.0 : (summary + s.matching_eps) / matched;
-    }
-    s.ratio[t] = static_cast<float>(__builtin_sqrt(ratio_squared));
-    s.inverse[t] = inverse_root(ratio_squared * row + s.norm_eps);
+    const double summary =
+        is_summary ? row : mean_square(sum_of_squares(s.summary + t * s.d, s.d), s.d);
+    const SourceNumbers found =
+        source_numbers(row, summary, is_summary, s.matching_eps, s.norm_eps);
+    s.ratio[t] = found.ratio;
+    s.inverse[t] = found.inverse;
   }
 }
 

@@ -1,5 +1,5 @@
-// The PreNorm and phase 2 of a reader backwards, and the running sums with it: ReadBackward of
-// route.h. Included by route_running.cpp alone.
+// The PreNorm and phase 2 of a reader backwards: ReadBackward of route.h. Included by
+// route_running.cpp alone.
 #pragma once
 
 #include "kernels/running_rows.h"
@@ -7,112 +7,72 @@
 namespace wavroute::kernels::WAVROUTE_ISA {
 namespace {
 
-// Which sums collect what. A detail that was S when it was read, and has no gradient of its own,
-// gives its part to that of S: all updates before had the same sign in both.
-struct Collectors {
-  int count = 0;
-  int read = 0;                      // the first `read` of them are changed by this reader
-  int sum[kMostRunning] = {};        // [count] whose gradient it is
-  int value[kMostRunning] = {};      // [count] place of that sum's values, see Distinct
-  int collector[kMostRunning] = {};  // [running] where a sum's gradient goes
-};
-
-template <typename C>
-inline Collectors find_collectors(const ReadBackward<C>& a, const Distinct& distinct) {
-  bool reads[kMostRunning] = {};
-  for (int s = 0; s < a.running; ++s) {
-    if (a.sums[s].read) reads[a.sums[s].grad != nullptr ? s : 0] = true;
-  }
-  Collectors found;
-  for (const bool wanted : {true, false}) {
-    for (int s = 0; s < a.running; ++s) {
-      if (a.sums[s].grad == nullptr || reads[s] != wanted) continue;
-      found.sum[found.count] = s;
-      found.value[found.count] = distinct.place[s];
-      found.collector[s] = found.count++;
-    }
-    if (wanted) found.read = found.count;
-  }
-  for (int s = 1; s < a.running; ++s) {
-    if (a.sums[s].grad == nullptr) found.collector[s] = found.collector[0];
-  }
-  return found;
-}
-
-// Products of g = gain dx, h and the sums V. With dh = r (g - h r^2/d (g . h)) every product of dh
+// Products of g = gain dx, h and the forms V. With dh = r (g - h r^2/d (g . h)) every product of dh
 // follows from them, so that dh needn't be made before it can be multiplied.
-template <int kSums>
+template <int kForms>
 struct Products {
-  Vec gh = {}, hh = {}, gv[kSums + 1] = {}, hv[kSums + 1] = {};
+  Vec gh = {}, hh = {}, gv[kForms + 1] = {}, hv[kForms + 1] = {};
   void add(const Products& other) {
     gh += other.gh;
     hh += other.hh;
 #pragma GCC unroll 3
-    for (int s = 0; s < kSums; ++s) {
-      gv[s] += other.gv[s];
-      hv[s] += other.hv[s];
+    for (int f = 0; f < kForms; ++f) {
+      gv[f] += other.gv[f];
+      hv[f] += other.hv[f];
     }
   }
 };
 
 // The gradients of one token's reader.
 struct Chain {
-  float gh, hh, gv[kMostRunning], hv[kMostRunning];
+  float gh, hh, gv[kMostForms], hv[kMostForms];
   float dx_part, h_part;  // dh = dx_part gain dx - h_part h
-  // of each collector: grad += dh_part dh + query_part q - value_part V
-  float dh_part[kMostRunning], query_part[kMostRunning], value_part[kMostRunning];
+  // of each form: grad += dh_part dh + query_part q - value_part V
+  float dh_part[kMostForms], query_part[kMostForms], value_part[kMostForms];
 };
 
-// V = in - undo * undone, stored, and the products.
-template <int kSums, typename C>
-void undo(const ReadBackward<C>& a, const Distinct& distinct, int64_t t, Chain& chain) {
+template <int kParts, typename C>
+void multiply(const ReadBackward<C>& a, int64_t t, Chain& chain) {
+  constexpr int kForms = form_count(kParts);
   const int64_t offset = t * a.d;
-  const Row<const C> undone = row_or_zeros(a.undone, offset);
+  const FormsOf<kParts> forms(a.parts, offset);
   const Row<const float> gain = row_or_ones(a.gain);
   const C* dx = a.dx + offset;
-  const float* h = a.h + offset;
-  float nowhere[kLanes];
-  Row<const float> in[kSums + 1];
-  Row<float> out[kSums + 1];
-  Vec back[kSums + 1];
+  const C* h = a.h + offset;
+  const float* grad[kForms + 1];  // wanted by the next walk
 #pragma GCC unroll 3
-  for (int s = 0; s < kSums; ++s) {
-    const RunningGrad& sum = a.sums[distinct.sum[s]];
-    in[s] = row_or_zeros(sum.in != nullptr ? sum.in : a.sums[0].in, offset);
-    out[s] = row_or_nowhere(sum.out, offset, nowhere);
-    back[s] = broadcast(-sum.undo);
-  }
-  const auto found = walk<Products<kSums>>(
-      a.d, [&](int64_t c, auto lanes, Products<kSums>& m) __attribute__((always_inline)) {
-        const Vec update = lanes.load(undone.at(c));
-        Vec v[kSums + 1];
+  for (int f = 0; f < kForms; ++f) grad[f] = a.forms[f].grad + offset;
+  const auto found = walk<Products<kForms>>(
+      a.d, [&](int64_t c, auto lanes, Products<kForms>& m) __attribute__((always_inline)) {
+        Vec v[kForms + 1];
+        forms.ask(c, a.d);
+        ask_ahead(dx + c, a.d);
+        ask_ahead(h + c, a.d);
 #pragma GCC unroll 3
-        for (int s = 0; s < kSums; ++s) v[s] = fma(back[s], update, lanes.load(in[s].at(c)));
-#pragma GCC unroll 3
-        for (int s = 0; s < kSums; ++s) lanes.store(out[s].at(c), v[s]);
+        for (int f = 0; f < kForms; ++f) ask_ahead(grad[f] + c, a.d);
+        forms.at(c, lanes, v);
         const Vec hidden = lanes.load(h + c);
         const Vec g = lanes.load(gain.at(c)) * lanes.load(dx + c);
         m.gh = fma(g, hidden, m.gh);
         m.hh = fma(hidden, hidden, m.hh);
 #pragma GCC unroll 3
-        for (int s = 0; s < kSums; ++s) {
-          m.gv[s] = fma(g, v[s], m.gv[s]);
-          m.hv[s] = fma(hidden, v[s], m.hv[s]);
+        for (int f = 0; f < kForms; ++f) {
+          m.gv[f] = fma(g, v[f], m.gv[f]);
+          m.hv[f] = fma(hidden, v[f], m.hv[f]);
         }
       });
   chain.gh = sum(found.gh);
   chain.hh = sum(found.hh);
 #pragma GCC unroll 3
-  for (int s = 0; s < kSums; ++s) {
-    chain.gv[s] = sum(found.gv[s]);
-    chain.hv[s] = sum(found.hv[s]);
+  for (int f = 0; f < kForms; ++f) {
+    chain.gv[f] = sum(found.gv[f]);
+    chain.hv[f] = sum(found.hv[f]);
   }
 }
 
 // Through the norm and the softmax: from the products to what each gradient takes.
 template <typename C>
-void derive(const ReadBackward<C>& a, const Distinct& distinct, const Collectors& collectors,
-            int64_t t, Chain& chain) {
+void derive(const ReadBackward<C>& a, int64_t t, Chain& chain) {
   const float d = static_cast<float>(a.d);
   chain.dx_part = 1.0F;
   chain.h_part = 0.0F;
@@ -123,59 +83,70 @@ void derive(const ReadBackward<C>& a, const Distinct& distinct, const Collectors
   }
   const float along = chain.dx_part * chain.gh - chain.h_part * chain.hh;
   a.along[t] = along;
-  for (int i = 0; i < collectors.count; ++i) {
-    chain.dh_part[i] = chain.query_part[i] = chain.value_part[i] = 0.0F;
+  for (int f = 0; f < kMostForms; ++f) {
+    chain.dh_part[f] = chain.query_part[f] = chain.value_part[f] = 0.0F;
   }
   float weight[kLanes];
   for (float& logit : weight) logit = -__builtin_inff();
   for (int s = 0; s < a.running; ++s) {
-    const RunningGrad& sum = a.sums[s];
-    if (sum.read) weight[s] = sum.ratio[t] * sum.inverse[t] * sum.dot[t] + sum.bias - a.lse[t];
+    const RunningSourceGrad& source = a.sources[s];
+    weight[s] = source.ratio[t] * source.inverse[t] * source.dot[t] + source.bias - a.lse[t];
   }
   store(weight, exp(load(weight)));
   for (int s = 0; s < a.running; ++s) {
-    const RunningGrad& sum = a.sums[s];
-    if (!sum.read) continue;
-    const int place = distinct.place[s], i = collectors.collector[s];
-    const float ratio = sum.ratio[t], k = ratio * sum.inverse[t];
-    const float dh_v = chain.dx_part * chain.gv[place] - chain.h_part * chain.hv[place];
+    const RunningSourceGrad& source = a.sources[s];
+    const int f = source.form;
+    const float ratio = source.ratio[t], k = ratio * source.inverse[t];
+    const float dh_v = chain.dx_part * chain.gv[f] - chain.h_part * chain.hv[f];
     const float dlogit = weight[s] * (ratio * dh_v - along);
-    chain.dh_part[i] += weight[s] * ratio;
-    chain.query_part[i] += dlogit * k;
-    chain.value_part[i] += dlogit * k * (k * k / d * sum.dot[t]);
-    if (sum.bias_grad != nullptr) *sum.bias_grad += dlogit;
+    chain.dh_part[f] += weight[s] * ratio;
+    chain.query_part[f] += dlogit * k;
+    chain.value_part[f] += dlogit * k * (k * k / d * source.dot[t]);
+    if (source.bias_grad != nullptr) *source.bias_grad += dlogit;
   }
 }
 
-// dh and all gradients of one token, each row touched once.
-template <int kRead, int kCollectors, typename C>
-void spread(const ReadBackward<C>& a, const Distinct& distinct, const Collectors& collectors,
-            int64_t t, const Chain& chain) {
+// A gradient that joins another's, which is walked next.
+template <typename C>
+void join(const ReadBackward<C>& a, int forms, int64_t t) {
+  for (int f = 0; f < forms; ++f) {
+    if (a.forms[f].joined == nullptr) continue;
+    float* grad = a.forms[f].grad + t * a.d;
+    const float* joined = a.forms[f].joined + t * a.d;
+    walk<NoSums>(
+        a.d, [&](int64_t c, auto lanes, NoSums&) __attribute__((always_inline)) {
+          lanes.store(grad + c, lanes.load(grad + c) + lanes.load(joined + c));
+        });
+  }
+}
+
+// dh and all gradients of one token, each row touched once. The first kRead forms are changed by
+// the reader, the others only give their part of du.
+template <int kParts, int kRead, typename C>
+void spread(const ReadBackward<C>& a, int64_t t, const Chain& chain) {
+  constexpr int kForms = form_count(kParts);
   const int64_t offset = t * a.d;
+  const FormsOf<kParts> forms(a.parts, offset);
   const Row<const float> gain = row_or_ones(a.gain);
   const C* dx = a.dx + offset;
-  const float* h = a.h + offset;
+  const C* h = a.h + offset;
   const float* query = a.query;
   float* gain_grad = a.gain_grad;
   float* query_grad = a.query_grad;
   float* dh = a.dh + offset;
   C* du = a.du != nullptr ? a.du + offset : nullptr;
-  Row<const float> value[kRead + 1];
-  float* grad[kCollectors + 1];
-  Vec dh_part[kRead + 1], query_part[kRead + 1], value_part[kRead + 1], sign[kCollectors + 1];
+  float* grad[kForms + 1];
+  Vec dh_part[kRead + 1], query_part[kRead + 1], value_part[kRead + 1], sign[kForms + 1];
 #pragma GCC unroll 3
-  for (int i = 0; i < kCollectors; ++i) {
-    const RunningGrad& sum = a.sums[collectors.sum[i]];
-    grad[i] = sum.grad + offset;
-    sign[i] = broadcast(sum.sign);
+  for (int f = 0; f < kForms; ++f) {
+    grad[f] = a.forms[f].grad + offset;
+    sign[f] = broadcast(a.forms[f].sign);
   }
 #pragma GCC unroll 3
-  for (int i = 0; i < kRead; ++i) {
-    const RunningGrad& sum = a.sums[distinct.sum[collectors.value[i]]];
-    value[i] = row_or_zeros<float>(sum.out != nullptr ? sum.out : sum.in, offset);
-    dh_part[i] = broadcast(chain.dh_part[i]);
-    query_part[i] = broadcast(chain.query_part[i]);
-    value_part[i] = broadcast(-chain.value_part[i]);
+  for (int f = 0; f < kRead; ++f) {
+    dh_part[f] = broadcast(chain.dh_part[f]);
+    query_part[f] = broadcast(chain.query_part[f]);
+    value_part[f] = broadcast(-chain.value_part[f]);
   }
   const Vec dx_part = broadcast(chain.dx_part), h_part = broadcast(-chain.h_part);
   walk<NoSums>(
@@ -188,64 +159,66 @@ void spread(const ReadBackward<C>& a, const Distinct& distinct, const Collectors
         }
         Vec update_grad = zero();
         if constexpr (kRead > 0) {
+          Vec v[kForms + 1];
+          forms.at(c, lanes, v);
           const Vec q = lanes.load(query + c);
           Vec q_grad = lanes.load(query_grad + c);
 #pragma GCC unroll 3
-          for (int i = 0; i < kRead; ++i) {
-            const Vec v = lanes.load(value[i].at(c));
-            Vec g = lanes.load(grad[i] + c);
-            g = fma(dh_part[i], hidden_grad, g);
-            g = fma(query_part[i], q, g);
-            g = fma(value_part[i], v, g);
-            lanes.store(grad[i] + c, g);
-            q_grad = fma(query_part[i], v, q_grad);
-            update_grad = fma(sign[i], g, update_grad);
+          for (int f = 0; f < kRead; ++f) {
+            Vec g = lanes.load(grad[f] + c);
+            g = fma(dh_part[f], hidden_grad, g);
+            g = fma(query_part[f], q, g);
+            g = fma(value_part[f], v[f], g);
+            lanes.store(grad[f] + c, g);
+            q_grad = fma(query_part[f], v[f], q_grad);
+            update_grad = fma(sign[f], g, update_grad);
           }
           lanes.store(query_grad + c, q_grad);
         }
         if (du == nullptr) return;
 #pragma GCC unroll 3
-        for (int i = kRead; i < kCollectors; ++i) {
-          update_grad = fma(sign[i], lanes.load(grad[i] + c), update_grad);
+        for (int f = kRead; f < kForms; ++f) {
+          update_grad = fma(sign[f], lanes.load(grad[f] + c), update_grad);
         }
         lanes.store(du + c, update_grad);
       });
 }
 
-template <int kRead, int kCollectors, typename C>
-void spread_tokens(const ReadBackward<C>& a, const Distinct& distinct, const Collectors& collectors,
-                   int64_t t, int64_t tokens, const Chain* chains) {
-  for (int64_t i = 0; i < tokens; ++i) {
-    spread<kRead, kCollectors>(a, distinct, collectors, t + i, chains[i]);
+template <int kParts, int kRead, typename C>
+void read_backward_parts(const ReadBackward<C>& a, int64_t begin, int64_t end) {
+  Chain chains[kTogether];
+  for (int64_t t = begin; t < end; t += kTogether) {
+    const int64_t tokens = end - t < kTogether ? end - t : kTogether;
+    for (int64_t i = 0; i < tokens; ++i) join(a, form_count(kParts), t + i);
+    for (int64_t i = 0; i < tokens; ++i) multiply<kParts>(a, t + i, chains[i]);
+    for (int64_t i = 0; i < tokens; ++i) derive(a, t + i, chains[i]);
+    for (int64_t i = 0; i < tokens; ++i) spread<kParts, kRead>(a, t + i, chains[i]);
   }
 }
 
 template <typename C>
-using Undo = void (*)(const ReadBackward<C>&, const Distinct&, int64_t t, Chain&);
-template <typename C>
-using Spread = void (*)(const ReadBackward<C>&, const Distinct&, const Collectors&, int64_t t,
-                        int64_t tokens, const Chain*);
+void read_backward(const ReadBackward<C>& a, int64_t begin, int64_t end) {
+  bool details = false;
+  for (int s = 0; s < a.running; ++s) details = details || a.sources[s].form > 0;
+  with_parts(a.parts.count, [&](auto parts) {
+    constexpr int kParts = decltype(parts)::value, kForms = form_count(kParts);
+    if (details || kForms < 2) {
+      read_backward_parts<kParts, kForms>(a, begin, end);
+    } else {
+      read_backward_parts < kParts, kForms<1 ? 0 : 1>(a, begin, end);
+    }
+  });
+}
+
+// ---- the end of a block -------------------------------------------------------------------------
 
 template <typename C>
-void read_backward(const ReadBackward<C>& a, int64_t begin, int64_t end) {
-  static constexpr Undo<C> kUndo[] = {undo<0, C>, undo<1, C>, undo<2, C>, undo<3, C>};
-  static constexpr Spread<C> kSpread[kMostRunning + 1][kMostRunning + 1] = {
-      {spread_tokens<0, 0, C>, spread_tokens<0, 1, C>, spread_tokens<0, 2, C>,
-       spread_tokens<0, 3, C>},
-      {nullptr, spread_tokens<1, 1, C>, spread_tokens<1, 2, C>, spread_tokens<1, 3, C>},
-      {nullptr, nullptr, spread_tokens<2, 2, C>, spread_tokens<2, 3, C>},
-      {nullptr, nullptr, nullptr, spread_tokens<3, 3, C>}};
-  const Distinct distinct = distinct_sums(a.sums, a.running, a.undone != nullptr);
-  const Collectors collectors = find_collectors(a, distinct);
-  const Undo<C> undo_token = kUndo[distinct.count];
-  const Spread<C> spread = kSpread[collectors.read][collectors.count];
-  Chain chains[kTogether];
-  for (int64_t t = begin; t < end; t += kTogether) {
-    const int64_t tokens = end - t < kTogether ? end - t : kTogether;
-    for (int64_t i = 0; i < tokens; ++i) undo_token(a, distinct, t + i, chains[i]);
-    for (int64_t i = 0; i < tokens; ++i) derive(a, distinct, collectors, t + i, chains[i]);
-    spread(a, distinct, collectors, t, tokens, chains);
-  }
+void update_grad(const UpdateGrad<C>& a, int64_t begin, int64_t end) {
+  sweep(begin * a.d, end * a.d, [&](int64_t i, auto lanes) {
+    Vec du = broadcast(a.sign[0]) * lanes.load(a.grad[0] + i);
+    for (int s = 1; s < a.sums; ++s) du = fma(broadcast(a.sign[s]), lanes.load(a.grad[s] + i), du);
+    lanes.store(a.du + i, du);
+  });
 }
 
 }  // namespace

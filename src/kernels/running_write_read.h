@@ -2,79 +2,66 @@
 // Included by route_running.cpp alone.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/running_rows.h"
+#include "kernels/source_numbers.h"
 
 namespace wavroute::kernels::WAVROUTE_ISA {
 namespace {
 
-template <int kSums>
+template <int kForms>
 struct Measures {
-  Vec dot[kSums + 1] = {};     // q . V
-  Vec square[kSums + 1] = {};  // V . V
+  Vec dot[kForms + 1] = {};     // q . V
+  Vec square[kForms + 1] = {};  // V . V
   void add(const Measures& other) {
 #pragma GCC unroll 3
-    for (int s = 0; s < kSums; ++s) {
-      dot[s] += other.dot[s];
-      square[s] += other.square[s];
+    for (int f = 0; f < kForms; ++f) {
+      dot[f] += other.dot[f];
+      square[f] += other.square[f];
     }
   }
 };
 
 // What the reader of one token found out.
 struct Weights {
-  float dot[kMostRunning] = {}, square[kMostRunning] = {};  // of the distinct sums
-  float finished;                                           // weight of `mixed`
-  float running[kMostRunning];                              // of the distinct sums, ratio included
+  float dot[kMostForms] = {}, square[kMostForms] = {};
+  float finished;             // weight of `mixed`
+  float running[kMostForms];  // ratio included
   float inverse_rms;
 };
 
-// V = in + sign u, stored; with kReads also q . V and V . V.
-template <int kSums, bool kReads, typename C>
-void write(const WriteRead<C>& a, const Distinct& distinct, int64_t t, Weights& w) {
-  const int64_t offset = t * a.d;
-  const Row<const C> u = row_or_zeros(a.u, offset);
-  float nowhere[kLanes];
-  Row<const float> in[kSums + 1];
-  Row<float> out[kSums + 1];
-  Vec sign[kSums + 1];
-#pragma GCC unroll 3
-  for (int s = 0; s < kSums; ++s) {
-    const RunningSum& sum = a.sums[distinct.sum[s]];
-    in[s] = row_or_zeros(sum.in, offset);
-    out[s] = row_or_nowhere(sum.out, offset, nowhere);
-    sign[s] = broadcast(sum.sign);
-  }
+// q . V and V . V of every form.
+template <int kParts, typename C>
+void measure(const WriteRead<C>& a, int64_t t, Weights& w) {
+  constexpr int kForms = form_count(kParts);
+  const FormsOf<kParts> forms(a.parts, a.write, t * a.d);
   const float* query = a.query;
-  const auto found = walk<Measures<kSums>>(
-      a.d, [&](int64_t c, auto lanes, Measures<kSums>& m) __attribute__((always_inline)) {
-        const Vec update = lanes.load(u.at(c));
-        Vec v[kSums + 1];
+  const float* mixed = a.mixed + t * a.d;  // wanted by the next walk
+  const auto found = walk<Measures<kForms>>(
+      a.d, [&](int64_t c, auto lanes, Measures<kForms>& m) __attribute__((always_inline)) {
+        Vec v[kForms + 1];
+        forms.ask(c, a.d);
+        ask_ahead(mixed + c, a.d);
+        forms.at(c, lanes, v);
+        const Vec q = lanes.load(query + c);
 #pragma GCC unroll 3
-        for (int s = 0; s < kSums; ++s) v[s] = fma(sign[s], update, lanes.load(in[s].at(c)));
-#pragma GCC unroll 3
-        for (int s = 0; s < kSums; ++s) lanes.store(out[s].at(c), v[s]);
-        if constexpr (kReads) {
-          const Vec q = lanes.load(query + c);
-#pragma GCC unroll 3
-          for (int s = 0; s < kSums; ++s) {
-            m.dot[s] = fma(q, v[s], m.dot[s]);
-            m.square[s] = fma(v[s], v[s], m.square[s]);
-          }
+        for (int f = 0; f < kForms; ++f) {
+          m.dot[f] = fma(q, v[f], m.dot[f]);
+          m.square[f] = fma(v[f], v[f], m.square[f]);
         }
       });
-  if constexpr (kReads) {
 #pragma GCC unroll 3
-    for (int s = 0; s < kSums; ++s) {
-      w.dot[s] = sum(found.dot[s]);
-      w.square[s] = sum(found.square[s]);
-    }
+  for (int f = 0; f < kForms; ++f) {
+    w.dot[f] = sum(found.dot[f]);
+    w.square[f] = sum(found.square[f]);
   }
 }
 
 // Keeps the scalars of the running sources and merges them with phase 1: the weights of h.
 template <typename C>
-void weigh(const WriteRead<C>& a, const Distinct& distinct, int64_t t, Weights& w) {
-  static_assert(kLanes > kMostRunning, "lane 0 is phase 1's, lane s + 1 running sum s's");
+void weigh(const WriteRead<C>& a, int64_t t, Weights& w) {
+  static_assert(kLanes > kMostRunning, "lane 0 is phase 1's, lane s + 1 running source s's");
   float logit[kLanes], ratio[kMostRunning], weight[kLanes];
   float peak = a.peak[t];
   logit[0] = peak;
@@ -82,22 +69,20 @@ void weigh(const WriteRead<C>& a, const Distinct& distinct, int64_t t, Weights& 
   const float d = static_cast<float>(a.d);
   const float summary = w.square[0] / d + a.matching_eps;
   for (int s = 0; s < a.running; ++s) {
-    const RunningSum& sum = a.sums[s];
-    if (!sum.read) continue;
-    const int place = distinct.place[s];
-    const float mean = w.square[place] / d;
+    const RunningSource& source = a.sources[s];
+    const float mean = w.square[source.form] / d;
     float matched = 1.0F;  // ratio^2, 0 for a detail without a scale: it stays all zeros
-    if (place > 0) {
+    if (source.form > 0) {
       const float detail = mean + a.matching_eps;
       matched = detail > 0.0F ? summary / detail : 0.0F;
     }
     ratio[s] = __builtin_sqrtf(matched);
     const float inverse = inverse_root(matched * mean + a.norm_eps);
-    logit[s + 1] = ratio[s] * inverse * w.dot[place] + sum.bias;
+    logit[s + 1] = ratio[s] * inverse * w.dot[source.form] + source.bias;
     peak = logit[s + 1] > peak ? logit[s + 1] : peak;
-    if (sum.dot != nullptr) sum.dot[t] = w.dot[place];
-    if (sum.ratio != nullptr) sum.ratio[t] = ratio[s];
-    if (sum.inverse != nullptr) sum.inverse[t] = inverse;
+    if (source.dot != nullptr) source.dot[t] = w.dot[source.form];
+    if (source.ratio != nullptr) source.ratio[t] = ratio[s];
+    if (source.inverse != nullptr) source.inverse[t] = inverse;
   }
   store(weight, exp(load(logit) - peak));
   float mass = a.mass[t] * weight[0];
@@ -105,33 +90,34 @@ void weigh(const WriteRead<C>& a, const Distinct& distinct, int64_t t, Weights& 
   w.finished = weight[0] / mass;
   for (float& running : w.running) running = 0.0F;
   for (int s = 0; s < a.running; ++s) {
-    if (a.sums[s].read) w.running[distinct.place[s]] += weight[s + 1] / mass * ratio[s];
+    w.running[a.sources[s].form] += weight[s + 1] / mass * ratio[s];
   }
   if (a.lse != nullptr) a.lse[t] = peak + __builtin_logf(mass);
 }
 
 // h of one token from its weights, a vector at a time.
-template <int kSums>
+template <int kParts>
 struct Mixture {
+  static constexpr int kForms = form_count(kParts);
   const float* mixed;
-  Row<const float> value[kSums + 1];
-  Vec finished, running[kSums + 1];
+  FormsOf<kParts> forms;
+  Vec finished, running[kForms + 1];
 
   template <typename C>
-  Mixture(const WriteRead<C>& a, const Distinct& distinct, int64_t t, const Weights& w)
-      : mixed(a.mixed + t * a.d), finished(broadcast(w.finished)) {
+  Mixture(const WriteRead<C>& a, int64_t t, const Weights& w)
+      : mixed(a.mixed + t * a.d),
+        forms(a.parts, a.write, t * a.d),
+        finished(broadcast(w.finished)) {
 #pragma GCC unroll 3
-    for (int s = 0; s < kSums; ++s) {
-      const RunningSum& sum = a.sums[distinct.sum[s]];
-      value[s] = row_or_zeros<float>(sum.out != nullptr ? sum.out : sum.in, t * a.d);
-      running[s] = broadcast(w.running[s]);
-    }
+    for (int f = 0; f < kForms; ++f) running[f] = broadcast(w.running[f]);
   }
   template <typename Lanes>
   Vec at(int64_t c, Lanes lanes) const {
+    Vec v[kForms + 1];
+    forms.at(c, lanes, v);
     Vec h = finished * lanes.load(mixed + c);
 #pragma GCC unroll 3
-    for (int s = 0; s < kSums; ++s) h = fma(running[s], lanes.load(value[s].at(c)), h);
+    for (int f = 0; f < kForms; ++f) h = fma(running[f], v[f], h);
     return h;
   }
 };
@@ -141,14 +127,26 @@ struct Square {
   void add(const Square& other) { square += other.square; }
 };
 
+// h in float between the two last walks: where it is kept in float, that row, else a scratch row;
+// for a row that is too long for one, it is mixed again.
+constexpr int64_t kScratchColumns = 2048;
+template <typename C>
+float* hidden_row(const WriteRead<C>& a, int64_t t, float* scratch) {
+  if constexpr (std::is_same_v<C, float>) {
+    if (a.h != nullptr) return a.h + t * a.d;
+  }
+  return a.d <= kScratchColumns ? scratch : nullptr;
+}
+
 // h, where it is kept, and its root mean square.
-template <int kSums, typename C>
-void mix(const WriteRead<C>& a, const Distinct& distinct, int64_t t, Weights& w) {
-  const Mixture<kSums> mixture(a, distinct, t, w);
-  float* kept = a.h != nullptr ? a.h + t * a.d : nullptr;
+template <int kParts, typename C>
+void mix(const WriteRead<C>& a, int64_t t, Weights& w, float* hidden) {
+  const Mixture<kParts> mixture(a, t, w);
+  C* kept = std::is_same_v<C, float> || a.h == nullptr ? nullptr : a.h + t * a.d;
   const Square found = walk<Square>(
       a.d, [&](int64_t c, auto lanes, Square& m) __attribute__((always_inline)) {
         const Vec h = mixture.at(c, lanes);
+        if (hidden != nullptr) lanes.store(hidden + c, h);
         if (kept != nullptr) lanes.store(kept + c, h);
         m.square = fma(h, h, m.square);
       });
@@ -156,9 +154,9 @@ void mix(const WriteRead<C>& a, const Distinct& distinct, int64_t t, Weights& w)
   if (a.inverse_rms != nullptr) a.inverse_rms[t] = w.inverse_rms;
 }
 
-// x = gain h / rms(h). Where h is not kept it is mixed again: that costs less than a place for it.
-template <int kSums, typename C>
-void normalise(const WriteRead<C>& a, const Distinct& distinct, int64_t t, const Weights& w) {
+// x = gain h / rms(h)
+template <int kParts, typename C>
+void normalise(const WriteRead<C>& a, int64_t t, const Weights& w, const float* hidden) {
   C* x = a.x + t * a.d;
   const float* gain = a.gain;
   const Vec inverse_rms = broadcast(w.inverse_rms);
@@ -170,46 +168,97 @@ void normalise(const WriteRead<C>& a, const Distinct& distinct, int64_t t, const
           lanes.store(x + c, h);
         });
   };
-  if (a.h != nullptr) {
-    const float* h = a.h + t * a.d;
-    finish([h](int64_t c, auto lanes) __attribute__((always_inline)) { return lanes.load(h + c); });
+  if (hidden != nullptr) {
+    finish([hidden](int64_t c, auto lanes)
+               __attribute__((always_inline)) { return lanes.load(hidden + c); });
   } else {
-    const Mixture<kSums> mixture(a, distinct, t, w);
+    const Mixture<kParts> mixture(a, t, w);
     finish([&mixture](int64_t c, auto lanes)
                __attribute__((always_inline)) { return mixture.at(c, lanes); });
   }
 }
 
-template <int kSums, typename C>
-void write_read_sums(const WriteRead<C>& a, const Distinct& distinct, int64_t begin, int64_t end) {
+template <int kParts, typename C>
+void write_read_parts(const WriteRead<C>& a, int64_t begin, int64_t end) {
+  alignas(64) float scratch[kTogether][kScratchColumns];
   Weights w[kTogether];
+  float* hidden[kTogether];
   for (int64_t t = begin; t < end; t += kTogether) {
     const int64_t tokens = end - t < kTogether ? end - t : kTogether;
-    if (!a.reads) {
-      for (int64_t i = 0; i < tokens; ++i) write<kSums, false>(a, distinct, t + i, w[i]);
-      continue;
+    for (int64_t i = 0; i < tokens; ++i) write_part(a.write, a.d, t + i);
+    for (int64_t i = 0; i < tokens; ++i) measure<kParts>(a, t + i, w[i]);
+    for (int64_t i = 0; i < tokens; ++i) weigh(a, t + i, w[i]);
+    for (int64_t i = 0; i < tokens; ++i) {
+      hidden[i] = hidden_row(a, t + i, scratch[i]);
+      mix<kParts>(a, t + i, w[i], hidden[i]);
     }
-    for (int64_t i = 0; i < tokens; ++i) write<kSums, true>(a, distinct, t + i, w[i]);
-    for (int64_t i = 0; i < tokens; ++i) weigh(a, distinct, t + i, w[i]);
-    for (int64_t i = 0; i < tokens; ++i) mix<kSums>(a, distinct, t + i, w[i]);
     if (a.x == nullptr) continue;
-    for (int64_t i = 0; i < tokens; ++i) normalise<kSums>(a, distinct, t + i, w[i]);
+    for (int64_t i = 0; i < tokens; ++i) normalise<kParts>(a, t + i, w[i], hidden[i]);
   }
 }
 
 template <typename C>
 void write_read(const WriteRead<C>& a, int64_t begin, int64_t end) {
-  const Distinct distinct = distinct_sums(a.sums, a.running, a.u != nullptr);
-  switch (distinct.count) {
-    case 0:
-      return write_read_sums<0>(a, distinct, begin, end);
-    case 1:
-      return write_read_sums<1>(a, distinct, begin, end);
-    case 2:
-      return write_read_sums<2>(a, distinct, begin, end);
-    default:
-      return write_read_sums<3>(a, distinct, begin, end);
+  with_parts(a.parts.count,
+             [&](auto parts) { write_read_parts<decltype(parts)::value>(a, begin, end); });
+}
+
+// ---- the end of a block -------------------------------------------------------------------------
+
+template <int kForms>
+struct Squares {
+  Vec square[kForms + 1] = {};
+  void add(const Squares& other) {
+#pragma GCC unroll 3
+    for (int f = 0; f < kForms; ++f) square[f] += other.square[f];
   }
+};
+
+// Stores the rows of one token; a form that serves several sums is stored for each.
+template <int kParts, typename C>
+void finish_token(const FinishBlock<C>& a, int64_t t) {
+  constexpr int kForms = form_count(kParts);
+  const FormsOf<kParts> forms(a.parts, a.write, t * a.d);
+  float* row[kForms + 1] = {};
+  for (int s = a.sums - 1; s >= 0; --s) row[a.form[s]] = a.row[s] + t * a.d;
+  const auto found = walk<Squares<kForms>>(
+      a.d, [&](int64_t c, auto lanes, Squares<kForms>& m) __attribute__((always_inline)) {
+        Vec v[kForms + 1];
+        forms.ask(c, a.d);
+        forms.at(c, lanes, v);
+#pragma GCC unroll 3
+        for (int f = 0; f < kForms; ++f) {
+          if (row[f] != nullptr) lanes.store(row[f] + c, v[f]);
+          m.square[f] = fma(v[f], v[f], m.square[f]);
+        }
+      });
+  double mean[kForms + 1];
+  for (int f = 0; f < kForms; ++f) {
+    mean[f] = static_cast<double>(sum(found.square[f])) / static_cast<double>(a.d);
+  }
+  for (int s = 0; s < a.sums; ++s) {
+    const int form = a.form[s];
+    const float* first = row[form];
+    float* own = a.row[s] + t * a.d;
+    if (own != first) __builtin_memcpy(own, first, static_cast<size_t>(a.d) * sizeof(float));
+    const SourceNumbers numbers =
+        source_numbers(mean[form], mean[0], form == 0, a.matching_eps, a.norm_eps);
+    a.ratio[s][t] = numbers.ratio;
+    a.inverse[s][t] = numbers.inverse;
+  }
+}
+
+template <typename C>
+void finish_block(const FinishBlock<C>& a, int64_t begin, int64_t end) {
+  with_parts(a.parts.count, [&](auto parts) {
+    constexpr int kParts = decltype(parts)::value;
+    if constexpr (kParts > 0) {
+      for (int64_t t = begin; t < end; ++t) {
+        write_part(a.write, a.d, t);
+        finish_token<kParts>(a, t);
+      }
+    }
+  });
 }
 
 }  // namespace

@@ -18,15 +18,17 @@ namespace {
 using ops::in;
 using ops::out;
 
-constexpr int kSums = kernels::kMostRunning;  // S, phase and split, as in the middle of a block
-using Tensors = std::array<at::Tensor, kSums>;
-constexpr std::array<float, kSums> kSigns = {1, -1, 1};       // of the update that is written
-constexpr std::array<float, kSums> kSignsBefore = {1, 1, 1};  // of the update before it
+// S, phase and split, as in the second half of a block: four parts, see kernels/route.h. Composed,
+// they are three sums.
+constexpr int kSums = kernels::kMostRunning, kParts = kernels::kMostParts;
+using Tensors = std::vector<at::Tensor>;
+constexpr int kWritten = 1;                              // the part that the update goes to,
+constexpr std::array<float, kSums> kSigns = {1, -1, 1};  // with these signs in the sums
 constexpr float kBeta = -4.0F;
 
-Tensors each(const std::function<at::Tensor()>& make) {
+Tensors each(int count, const std::function<at::Tensor()>& make) {
   Tensors tensors;
-  for (at::Tensor& tensor : tensors) tensor = make();
+  for (int i = 0; i < count; ++i) tensors.push_back(make());
   return tensors;
 }
 
@@ -37,16 +39,22 @@ struct Read {
         d(p.width),
         type(p.type),
         u(values({tokens, d}, type)),
-        sums(each([&] {
-          return values({tokens, d});
-        })),
+        parts(each(kParts,
+                   [&] {
+                     return values({tokens, d});
+                   })),
+        written(at::empty({tokens, d})),
+        sums(each(kSums,
+                  [&] {
+                    return values({tokens, d});
+                  })),
         mixed(values({tokens, d})),
         peak(at::rand({tokens})),
         mass(at::full({tokens}, 1.75)),
         query(values({d}) * 0.1),
         gain(at::ones({d})),
         bias(at::full({kSums - 1}, kBeta)),
-        h(at::empty({tokens, d})),
+        h(at::empty({tokens, d}, type)),
         x(at::empty({tokens, d}, type)),
         lse(at::empty({tokens})),
         inverse_rms(at::empty({tokens})),
@@ -56,25 +64,32 @@ struct Read {
     return out<float>(kept) + (3 * sum + row) * tokens;
   }
 
+  // The parts after the write.
+  [[nodiscard]] kernels::Parts seen() const {
+    kernels::Parts result;
+    result.count = kParts;
+    for (int k = 0; k < kParts; ++k) result.row[k] = in<float>(k == kWritten ? written : parts[k]);
+    return result;
+  }
+
   void run() const {
     ops::with_type(type, [&]<typename C>() {
       kernels::WriteRead<C> args;
-      args.d = d, args.u = in<C>(u), args.running = kSums;
+      args.d = d, args.running = kSums;
+      args.write = {in<C>(u), kWritten, in<float>(parts[kWritten]), out<float>(written)};
+      args.parts = seen();
       for (int s = 0; s < kSums; ++s) {
-        float* const own = out<float>(sums[s]);
-        args.sums[s] = {.in = own,
-                        .out = own,
-                        .sign = kSigns[s],
-                        .bias = s == 0 ? 0.0F : kBeta,
-                        .dot = kept_row(s, 0),
-                        .ratio = kept_row(s, 1),
-                        .inverse = kept_row(s, 2)};
+        args.sources[s] = {.form = s,
+                           .bias = s == 0 ? 0.0F : kBeta,
+                           .dot = kept_row(s, 0),
+                           .ratio = kept_row(s, 1),
+                           .inverse = kept_row(s, 2)};
       }
       args.query = in<float>(query), args.mixed = in<float>(mixed);
       args.peak = in<float>(peak), args.mass = in<float>(mass);
       args.norm_eps = static_cast<float>(kNormEps);
       args.matching_eps = static_cast<float>(kMatchingEps);
-      args.gain = in<float>(gain), args.lse = out<float>(lse), args.h = out<float>(h);
+      args.gain = in<float>(gain), args.lse = out<float>(lse), args.h = out<C>(h);
       args.x = out<C>(x), args.inverse_rms = out<float>(inverse_rms);
       const auto kernel = kernels::chosen_kernels().running->of<C>().write_read;
       ops::for_chunks(tokens,
@@ -86,7 +101,7 @@ struct Read {
   [[nodiscard]] at::Tensor composed(const Tensors& v, const at::Tensor& finished,
                                     const at::Tensor& w, const at::Tensor& beta,
                                     const at::Tensor& g) const {
-    Tensors sources = {v[0]};
+    Tensors sources(kSums, v[0]);
     std::vector<at::Tensor> logits = {peak + mass.log()};
     for (int s = 0; s < kSums; ++s) {
       if (s > 0) sources[s] = v[s] * matching_ratio(v[s], v[0], kMatchingEps);
@@ -113,7 +128,9 @@ struct Read {
   int64_t tokens, d;
   at::ScalarType type;
   at::Tensor u;                  // [tokens, d]
-  Tensors sums;                  // [tokens, d]
+  Tensors parts;                 // [tokens, d], before the write
+  at::Tensor written;            // [tokens, d]
+  Tensors sums;                  // [tokens, d], of the composed form
   at::Tensor mixed, peak, mass;  // of phase 1: [tokens, d], [tokens], [tokens]
   at::Tensor query, gain, bias;  // [d], [d], [details]
   at::Tensor h, x;               // [tokens, d]
@@ -121,7 +138,7 @@ struct Read {
   at::Tensor kept;               // [sums, 3, tokens]
 };
 
-// Its backward, ours: undoes the update that was written after it.
+// Its backward, ours.
 struct Backward {
   Backward(const Read& read, ops::Arena& arena)
       : read(read),
@@ -131,10 +148,7 @@ struct Backward {
         along(at::empty({read.tokens})),
         du(at::empty({read.tokens, read.d}, read.type)),
         gain_grad(at::zeros({read.d})),
-        after(each([&] {
-          return values({read.tokens, read.d});
-        })),
-        grads(each([&] {
+        grads(each(kSums, [&] {
           return at::zeros({read.tokens, read.d});
         })) {
     read.run();
@@ -152,7 +166,7 @@ struct Backward {
         kernels::ReadBackward<C> own = args;
         own.gain_grad = gain_sums.of(chunk);
         own.query_grad = query_sums.of(chunk);
-        for (int s = 1; s < kSums; ++s) own.sums[s].bias_grad = bias_sums.of(chunk) + s;
+        for (int s = 1; s < kSums; ++s) own.sources[s].bias_grad = bias_sums.of(chunk) + s;
         kernel(own, begin, end);
       });
     });
@@ -164,20 +178,16 @@ struct Backward {
   template <typename C>
   [[nodiscard]] kernels::ReadBackward<C> arguments() const {
     kernels::ReadBackward<C> args;
-    args.d = read.d, args.dx = in<C>(dx), args.h = in<float>(read.h);
+    args.d = read.d, args.dx = in<C>(dx), args.h = in<C>(read.h);
     args.inverse_rms = in<float>(read.inverse_rms), args.gain = in<float>(read.gain);
-    args.undone = in<C>(read.u), args.running = kSums;
+    args.parts = read.seen(), args.running = kSums;
     for (int s = 0; s < kSums; ++s) {
-      float* const own = out<float>(after[s]);
-      args.sums[s] = {.in = own,
-                      .out = own,
-                      .undo = kSigns[s],
-                      .sign = kSignsBefore[s],
-                      .bias = s == 0 ? 0.0F : kBeta,
-                      .dot = read.kept_row(s, 0),
-                      .ratio = read.kept_row(s, 1),
-                      .inverse = read.kept_row(s, 2),
-                      .grad = out<float>(grads[s])};
+      args.sources[s] = {.form = s,
+                         .bias = s == 0 ? 0.0F : kBeta,
+                         .dot = read.kept_row(s, 0),
+                         .ratio = read.kept_row(s, 1),
+                         .inverse = read.kept_row(s, 2)};
+      args.forms[s] = {.grad = out<float>(grads[s]), .sign = kSigns[s]};
     }
     args.query = in<float>(read.query), args.lse = in<float>(read.lse);
     args.dh = out<float>(dh), args.along = out<float>(along), args.du = out<C>(du);
@@ -188,7 +198,7 @@ struct Backward {
   ops::Arena& arena;
   at::Tensor dx, dh, along, du;
   at::Tensor gain_grad;
-  Tensors after, grads;
+  Tensors grads;
 };
 
 // The same by autograd.
@@ -204,9 +214,8 @@ struct Graph {
     const auto grads = gradients({x}, leaves, {shared.dx});
     at::Tensor du;
     for (int s = 0; s < kSums; ++s) {
-      shared.after[s].sub_(shared.read.u, kSigns[s]);
       shared.grads[s].add_(grads[static_cast<size_t>(s)]);
-      du = s == 0 ? shared.grads[s] : at::add(du, shared.grads[s], kSignsBefore[s]);
+      du = s == 0 ? shared.grads[s] : at::add(du, shared.grads[s], kSigns[s]);
     }
     shared.gain_grad.add_(grads.back());
     (void)du.to(shared.read.type);
@@ -225,9 +234,8 @@ void show_route_write_read(const Problem& p, const Visit& visit) {
          r.size(),
          {[&] { r.run(); }},
          {[&] { r.composed_run(); }},
-         2 * bytes_of({r.sums[0], r.sums[1], r.sums[2]}) +
-             bytes_of({r.u, r.mixed, r.peak, r.mass, r.query, r.gain, r.h, r.x, r.lse,
-                       r.inverse_rms, r.kept})});
+         bytes_of(r.parts) + bytes_of({r.written, r.u, r.mixed, r.peak, r.mass, r.query, r.gain,
+                                       r.h, r.x, r.lse, r.inverse_rms, r.kept})});
 }
 
 void show_route_read_backward(const Problem& p, const Visit& visit) {
@@ -235,14 +243,14 @@ void show_route_read_backward(const Problem& p, const Visit& visit) {
   const Read r(p);
   const Backward ours(r, arena);
   const Graph graph(r);
-  // Sums and their gradients are read and written.
+  // The gradients of the sums are read and written.
   visit({"backward",
          r.size(),
          {[&] { ours.run(); }},
          {[&] { graph.run(ours); }},
-         4 * bytes_of({r.sums[0], r.sums[1], r.sums[2]}) +
-             bytes_of({ours.dx, r.h, r.u, ours.dh, ours.du, ours.along, r.lse, r.inverse_rms,
-                       r.kept, r.query, r.query, r.gain, ours.gain_grad})});
+         bytes_of(r.parts) + 2 * bytes_of(ours.grads) +
+             bytes_of({ours.dx, r.h, ours.dh, ours.du, ours.along, r.lse, r.inverse_rms, r.kept,
+                       r.query, r.query, r.gain, ours.gain_grad})});
 }
 
 }  // namespace wavroute::opbench

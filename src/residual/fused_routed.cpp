@@ -3,6 +3,9 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
+#include <utility>
+
 #include "ops/parallel.h"
 #include "ops/typed.h"
 #include "residual/prenorm_op.h"
@@ -26,18 +29,46 @@ FusedRoutedStream::FusedRoutedStream(const RoutedResidual& scheme, const StreamO
 
 // ---- what is where -----------------------------------------------------------------------------
 
-double FusedRoutedStream::sign(int64_t block, int64_t position, int64_t sum) const {
-  if (sum == 0) return 1.0;
+float FusedRoutedStream::sign(int64_t block, int64_t position, int64_t sum) const {
+  if (sum == 0) return 1.0F;
   const DetailBasis& basis = scheme_.spec().details[static_cast<size_t>(sum - 1)];
-  return basis.sign(site_at(block, position), position, blocks().length_of(block));
+  return static_cast<float>(
+      basis.sign(site_at(block, position), position, blocks().length_of(block)));
 }
 
-bool FusedRoutedStream::is_summary(int64_t block, int64_t writes, int64_t sum) const {
-  if (sum == 0) return false;
-  for (int64_t position = 0; position < writes; ++position) {
-    if (sign(block, position, sum) != 1.0) return false;
+int FusedRoutedStream::slot(int64_t block, int64_t position) const {
+  int bits = 0;
+  for (int64_t s = 1; s < sums(); ++s) {
+    if (sign(block, position, s) < 0.0F) bits |= 1 << (s - 1);
   }
-  return true;
+  return bits;
+}
+
+// The first update of a block is positive in every sum, so that slot 0 always comes first.
+FusedRoutedStream::Layout FusedRoutedStream::layout(int64_t block, int64_t writes) const {
+  std::array<bool, kernels::kMostParts> present = {};
+  for (int64_t position = 0; position < writes; ++position) {
+    present[static_cast<size_t>(slot(block, position))] = true;
+  }
+  Layout found;
+  for (int k = 0; k < kernels::kMostParts; ++k) {
+    if (present[static_cast<size_t>(k)]) found.slot[static_cast<size_t>(found.count++)] = k;
+  }
+  if (found.count > 2) {
+    found.count = kernels::kMostParts;
+    found.slot = {0, 1, 2, 3};
+  }
+  for (int s = 1; s < static_cast<int>(sums()); ++s) {
+    int& form = found.form[static_cast<size_t>(s)];
+    if (found.count == 2) form = found.slot[1] >> (s - 1) & 1;
+    if (found.count == kernels::kMostParts) form = s;
+  }
+  return found;
+}
+
+int FusedRoutedStream::owner(const Layout& layout, int form) {
+  const auto place = std::find(layout.form.begin(), layout.form.end(), form);
+  return static_cast<int>(place - layout.form.begin());
 }
 
 // ---- phase 1 -----------------------------------------------------------------------------------
@@ -96,9 +127,8 @@ void FusedRoutedStream::mix(const Group& group, int64_t router, int64_t routers,
   kernels::chosen_kernels().finished->fp32.mix(args, begin, end);
 }
 
-// The group of the reader at `position` of `block`, with its phase 1 done where it is done at once.
-void FusedRoutedStream::enter(int64_t block, int64_t position) {
-  if (block == group_block_) return;
+FusedRoutedStream::Group& FusedRoutedStream::enter(int64_t block, int64_t position) {
+  if (block == group_block_) return groups_.at(block);
   if (!record_) groups_.clear();
   if (group_block_ >= 0 && groups_.contains(group_block_)) groups_[group_block_].mixed.reset();
   group_block_ = block;
@@ -109,9 +139,7 @@ void FusedRoutedStream::enter(int64_t block, int64_t position) {
   group.two_phase = position == 0 && two_phase_wins(group.rows.size(), group.routers.size());
   const auto routers = static_cast<int64_t>(group.routers.size());
   group.mixed = arena_.empty({group.two_phase ? routers : 1, tokens_, d_}, at::kFloat);
-  if (!group.two_phase) return;
-  ops::for_chunks(tokens_,
-                  [&](int64_t, int64_t begin, int64_t end) { mix(group, 0, routers, begin, end); });
+  return group;
 }
 
 // ---- forward -----------------------------------------------------------------------------------
@@ -147,57 +175,40 @@ void FusedRoutedStream::write(const Site& site, const at::Tensor& update) {
   if (block != block_) {
     block_ = block;
     writes_ = 0;
+    parts_ = {};
   }
   pending_ = update.reshape({tokens_, d_});
+  update_type_ = pending_.scalar_type();
   ++writes_;
-  if (record_) records_.back().update = pending_;
 }
 
-// Without sums, or with those of the block being written: after `writes_` updates, of which the
-// last is pending or already in them.
+// The pending update, with a new row for its part: rows that a reader saw stay as they are. The
+// first update of a part needs no row of its own where it is float already.
 template <typename C>
-kernels::WriteRead<C> FusedRoutedStream::write_read_arguments(bool with_sums) const {
-  kernels::WriteRead<C> args;
-  args.d = d_;
-  args.norm_eps = static_cast<float>(scheme_.spec().norm_eps);
-  args.matching_eps = static_cast<float>(scheme_.spec().matching_eps);
-  if (!with_sums) return args;
-  args.u = in<C>(pending_);
-  args.running = static_cast<int>(sums());
-  const int64_t before = writes_ - (pending_.defined() ? 1 : 0);
-  float* const summary = row(bank_, first_row(block_));
-  for (int64_t s = 0; s < sums(); ++s) {
-    kernels::RunningSum& sum = args.sums[s];
-    float* const own = row(bank_, first_row(block_) + s);
-    if (before == writes_) {  // nothing to write
-      if (!is_summary(block_, writes_, s)) sum.in = own;
-    } else {
-      if (before > 0) sum.in = is_summary(block_, before, s) ? summary : own;
-      if (!is_summary(block_, writes_, s)) sum.out = own;
-    }
-    sum.sign = static_cast<float>(sign(block_, writes_ - 1, s));
-    sum.read = s == 0 || scheme_.spec().partial_details;
+kernels::PartWrite<C> FusedRoutedStream::take_pending(Held& held) {
+  if (!pending_.defined()) return {};
+  const int place = slot(block_, writes_ - 1);
+  at::Tensor& part = parts_[static_cast<size_t>(place)];
+  held.update = std::move(pending_);
+  held.before = part;
+  pending_.reset();
+  if (!part.defined() && held.update.scalar_type() == at::kFloat) {
+    part = held.update;
+    return {};
   }
-  return args;
+  part = arena_.empty({tokens_, d_}, at::kFloat);
+  const Layout now = layout(block_, writes_);
+  const auto index = std::find(now.slot.begin(), now.slot.end(), place) - now.slot.begin();
+  return {in<C>(held.update), static_cast<int>(index), in<float>(held.before), out<float>(part)};
 }
 
-// Puts the pending update into its sums.
+// Puts the pending update into its part without a reader after it.
 void FusedRoutedStream::flush() {
   if (!pending_.defined()) return;
-  ops::with_type(pending_.scalar_type(), [&]<typename C>() {
-    kernels::WriteRead<C> args = write_read_arguments<C>(/*with_sums=*/true);
-    args.reads = false;
-    const auto kernel = kernels::chosen_kernels().running->of<C>().write_read;
-    ops::parallel_for(tokens_, [&](int64_t begin, int64_t end) { kernel(args, begin, end); });
-  });
+  at::Tensor& part = parts_[static_cast<size_t>(slot(block_, writes_ - 1))];
+  const at::Tensor update = std::move(pending_).to(at::kFloat);
   pending_.reset();
-}
-
-void FusedRoutedStream::finish_block() {
-  if (writes_ == 0) return;
-  flush();
-  for (int64_t s = 0; s < sums(); ++s) measure(first_row(block_) + s, first_row(block_));
-  writes_ = 0;
+  part = part.defined() ? at::add(part, update) : update;
 }
 
 // The first sublayer reads e itself.
@@ -208,52 +219,103 @@ at::Tensor FusedRoutedStream::read_embedding(const PreNorm& norm) {
   return normed.x;
 }
 
+kernels::Parts FusedRoutedStream::parts_of(const Layout& layout, const PartRows& rows) {
+  kernels::Parts parts;
+  parts.count = layout.count;
+  for (size_t k = 0; k < static_cast<size_t>(layout.count); ++k) {
+    parts.row[k] = in<float>(rows[static_cast<size_t>(layout.slot[k])]);
+  }
+  return parts;
+}
+
+// The end of the block that was written: its sums become rows of the bank.
+template <typename C>
+kernels::FinishBlock<C> FusedRoutedStream::finish_arguments(Held& held) {
+  kernels::FinishBlock<C> args;
+  const Layout last = layout(block_, writes_);
+  args.d = d_;
+  args.write = take_pending<C>(held);
+  args.parts = parts_of(last, parts_);
+  args.sums = static_cast<int>(sums());
+  args.norm_eps = static_cast<float>(scheme_.spec().norm_eps);
+  args.matching_eps = static_cast<float>(scheme_.spec().matching_eps);
+  for (int s = 0; s < args.sums; ++s) {
+    args.form[s] = last.form[static_cast<size_t>(s)];
+    args.row[s] = row(bank_, first_row(block_) + s);
+    args.ratio[s] = row(ratio_, first_row(block_) + s);
+    args.inverse[s] = row(inverse_, first_row(block_) + s);
+  }
+  held.parts = std::exchange(parts_, {});
+  writes_ = 0;
+  return args;
+}
+
+// The reader at `position` of `block` and the write before it, without what it gives.
+template <typename C>
+kernels::WriteRead<C> FusedRoutedStream::read_arguments(const Group& group, int64_t block,
+                                                        int64_t position, Held& held) {
+  kernels::WriteRead<C> args;
+  args.d = d_;
+  args.query = row(group.query, position);
+  args.peak = row(group.peak, position);
+  args.mass = row(group.mass, position);
+  args.mixed = row(group.mixed, group.two_phase ? position : 0);
+  args.norm_eps = static_cast<float>(scheme_.spec().norm_eps);
+  args.matching_eps = static_cast<float>(scheme_.spec().matching_eps);
+  args.lse = record_ ? row(group.lse, position) : nullptr;
+  if (position == 0) return args;
+  const Layout now = layout(block, position);
+  args.write = take_pending<C>(held);
+  args.parts = parts_of(now, parts_);
+  args.running = scheme_.spec().partial_details ? static_cast<int>(sums()) : 1;
+  for (int s = 0; s < args.running; ++s) {
+    kernels::RunningSource& source = args.sources[s];
+    source.form = now.form[static_cast<size_t>(s)];
+    source.bias = bias_of(*group.routers[static_cast<size_t>(position)], s);
+    if (!record_) continue;
+    source.dot = row(group.running, position) + 3 * s * tokens_;
+    source.ratio = source.dot + tokens_;
+    source.inverse = source.ratio + tokens_;
+  }
+  return args;
+}
+
 // x of the reader at `position` of `block`; of the read-out at position 0 of the block after the
-// last one.
+// last one. What a chunk of tokens goes through is done while its rows are in the cache.
 at::Tensor FusedRoutedStream::merge(int64_t block, int64_t position, const PreNorm& norm) {
   const at::NoGradGuard no_grad;
-  if (position == 0) finish_block();
-  const bool routed = block > 0 || position > 0;
-  if (!routed) return read_embedding(norm);
+  if (block == 0 && position == 0) return read_embedding(norm);
   if (pending_.defined() && pending_.scalar_type() != norm.type) flush();
-  enter(block, position);
-  Group& group = groups_.at(block);
-  const int64_t router = position;
+  const Group& group = enter(block, position);
   Record record;
+  Held held;
   const ops::Norm pre = norm_of(norm);
   at::Tensor x = arena_.empty(shape_, norm.type);
   if (record_) {
-    record.h = arena_.empty({tokens_, d_}, at::kFloat);
+    record.h = arena_.empty({tokens_, d_}, norm.type);
     if (norm.gain != nullptr) record.inverse_rms = arena_.empty({tokens_}, at::kFloat);
   }
   ops::with_type(norm.type, [&]<typename C>() {
-    kernels::WriteRead<C> args = write_read_arguments<C>(/*with_sums=*/position > 0);
-    for (int s = 0; s < args.running; ++s) {
-      kernels::RunningSum& sum = args.sums[s];
-      sum.bias = bias_of(*group.routers[static_cast<size_t>(router)], s);
-      if (!record_) continue;
-      float* const kept = row(group.running, router) + 3 * s * tokens_;
-      sum.dot = kept;
-      sum.ratio = kept + tokens_;
-      sum.inverse = kept + 2 * tokens_;
-    }
-    args.query = row(group.query, router);
-    args.peak = row(group.peak, router);
-    args.mass = row(group.mass, router);
-    args.mixed = row(group.mixed, group.two_phase ? router : 0);
-    args.lse = record_ ? row(group.lse, router) : nullptr;
+    const auto& kernels = kernels::chosen_kernels().running->of<C>();
+    std::optional<kernels::FinishBlock<C>> finish;
+    if (position == 0 && writes_ > 0) finish = finish_arguments<C>(held);
+    kernels::WriteRead<C> args = read_arguments<C>(group, block, position, held);
     args.gain = in<float>(pre.gain);
-    args.h = out<float>(record.h);
+    args.h = out<C>(record.h);
     args.x = out<C>(x);
     args.inverse_rms = out<float>(record.inverse_rms);
-    const auto kernel = kernels::chosen_kernels().running->of<C>().write_read;
+    const auto routers = static_cast<int64_t>(group.routers.size());
     ops::for_chunks(tokens_, [&](int64_t, int64_t begin, int64_t end) {
-      if (!group.two_phase) mix(group, router, 1, begin, end);
-      kernel(args, begin, end);
+      if (finish) kernels.finish_block(*finish, begin, end);
+      if (!group.two_phase) mix(group, position, 1, begin, end);
+      if (group.two_phase && position == 0) mix(group, 0, routers, begin, end);
+      kernels.write_read(args, begin, end);
     });
   });
-  pending_.reset();
-  if (record_) records_.push_back(std::move(record));
+  if (record_) {
+    record.parts = parts_;
+    records_.push_back(std::move(record));
+  }
   return x;
 }
 
@@ -270,15 +332,14 @@ StreamSnapshot FusedRoutedStream::snapshot() {
   const at::NoGradGuard no_grad;
   flush();
   StreamSnapshot result = {at::tensor({block_, writes_}, at::kLong)};
-  if (writes_ > 0) result.push_back(bank_.narrow(0, first_row(block_), sums()).clone());
+  result.insert(result.end(), parts_.begin(), parts_.end());
   return result;
 }
 
 void FusedRoutedStream::restore(const StreamSnapshot& snapshot) {
-  const at::NoGradGuard no_grad;
   block_ = in<int64_t>(snapshot[0])[0];
   writes_ = in<int64_t>(snapshot[0])[1];
-  if (writes_ > 0) bank_.narrow(0, first_row(block_), sums()).copy_(snapshot[1]);
+  std::copy(snapshot.begin() + 1, snapshot.end(), parts_.begin());
   pending_.reset();
   records_.clear();
   group_block_ = -1;

@@ -3,11 +3,14 @@
 //
 // Forward, a block: phase 1 mixes the finished sources for all of its routers at once, where that
 // moves less memory than router by router. A write waits for the read after it: both are one pass.
-// Backward, a block: from the last sublayer to the first the running sums are undone and every
-// reader's part in them is collected; then the finished sources take the gradients of all of the
-// block's readers in one pass.
+// The running block is kept as parts (kernels/route.h): a write makes one new row, and where the
+// backward will come, the rows that a reader saw stay as they are.
+// Backward, a block: from the last sublayer to the first every reader's part in the gradients of
+// the running sums is collected; then the finished sources take the gradients of all of the block's
+// readers in one pass.
 #pragma once
 
+#include <array>
 #include <map>
 #include <optional>
 #include <vector>
@@ -58,11 +61,25 @@ class FusedRoutedStream final : public FusedStream {
     at::Tensor dh;       // [R, tokens, d]
     at::Tensor along;    // [R, tokens]
   };
+  // By slot: parts of a block, [tokens, d] float. Undefined: no update yet.
+  using PartRows = std::array<at::Tensor, kernels::kMostParts>;
   // What a recorded read keeps.
   struct Record {
-    at::Tensor h;            // [tokens, d]
+    at::Tensor h;            // [tokens, d] in the norm's type; in float where it is e
     at::Tensor inverse_rms;  // [tokens]
-    at::Tensor update;       // what was written after it
+    PartRows parts;          // that it saw
+  };
+  // Rows that a kernel reads, and nothing else needs any more.
+  struct Held {
+    at::Tensor update, before;
+    PartRows parts;
+  };
+  // Which parts a block has after some writes, in the kernels' order, and the form that each of
+  // its sums then is.
+  struct Layout {
+    int count = 0;
+    std::array<int, kernels::kMostParts> slot = {};
+    std::array<int, kernels::kMostRunning> form = {};
   };
 
   [[nodiscard]] const Blocks& blocks() const { return scheme_.spec().blocks; }
@@ -75,9 +92,12 @@ class FusedRoutedStream final : public FusedStream {
     return Site::at(block * blocks().length + position);
   }
   // The sign of update `position` of a block in running sum `sum`.
-  [[nodiscard]] double sign(int64_t block, int64_t position, int64_t sum) const;
-  // After `writes` updates running sum `sum` is S bit for bit, and is not stored.
-  [[nodiscard]] bool is_summary(int64_t block, int64_t writes, int64_t sum) const;
+  [[nodiscard]] float sign(int64_t block, int64_t position, int64_t sum) const;
+  // The slot of the part that the update goes to: bit s - 1 is set where its sign in sum s is -1.
+  [[nodiscard]] int slot(int64_t block, int64_t position) const;
+  [[nodiscard]] Layout layout(int64_t block, int64_t writes) const;
+  // Where the gradient of a form is collected: the first sum that is this form.
+  [[nodiscard]] static int owner(const Layout& layout, int form);
   // The part of a float tensor at `index` of its first dimension.
   [[nodiscard]] static float* row(const at::Tensor& of, int64_t index) {
     return ops::out<float>(of) + index * of.stride(0);
@@ -104,28 +124,36 @@ class FusedRoutedStream final : public FusedStream {
     args.bias = row(group.bias, router);
   }
   void mix(const Group& group, int64_t router, int64_t routers, int64_t begin, int64_t end) const;
-  void enter(int64_t block, int64_t position);
+  // The group of the reader at `position` of `block`; two_phase, where its phase 1 is to be done.
+  Group& enter(int64_t block, int64_t position);
   void flush();
-  void finish_block();
   template <typename C>
-  [[nodiscard]] kernels::WriteRead<C> write_read_arguments(bool with_sums) const;
+  [[nodiscard]] kernels::PartWrite<C> take_pending(Held& held);
+  [[nodiscard]] static kernels::Parts parts_of(const Layout& layout, const PartRows& rows);
+  template <typename C>
+  [[nodiscard]] kernels::FinishBlock<C> finish_arguments(Held& held);
+  template <typename C>
+  [[nodiscard]] kernels::WriteRead<C> read_arguments(const Group& group, int64_t block,
+                                                     int64_t position, Held& held);
   [[nodiscard]] at::Tensor read_embedding(const PreNorm& norm);
   [[nodiscard]] at::Tensor merge(int64_t block, int64_t position, const PreNorm& norm);
 
   template <typename C>
-  void set_undone(kernels::ReadBackward<C>& args, const Group& group, int64_t block,
-                  int64_t position) const;
+  void set_running(kernels::ReadBackward<C>& args, const Group& group, const Record& record,
+                   int64_t block, int64_t position) const;
   void merge_backward(int64_t block, int64_t position, const PreNorm& norm, const at::Tensor& grad);
   void mix_backward(int64_t block);
 
   const RoutedResidual& scheme_;
   std::vector<int64_t> shape_;  // of e: B, T, d
   int64_t tokens_ = 0, d_ = 0;
-  at::Tensor bank_;                  // [rows, tokens, d]; rows as RoutedStream's
-  at::Tensor ratio_, inverse_;       // [rows, tokens] of finished rows
-  int64_t block_ = 0;                // being written
-  int64_t writes_ = 0;               // to its sums, the pending one included
-  at::Tensor pending_;               // an update that is not in the sums yet
+  at::Tensor bank_;             // [rows, tokens, d]; rows as RoutedStream's
+  at::Tensor ratio_, inverse_;  // [rows, tokens] of finished rows
+  int64_t block_ = 0;           // being written
+  int64_t writes_ = 0;          // to its parts, the pending one included
+  PartRows parts_;              // of the block, without the pending update
+  at::Tensor pending_;          // an update that is not in its part yet
+  at::ScalarType update_type_ = at::kFloat;
   int64_t group_block_ = -1;         // whose readers come
   std::map<int64_t, Group> groups_;  // by block, as the backward needs them
   std::vector<Record> records_;

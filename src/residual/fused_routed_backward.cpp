@@ -30,21 +30,27 @@ void add_query_grad(const Router& router, const float* t) {
 
 }  // namespace
 
-// The gradient of an update that no later sublayer of its block reads.
+// Where a reader followed the write, its backward has made du already.
 at::Tensor FusedRoutedStream::write_backward(const Site& site) {
   const at::NoGradGuard no_grad;
-  flush();  // recomputation: no read followed the last write
-  const at::ScalarType type = records_.back().update.scalar_type();
-  at::Tensor du = std::move(next_du_);
-  if (!du.defined()) {
-    const int64_t block = blocks().block_of(site.index());
-    const int64_t position = blocks().position_of(site.index());
-    du = grad_[first_row(block)];
-    for (int64_t s = 1; s < sums(); ++s) {
-      du = at::add(du, grad_[first_row(block) + s], sign(block, position, s));
+  if (next_du_.defined()) return std::exchange(next_du_, {}).to(update_type_).view(shape_);
+  const int64_t block = blocks().block_of(site.index());
+  const int64_t position = blocks().position_of(site.index());
+  const at::Tensor du = arena_.empty(shape_, update_type_);
+  ops::with_type(update_type_, [&]<typename C>() {
+    kernels::UpdateGrad<C> args;
+    args.d = d_;
+    args.sums = static_cast<int>(sums());
+    for (int s = 0; s < args.sums; ++s) {
+      args.grad[s] = row(grad_, first_row(block) + s);
+      args.sign[s] = sign(block, position, s);
     }
-  }
-  return du.to(type).view(shape_);
+    args.du = out<C>(du);
+    const auto kernel = kernels::chosen_kernels().running->of<C>().update_grad;
+    ops::for_chunks(tokens_,
+                    [&](int64_t, int64_t begin, int64_t end) { kernel(args, begin, end); });
+  });
+  return du;
 }
 
 void FusedRoutedStream::merge_backward(int64_t block, int64_t position, const PreNorm& norm,
@@ -67,7 +73,6 @@ void FusedRoutedStream::merge_backward(int64_t block, int64_t position, const Pr
   const Router& router = *group.routers[static_cast<size_t>(position)];
   const ops::Norm pre = norm_of(norm);
   const at::Tensor dx = grad.contiguous();
-  const at::Tensor undone = position > 0 ? record.update.to(norm.type) : at::Tensor();
   if (position > 0) next_du_ = arena_.empty({tokens_, d_}, norm.type);
   const int64_t chunks = ops::chunk_count(tokens_);
   const ops::PartialSums gain_grad(arena_, chunks, d_, norm.gain != nullptr);
@@ -77,11 +82,10 @@ void FusedRoutedStream::merge_backward(int64_t block, int64_t position, const Pr
     kernels::ReadBackward<C> args;
     args.d = d_;
     args.dx = in<C>(dx);
-    args.h = in<float>(record.h);
+    args.h = in<C>(record.h);
     args.inverse_rms = in<float>(record.inverse_rms);
     args.gain = in<float>(pre.gain);
-    args.undone = in<C>(undone);
-    if (position > 0) set_undone(args, group, block, position);
+    if (position > 0) set_running(args, group, record, block, position);
     args.query = row(group.query, position);
     args.lse = row(group.lse, position);
     args.dh = row(group.dh, position);
@@ -92,7 +96,7 @@ void FusedRoutedStream::merge_backward(int64_t block, int64_t position, const Pr
       kernels::ReadBackward<C> own = args;
       own.gain_grad = gain_grad.of(chunk);
       own.query_grad = query_grad.of(chunk);
-      for (int s = 1; s < own.running; ++s) own.sums[s].bias_grad = bias_grad.of(chunk) + s;
+      for (int s = 1; s < own.running; ++s) own.sources[s].bias_grad = bias_grad.of(chunk) + s;
       kernel(own, begin, end);
     });
   });
@@ -107,26 +111,39 @@ void FusedRoutedStream::merge_backward(int64_t block, int64_t position, const Pr
   if (position == 0) mix_backward(block);
 }
 
-// The running sums of the read at `position`, which the update after it is taken out of.
+// The running sources of the reader at `position`, and where the gradients of their forms are
+// collected: sums that are the same form from here on join theirs.
 template <typename C>
-void FusedRoutedStream::set_undone(kernels::ReadBackward<C>& args, const Group& group,
-                                   int64_t block, int64_t position) const {
-  args.running = static_cast<int>(sums());
-  const Router& router = *group.routers[static_cast<size_t>(position)];
-  for (int64_t s = 0; s < sums(); ++s) {
-    kernels::RunningGrad& sum = args.sums[s];
-    float* const own = row(bank_, first_row(block) + s);
-    if (!is_summary(block, position + 1, s)) sum.in = own;
-    if (!is_summary(block, position, s)) sum.out = own;
-    sum.undo = static_cast<float>(sign(block, position, s));
-    sum.sign = static_cast<float>(sign(block, position - 1, s));
-    sum.read = s == 0 || scheme_.spec().partial_details;
-    sum.bias = bias_of(router, s);
-    const float* kept = row(group.running, position) + 3 * s * tokens_;
-    sum.dot = kept;
-    sum.ratio = kept + tokens_;
-    sum.inverse = kept + 2 * tokens_;
-    sum.grad = row(grad_, first_row(block) + s);
+void FusedRoutedStream::set_running(kernels::ReadBackward<C>& args, const Group& group,
+                                    const Record& record, int64_t block, int64_t position) const {
+  const Layout now = layout(block, position);
+  Layout later = layout(block, position + 1);
+  if (position + 1 == blocks().length_of(block)) later.form = {0, 1, 2};  // finished: each its own
+  args.parts = parts_of(now, record.parts);
+  args.running = scheme_.spec().partial_details ? static_cast<int>(sums()) : 1;
+  for (int s = 0; s < args.running; ++s) {
+    kernels::RunningSourceGrad& source = args.sources[s];
+    source.form = now.form[static_cast<size_t>(s)];
+    source.bias = bias_of(*group.routers[static_cast<size_t>(position)], s);
+    source.dot = row(group.running, position) + 3 * s * tokens_;
+    source.ratio = source.dot + tokens_;
+    source.inverse = source.ratio + tokens_;
+  }
+  const int last = slot(block, position - 1);
+  for (int s = 0; s < static_cast<int>(sums()); ++s) {
+    const int form = now.form[static_cast<size_t>(s)];
+    kernels::FormGrad& own = args.forms[form];
+    float* const grad = row(grad_, first_row(block) + s);
+    if (owner(now, form) == s) {
+      own.grad = grad;
+      own.sign = form > 0 && (last >> (s - 1) & 1) != 0 ? -1.0F : 1.0F;
+    } else if (owner(later, later.form[static_cast<size_t>(s)]) == s) {
+      if (own.joined == nullptr) {
+        own.joined = grad;
+      } else {
+        grad_[first_row(block) + owner(now, form)].add_(grad_[first_row(block) + s]);
+      }
+    }
   }
 }
 

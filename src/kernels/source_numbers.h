@@ -1,0 +1,28 @@
+// What finishing a block finds out about a sum of one token. Included by kernel sources only.
+#pragma once
+
+#include "kernels/vec.h"
+
+namespace wavroute::kernels::WAVROUTE_ISA {
+namespace {
+
+struct SourceNumbers {
+  float ratio, inverse;  // of SourceScalars
+};
+
+// From the mean squares of V and of S; a summary is matched to nothing. A row of zeros with an eps
+// of zero gets zero for what would be 0/0 or x/0: its logit is its bias and it adds nothing.
+inline SourceNumbers source_numbers(double mean, double summary, bool is_summary,
+                                    double matching_eps, double norm_eps) {
+  double matched = 1.0;  // ratio^2
+  if (!is_summary) {
+    const double detail = mean + matching_eps;
+    matched = detail == 0.0 ? 0.0 : (summary + matching_eps) / detail;
+  }
+  const double square = matched * mean + norm_eps;
+  return {static_cast<float>(__builtin_sqrt(matched)),
+          square == 0.0 ? 0.0F : static_cast<float>(1.0 / __builtin_sqrt(square))};
+}
+
+}  // namespace
+}  // namespace wavroute::kernels::WAVROUTE_ISA
