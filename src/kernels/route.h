@@ -5,7 +5,9 @@
 // matching ratio rho for a detail, held constant by the gradient.
 //   inverse_j[t] = 1 / rms(v_j),  k_j = ratio_j inverse_j,  logit_ij = k_j (q_i . V_j) + bias_ij
 // Kernels work on tokens [begin, end); see stream.h for partial sums. Per-token numbers of several
-// sources or routers lie as [source or router][tokens]: pointers below are to token 0.
+// sources or routers lie as [source or router][tokens]: pointers below are to token 0. `tokens` and
+// `pitch` are distances, which may be more than there is: rows that lie a multiple of a page apart
+// compete for the same few places of a cache.
 // R: storage of finished rows, float or Bf16.  C: compute type, float or Bf16.
 #pragma once
 
@@ -35,16 +37,18 @@ struct SourceScalars {
 //   mixed_i = sum_j exp(logit_ij - peak_i) v_j
 template <typename R>
 struct MixFinished {
-  int64_t d = 0, tokens = 0, sources = 0, routers = 0;
-  const R* const* rows = nullptr;         // [sources] -> [tokens, d]
-  const float* const* ratio = nullptr;    // [sources] -> [tokens]
+  int64_t d = 0, sources = 0, routers = 0;
+  int64_t tokens = 0;                   // from a source's or router's numbers to those of the next
+  int64_t pitch = 0;                    // from a router's rows of `mixed` to those of the next
+  const R* const* rows = nullptr;       // [sources] -> [tokens, d]
+  const float* const* ratio = nullptr;  // [sources] -> [tokens]
   const float* const* inverse = nullptr;  // [sources] -> [tokens]
   const float* query = nullptr;           // [routers, d], q
   const float* bias = nullptr;            // [routers, sources]
   float* logits = nullptr;                // [routers, sources, tokens]; null: not kept
   float* peak = nullptr;                  // [routers, tokens]
   float* mass = nullptr;                  // [routers, tokens]
-  float* mixed = nullptr;                 // [routers, tokens, d]
+  float* mixed = nullptr;                 // [routers, tokens, d], `pitch` apart
 };
 
 // The running block. Updates that have the same sign in every detail are summed in one part; the
@@ -175,7 +179,9 @@ struct UpdateGrad {
 //   query_grad_i += sum_j dlogit_ij k_j V_j,  bias_grad_ij += dlogit_ij, summed over the tokens
 template <typename R>
 struct MixFinishedBackward {
-  int64_t d = 0, tokens = 0, sources = 0, routers = 0;
+  int64_t d = 0, sources = 0, routers = 0;
+  int64_t tokens = 0;  // from a source's or router's numbers to those of the next
+  int64_t pitch = 0;   // from a router's rows of `dh` to those of the next
   const R* const* rows = nullptr;
   const float* const* ratio = nullptr;
   const float* const* inverse = nullptr;
@@ -184,7 +190,7 @@ struct MixFinishedBackward {
   const float* logits = nullptr;  // [routers, sources, tokens]
   const float* lse = nullptr;     // [routers, tokens]
   const float* along = nullptr;   // [routers, tokens]
-  const float* dh = nullptr;      // [routers, tokens, d]
+  const float* dh = nullptr;      // [routers, tokens, d], `pitch` apart
   float* const* grads = nullptr;  // [sources] -> [tokens, d]
   const bool* first = nullptr;    // [sources]: grads holds nothing yet
   float* query_grad = nullptr;    // [routers, d], partial sums

@@ -120,7 +120,7 @@ struct Mixer {
   void add_values(int64_t token, const float* fade) const {
     float* mixed[kRouters];
     for (int64_t i = 0; i < x.routers; ++i) {
-      mixed[i] = p.mixed + ((x.router + i) * p.tokens + x.token + token) * p.d;
+      mixed[i] = p.mixed + (x.router + i) * p.pitch + (x.token + token) * p.d;
     }
     const Terms<R, kRouters, 1> values = {rows + token * x.sources, x.sources,
                                           scores[token * x.sources]};
@@ -210,7 +210,7 @@ struct Unmixer {
     const int64_t t = x.token + token;
     const float* terms[kPair];
     for (int64_t i = 0; i < x.routers; ++i) {
-      terms[i] = p.dh + ((x.router + i) * p.tokens + t) * p.d;
+      terms[i] = p.dh + (x.router + i) * p.pitch + t * p.d;
       terms[x.routers + i] = p.query + (x.router + i) * p.d;
     }
     float* grads[kSources];
@@ -250,7 +250,7 @@ struct Unmixer {
     turn_bias(p, x, bias);
     fetch_logits();
     for (int64_t token = 0; token < x.tokens; ++token) {
-      const Rows dh = {p.dh + (x.router * p.tokens + x.token + token) * p.d, p.tokens * p.d};
+      const Rows dh = {p.dh + x.router * p.pitch + (x.token + token) * p.d, p.pitch};
       dots<kPair>(dh, x.routers, rows + token * x.sources, x.sources, p.d,
                   pairs[token * x.sources] + kRouters);
       float decay[kSources];

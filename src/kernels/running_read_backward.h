@@ -31,25 +31,17 @@ struct Chain {
   float dh_part[kMostForms], query_part[kMostForms], value_part[kMostForms];
 };
 
-template <int kParts, typename C>
+template <int kParts, bool kWhole, typename C>
 void multiply(const ReadBackward<C>& a, int64_t t, Chain& chain) {
   constexpr int kForms = form_count(kParts);
   const int64_t offset = t * a.d;
-  const FormsOf<kParts> forms(a.parts, offset);
+  const FormsOf<kParts, kWhole> forms(a.parts, offset);
   const Row<const float> gain = row_or_ones(a.gain);
   const C* dx = a.dx + offset;
   const C* h = a.h + offset;
-  const float* grad[kForms + 1];  // wanted by the next walk
-#pragma GCC unroll 3
-  for (int f = 0; f < kForms; ++f) grad[f] = a.forms[f].grad + offset;
   const auto found = walk<Products<kForms>>(
       a.d, [&](int64_t c, auto lanes, Products<kForms>& m) __attribute__((always_inline)) {
         Vec v[kForms + 1];
-        forms.ask(c, a.d);
-        ask_ahead(dx + c, a.d);
-        ask_ahead(h + c, a.d);
-#pragma GCC unroll 3
-        for (int f = 0; f < kForms; ++f) ask_ahead(grad[f] + c, a.d);
         forms.at(c, lanes, v);
         const Vec hidden = lanes.load(h + c);
         const Vec g = lanes.load(gain.at(c)) * lanes.load(dx + c);
@@ -122,11 +114,11 @@ void join(const ReadBackward<C>& a, int forms, int64_t t) {
 
 // dh and all gradients of one token, each row touched once. The first kRead forms are changed by
 // the reader, the others only give their part of du.
-template <int kParts, int kRead, typename C>
+template <int kParts, bool kWhole, int kRead, typename C>
 void spread(const ReadBackward<C>& a, int64_t t, const Chain& chain) {
   constexpr int kForms = form_count(kParts);
   const int64_t offset = t * a.d;
-  const FormsOf<kParts> forms(a.parts, offset);
+  const FormsOf<kParts, kWhole> forms(a.parts, offset);
   const Row<const float> gain = row_or_ones(a.gain);
   const C* dx = a.dx + offset;
   const C* h = a.h + offset;
@@ -149,50 +141,55 @@ void spread(const ReadBackward<C>& a, int64_t t, const Chain& chain) {
     value_part[f] = broadcast(-chain.value_part[f]);
   }
   const Vec dx_part = broadcast(chain.dx_part), h_part = broadcast(-chain.h_part);
-  walk<NoSums>(
-      a.d, [&](int64_t c, auto lanes, NoSums&) __attribute__((always_inline)) {
-        const Vec normed = dx_part * lanes.load(dx + c), hidden = lanes.load(h + c);
-        const Vec hidden_grad = fma(h_part, hidden, normed * lanes.load(gain.at(c)));
-        lanes.store(dh + c, hidden_grad);
-        if (gain_grad != nullptr) {
-          lanes.store(gain_grad + c, fma(normed, hidden, lanes.load(gain_grad + c)));
-        }
-        Vec update_grad = zero();
-        if constexpr (kRead > 0) {
-          Vec v[kForms + 1];
-          forms.at(c, lanes, v);
-          const Vec q = lanes.load(query + c);
-          Vec q_grad = lanes.load(query_grad + c);
-#pragma GCC unroll 3
-          for (int f = 0; f < kRead; ++f) {
-            Vec g = lanes.load(grad[f] + c);
-            g = fma(dh_part[f], hidden_grad, g);
-            g = fma(query_part[f], q, g);
-            g = fma(value_part[f], v[f], g);
-            lanes.store(grad[f] + c, g);
-            q_grad = fma(query_part[f], v[f], q_grad);
-            update_grad = fma(sign[f], g, update_grad);
+  const auto run = [&](auto has_gain_grad, auto has_du) __attribute__((always_inline)) {
+    walk<NoSums>(
+        a.d, [&](int64_t c, auto lanes, NoSums&) __attribute__((always_inline)) {
+          const Vec normed = dx_part * lanes.load(dx + c), hidden = lanes.load(h + c);
+          const Vec hidden_grad = fma(h_part, hidden, normed * lanes.load(gain.at(c)));
+          lanes.store(dh + c, hidden_grad);
+          if constexpr (decltype(has_gain_grad)::value) {
+            lanes.store(gain_grad + c, fma(normed, hidden, lanes.load(gain_grad + c)));
           }
-          lanes.store(query_grad + c, q_grad);
-        }
-        if (du == nullptr) return;
+          Vec update_grad = zero();
+          if constexpr (kRead > 0) {
+            Vec v[kForms + 1];
+            forms.at(c, lanes, v);
+            const Vec q = lanes.load(query + c);
+            Vec q_grad = lanes.load(query_grad + c);
 #pragma GCC unroll 3
-        for (int f = kRead; f < kForms; ++f) {
-          update_grad = fma(sign[f], lanes.load(grad[f] + c), update_grad);
-        }
-        lanes.store(du + c, update_grad);
-      });
+            for (int f = 0; f < kRead; ++f) {
+              Vec g = lanes.load(grad[f] + c);
+              g = fma(dh_part[f], hidden_grad, g);
+              g = fma(query_part[f], q, g);
+              g = fma(value_part[f], v[f], g);
+              lanes.store(grad[f] + c, g);
+              q_grad = fma(query_part[f], v[f], q_grad);
+              update_grad = fma(sign[f], g, update_grad);
+            }
+            lanes.store(query_grad + c, q_grad);
+          }
+          if constexpr (!decltype(has_du)::value) return;
+#pragma GCC unroll 3
+          for (int f = kRead; f < kForms; ++f) {
+            update_grad = fma(sign[f], lanes.load(grad[f] + c), update_grad);
+          }
+          lanes.store(du + c, update_grad);
+        });
+  };
+  specialize(gain_grad != nullptr, [&](auto has_gain_grad) {
+    specialize(du != nullptr, [&](auto has_du) { run(has_gain_grad, has_du); });
+  });
 }
 
-template <int kParts, int kRead, typename C>
+template <int kParts, bool kWhole, int kRead, typename C>
 void read_backward_parts(const ReadBackward<C>& a, int64_t begin, int64_t end) {
   Chain chains[kTogether];
   for (int64_t t = begin; t < end; t += kTogether) {
     const int64_t tokens = end - t < kTogether ? end - t : kTogether;
     for (int64_t i = 0; i < tokens; ++i) join(a, form_count(kParts), t + i);
-    for (int64_t i = 0; i < tokens; ++i) multiply<kParts>(a, t + i, chains[i]);
+    for (int64_t i = 0; i < tokens; ++i) multiply<kParts, kWhole>(a, t + i, chains[i]);
     for (int64_t i = 0; i < tokens; ++i) derive(a, t + i, chains[i]);
-    for (int64_t i = 0; i < tokens; ++i) spread<kParts, kRead>(a, t + i, chains[i]);
+    for (int64_t i = 0; i < tokens; ++i) spread<kParts, kWhole, kRead>(a, t + i, chains[i]);
   }
 }
 
@@ -200,12 +197,14 @@ template <typename C>
 void read_backward(const ReadBackward<C>& a, int64_t begin, int64_t end) {
   bool details = false;
   for (int s = 0; s < a.running; ++s) details = details || a.sources[s].form > 0;
-  with_parts(a.parts.count, [&](auto parts) {
+  with_parts(a.parts, -1, [&](auto parts) {
     constexpr int kParts = decltype(parts)::value, kForms = form_count(kParts);
-    if (details || kForms < 2) {
-      read_backward_parts<kParts, kForms>(a, begin, end);
+    constexpr bool kWhole = decltype(parts)::whole;
+    constexpr int kSummary = kForms > 0 ? 1 : 0;
+    if (details) {
+      read_backward_parts<kParts, kWhole, kForms>(a, begin, end);
     } else {
-      read_backward_parts < kParts, kForms<1 ? 0 : 1>(a, begin, end);
+      read_backward_parts<kParts, kWhole, kSummary>(a, begin, end);
     }
   });
 }

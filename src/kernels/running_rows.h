@@ -10,8 +10,7 @@ namespace wavroute::kernels::WAVROUTE_ISA {
 namespace {
 
 // A token's rows are walked two or three times and stay in L1 in between. A few tokens go through
-// each walk together, so that the scalar work between two walks of one hides behind the others,
-// and the first walk of a token asks for the rows of the next few.
+// each walk together, so that the scalar work between two walks of one hides behind the others.
 constexpr int kTogether = 2;
 
 // Calls visit(c, lanes, sums) for the vectors of a row of d. Two sets of sums take turns, so that
@@ -19,26 +18,33 @@ constexpr int kTogether = 2;
 // `visit` must be inlined wherever it is called, and its loops over sums unrolled, or the sums
 // would live in memory.
 template <typename Sums, typename Visit>
-inline Sums walk(int64_t d, const Visit& visit) {
+inline Sums walk_pairs(int64_t end, const Visit& visit) {
   Sums even, odd;
-  int64_t c = 0;
-  for (; c + 2 * kLanes <= d; c += 2 * kLanes) {
+  for (int64_t c = 0; c < end; c += 2 * kLanes) {
     visit(c, WholeVector{}, even);
     visit(c + kLanes, WholeVector{}, odd);
   }
-  for (; c < d; c += kLanes) visit(c, PartVector{d - c < kLanes ? d - c : kLanes}, even);
   even.add(odd);
   return even;
+}
+template <typename Sums, typename Visit>
+[[gnu::noinline]] Sums walk_rest(int64_t begin, int64_t end, const Visit& visit) {
+  Sums sums;
+  for (int64_t c = begin; c < end; c += kLanes) {
+    visit(c, PartVector{end - c < kLanes ? end - c : kLanes}, sums);
+  }
+  return sums;
+}
+template <typename Sums, typename Visit>
+inline Sums walk(int64_t d, const Visit& visit) {
+  const int64_t pairs = d / (2 * kLanes) * (2 * kLanes);
+  Sums sums = walk_pairs<Sums>(pairs, visit);
+  if (pairs < d) sums.add(walk_rest<Sums>(pairs, d, visit));
+  return sums;
 }
 struct NoSums {
   void add(const NoSums& /*other*/) {}
 };
-
-// Asks for what will be read a group of tokens later.
-template <typename T>
-inline void ask_ahead(const T* p, int64_t d) {
-  __builtin_prefetch(p + kTogether * d);
-}
 
 // A row that may be absent: then one vector stands for all of it, and the loops need no branch.
 template <typename T>
@@ -72,17 +78,19 @@ inline void write_part(const PartWrite<C>& write, int64_t d, int64_t t) {
   float* out = write.out + t * d;
   walk<NoSums>(
       d, [&](int64_t c, auto lanes, NoSums&) __attribute__((always_inline)) {
-        ask_ahead(in.at(c), d);
-        ask_ahead(u + c, d);
         lanes.store(out + c, lanes.load(in.at(c)) + lanes.load(u + c));
       });
 }
 
-// The forms of one token's parts; kParts: 0, 1, 2 or 4.
-template <int kParts>
+// The forms of one token's parts; kParts: 0, 1, 2 or 4. kWhole: every part has a row.
+template <int kParts, bool kWhole>
 struct FormsOf {
   static constexpr int kCount = form_count(kParts);
   Row<const float> part[kParts + 1];
+  Vec load(int k, int64_t c, WholeVector lanes) const {
+    return lanes.load(kWhole ? part[k].start + c : part[k].at(c));
+  }
+  Vec load(int k, int64_t c, PartVector lanes) const { return lanes.load(part[k].at(c)); }
 
   // After the write, if there is one.
   template <typename C>
@@ -95,21 +103,17 @@ struct FormsOf {
   }
   FormsOf(const Parts& parts, int64_t offset) : FormsOf(parts, PartWrite<float>{}, offset) {}
 
-  void ask(int64_t c, int64_t d) const {
-#pragma GCC unroll 4
-    for (int k = 0; k < kParts; ++k) ask_ahead(part[k].at(c), d);
-  }
   template <typename Lanes>
   void at(int64_t c, Lanes lanes, Vec (&form)[kCount + 1]) const {
     if constexpr (kParts == 1) {
-      form[0] = lanes.load(part[0].at(c));
+      form[0] = load(0, c, lanes);
     } else if constexpr (kParts == 2) {
-      const Vec a = lanes.load(part[0].at(c)), b = lanes.load(part[1].at(c));
+      const Vec a = load(0, c, lanes), b = load(1, c, lanes);
       form[0] = a + b;
       form[1] = a - b;
     } else if constexpr (kParts == 4) {
-      const Vec a = lanes.load(part[0].at(c)), b = lanes.load(part[1].at(c));
-      const Vec e = lanes.load(part[2].at(c)), f = lanes.load(part[3].at(c));
+      const Vec a = load(0, c, lanes), b = load(1, c, lanes);
+      const Vec e = load(2, c, lanes), f = load(3, c, lanes);
       const Vec first = a + b, second = e + f;
       form[0] = first + second;
       form[1] = (a - b) + (e - f);
@@ -118,23 +122,30 @@ struct FormsOf {
   }
 };
 
-// Calls body(Known count{}) for the number of parts.
-template <int kCount>
+// Calls body(FormsOf type as a tag) for these parts, after the write if there is one.
+template <int kCount, bool kAll>
 struct PartCount {
   static constexpr int value = kCount;
+  static constexpr bool whole = kAll;
 };
 template <typename Body>
-inline void with_parts(int count, const Body& body) {
-  switch (count) {
+inline void with_parts(const Parts& parts, int written, const Body& body) {
+  bool whole = true;
+  for (int k = 0; k < parts.count; ++k) whole = whole && (k == written || parts.row[k] != nullptr);
+  switch (parts.count) {
     case 0:
-      return body(PartCount<0>{});
+      return body(PartCount<0, true>{});
     case 1:
-      return body(PartCount<1>{});
+      return whole ? body(PartCount<1, true>{}) : body(PartCount<1, false>{});
     case 2:
-      return body(PartCount<2>{});
+      return whole ? body(PartCount<2, true>{}) : body(PartCount<2, false>{});
     default:
-      return body(PartCount<4>{});
+      return whole ? body(PartCount<4, true>{}) : body(PartCount<4, false>{});
   }
+}
+template <typename C>
+int written_part(const PartWrite<C>& write) {
+  return write.u != nullptr ? write.part : -1;
 }
 
 }  // namespace

@@ -32,17 +32,14 @@ struct Weights {
 };
 
 // q . V and V . V of every form.
-template <int kParts, typename C>
+template <int kParts, bool kWhole, typename C>
 void measure(const WriteRead<C>& a, int64_t t, Weights& w) {
   constexpr int kForms = form_count(kParts);
-  const FormsOf<kParts> forms(a.parts, a.write, t * a.d);
+  const FormsOf<kParts, kWhole> forms(a.parts, a.write, t * a.d);
   const float* query = a.query;
-  const float* mixed = a.mixed + t * a.d;  // wanted by the next walk
   const auto found = walk<Measures<kForms>>(
       a.d, [&](int64_t c, auto lanes, Measures<kForms>& m) __attribute__((always_inline)) {
         Vec v[kForms + 1];
-        forms.ask(c, a.d);
-        ask_ahead(mixed + c, a.d);
         forms.at(c, lanes, v);
         const Vec q = lanes.load(query + c);
 #pragma GCC unroll 3
@@ -96,11 +93,11 @@ void weigh(const WriteRead<C>& a, int64_t t, Weights& w) {
 }
 
 // h of one token from its weights, a vector at a time.
-template <int kParts>
+template <int kParts, bool kWhole>
 struct Mixture {
   static constexpr int kForms = form_count(kParts);
   const float* mixed;
-  FormsOf<kParts> forms;
+  FormsOf<kParts, kWhole> forms;
   Vec finished, running[kForms + 1];
 
   template <typename C>
@@ -139,46 +136,54 @@ float* hidden_row(const WriteRead<C>& a, int64_t t, float* scratch) {
 }
 
 // h, where it is kept, and its root mean square.
-template <int kParts, typename C>
+template <int kParts, bool kWhole, typename C>
 void mix(const WriteRead<C>& a, int64_t t, Weights& w, float* hidden) {
-  const Mixture<kParts> mixture(a, t, w);
+  const Mixture<kParts, kWhole> mixture(a, t, w);
   C* kept = std::is_same_v<C, float> || a.h == nullptr ? nullptr : a.h + t * a.d;
-  const Square found = walk<Square>(
-      a.d, [&](int64_t c, auto lanes, Square& m) __attribute__((always_inline)) {
-        const Vec h = mixture.at(c, lanes);
-        if (hidden != nullptr) lanes.store(hidden + c, h);
-        if (kept != nullptr) lanes.store(kept + c, h);
-        m.square = fma(h, h, m.square);
-      });
+  Square found;
+  const auto run = [&](auto has_hidden, auto has_kept) __attribute__((always_inline)) {
+    found = walk<Square>(
+        a.d, [&](int64_t c, auto lanes, Square& m) __attribute__((always_inline)) {
+          const Vec h = mixture.at(c, lanes);
+          if constexpr (decltype(has_hidden)::value) lanes.store(hidden + c, h);
+          if constexpr (decltype(has_kept)::value) lanes.store(kept + c, h);
+          m.square = fma(h, h, m.square);
+        });
+  };
+  specialize(hidden != nullptr, [&](auto has_hidden) {
+    specialize(kept != nullptr, [&](auto has_kept) { run(has_hidden, has_kept); });
+  });
   w.inverse_rms = inverse_root(sum(found.square) / static_cast<float>(a.d) + a.norm_eps);
   if (a.inverse_rms != nullptr) a.inverse_rms[t] = w.inverse_rms;
 }
 
 // x = gain h / rms(h)
-template <int kParts, typename C>
+template <int kParts, bool kWhole, typename C>
 void normalise(const WriteRead<C>& a, int64_t t, const Weights& w, const float* hidden) {
   C* x = a.x + t * a.d;
   const float* gain = a.gain;
   const Vec inverse_rms = broadcast(w.inverse_rms);
   const auto finish = [&](const auto& h_at) __attribute__((always_inline)) {
-    walk<NoSums>(
-        a.d, [&](int64_t c, auto lanes, NoSums&) __attribute__((always_inline)) {
-          Vec h = h_at(c, lanes);
-          if (gain != nullptr) h = h * inverse_rms * lanes.load(gain + c);
-          lanes.store(x + c, h);
-        });
+    specialize(gain != nullptr, [&](auto has_gain) {
+      walk<NoSums>(
+          a.d, [&](int64_t c, auto lanes, NoSums&) __attribute__((always_inline)) {
+            Vec h = h_at(c, lanes);
+            if constexpr (decltype(has_gain)::value) h = h * inverse_rms * lanes.load(gain + c);
+            lanes.store(x + c, h);
+          });
+    });
   };
   if (hidden != nullptr) {
     finish([hidden](int64_t c, auto lanes)
                __attribute__((always_inline)) { return lanes.load(hidden + c); });
   } else {
-    const Mixture<kParts> mixture(a, t, w);
+    const Mixture<kParts, kWhole> mixture(a, t, w);
     finish([&mixture](int64_t c, auto lanes)
                __attribute__((always_inline)) { return mixture.at(c, lanes); });
   }
 }
 
-template <int kParts, typename C>
+template <int kParts, bool kWhole, typename C>
 void write_read_parts(const WriteRead<C>& a, int64_t begin, int64_t end) {
   alignas(64) float scratch[kTogether][kScratchColumns];
   Weights w[kTogether];
@@ -186,21 +191,22 @@ void write_read_parts(const WriteRead<C>& a, int64_t begin, int64_t end) {
   for (int64_t t = begin; t < end; t += kTogether) {
     const int64_t tokens = end - t < kTogether ? end - t : kTogether;
     for (int64_t i = 0; i < tokens; ++i) write_part(a.write, a.d, t + i);
-    for (int64_t i = 0; i < tokens; ++i) measure<kParts>(a, t + i, w[i]);
+    for (int64_t i = 0; i < tokens; ++i) measure<kParts, kWhole>(a, t + i, w[i]);
     for (int64_t i = 0; i < tokens; ++i) weigh(a, t + i, w[i]);
     for (int64_t i = 0; i < tokens; ++i) {
       hidden[i] = hidden_row(a, t + i, scratch[i]);
-      mix<kParts>(a, t + i, w[i], hidden[i]);
+      mix<kParts, kWhole>(a, t + i, w[i], hidden[i]);
     }
     if (a.x == nullptr) continue;
-    for (int64_t i = 0; i < tokens; ++i) normalise<kParts>(a, t + i, w[i], hidden[i]);
+    for (int64_t i = 0; i < tokens; ++i) normalise<kParts, kWhole>(a, t + i, w[i], hidden[i]);
   }
 }
 
 template <typename C>
 void write_read(const WriteRead<C>& a, int64_t begin, int64_t end) {
-  with_parts(a.parts.count,
-             [&](auto parts) { write_read_parts<decltype(parts)::value>(a, begin, end); });
+  with_parts(a.parts, written_part(a.write), [&](auto parts) {
+    write_read_parts<decltype(parts)::value, decltype(parts)::whole>(a, begin, end);
+  });
 }
 
 // ---- the end of a block -------------------------------------------------------------------------
@@ -215,16 +221,15 @@ struct Squares {
 };
 
 // Stores the rows of one token; a form that serves several sums is stored for each.
-template <int kParts, typename C>
+template <int kParts, bool kWhole, typename C>
 void finish_token(const FinishBlock<C>& a, int64_t t) {
   constexpr int kForms = form_count(kParts);
-  const FormsOf<kParts> forms(a.parts, a.write, t * a.d);
+  const FormsOf<kParts, kWhole> forms(a.parts, a.write, t * a.d);
   float* row[kForms + 1] = {};
   for (int s = a.sums - 1; s >= 0; --s) row[a.form[s]] = a.row[s] + t * a.d;
   const auto found = walk<Squares<kForms>>(
       a.d, [&](int64_t c, auto lanes, Squares<kForms>& m) __attribute__((always_inline)) {
         Vec v[kForms + 1];
-        forms.ask(c, a.d);
         forms.at(c, lanes, v);
 #pragma GCC unroll 3
         for (int f = 0; f < kForms; ++f) {
@@ -250,12 +255,12 @@ void finish_token(const FinishBlock<C>& a, int64_t t) {
 
 template <typename C>
 void finish_block(const FinishBlock<C>& a, int64_t begin, int64_t end) {
-  with_parts(a.parts.count, [&](auto parts) {
+  with_parts(a.parts, written_part(a.write), [&](auto parts) {
     constexpr int kParts = decltype(parts)::value;
     if constexpr (kParts > 0) {
       for (int64_t t = begin; t < end; ++t) {
         write_part(a.write, a.d, t);
-        finish_token<kParts>(a, t);
+        finish_token<kParts, decltype(parts)::whole>(a, t);
       }
     }
   });

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -44,8 +45,16 @@ static inline void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
 static inline Vec load(const Bf16* p) {
   HalfVec half;
   std::memcpy(&half, p, sizeof half);
-  const UintVec wide = __builtin_convertvector(half, UintVec) << 16;
-  return reinterpret_cast<Vec>(wide);
+#if defined(__AVX512F__)
+  const auto wide = reinterpret_cast<UintVec>(
+      _mm512_maskz_cvtepu16_epi32(0xFFFF, reinterpret_cast<__m256i>(half)));
+#elif defined(__AVX2__)
+  const auto wide =
+      reinterpret_cast<UintVec>(_mm256_cvtepu16_epi32(reinterpret_cast<__m128i>(half)));
+#else
+  const UintVec wide = __builtin_convertvector(half, UintVec);
+#endif
+  return reinterpret_cast<Vec>(wide << 16);
 }
 // Rounds to nearest even, as every bf16 conversion of libtorch does; a NaN stays one.
 static inline void store(Bf16* p, Vec v) {
@@ -92,21 +101,24 @@ static inline Vec fma(Vec a, Vec b, Vec c) {
 
 static inline Vec max(Vec a, Vec b) { return a > b ? a : b; }
 
-// Sums and maxima over the lanes, always in the same order.
-static inline float sum(Vec v) {
-  float lane[kLanes];
-  store(lane, v);
-  for (int half = kLanes / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
-  }
-  return lane[0];
+// Lane i takes what lane i + distance has.
+template <int distance, int... lane>
+static inline Vec shifted(Vec v, std::integer_sequence<int, lane...>) {
+  return __builtin_shufflevector(v, v, ((lane + distance) % kLanes)...);
 }
+
+// Sums and maxima over the lanes, always in the same order: halves onto halves.
+template <int half = kLanes / 2>
+static inline float sum(Vec v) {
+  v += shifted<half>(v, std::make_integer_sequence<int, kLanes>{});
+  if constexpr (half > 1) return sum<half / 2>(v);
+  return v[0];
+}
+template <int half = kLanes / 2>
 static inline float largest(Vec v) {
-  float lane[kLanes];
-  store(lane, v);
-  float result = lane[0];
-  for (int i = 1; i < kLanes; ++i) result = lane[i] > result ? lane[i] : result;
-  return result;
+  v = max(v, shifted<half>(v, std::make_integer_sequence<int, kLanes>{}));
+  if constexpr (half > 1) return largest<half / 2>(v);
+  return v[0];
 }
 
 // Lane by lane, which compiles to one instruction; gcc 12 takes the unused operand inside

@@ -25,6 +25,11 @@ constexpr int64_t kDetails = 2;
 constexpr int64_t kBlocksBefore[] = {1, 3, 6};  // 4, 10 and 19 sources
 constexpr float kBeta = -4.0F;
 
+// Normal numbers [count, ...sizes] as the stream has them, see Arena::empty_apart.
+at::Tensor apart(int64_t count, at::IntArrayRef sizes) {
+  return ops::Arena().empty_apart(count, sizes).normal_();
+}
+
 template <typename T>
 std::vector<T*> row_pointers(const at::Tensor& all) {
   std::vector<T*> rows;
@@ -38,14 +43,14 @@ struct Block {
       : tokens(p.tokens),
         d(p.width),
         sources(1 + blocks * (1 + kDetails)),
-        bank(values({sources, 1, tokens, d})),
+        bank(apart(sources, {1, tokens, d})),
         power(bank.square().mean(-1)),
-        ratio(at::ones({sources, 1, tokens})),
+        ratio(apart(sources, {1, tokens}).fill_(1.0)),
         bias(at::zeros({kRouters, sources})),
-        logits(at::empty({kRouters, sources, tokens})),
-        peak(at::empty({kRouters, tokens})),
-        mass(at::empty({kRouters, tokens})),
-        mixed(at::empty({kRouters, tokens, d})) {
+        logits(apart(kRouters * sources, {tokens})),
+        peak(apart(kRouters, {tokens})),
+        mass(apart(kRouters, {tokens})),
+        mixed(apart(kRouters, {tokens, d})) {
     for (int64_t j = 0; j < sources; ++j) {
       bases.push_back(j == 0 ? -1 : static_cast<int>((j - 1) % (1 + kDetails)) - 1);
       summaries.push_back(j - 1 - bases.back());
@@ -53,7 +58,8 @@ struct Block {
       bias.select(1, j).fill_(kBeta);
       ratio[j].copy_(matching_ratio(bank[j], bank[summaries.back()], kMatchingEps).squeeze(-1));
     }
-    inverse = (ratio.square() * power).add_(kNormEps).rsqrt_();
+    inverse = apart(sources, {1, tokens});
+    inverse.copy_((ratio.square() * power).add_(kNormEps).rsqrt_());
     for (int64_t i = 0; i < kRouters; ++i) {
       Router& router = routers.emplace_back();
       router.query = parameter(values({1, d}) * 0.1);
@@ -77,7 +83,8 @@ struct Block {
 
   void mix() const {
     kernels::MixFinished<float> args;
-    args.d = d, args.tokens = tokens, args.sources = sources, args.routers = kRouters;
+    args.d = d, args.tokens = peak.stride(0), args.pitch = mixed.stride(0);
+    args.sources = sources, args.routers = kRouters;
     args.rows = rows.data(), args.ratio = ratios.data(), args.inverse = inverses.data();
     args.query = in<float>(query), args.bias = in<float>(bias);
     args.logits = out<float>(logits);
@@ -119,12 +126,12 @@ struct Backward {
   Backward(const Block& block, ops::Arena& arena)
       : block(block),
         arena(arena),
-        dh(values(block.mixed.sizes())),
-        grad(at::zeros_like(block.bank)),
+        dh(apart(kRouters, {block.tokens, block.d})),
+        grad(apart(block.sources, {1, block.tokens, block.d}).zero_()),
         first(std::make_unique<bool[]>(static_cast<size_t>(block.sources))) {
     block.mix();
-    lse = block.peak + block.mass.log();
-    along = (dh * block.mixed).sum(-1).div_(block.mass);
+    lse = apart(kRouters, {block.tokens}).copy_(block.peak + block.mass.log());
+    along = apart(kRouters, {block.tokens}).copy_((dh * block.mixed).sum(-1).div_(block.mass));
     grads = row_pointers<float>(grad);
     std::fill_n(first.get(), block.sources, false);
   }
@@ -134,7 +141,7 @@ struct Backward {
     const ops::PartialSums query_grad(arena, chunks, kRouters * block.d);
     const ops::PartialSums bias_grad(arena, chunks, kRouters * block.sources);
     kernels::MixFinishedBackward<float> args;
-    args.d = block.d, args.tokens = block.tokens;
+    args.d = block.d, args.tokens = lse.stride(0), args.pitch = dh.stride(0);
     args.sources = block.sources, args.routers = kRouters;
     args.rows = block.rows.data();
     args.ratio = block.ratios.data(), args.inverse = block.inverses.data();

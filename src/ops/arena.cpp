@@ -1,5 +1,6 @@
 #include "ops/arena.h"
 
+#include <ATen/ops/as_strided.h>
 #include <ATen/ops/from_blob.h>
 #include <sys/mman.h>
 
@@ -15,6 +16,8 @@ namespace {
 constexpr size_t kAlignment = 64;              // bytes: a cache line, and the widest vector
 constexpr size_t kHugePage = size_t{2} << 20;  // what the system may back a slab with
 constexpr size_t kSlab = size_t{32} << 20;     // taken from the system at a time
+constexpr size_t kPage = 4096;                 // rows this far apart share their cache sets
+constexpr size_t kGap = 5 * kAlignment;        // keeps them apart
 
 size_t rounded(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
 
@@ -91,12 +94,27 @@ Arena::Arena() : pool_(std::make_shared<Pool>()) {}
 at::Tensor Arena::empty(at::IntArrayRef sizes, at::ScalarType type) {
   const int64_t count =
       std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<>());
-  const size_t bytes =
+  size_t bytes =
       rounded(std::max<size_t>(static_cast<size_t>(count) * c10::elementSize(type), 1), kAlignment);
+  if (bytes >= kPage) bytes += kGap;
   void* block = pool_->take(bytes);
   return at::from_blob(
       block, sizes, [pool = pool_, bytes](void* p) { pool->give_back(p, bytes); },
       at::TensorOptions().dtype(type));
+}
+
+at::Tensor Arena::empty_apart(int64_t count, at::IntArrayRef sizes) {
+  const int64_t own = std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<>());
+  const auto unit = static_cast<int64_t>(kAlignment / sizeof(float));
+  const int64_t pitch = (own + unit - 1) / unit * unit + static_cast<int64_t>(kGap / sizeof(float));
+  std::vector<int64_t> shape = {count}, strides = {pitch};
+  int64_t left = own;
+  for (const int64_t size : sizes) {
+    left = size > 0 ? left / size : 0;
+    shape.push_back(size);
+    strides.push_back(left);
+  }
+  return empty({count, pitch}, at::kFloat).as_strided(shape, strides);
 }
 
 int64_t Arena::bytes() const { return pool_->bytes(); }

@@ -106,12 +106,12 @@ FusedRoutedStream::Group FusedRoutedStream::make_group(int64_t block) const {
       row(group.bias, r)[j] = bias_of(router, group.sums[static_cast<size_t>(j)]);
     }
   }
-  group.peak = arena_.empty({routers, tokens_}, at::kFloat);
-  group.mass = arena_.empty({routers, tokens_}, at::kFloat);
+  group.peak = arena_.empty_apart(routers, {tokens_});
+  group.mass = arena_.empty_apart(routers, {tokens_});
   if (record_) {
-    group.logits = arena_.empty({routers, sources, tokens_}, at::kFloat);
-    group.lse = arena_.empty({routers, tokens_}, at::kFloat);
-    group.running = arena_.empty({routers, sums(), 3, tokens_}, at::kFloat);
+    group.logits = arena_.empty_apart(routers * sources, {tokens_});
+    group.lse = arena_.empty_apart(routers, {tokens_});
+    group.running = arena_.empty_apart(routers * sums() * 3, {tokens_});
   }
   return group;
 }
@@ -120,10 +120,13 @@ void FusedRoutedStream::mix(const Group& group, int64_t router, int64_t routers,
                             int64_t end) const {
   kernels::MixFinished<float> args;
   set_sources(args, group, router, routers);
-  args.logits = group.logits.defined() ? row(group.logits, router) : nullptr;
+  args.logits = group.logits.defined()
+                    ? row(group.logits, router * static_cast<int64_t>(group.rows.size()))
+                    : nullptr;
   args.peak = row(group.peak, router);
   args.mass = row(group.mass, router);
   args.mixed = row(group.mixed, group.two_phase ? router : 0);
+  args.pitch = group.mixed.stride(0);
   kernels::chosen_kernels().finished->fp32.mix(args, begin, end);
 }
 
@@ -138,7 +141,7 @@ FusedRoutedStream::Group& FusedRoutedStream::enter(int64_t block, int64_t positi
   if (fresh || (record_ && !group.logits.defined())) group = make_group(block);
   group.two_phase = position == 0 && two_phase_wins(group.rows.size(), group.routers.size());
   const auto routers = static_cast<int64_t>(group.routers.size());
-  group.mixed = arena_.empty({group.two_phase ? routers : 1, tokens_, d_}, at::kFloat);
+  group.mixed = arena_.empty_apart(group.two_phase ? routers : 1, {tokens_, d_});
   return group;
 }
 
@@ -150,9 +153,9 @@ void FusedRoutedStream::begin(const at::Tensor& embedding) {
   d_ = embedding.size(-1);
   tokens_ = embedding.numel() / d_;
   const int64_t rows = first_row(blocks().count);
-  bank_ = arena_.empty({rows, tokens_, d_}, at::kFloat);
-  ratio_ = arena_.empty({rows, tokens_}, at::kFloat);
-  inverse_ = arena_.empty({rows, tokens_}, at::kFloat);
+  bank_ = arena_.empty_apart(rows, {tokens_, d_});
+  ratio_ = arena_.empty_apart(rows, {tokens_});
+  inverse_ = arena_.empty_apart(rows, {tokens_});
   bank_[0].copy_(embedding.reshape({tokens_, d_}));
   measure(0, 0);
 }
@@ -273,9 +276,9 @@ kernels::WriteRead<C> FusedRoutedStream::read_arguments(const Group& group, int6
     source.form = now.form[static_cast<size_t>(s)];
     source.bias = bias_of(*group.routers[static_cast<size_t>(position)], s);
     if (!record_) continue;
-    source.dot = row(group.running, position) + 3 * s * tokens_;
-    source.ratio = source.dot + tokens_;
-    source.inverse = source.ratio + tokens_;
+    source.dot = kept(group, position, s, 0);
+    source.ratio = kept(group, position, s, 1);
+    source.inverse = kept(group, position, s, 2);
   }
   return args;
 }

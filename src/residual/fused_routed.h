@@ -55,9 +55,9 @@ class FusedRoutedStream final : public FusedStream {
     at::Tensor mixed;       // [R, tokens, d]; [1, tokens, d] where phase 1 goes one by one
     bool two_phase = false;
     // For the backward:
-    at::Tensor logits;   // [R, n, tokens]
+    at::Tensor logits;   // [R n, tokens]
     at::Tensor lse;      // [R, tokens]
-    at::Tensor running;  // [R, running sums, 3, tokens]: dot, ratio, inverse
+    at::Tensor running;  // [R running sums 3, tokens], see kept()
     at::Tensor dh;       // [R, tokens, d]
     at::Tensor along;    // [R, tokens]
   };
@@ -102,6 +102,10 @@ class FusedRoutedStream final : public FusedStream {
   [[nodiscard]] static float* row(const at::Tensor& of, int64_t index) {
     return ops::out<float>(of) + index * of.stride(0);
   }
+  // What a router's read keeps of running sum `sum`, [tokens]: its dot, ratio, inverse.
+  [[nodiscard]] float* kept(const Group& group, int64_t router, int64_t sum, int64_t which) const {
+    return row(group.running, (router * sums() + sum) * 3 + which);
+  }
   // The bias of a router for running sum `sum`.
   [[nodiscard]] static float bias_of(const Router& router, int64_t sum) {
     return sum == 0 ? 0.0F : ops::in<float>(router.bias->value)[sum - 1];
@@ -114,7 +118,7 @@ class FusedRoutedStream final : public FusedStream {
   template <typename Args>
   void set_sources(Args& args, const Group& group, int64_t router, int64_t routers) const {
     args.d = d_;
-    args.tokens = tokens_;
+    args.tokens = group.peak.stride(0);
     args.sources = static_cast<int64_t>(group.rows.size());
     args.routers = routers;
     args.rows = group.rows.data();

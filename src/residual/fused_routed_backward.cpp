@@ -67,8 +67,8 @@ void FusedRoutedStream::merge_backward(int64_t block, int64_t position, const Pr
   Group& group = groups_.at(block);
   const auto routers = static_cast<int64_t>(group.routers.size());
   if (!group.dh.defined()) {
-    group.dh = arena_.empty({routers, tokens_, d_}, at::kFloat);
-    group.along = arena_.empty({routers, tokens_}, at::kFloat);
+    group.dh = arena_.empty_apart(routers, {tokens_, d_});
+    group.along = arena_.empty_apart(routers, {tokens_});
   }
   const Router& router = *group.routers[static_cast<size_t>(position)];
   const ops::Norm pre = norm_of(norm);
@@ -125,9 +125,9 @@ void FusedRoutedStream::set_running(kernels::ReadBackward<C>& args, const Group&
     kernels::RunningSourceGrad& source = args.sources[s];
     source.form = now.form[static_cast<size_t>(s)];
     source.bias = bias_of(*group.routers[static_cast<size_t>(position)], s);
-    source.dot = row(group.running, position) + 3 * s * tokens_;
-    source.ratio = source.dot + tokens_;
-    source.inverse = source.ratio + tokens_;
+    source.dot = kept(group, position, s, 0);
+    source.ratio = kept(group, position, s, 1);
+    source.inverse = kept(group, position, s, 2);
   }
   const int last = slot(block, position - 1);
   for (int s = 0; s < static_cast<int>(sums()); ++s) {
@@ -164,7 +164,8 @@ void FusedRoutedStream::mix_backward(int64_t block) {
   const ops::PartialSums bias_grad(arena_, chunks, routers * sources);
   kernels::MixFinishedBackward<float> args;
   set_sources(args, group, skipped, routers);
-  args.logits = row(group.logits, skipped);
+  args.logits = row(group.logits, skipped * sources);
+  args.pitch = group.dh.stride(0);
   args.lse = row(group.lse, skipped);
   args.along = row(group.along, skipped);
   args.dh = row(group.dh, skipped);
@@ -191,7 +192,7 @@ void FusedRoutedStream::mix_backward(int64_t block) {
 
 void FusedRoutedStream::read_out_normed_backward(const PreNorm& norm, const at::Tensor& grad,
                                                  double) {
-  grad_ = arena_.empty_like(bank_);
+  grad_ = arena_.empty_apart(bank_.size(0), {tokens_, d_});
   merge_backward(blocks().count, 0, norm, grad);
 }
 void FusedRoutedStream::read_normed_backward(const Site& site, const PreNorm& norm,

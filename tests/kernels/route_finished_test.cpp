@@ -203,9 +203,10 @@ struct Problem {
 
   [[nodiscard]] MixFinished<R> forward() {
     return {.d = shape.d,
-            .tokens = shape.tokens,
             .sources = shape.sources,
             .routers = shape.routers,
+            .tokens = shape.tokens,
+            .pitch = shape.tokens * shape.d,
             .rows = row_list.data(),
             .ratio = ratio_list.data(),
             .inverse = inverse_list.data(),
@@ -218,9 +219,10 @@ struct Problem {
   }
   [[nodiscard]] MixFinishedBackward<R> backward() {
     return {.d = shape.d,
-            .tokens = shape.tokens,
             .sources = shape.sources,
             .routers = shape.routers,
+            .tokens = shape.tokens,
+            .pitch = shape.tokens * shape.d,
             .rows = row_list.data(),
             .ratio = ratio_list.data(),
             .inverse = inverse_list.data(),
