@@ -15,7 +15,7 @@ struct Sigmoid {
 };
 Sigmoid sigmoid(Vec g) {
   const Vec decay = exp(reinterpret_cast<Vec>(reinterpret_cast<UintVec>(g) | 0x80000000U));
-  const Vec nearer = 1.0F / (1.0F + decay);
+  const Vec nearer = reciprocal(1.0F + decay);
   const Vec farther = decay * nearer;
   const IntVec positive = g > 0.0F;
   return {positive ? nearer : farther, positive ? farther : nearer};

@@ -128,12 +128,31 @@ static inline Vec sqrt(Vec v) {
   return v;
 }
 
+// 1 / x to 1 unit in the last place for x whose inverse is normal; a NaN stays one. Where the
+// instruction set has an estimate it is refined: a division takes several times as long.
+static inline Vec reciprocal(Vec x) {
+#if defined(__AVX512F__)
+  const Vec estimate = reinterpret_cast<Vec>(
+      _mm512_maskz_rcp14_ps(0xFFFF, reinterpret_cast<__m512>(x)));  // 14 bits
+  return fma(estimate, fma(-x, estimate, broadcast(1.0F)), estimate);
+#elif defined(__AVX2__)
+  Vec y = reinterpret_cast<Vec>(_mm256_rcp_ps(reinterpret_cast<__m256>(x)));  // 11 bits
+  for (int i = 0; i < 2; ++i) y = fma(y, fma(-x, y, broadcast(1.0F)), y);
+  return y;
+#else
+  return 1.0F / x;
+#endif
+}
+
 // e^x to 2 units in the last place for x from -87.3 to 88.3; below, 0; above, the largest power
 // of that range; a NaN stays one. x = n ln 2 + r, e^r by the polynomial of Cephes' expf.
 static inline Vec exp(Vec x) {
   constexpr float kLowest = -87.33654F, kHighest = 88.37626F;
+  Vec bounded = x > kHighest ? broadcast(kHighest) : x;
+#if !defined(__AVX512F__)
   const IntVec vanishes = x < kLowest;
-  const Vec bounded = x > kHighest ? broadcast(kHighest) : (vanishes ? broadcast(kLowest) : x);
+  bounded = vanishes ? broadcast(kLowest) : bounded;
+#endif
   constexpr float kRound = 12582912.0F;  // 1.5 * 2^23: adding it rounds to an integer
   const Vec shifted = fma(bounded, broadcast(1.44269504F), broadcast(kRound));
   const Vec n = shifted - kRound;
@@ -146,9 +165,16 @@ static inline Vec exp(Vec x) {
   p = fma(p, r, broadcast(1.6666665459e-1F));
   p = fma(p, r, broadcast(5.0000001201e-1F));
   p = fma(p, r * r, r + 1.0F);
+#if defined(__AVX512F__)
+  const auto wide = reinterpret_cast<__m512>(bounded);
+  const __mmask16 stays = _mm512_cmp_ps_mask(wide, _mm512_set1_ps(kLowest), _CMP_NLT_UQ);
+  return reinterpret_cast<Vec>(
+      _mm512_maskz_scalef_ps(stays, reinterpret_cast<__m512>(p), reinterpret_cast<__m512>(n)));
+#else
   const UintVec exponent = (reinterpret_cast<UintVec>(shifted) << 23) + (127U << 23);
   const Vec result = p * reinterpret_cast<Vec>(exponent);
   return vanishes ? zero() : result;
+#endif
 }
 
 // 2^x to 2 units in the last place for x from -126 to 127; below, 0; above, not defined; a NaN
