@@ -132,8 +132,8 @@ static inline Vec sqrt(Vec v) {
 // instruction set has an estimate it is refined: a division takes several times as long.
 static inline Vec reciprocal(Vec x) {
 #if defined(__AVX512F__)
-  const Vec estimate = reinterpret_cast<Vec>(
-      _mm512_maskz_rcp14_ps(0xFFFF, reinterpret_cast<__m512>(x)));  // 14 bits
+  const Vec estimate =
+      reinterpret_cast<Vec>(_mm512_maskz_rcp14_ps(0xFFFF, reinterpret_cast<__m512>(x)));  // 14 bits
   return fma(estimate, fma(-x, estimate, broadcast(1.0F)), estimate);
 #elif defined(__AVX2__)
   Vec y = reinterpret_cast<Vec>(_mm256_rcp_ps(reinterpret_cast<__m256>(x)));  // 11 bits

@@ -71,6 +71,7 @@ void show_cross_entropy(const Problem& problem, const Visit& visit);
 void show_adamw(const Problem& problem, const Visit& visit);
 void show_sum_of_squares(const Problem& problem, const Visit& visit);
 void show_route_mix(const Problem& problem, const Visit& visit);
+void show_route_mix_each(const Problem& problem, const Visit& visit);
 void show_route_mix_backward(const Problem& problem, const Visit& visit);
 void show_route_write_read(const Problem& problem, const Visit& visit);
 void show_route_read_backward(const Problem& problem, const Visit& visit);

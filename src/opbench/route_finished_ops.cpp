@@ -22,7 +22,7 @@ using ops::out;
 
 constexpr int64_t kRouters = 16;
 constexpr int64_t kDetails = 2;
-constexpr int64_t kBlocksBefore[] = {1, 3, 6};  // 4, 10 and 19 sources
+constexpr int64_t kBlocksBefore[] = {0, 1, 3, 6};  // 1, 4, 10 and 19 sources
 constexpr float kBeta = -4.0F;
 
 // Normal numbers [count, ...sizes] as the stream has them, see Arena::empty_apart.
@@ -81,16 +81,25 @@ struct Block {
     return &made;
   }
 
-  void mix() const {
+  // `count` routers from `router` on; their mixtures to the rows of `mixed` from `place` on.
+  void mix(int64_t router, int64_t count, int64_t place) const {
     kernels::MixFinished<float> args;
     args.d = d, args.tokens = peak.stride(0), args.pitch = mixed.stride(0);
-    args.sources = sources, args.routers = kRouters;
+    args.sources = sources, args.routers = count;
     args.rows = rows.data(), args.ratio = ratios.data(), args.inverse = inverses.data();
-    args.query = in<float>(query), args.bias = in<float>(bias);
-    args.logits = out<float>(logits);
-    args.peak = out<float>(peak), args.mass = out<float>(mass), args.mixed = out<float>(mixed);
+    args.query = in<float>(query) + router * d, args.bias = in<float>(bias) + router * sources;
+    args.logits = out<float>(logits) + router * sources * logits.stride(0);
+    args.peak = out<float>(peak) + router * peak.stride(0);
+    args.mass = out<float>(mass) + router * mass.stride(0);
+    args.mixed = out<float>(mixed) + place * mixed.stride(0);
     const auto kernel = kernels::chosen_kernels().finished->fp32.mix;
     ops::for_chunks(tokens, [&](int64_t, int64_t begin, int64_t end) { kernel(args, begin, end); });
+  }
+
+  void mix() const { mix(0, kRouters, 0); }
+  // As a block does whose mixtures are not worth a place in memory: all to the same row.
+  void mix_each() const {
+    for (int64_t i = 0; i < kRouters; ++i) mix(i, 1, 0);
   }
 
   // Router by router, as RoutedStream reads.
@@ -200,6 +209,20 @@ void show_route_mix(const Problem& p, const Visit& visit) {
     visit({"forward",
            b.size(),
            {[&] { b.mix(); }},
+           {[&] { b.composed_mix(); }},
+           bytes_of(
+               {b.bank, b.ratio, b.inverse, b.query, b.bias, b.logits, b.peak, b.mass, b.mixed})});
+  }
+}
+
+// Counted as phase 1 of a block: what it costs not to have one.
+void show_route_mix_each(const Problem& p, const Visit& visit) {
+  if (p.type != at::kFloat) return;
+  for (const int64_t blocks : kBlocksBefore) {
+    const Block b(p, blocks);
+    visit({"forward",
+           b.size(),
+           {[&] { b.mix_each(); }},
            {[&] { b.composed_mix(); }},
            bytes_of(
                {b.bank, b.ratio, b.inverse, b.query, b.bias, b.logits, b.peak, b.mass, b.mixed})});

@@ -10,9 +10,9 @@
 
 // MKL's, which libtorch brings on x86-64; null elsewhere. C [m, n] (float) = alpha A B + beta C.
 extern "C" [[gnu::weak]] void cblas_gemm_bf16bf16f32(int layout, int transpose_a, int transpose_b,
-                                                    int m, int n, int k, float alpha, const void* a,
-                                                    int lda, const void* b, int ldb, float beta,
-                                                    float* c, int ldc);
+                                                     int m, int n, int k, float alpha,
+                                                     const void* a, int lda, const void* b, int ldb,
+                                                     float beta, float* c, int ldc);
 
 namespace wavroute::ops {
 namespace {

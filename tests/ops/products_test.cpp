@@ -11,7 +11,8 @@ namespace {
 // 1 + 2^-12 is a float and no bfloat16, and neither is what it is added to.
 TEST(AddWeightGrad, KeepsTheFloatSumOfBf16Products) {
   if (dlsym(RTLD_DEFAULT, "cblas_gemm_bf16bf16f32") == nullptr) {
-    GTEST_SKIP() << "this libtorch has no such product: gradients are rounded to bfloat16 on the way";
+    GTEST_SKIP()
+        << "this libtorch has no such product: gradients are rounded to bfloat16 on the way";
   }
   Arena arena;
   const at::Tensor du = at::tensor({1.0, 0x1p-12}).view({2, 1}).expand({2, 3}).contiguous();
