@@ -14,7 +14,8 @@
 //     int part = (p[i] < 0 ? 1 : 0) + (q_sign[i] < 0 ? 2 : 0);     // its signs in P and Q
 //     if (i + 1 == K) {
 //       Finished block = route_finish(u, part, parts, {0, 1, 2}, eps);
-//       ...                                   // append to finished; the next block, or the read-out
+//       ...                                   // append to finished; the next block, or the
+//       read-out
 //     } else {
 //       Read read = route_read(u, part, parts, {0, 1, 2}, mixtures[i + 1],
 //                              {q[i + 1], running_bias[i + 1], gain[i + 1]}, eps);
@@ -125,9 +126,8 @@ struct Read {
 // where there is no u, by default float.
 // Gradients: to u, to every part, to mixed and mass of `finished`, to query, bias and gain.
 [[nodiscard]] Read route_read(const at::Tensor& u, int64_t part, std::span<const at::Tensor> parts,
-                              at::IntArrayRef forms, const Mixture& finished,
-                              const Reader& reader, const Eps& eps = {},
-                              std::optional<at::ScalarType> type = {});
+                              at::IntArrayRef forms, const Mixture& finished, const Reader& reader,
+                              const Eps& eps = {}, std::optional<at::ScalarType> type = {});
 
 struct Finished {
   std::vector<at::Tensor> rows;  // of [tokens, d] float: the forms, as finished sources

@@ -201,10 +201,9 @@ struct AddNorm : torch::autograd::Function<AddNorm> {
                                         ctx->saved_data["scale"].toBool(),
                                         ctx->saved_data["gain"].toBool()};
     const OptionalTensor scale = optional_of(saved[3]);
-    const auto [h, u, dscale, gain] =
-        op.call(optional_of(grads[0]), optional_of(grads[1]), optional_of(saved[0]),
-                optional_of(saved[1]), optional_of(saved[2]), scale, coefficient,
-                optional_of(saved[4]), type, wanted);
+    const auto [h, u, dscale, gain] = op.call(
+        optional_of(grads[0]), optional_of(grads[1]), optional_of(saved[0]), optional_of(saved[1]),
+        optional_of(saved[2]), scale, coefficient, optional_of(saved[4]), type, wanted);
     const auto if_wanted = [](bool wanted, const at::Tensor& grad) {
       return wanted ? grad : at::Tensor();
     };
@@ -257,8 +256,8 @@ TORCH_LIBRARY_IMPL(wavroute, Autograd, m) {
 Normed add_norm(const at::Tensor& h, const at::Tensor& u, const at::Tensor& gain, double eps,
                 const at::Tensor& scale, double coefficient, std::optional<at::ScalarType> type) {
   static const auto op = find_operator<decltype(autograd)>("wavroute::add_norm");
-  auto [h_out, x, inverse_rms] = op.call(h, optional_of(u), optional_of(scale), coefficient,
-                                         optional_of(gain), eps, type);
+  auto [h_out, x, inverse_rms] =
+      op.call(h, optional_of(u), optional_of(scale), coefficient, optional_of(gain), eps, type);
   return {std::move(h_out), std::move(x)};
 }
 

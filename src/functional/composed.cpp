@@ -86,8 +86,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> route_mix(at::TensorL
   const at::Tensor dot = at::matmul(values, query.t());  // [n, tokens, R]
   const at::Tensor logits =
       ((rho * live).unsqueeze(-1) * dot).permute({2, 0, 1}) + bias.unsqueeze(-1);
-  const at::Tensor peak = logits.detach().amax(1);           // [R, tokens]
-  const at::Tensor weight = (logits - peak.unsqueeze(1)).exp();  // [R, n, tokens]
+  const at::Tensor peak = logits.detach().amax(1);                        // [R, tokens]
+  const at::Tensor weight = (logits - peak.unsqueeze(1)).exp();           // [R, n, tokens]
   const at::Tensor mixed = at::matmul((weight * rho).permute({2, 0, 1}),  // [tokens, R, n]
                                       values.transpose(0, 1))             // [tokens, n, d]
                                .transpose(0, 1)
@@ -150,12 +150,13 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
   const Norm norm = normed(h, gain, norm_eps, compute);
   at::Tensor out = absent(mixed);
   if (u) out = at::add(*seen.get(part), 0.0);  // not u itself where it is the part's first update
-  return {out,
-          norm.x,
-          gain ? h.detach().to(compute) : absent(mixed),
-          norm.inverse_rms,
-          at::logsumexp(all.detach(), 0),
-          kept.empty() ? at::empty_symint({0, 3, peak.sym_size(0)}, peak.options()) : at::stack(kept)};
+  return {
+      out,
+      norm.x,
+      gain ? h.detach().to(compute) : absent(mixed),
+      norm.inverse_rms,
+      at::logsumexp(all.detach(), 0),
+      kept.empty() ? at::empty_symint({0, 3, peak.sym_size(0)}, peak.options()) : at::stack(kept)};
 }
 
 std::tuple<std::vector<at::Tensor>, at::Tensor, at::Tensor> route_finish(

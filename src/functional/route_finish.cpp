@@ -91,19 +91,13 @@ Forward meta(const OptionalTensor& u, int64_t part, const OptionalTensors& parts
           at::empty_symint(scalars, like.options())};
 }
 
-// The gradients of the parts at `places`; that of the update, which went to `part`, in `type`:
-// absent in float, where it is its part's.
-Backward backward_cpu(const OptionalTensors& row_grads, at::IntArrayRef forms,
-                      at::IntArrayRef places, int64_t part, at::ScalarType type) {
+// From gradients of rows, which have the forms `forms`, those of the parts at `places`, and that of
+// the update, which went to `part`, in `type`: absent in float, where it is its part's.
+Backward backward_cpu(at::TensorList row_grads, at::IntArrayRef forms, at::IntArrayRef places,
+                      int64_t part, at::ScalarType type) {
+  TORCH_CHECK(!row_grads.empty(), "[route_finish_backward] expected a gradient, got none");
   Tensors held, part_grads;
-  std::vector<int64_t> held_forms;
-  for (size_t s = 0; s < row_grads.size(); ++s) {
-    const OptionalTensor grad = row_grads.get(s);
-    if (!grad) continue;
-    held.push_back(grad->contiguous());
-    held_forms.push_back(forms[s]);
-  }
-  TORCH_CHECK(!held.empty(), "[route_finish_backward] expected a gradient, got none");
+  for (const at::Tensor& grad : row_grads) held.push_back(grad.contiguous());
   const at::Tensor& like = held[0];
   const int64_t tokens = like.size(0), d = like.size(1);
   const bool own_u = part >= 0 && type != at::kFloat;
@@ -113,7 +107,7 @@ Backward backward_cpu(const OptionalTensors& row_grads, at::IntArrayRef forms,
     std::vector<SignedGrad> grads(held.size());
     const auto gather = [&](int64_t place) -> std::span<const SignedGrad> {
       for (size_t s = 0; s < held.size(); ++s) {
-        grads[s] = {in<float>(held[s]), sign_of(held_forms[s], place)};
+        grads[s] = {in<float>(held[s]), sign_of(forms[s], place)};
       }
       return grads;
     };
@@ -125,9 +119,9 @@ Backward backward_cpu(const OptionalTensors& row_grads, at::IntArrayRef forms,
   return {du, part_grads};
 }
 
-Backward backward_meta(const OptionalTensors& row_grads, at::IntArrayRef, at::IntArrayRef places,
+Backward backward_meta(at::TensorList row_grads, at::IntArrayRef, at::IntArrayRef places,
                        int64_t part, at::ScalarType type) {
-  const at::Tensor like = stream_of({}, row_grads);
+  const at::Tensor& like = row_grads[0];
   const auto make = [&](at::ScalarType of) {
     return at::empty_symint(like.sym_sizes(), like.options().dtype(of));
   };
@@ -172,19 +166,23 @@ struct RouteFinish : torch::autograd::Function<RouteFinish> {
     const std::vector<int64_t> places = ctx->saved_data["places"].toIntVector();
     const int64_t part = ctx->saved_data["part"].toInt();
     const auto type = static_cast<at::ScalarType>(ctx->saved_data["type"].toInt());
-    const std::span<const at::Tensor> rows(grads.data(), forms.size());
     Variables result(places.size() + 2);
-    if (std::none_of(rows.begin(), rows.end(), [](const auto& g) { return g.defined(); })) {
-      return result;
+    Tensors came;  // from readers
+    std::vector<int64_t> came_forms;
+    for (size_t s = 0; s < forms.size(); ++s) {
+      if (!grads[s].defined()) continue;
+      came.push_back(grads[s]);
+      came_forms.push_back(forms[s]);
     }
+    if (came.empty()) return result;
     // A float update to a part that was not there yet needs the part's gradient all the same.
     std::vector<int64_t> asked = places;
-    auto place = std::find(places.begin(), places.end(), part) - places.begin();
+    const auto place = std::find(places.begin(), places.end(), part) - places.begin();
     if (part >= 0 && type == at::kFloat && place == static_cast<int64_t>(places.size())) {
       asked.push_back(part);
     }
     static const auto op = find_operator<decltype(backward_cpu)>("wavroute::route_finish_backward");
-    const auto [u, parts] = op.call(optional_list(rows), forms, asked, part, type);
+    const auto [u, parts] = op.call(came, came_forms, asked, part, type);
     std::copy_n(parts.begin(), places.size(), result.begin());
     if (part >= 0) {
       result[places.size()] = type == at::kFloat ? parts[static_cast<size_t>(place)] : u;
@@ -200,8 +198,12 @@ Forward autograd(const OptionalTensor& u, int64_t part, const OptionalTensors& p
     return composed_or_checked(u, part, parts, forms, norm_eps, matching_eps);
   }
   PresentParts present(parts);
-  const Call call = {part,        std::move(present.places), static_cast<int64_t>(parts.size()),
-                     forms.vec(), norm_eps,                  matching_eps};
+  const Call call = {part,
+                     std::move(present.places),
+                     static_cast<int64_t>(parts.size()),
+                     forms.vec(),
+                     norm_eps,
+                     matching_eps};
   Tensors made = RouteFinish::apply(at::TensorList(present.parts), u, call);
   const at::Tensor ratio = made[forms.size()], inverse = made[forms.size() + 1];
   made.resize(forms.size());
@@ -215,7 +217,7 @@ TORCH_LIBRARY_FRAGMENT(wavroute, m) {
       "route_finish(Tensor? u, int part, Tensor?[] parts, int[] forms, float norm_eps, "
       "float matching_eps) -> (Tensor[] rows, Tensor ratio, Tensor inverse)");
   m.def(
-      "route_finish_backward(Tensor?[] row_grads, int[] forms, int[] places, int part, "
+      "route_finish_backward(Tensor[] row_grads, int[] forms, int[] places, int part, "
       "ScalarType dtype) -> (Tensor u, Tensor[] parts)");
 }
 TORCH_LIBRARY_IMPL(wavroute, CPU, m) {

@@ -87,9 +87,8 @@ struct Sources {
   std::vector<const float*> ratio_starts, inverse_starts;
 };
 
-Forward composed_or_checked(at::TensorList rows, const at::Tensor& ratio,
-                            const at::Tensor& inverse, const at::Tensor& query,
-                            const at::Tensor& bias) {
+Forward composed_or_checked(at::TensorList rows, const at::Tensor& ratio, const at::Tensor& inverse,
+                            const at::Tensor& query, const at::Tensor& bias) {
   check(rows, ratio, inverse, query, bias);
   return composed::route_mix(rows, ratio, inverse, query, bias);
 }
@@ -206,9 +205,9 @@ struct RouteMix : torch::autograd::Function<RouteMix> {
     constexpr size_t kRows = 6;  // the first one
     if (!grads[0].defined() && !grads[2].defined()) return Variables(saved.size() - 2);
     static const auto op = find_operator<decltype(backward_cpu)>("wavroute::route_mix_backward");
-    auto [result, query, bias] = op.call(
-        optional_of(grads[0]), optional_of(grads[2]), at::TensorList(saved).slice(kRows), saved[0],
-        saved[1], saved[2], saved[3], saved[4], saved[5]);
+    auto [result, query, bias] =
+        op.call(optional_of(grads[0]), optional_of(grads[2]), at::TensorList(saved).slice(kRows),
+                saved[0], saved[1], saved[2], saved[3], saved[4], saved[5]);
     result.insert(result.end(), {at::Tensor(), at::Tensor(), query, bias});
     return result;
   }
@@ -248,7 +247,6 @@ TORCH_LIBRARY_IMPL(wavroute, Autograd, m) {
   m.impl("route_mix", TORCH_FN(autograd));
   m.impl("route_mix_backward", torch::autograd::autogradNotImplementedFallback());
 }
-
 
 std::vector<Mixture> Mixture::unbind() const {
   const std::vector<at::Tensor> each_mixed = mixed.unbind(), each_peak = peak.unbind(),

@@ -43,12 +43,12 @@ void check(const OptionalTensor& u, int64_t part, const OptionalTensors& parts,
 
 Forward composed_or_checked(const OptionalTensor& u, int64_t part, const OptionalTensors& parts,
                             at::IntArrayRef forms, const at::Tensor& mixed, const at::Tensor& peak,
-                            const at::Tensor& mass, const at::Tensor& query,
-                            const at::Tensor& bias, const OptionalTensor& gain, double norm_eps,
-                            double matching_eps, Type type) {
+                            const at::Tensor& mass, const at::Tensor& query, const at::Tensor& bias,
+                            const OptionalTensor& gain, double norm_eps, double matching_eps,
+                            Type type) {
   check(u, part, parts, forms, mixed, peak, mass, query, bias, gain, type);
-  return composed::route_read(u, part, parts, forms, mixed, peak, mass, query, bias, gain,
-                              norm_eps, matching_eps, type);
+  return composed::route_read(u, part, parts, forms, mixed, peak, mass, query, bias, gain, norm_eps,
+                              matching_eps, type);
 }
 
 // What a call gives; `empty(sizes, type)` makes it.
@@ -78,12 +78,12 @@ Forward cpu(const OptionalTensor& u_in, int64_t part, const OptionalTensors& par
   const at::Tensor bias = bias_in.contiguous(), gain = packed(gain_in);
   const PackedParts before(parts);
   const int64_t tokens = mixed.size(0);
-  const Forward results = make_results(
-      u_in.has_value(), gain_in.has_value(), tokens, mixed.size(1),
-      static_cast<int64_t>(forms.size()), mixed, type,
-      [&](std::initializer_list<int64_t> sizes, at::ScalarType of) {
-        return at::empty(sizes, mixed.options().dtype(of));
-      });
+  const Forward results =
+      make_results(u_in.has_value(), gain_in.has_value(), tokens, mixed.size(1),
+                   static_cast<int64_t>(forms.size()), mixed, type,
+                   [&](std::initializer_list<int64_t> sizes, at::ScalarType of) {
+                     return at::empty(sizes, mixed.options().dtype(of));
+                   });
   const auto& [part_out, x, h, inverse_rms, lse, running] = results;
   ops::with_type(type, [&]<typename C>() {
     kernels::WriteRead<C> args;
@@ -152,23 +152,24 @@ struct RouteRead : torch::autograd::Function<RouteRead> {
   static constexpr size_t kSaved = 8;  // before the parts
 
   static Variables forward(torch::autograd::AutogradContext* ctx, at::TensorList parts,
-                           const OptionalTensor& u, const at::Tensor& mixed,
-                           const at::Tensor& peak, const at::Tensor& mass, const at::Tensor& query,
-                           const at::Tensor& bias, const OptionalTensor& gain, const Call& call) {
+                           const OptionalTensor& u, const at::Tensor& mixed, const at::Tensor& peak,
+                           const at::Tensor& mass, const at::Tensor& query, const at::Tensor& bias,
+                           const OptionalTensor& gain, const Call& call) {
     const at::AutoDispatchBelowADInplaceOrView below;
     static const auto op = find_operator<decltype(cpu)>("wavroute::route_read");
     OptionalTensors seen = PresentParts::list(parts, call.places, call.count);
     auto [part_out, x, h, inverse_rms, lse, running] =
-        op.call(u, call.part, seen, call.forms, mixed, peak, mass, query, bias, gain,
-                call.norm_eps, call.matching_eps, call.type);
+        op.call(u, call.part, seen, call.forms, mixed, peak, mass, query, bias, gain, call.norm_eps,
+                call.matching_eps, call.type);
     ctx->set_materialize_grads(false);
     Variables constants = {h, inverse_rms, lse, running};
     if (!u) constants.push_back(part_out);
     ctx->mark_non_differentiable(constants);
     if (u) seen.set(static_cast<size_t>(call.part), part_out);
     const PresentParts present(seen);
-    Variables saved = {gain ? h : x, gain ? inverse_rms : at::Tensor(), peak,  lse, running,
-                       query,        bias,                             tensor_of(gain)};
+    Variables saved = {
+        gain ? h : x,   gain ? inverse_rms : at::Tensor(), peak, lse, running, query, bias,
+        tensor_of(gain)};
     saved.insert(saved.end(), present.parts.begin(), present.parts.end());
     ctx->save_for_backward(std::move(saved));
     ctx->saved_data["part"] = u ? call.part : -1;
@@ -196,8 +197,8 @@ struct RouteRead : torch::autograd::Function<RouteRead> {
                                                       ctx->saved_data["count"].toInt());
       const auto [u, parts, mixed, mass, query, bias, gain] =
           op.call(optional_of(part_grad), grads[1], seen, part,
-                  ctx->saved_data["forms"].toIntVector(), saved[0], optional_of(saved[1]),
-                  saved[2], saved[3], saved[4], saved[5], saved[6], optional_of(saved[7]));
+                  ctx->saved_data["forms"].toIntVector(), saved[0], optional_of(saved[1]), saved[2],
+                  saved[3], saved[4], saved[5], saved[6], optional_of(saved[7]));
       for (size_t i = 0; i < places.size(); ++i) {
         by_place[static_cast<size_t>(places[i])] = parts[i];
       }
@@ -227,8 +228,12 @@ Forward autograd(const OptionalTensor& u, int64_t part, const OptionalTensors& p
                                norm_eps, matching_eps, type);
   }
   PresentParts present(parts);
-  const Call call = {part,         std::move(present.places), static_cast<int64_t>(parts.size()),
-                     forms.vec(),  norm_eps,                  matching_eps,
+  const Call call = {part,
+                     std::move(present.places),
+                     static_cast<int64_t>(parts.size()),
+                     forms.vec(),
+                     norm_eps,
+                     matching_eps,
                      type};
   const auto made = RouteRead::apply(at::TensorList(present.parts), u, mixed, peak, mass, query,
                                      bias, gain, call);
@@ -237,19 +242,35 @@ Forward autograd(const OptionalTensor& u, int64_t part, const OptionalTensors& p
 
 }  // namespace
 
+// All of them here: a linker takes this file for route_read() below, and would leave out one that
+// registers and is not called.
 TORCH_LIBRARY_FRAGMENT(wavroute, m) {
   m.def(
       "route_read(Tensor? u, int part, Tensor?[] parts, int[] forms, Tensor mixed, Tensor peak, "
       "Tensor mass, Tensor query, Tensor bias, Tensor? gain, float norm_eps, float matching_eps, "
       "ScalarType? dtype=None) -> "
       "(Tensor part, Tensor x, Tensor h, Tensor inverse_rms, Tensor lse, Tensor running)");
+  m.def(
+      "route_read_backward(Tensor? part_grad, Tensor x_grad, Tensor?[] parts, int part, "
+      "int[] forms, Tensor h, Tensor? inverse_rms, Tensor peak, Tensor lse, Tensor running, "
+      "Tensor query, Tensor bias, Tensor? gain) -> (Tensor u, Tensor[] parts, Tensor mixed, "
+      "Tensor mass, Tensor query, Tensor bias, Tensor gain)");
 }
-TORCH_LIBRARY_IMPL(wavroute, CPU, m) { m.impl("route_read", TORCH_FN(cpu)); }
-TORCH_LIBRARY_IMPL(wavroute, Meta, m) { m.impl("route_read", TORCH_FN(meta)); }
+TORCH_LIBRARY_IMPL(wavroute, CPU, m) {
+  m.impl("route_read", TORCH_FN(cpu));
+  m.impl("route_read_backward", TORCH_FN(route_read_backward));
+}
+TORCH_LIBRARY_IMPL(wavroute, Meta, m) {
+  m.impl("route_read", TORCH_FN(meta));
+  m.impl("route_read_backward", TORCH_FN(route_read_backward_meta));
+}
 TORCH_LIBRARY_IMPL(wavroute, CompositeExplicitAutograd, m) {
   m.impl("route_read", TORCH_FN(composed_or_checked));
 }
-TORCH_LIBRARY_IMPL(wavroute, Autograd, m) { m.impl("route_read", TORCH_FN(autograd)); }
+TORCH_LIBRARY_IMPL(wavroute, Autograd, m) {
+  m.impl("route_read", TORCH_FN(autograd));
+  m.impl("route_read_backward", torch::autograd::autogradNotImplementedFallback());
+}
 
 Read route_read(const at::Tensor& u, int64_t part, std::span<const at::Tensor> parts,
                 at::IntArrayRef forms, const Mixture& finished, const Reader& reader,

@@ -26,4 +26,11 @@ using ReadGrads = std::tuple<at::Tensor, std::vector<at::Tensor>, at::Tensor, at
                                             const at::Tensor& running, const at::Tensor& query,
                                             const at::Tensor& bias, const OptionalTensor& gain);
 
+// Their shapes and types.
+[[nodiscard]] ReadGrads route_read_backward_meta(
+    const OptionalTensor& part_grad, const at::Tensor& x_grad, const OptionalTensors& parts,
+    int64_t part, at::IntArrayRef forms, const at::Tensor& h, const OptionalTensor& inverse_rms,
+    const at::Tensor& peak, const at::Tensor& lse, const at::Tensor& running,
+    const at::Tensor& query, const at::Tensor& bias, const OptionalTensor& gain);
+
 }  // namespace wavroute::functional

@@ -1,8 +1,7 @@
 #include <ATen/ATen.h>
-#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
-#include <torch/library.h>
 
 #include <array>
+#include <cmath>
 #include <cstring>
 
 #include "functional/route_read.h"
@@ -46,8 +45,8 @@ struct PartGrads {
     std::vector<SignedGrad> grads = {{form[0], 1.0F}};
     if (forms == 2) grads.push_back({form[1], sign_of(1, written)});
     if (forms == 3) {
-      const std::array<SignedGrad, 2> details = {{{form[1], sign_of(1, written)},
-                                                  {form[2], sign_of(2, written)}}};
+      const std::array<SignedGrad, 2> details = {
+          {{form[1], sign_of(1, written)}, {form[2], sign_of(2, written)}}};
       add_grads(std::span<const SignedGrad>(details), form[1], d, begin, end);
       grads.push_back({form[1], 1.0F});
     }
@@ -66,27 +65,6 @@ void through_phase_one(float* dh, float* along, const float* peak, const float* 
     along[t] *= -weight;
     for (int64_t i = t * d; i < (t + 1) * d; ++i) dh[i] *= weight;
   }
-}
-
-ReadGrads meta(const OptionalTensor&, const at::Tensor& x_grad, const OptionalTensors& parts,
-               int64_t part, at::IntArrayRef, const at::Tensor& h, const OptionalTensor&,
-               const at::Tensor& peak, const at::Tensor&, const at::Tensor&,
-               const at::Tensor& query, const at::Tensor& bias, const OptionalTensor& gain) {
-  const auto like = [&](const at::Tensor& t, at::ScalarType type) {
-    return at::empty_symint(t.sym_sizes(), t.options().dtype(type));
-  };
-  const bool own = part >= 0 && x_grad.scalar_type() != at::kFloat;
-  std::vector<at::Tensor> part_grads;
-  for (const at::Tensor& there : PresentParts(parts).parts) {
-    part_grads.push_back(like(there, at::kFloat));
-  }
-  return {own ? like(h, x_grad.scalar_type()) : absent(h),
-          part_grads,
-          like(h, at::kFloat),
-          like(peak, at::kFloat),
-          like(query, at::kFloat),
-          like(bias, at::kFloat),
-          gain ? like(*gain, at::kFloat) : absent(h)};
 }
 
 }  // namespace
@@ -128,9 +106,7 @@ ReadGrads route_read_backward(const OptionalTensor& part_grad, const at::Tensor&
     args.dh = out<float>(dh);
     args.along = out<float>(along);
     for (int s = 0; s < args.running; ++s) {
-      const auto kept = [&](int64_t row) {
-        return in<float>(running) + kept_row(s, row) * tokens;
-      };
+      const auto kept = [&](int64_t row) { return in<float>(running) + kept_row(s, row) * tokens; };
       args.sources[s] = {.form = static_cast<int>(forms[static_cast<size_t>(s)]),
                          .bias = in<float>(bias)[s],
                          .dot = kept(0),
@@ -176,19 +152,27 @@ ReadGrads route_read_backward(const OptionalTensor& part_grad, const at::Tensor&
           gain_in ? gain_grad.total({d}) : absent(dh)};
 }
 
-TORCH_LIBRARY_FRAGMENT(wavroute, m) {
-  m.def(
-      "route_read_backward(Tensor? part_grad, Tensor x_grad, Tensor?[] parts, int part, "
-      "int[] forms, Tensor h, Tensor? inverse_rms, Tensor peak, Tensor lse, Tensor running, "
-      "Tensor query, Tensor bias, Tensor? gain) -> (Tensor u, Tensor[] parts, Tensor mixed, "
-      "Tensor mass, Tensor query, Tensor bias, Tensor gain)");
-}
-TORCH_LIBRARY_IMPL(wavroute, CPU, m) {
-  m.impl("route_read_backward", TORCH_FN(route_read_backward));
-}
-TORCH_LIBRARY_IMPL(wavroute, Meta, m) { m.impl("route_read_backward", TORCH_FN(meta)); }
-TORCH_LIBRARY_IMPL(wavroute, Autograd, m) {
-  m.impl("route_read_backward", torch::autograd::autogradNotImplementedFallback());
+ReadGrads route_read_backward_meta(const OptionalTensor&, const at::Tensor& x_grad,
+                                   const OptionalTensors& parts, int64_t part, at::IntArrayRef,
+                                   const at::Tensor& h, const OptionalTensor&,
+                                   const at::Tensor& peak, const at::Tensor&, const at::Tensor&,
+                                   const at::Tensor& query, const at::Tensor& bias,
+                                   const OptionalTensor& gain) {
+  const auto like = [&](const at::Tensor& t, at::ScalarType type) {
+    return at::empty_symint(t.sym_sizes(), t.options().dtype(type));
+  };
+  const bool own = part >= 0 && x_grad.scalar_type() != at::kFloat;
+  std::vector<at::Tensor> part_grads;
+  for (const at::Tensor& there : PresentParts(parts).parts) {
+    part_grads.push_back(like(there, at::kFloat));
+  }
+  return {own ? like(h, x_grad.scalar_type()) : absent(h),
+          part_grads,
+          like(h, at::kFloat),
+          like(peak, at::kFloat),
+          like(query, at::kFloat),
+          like(bias, at::kFloat),
+          gain ? like(*gain, at::kFloat) : absent(h)};
 }
 
 }  // namespace wavroute::functional
