@@ -8,7 +8,7 @@
 //   Mixture all = route_mix(finished.rows, finished.ratio, finished.inverse, q, beta);  // phase 1
 //   std::vector<Mixture> mixtures = all.unbind();                  // [K] routers of the block
 //   Parts parts(4);                                                // none is written yet
-//   at::Tensor x = route_read({}, 0, {}, {}, mixtures[0], {q[0], no_bias, gain[0]}, eps).x;
+//   at::Tensor x = route_read({}, 0, {}, {}, mixtures[0], {q[0], {}, gain[0]}, eps).x;
 //   for (int i = 0; i < K; ++i) {
 //     at::Tensor u = sublayer[i](x);
 //     int part = (p[i] < 0 ? 1 : 0) + (q_sign[i] < 0 ? 2 : 0);     // its signs in P and Q
@@ -110,7 +110,7 @@ using Parts = std::vector<at::Tensor>;
 // One reader: a router and the PreNorm after it.
 struct Reader {
   at::Tensor query;  // [d] float, w * g
-  at::Tensor bias;   // [forms] float, of its running sources; 0 for S
+  at::Tensor bias;   // [forms] float, of its running sources, 0 for S; undefined: no forms
   at::Tensor gain;   // [d] float; undefined: no norm, x = h
 };
 struct Read {

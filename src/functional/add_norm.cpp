@@ -173,12 +173,12 @@ struct AddNorm : torch::autograd::Function<AddNorm> {
 
   static Variables forward(torch::autograd::AutogradContext* ctx, const at::Tensor& h,
                            const OptionalTensor& u, const OptionalTensor& scale,
-                           const OptionalTensor& gain, double coefficient, double eps, Type type) {
+                           const OptionalTensor& gain, double coefficient, double eps, Type type,
+                           Constants& constants) {
     const at::AutoDispatchBelowADInplaceOrView below;
     static const auto op = find_operator<decltype(cpu)>("wavroute::add_norm");
     auto [h_out, x, inverse_rms] = op.call(h, u, scale, coefficient, gain, eps, type);
     ctx->set_materialize_grads(false);
-    ctx->mark_non_differentiable({inverse_rms});
     ctx->save_for_backward({gain ? h_out : at::Tensor(), gain ? inverse_rms : at::Tensor(),
                             scale ? tensor_of(u) : at::Tensor(), tensor_of(scale),
                             tensor_of(gain)});
@@ -188,11 +188,12 @@ struct AddNorm : torch::autograd::Function<AddNorm> {
     ctx->saved_data["u"] = learns(u);
     ctx->saved_data["scale"] = learns(scale);
     ctx->saved_data["gain"] = learns(gain);
-    return {h_out, x, inverse_rms};
+    constants.tensors = {inverse_rms};
+    return {h_out, x};
   }
 
   static Variables backward(torch::autograd::AutogradContext* ctx, const Variables& grads) {
-    if (!grads[0].defined() && !grads[1].defined()) return Variables(7);
+    if (!grads[0].defined() && !grads[1].defined()) return Variables(8);
     static const auto op = find_operator<decltype(backward_cpu)>("wavroute::add_norm_backward");
     const Variables saved = ctx->get_saved_variables();
     const auto type = static_cast<at::ScalarType>(ctx->saved_data["type"].toInt());
@@ -213,6 +214,7 @@ struct AddNorm : torch::autograd::Function<AddNorm> {
             if_wanted(wanted[2], gain),
             {},
             {},
+            {},
             {}};
   }
 };
@@ -222,8 +224,9 @@ Forward autograd(const at::Tensor& h, const OptionalTensor& u, const OptionalTen
   if (!served(h, compute_type(h, u, type))) {
     return composed_or_checked(h, u, scale, coefficient, gain, eps, type);
   }
-  const auto made = AddNorm::apply(h, u, scale, gain, coefficient, eps, type);
-  return {made[0], made[1], made[2]};
+  Constants constants;
+  const auto made = AddNorm::apply(h, u, scale, gain, coefficient, eps, type, constants);
+  return {made[0], made[1], constants.tensors[0]};
 }
 
 }  // namespace

@@ -63,6 +63,12 @@ inline void expect_dimensions(const char* op, const char* name, const at::Tensor
   return tensor ? *tensor : at::Tensor();
 }
 
+// Results of a call that are constants of its gradient. They leave beside the node: results that
+// are marked non-differentiable are refused by compiled autograd.
+struct Constants {
+  std::vector<at::Tensor> tensors;
+};
+
 // The operator wavroute::`name`.
 template <typename Signature>
 [[nodiscard]] auto find_operator(const char* name) {

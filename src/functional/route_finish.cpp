@@ -144,21 +144,19 @@ struct RouteFinish : torch::autograd::Function<RouteFinish> {
   static constexpr bool is_traceable = true;
 
   static Variables forward(torch::autograd::AutogradContext* ctx, at::TensorList parts,
-                           const OptionalTensor& u, const Call& call) {
+                           const OptionalTensor& u, const Call& call, Constants& constants) {
     const at::AutoDispatchBelowADInplaceOrView below;
     static const auto op = find_operator<decltype(cpu)>("wavroute::route_finish");
     auto [made, ratio, inverse] =
         op.call(u, call.part, PresentParts::list(parts, call.places, call.count), call.forms,
                 call.norm_eps, call.matching_eps);
     ctx->set_materialize_grads(false);
-    ctx->mark_non_differentiable({ratio, inverse});
+    constants.tensors = {ratio, inverse};
     ctx->saved_data["part"] = u ? call.part : -1;
     ctx->saved_data["places"] = call.places;
     ctx->saved_data["forms"] = call.forms;
     ctx->saved_data["type"] = static_cast<int64_t>(u ? u->scalar_type() : at::kFloat);
-    Variables results = std::move(made);
-    results.insert(results.end(), {ratio, inverse});
-    return results;
+    return made;
   }
 
   static Variables backward(torch::autograd::AutogradContext* ctx, const Variables& grads) {
@@ -166,7 +164,7 @@ struct RouteFinish : torch::autograd::Function<RouteFinish> {
     const std::vector<int64_t> places = ctx->saved_data["places"].toIntVector();
     const int64_t part = ctx->saved_data["part"].toInt();
     const auto type = static_cast<at::ScalarType>(ctx->saved_data["type"].toInt());
-    Variables result(places.size() + 2);
+    Variables result(places.size() + 3);
     Tensors came;  // from readers
     std::vector<int64_t> came_forms;
     for (size_t s = 0; s < forms.size(); ++s) {
@@ -204,10 +202,9 @@ Forward autograd(const OptionalTensor& u, int64_t part, const OptionalTensors& p
                      forms.vec(),
                      norm_eps,
                      matching_eps};
-  Tensors made = RouteFinish::apply(at::TensorList(present.parts), u, call);
-  const at::Tensor ratio = made[forms.size()], inverse = made[forms.size() + 1];
-  made.resize(forms.size());
-  return {made, ratio, inverse};
+  Constants constants;
+  const Tensors made = RouteFinish::apply(at::TensorList(present.parts), u, call, constants);
+  return {made, constants.tensors[0], constants.tensors[1]};
 }
 
 }  // namespace

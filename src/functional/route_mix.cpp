@@ -188,27 +188,27 @@ struct RouteMix : torch::autograd::Function<RouteMix> {
 
   static Variables forward(torch::autograd::AutogradContext* ctx, at::TensorList rows,
                            const at::Tensor& ratio, const at::Tensor& inverse,
-                           const at::Tensor& query, const at::Tensor& bias) {
+                           const at::Tensor& query, const at::Tensor& bias, Constants& constants) {
     const at::AutoDispatchBelowADInplaceOrView below;
     static const auto op = find_operator<decltype(cpu)>("wavroute::route_mix");
     auto [mixed, peak, mass, logits] = op.call(rows, ratio, inverse, query, bias);
     ctx->set_materialize_grads(false);
-    ctx->mark_non_differentiable({peak, logits});
     Variables saved = {ratio, inverse, query, bias, peak, logits};
     saved.insert(saved.end(), rows.begin(), rows.end());
     ctx->save_for_backward(std::move(saved));
-    return {mixed, peak, mass, logits};
+    constants.tensors = {peak, logits};
+    return {mixed, mass};
   }
 
   static Variables backward(torch::autograd::AutogradContext* ctx, const Variables& grads) {
     const Variables saved = ctx->get_saved_variables();
     constexpr size_t kRows = 6;  // the first one
-    if (!grads[0].defined() && !grads[2].defined()) return Variables(saved.size() - 2);
+    if (!grads[0].defined() && !grads[1].defined()) return Variables(saved.size() - 1);
     static const auto op = find_operator<decltype(backward_cpu)>("wavroute::route_mix_backward");
     auto [result, query, bias] =
-        op.call(optional_of(grads[0]), optional_of(grads[2]), at::TensorList(saved).slice(kRows),
+        op.call(optional_of(grads[0]), optional_of(grads[1]), at::TensorList(saved).slice(kRows),
                 saved[0], saved[1], saved[2], saved[3], saved[4], saved[5]);
-    result.insert(result.end(), {at::Tensor(), at::Tensor(), query, bias});
+    result.insert(result.end(), {at::Tensor(), at::Tensor(), query, bias, at::Tensor()});
     return result;
   }
 };
@@ -217,8 +217,9 @@ Forward autograd(at::TensorList rows, const at::Tensor& ratio, const at::Tensor&
                  const at::Tensor& query, const at::Tensor& bias) {
   TORCH_CHECK(!rows.empty(), "[", kName, "] expected at least one row, got none");
   if (!rows_served(rows)) return composed_or_checked(rows, ratio, inverse, query, bias);
-  const auto made = RouteMix::apply(rows, ratio, inverse, query, bias);
-  return {made[0], made[1], made[2], made[3]};
+  Constants constants;
+  const auto made = RouteMix::apply(rows, ratio, inverse, query, bias, constants);
+  return {made[0], constants.tensors[0], made[1], constants.tensors[1]};
 }
 
 }  // namespace

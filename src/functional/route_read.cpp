@@ -154,7 +154,7 @@ struct RouteRead : torch::autograd::Function<RouteRead> {
   static Variables forward(torch::autograd::AutogradContext* ctx, at::TensorList parts,
                            const OptionalTensor& u, const at::Tensor& mixed, const at::Tensor& peak,
                            const at::Tensor& mass, const at::Tensor& query, const at::Tensor& bias,
-                           const OptionalTensor& gain, const Call& call) {
+                           const OptionalTensor& gain, const Call& call, Constants& constants) {
     const at::AutoDispatchBelowADInplaceOrView below;
     static const auto op = find_operator<decltype(cpu)>("wavroute::route_read");
     OptionalTensors seen = PresentParts::list(parts, call.places, call.count);
@@ -162,9 +162,7 @@ struct RouteRead : torch::autograd::Function<RouteRead> {
         op.call(u, call.part, seen, call.forms, mixed, peak, mass, query, bias, gain, call.norm_eps,
                 call.matching_eps, call.type);
     ctx->set_materialize_grads(false);
-    Variables constants = {h, inverse_rms, lse, running};
-    if (!u) constants.push_back(part_out);
-    ctx->mark_non_differentiable(constants);
+    constants.tensors = {h, inverse_rms, lse, running};
     if (u) seen.set(static_cast<size_t>(call.part), part_out);
     const PresentParts present(seen);
     Variables saved = {
@@ -178,7 +176,7 @@ struct RouteRead : torch::autograd::Function<RouteRead> {
     ctx->saved_data["count"] = call.count;
     ctx->saved_data["forms"] = call.forms;
     if (u) ctx->saved_data["type"] = static_cast<int64_t>(u->scalar_type());
-    return {part_out, x, h, inverse_rms, lse, running};
+    return {part_out, x};
   }
 
   static Variables backward(torch::autograd::AutogradContext* ctx, const Variables& grads) {
@@ -214,7 +212,7 @@ struct RouteRead : torch::autograd::Function<RouteRead> {
     for (const int64_t place : before) result.push_back(by_place[static_cast<size_t>(place)]);
     result.push_back(u_grad);
     result.insert(result.end(), rest.begin(), rest.end());
-    result.emplace_back();
+    result.resize(result.size() + 2);
     return result;
   }
 };
@@ -235,9 +233,11 @@ Forward autograd(const OptionalTensor& u, int64_t part, const OptionalTensors& p
                      norm_eps,
                      matching_eps,
                      type};
+  Constants constants;
   const auto made = RouteRead::apply(at::TensorList(present.parts), u, mixed, peak, mass, query,
-                                     bias, gain, call);
-  return {made[0], made[1], made[2], made[3], made[4], made[5]};
+                                     bias, gain, call, constants);
+  const std::vector<at::Tensor>& kept = constants.tensors;
+  return {made[0], made[1], kept[0], kept[1], kept[2], kept[3]};
 }
 
 }  // namespace
@@ -276,10 +276,11 @@ Read route_read(const at::Tensor& u, int64_t part, std::span<const at::Tensor> p
                 at::IntArrayRef forms, const Mixture& finished, const Reader& reader,
                 const Eps& eps, std::optional<at::ScalarType> type) {
   static const auto op = find_operator<decltype(cpu)>("wavroute::route_read");
-  auto [part_out, x, h, inverse_rms, lse, running] =
-      op.call(optional_of(u), part, optional_list(parts), forms, finished.mixed, finished.peak,
-              finished.mass, reader.query, reader.bias, optional_of(reader.gain), eps.norm,
-              eps.matching, type);
+  const bool no_bias = forms.empty() && !reader.bias.defined();
+  const at::Tensor bias = no_bias ? at::empty({0}, finished.mixed.options()) : reader.bias;
+  auto [part_out, x, h, inverse_rms, lse, running] = op.call(
+      optional_of(u), part, optional_list(parts), forms, finished.mixed, finished.peak,
+      finished.mass, reader.query, bias, optional_of(reader.gain), eps.norm, eps.matching, type);
   return {u.defined() ? std::move(part_out) : at::Tensor(), std::move(x)};
 }
 

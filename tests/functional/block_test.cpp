@@ -85,7 +85,7 @@ at::Tensor forward(const Model& model, const at::Tensor& e, at::ScalarType type)
       x = add_norm(e, {}, model.gains[0], model.eps.norm, {}, 1.0, type).x;
     } else {
       Reader first = reader(start);
-      first.bias = first.bias.narrow(0, 0, 0);
+      first.bias.reset();
       x = route_read({}, 0, {}, {}, mixtures[0], first, model.eps, type).x;
     }
     Parts parts(size_t{1} << model.details);
@@ -111,7 +111,7 @@ at::Tensor forward(const Model& model, const at::Tensor& e, at::ScalarType type)
   }
   const int64_t last = model.blocks.sublayers;
   Reader read_out = reader(last);
-  read_out.bias = read_out.bias.narrow(0, 0, 0);
+  read_out.bias.reset();
   return route_read({}, 0, {}, {}, phase_one(last, 1, model.blocks.count)[0], read_out, model.eps,
                     type)
       .x;
