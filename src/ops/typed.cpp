@@ -9,6 +9,11 @@ PartialSums::PartialSums(Arena& arena, int64_t chunks, int64_t count, bool wante
   if (wanted) values_ = arena.empty({chunks, count}, at::kFloat).zero_();
 }
 
+PartialSums::PartialSums(int64_t chunks, int64_t count, bool wanted)
+    : chunks_(chunks), count_(count) {
+  if (wanted) values_ = at::zeros({chunks, count}, at::kFloat);
+}
+
 void PartialSums::add_to(float* target) const {
   if (!values_.defined()) return;
   for (int64_t chunk = 0; chunk < chunks_; ++chunk) {
@@ -20,6 +25,12 @@ void PartialSums::add_to(float* target) const {
 std::vector<float> PartialSums::total() const {
   std::vector<float> sums(static_cast<size_t>(count_));
   add_to(sums.data());
+  return sums;
+}
+
+at::Tensor PartialSums::total(at::IntArrayRef sizes) const {
+  at::Tensor sums = at::zeros(sizes, at::kFloat);
+  add_to(out<float>(sums));
   return sums;
 }
 

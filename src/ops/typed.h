@@ -33,6 +33,8 @@ class PartialSums {
  public:
   // Zeros [chunks, count] where `wanted`, else nothing.
   PartialSums(class Arena& arena, int64_t chunks, int64_t count, bool wanted = true);
+  // The same with memory from the system, for a caller that has no step to keep it for.
+  PartialSums(int64_t chunks, int64_t count, bool wanted = true);
   [[nodiscard]] float* of(int64_t chunk) const {
     return values_.defined() ? out<float>(values_) + chunk * count_ : nullptr;
   }
@@ -40,6 +42,7 @@ class PartialSums {
   void add_to(float* target) const;
   // The sums themselves.
   [[nodiscard]] std::vector<float> total() const;
+  [[nodiscard]] at::Tensor total(at::IntArrayRef sizes) const;
 
  private:
   int64_t chunks_, count_;
