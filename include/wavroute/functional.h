@@ -14,8 +14,7 @@
 //     int part = (p[i] < 0 ? 1 : 0) + (q_sign[i] < 0 ? 2 : 0);     // its signs in P and Q
 //     if (i + 1 == K) {
 //       Finished block = route_finish(u, part, parts, {0, 1, 2}, eps);
-//       ...                                   // append to finished; the next block, or the
-//       read-out
+//       ...                       // append to finished; then the next block, or the read-out
 //     } else {
 //       Read read = route_read(u, part, parts, {0, 1, 2}, mixtures[i + 1],
 //                              {q[i + 1], running_bias[i + 1], gain[i + 1]}, eps);

@@ -115,7 +115,8 @@ class Stream {
   virtual void begin(const at::Tensor& embedding) = 0;
   // h_l [B,T,d] in the storage type.
   [[nodiscard]] virtual at::Tensor read(const Site& site) = 0;
-  // u_l [B,T,d] in the compute type.
+  // u_l [B,T,d] in the compute type. It must stay as it is until its backward: a stream may keep
+  // it.
   virtual void write(const Site& site, const at::Tensor& update) = 0;
   // What the final norm sees, [B,T,d].
   [[nodiscard]] virtual at::Tensor read_out() = 0;

@@ -116,7 +116,9 @@ Backward backward_cpu(const OptionalTensor& h_grad, const OptionalTensor& x_grad
                                : at::empty(like.sizes(), like.options().dtype(at::kFloat));
   const bool gives_u = wanted[0] && !plain(type, scale_in, coefficient);
   const at::Tensor du = gives_u ? at::empty(like.sizes(), like.options().dtype(type)) : absent(dh);
-  const bool gives_scale = wanted[1] && scale_in, gives_gain = wanted[2] && gain_in && x_grad;
+  // A scale without an update scales nothing: zeros.
+  const bool gives_scale = wanted[1] && scale_in && u_in;
+  const bool gives_gain = wanted[2] && gain_in && x_grad;
   const ops::PartialSums scale_grad(ops::chunk_count(tokens), d, gives_scale);
   const ops::PartialSums gain_grad(ops::chunk_count(tokens), d, gives_gain);
   ops::with_type(type, [&]<typename C>() {
@@ -140,7 +142,8 @@ Backward backward_cpu(const OptionalTensor& h_grad, const OptionalTensor& x_grad
       kernel(own, begin, end);
     });
   });
-  at::Tensor dscale = absent(dh), dgain = absent(dh);
+  at::Tensor dscale = wanted[1] && scale_in ? at::zeros_like(*scale_in) : absent(dh);
+  at::Tensor dgain = absent(dh);
   if (gives_scale) {
     dscale = scale_grad.total({d});
     if (scale_in->numel() != d) {

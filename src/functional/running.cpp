@@ -10,7 +10,8 @@ at::Tensor stream_of(const OptionalTensor& u, const OptionalTensors& parts) {
     if (part) return *part;
   }
   TORCH_CHECK(u, "[wavroute] expected an update or a part, got neither");
-  return u->to(u->scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
+  const auto type = u->scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  return at::empty_symint(u->sym_sizes(), u->options().dtype(type));
 }
 
 void check_running(const char* op, const OptionalTensor& u, int64_t part,

@@ -82,7 +82,7 @@ struct PartWrite {
   const C* u = nullptr;  // [tokens, d]; null: nothing is written
   int part = 0;
   const float* in = nullptr;  // [tokens, d] the part before; null: this is its first update
-  float* out = nullptr;       // [tokens, d], may be `in`; null: not kept
+  float* out = nullptr;       // [tokens, d], may be `in`
 };
 
 // The write of one update, phase 2 of the reader after it, and its PreNorm:
@@ -128,7 +128,7 @@ struct RunningSourceGrad {
   const float* dot = nullptr;  // [tokens]
   const float* ratio = nullptr;
   const float* inverse = nullptr;
-  float* bias_grad = nullptr;  // [1] += sum of dlogit over the rows; null for S
+  float* bias_grad = nullptr;  // [1] += sum of dlogit over the rows; null: not wanted
 };
 
 // The gradient of a form, which collects all readers of the block that come after an update.

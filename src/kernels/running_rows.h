@@ -13,10 +13,6 @@ namespace {
 // each walk together, so that the scalar work between two walks of one hides behind the others.
 constexpr int kTogether = 2;
 
-// Calls visit(c, lanes, sums) for the vectors of a row of d. Two sets of sums take turns, so that
-// an addition needn't wait for the one before it; the second is added to the first at the end.
-// `visit` must be inlined wherever it is called, and its loops over sums unrolled, or the sums
-// would live in memory.
 template <typename Sums, typename Visit>
 inline Sums walk_pairs(int64_t end, const Visit& visit) {
   Sums even, odd;
@@ -35,6 +31,10 @@ template <typename Sums, typename Visit>
   }
   return sums;
 }
+// Calls visit(c, lanes, sums) for the vectors of a row of d. Two sets of sums take turns, so that
+// an addition needn't wait for the one before it; the second is added to the first at the end.
+// `visit` must be inlined wherever it is called, and its loops over sums unrolled, or the sums
+// would live in memory.
 template <typename Sums, typename Visit>
 inline Sums walk(int64_t d, const Visit& visit) {
   const int64_t pairs = d / (2 * kLanes) * (2 * kLanes);
@@ -122,12 +122,12 @@ struct FormsOf {
   }
 };
 
-// Calls body(FormsOf type as a tag) for these parts, after the write if there is one.
 template <int kCount, bool kAll>
 struct PartCount {
   static constexpr int value = kCount;
   static constexpr bool whole = kAll;
 };
+// Calls body(PartCount<how many, all have a row>{}), after the write if there is one.
 template <typename Body>
 inline void with_parts(const Parts& parts, int written, const Body& body) {
   bool whole = true;

@@ -68,7 +68,7 @@ void weigh(const WriteRead<C>& a, int64_t t, Weights& w) {
   for (int s = 0; s < a.running; ++s) {
     const RunningSource& source = a.sources[s];
     const float mean = w.square[source.form] / d;
-    float matched = 1.0F;  // ratio^2, 0 for a detail without a scale: it stays all zeros
+    float matched = 1.0F;  // ratio^2 as in source_numbers(); 0 for a detail that is all zeros
     if (source.form > 0) {
       const float detail = mean + a.matching_eps;
       matched = detail > 0.0F ? summary / detail : 0.0F;

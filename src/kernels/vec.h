@@ -107,7 +107,8 @@ static inline Vec shifted(Vec v, std::integer_sequence<int, lane...>) {
   return __builtin_shufflevector(v, v, ((lane + distance) % kLanes)...);
 }
 
-// Sums and maxima over the lanes, always in the same order: halves onto halves.
+// Sums and maxima over the lanes, always in the same order: halves onto halves. A maximum is that
+// of numbers: a NaN may hide one.
 template <int half = kLanes / 2>
 static inline float sum(Vec v) {
   v += shifted<half>(v, std::make_integer_sequence<int, kLanes>{});

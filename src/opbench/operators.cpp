@@ -21,7 +21,8 @@ std::span<const Operator> operators() {
       {"route_mix", "phase 1 of a block: 16 routers over finished sources", show_route_mix},
       {"route_mix_each", "the same router by router, all into one row", show_route_mix_each},
       {"route_mix_backward", "its backward, all routers at once", show_route_mix_backward},
-      {"route_write_read", "a write to three running sums, phase 2, norm", show_route_write_read},
+      {"route_write_read", "a write to one of four parts, phase 2 of three sums, norm",
+       show_route_write_read},
       {"route_read_backward", "its backward", show_route_read_backward},
       {"route_block", "16 reads and writes of a third block with two details", show_route_block},
   };

@@ -20,8 +20,8 @@ class Arena {
   [[nodiscard]] at::Tensor empty_like(const at::Tensor& other) {
     return empty(other.sizes(), other.scalar_type());
   }
-  // Floats [count, ...sizes], each of the `count` contiguous, with a gap to the next: rows that lie
-  // a multiple of a page apart would compete for the same few places of a cache.
+  // Floats [count, ...sizes], each of the `count` contiguous, with a gap to the next: rows of whole
+  // pages, which most are, would compete for the same few places of a cache.
   [[nodiscard]] at::Tensor empty_apart(int64_t count, at::IntArrayRef sizes);
 
   // Bytes taken from the system so far.

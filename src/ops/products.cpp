@@ -25,6 +25,7 @@ bool add_product(const at::Tensor& du, const at::Tensor& x, const at::Tensor& gr
   const int64_t tokens = du.size(0), rows = du.size(1), columns = x.size(1);
   constexpr int64_t kMost = std::numeric_limits<int>::max();
   if (cblas_gemm_bf16bf16f32 == nullptr || std::max({tokens, rows, columns}) > kMost) return false;
+  if (du.scalar_type() != at::kBFloat16 || x.scalar_type() != at::kBFloat16) return false;
   if (!du.is_contiguous() || !x.is_contiguous() || !grad.is_contiguous()) return false;
   if (tokens == 0) return true;
   const int m = static_cast<int>(rows), n = static_cast<int>(columns);

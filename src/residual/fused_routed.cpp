@@ -180,7 +180,7 @@ void FusedRoutedStream::write(const Site& site, const at::Tensor& update) {
     writes_ = 0;
     parts_ = {};
   }
-  pending_ = update.reshape({tokens_, d_});
+  pending_ = update.reshape({tokens_, d_}).contiguous();
   update_type_ = pending_.scalar_type();
   ++writes_;
 }

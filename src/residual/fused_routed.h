@@ -2,7 +2,7 @@
 // float, with a layer program that runs every layer once.
 //
 // Forward, a block: phase 1 mixes the finished sources for all of its routers at once, where that
-// moves less memory than router by router. A write waits for the read after it: both are one pass.
+// is faster than router by router. A write waits for the read after it: both are one pass.
 // The running block is kept as parts (kernels/route.h): a write makes one new row, and where the
 // backward will come, the rows that a reader saw stay as they are.
 // Backward, a block: from the last sublayer to the first every reader's part in the gradients of

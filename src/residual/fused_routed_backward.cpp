@@ -76,8 +76,8 @@ void FusedRoutedStream::merge_backward(int64_t block, int64_t position, const Pr
   if (position > 0) next_du_ = arena_.empty({tokens_, d_}, norm.type);
   const int64_t chunks = ops::chunk_count(tokens_);
   const ops::PartialSums gain_grad(arena_, chunks, d_, norm.gain != nullptr);
-  const ops::PartialSums query_grad(arena_, chunks, d_);
-  const ops::PartialSums bias_grad(arena_, chunks, sums());
+  const ops::PartialSums query_grad(arena_, chunks, d_, position > 0);
+  const ops::PartialSums bias_grad(arena_, chunks, sums(), position > 0);
   ops::with_type(norm.type, [&]<typename C>() {
     kernels::ReadBackward<C> args;
     args.d = d_;

@@ -67,6 +67,17 @@ TEST_P(Types, AddNormHasTheValuesAndGradientsOfTheComposedForm) {
   }
 }
 
+TEST_P(Types, AScaleWithoutAnUpdateScalesNothing) {
+  const at::ScalarType type = GetParam();
+  at::Tensor scale = at::ones({37}).set_requires_grad(true);
+  const at::Tensor h = random_values({5, 37}, "h").to(at::kFloat).set_requires_grad(true);
+  const at::Tensor gain = at::ones({37});
+  const at::Tensor x = add_norm(h, {}, gain, kEps.norm, scale, 1.0, type).x;
+  EXPECT_TRUE(at::equal(x, add_norm(h, {}, gain, kEps.norm, {}, 1.0, type).x));
+  x.to(at::kFloat).square().sum().backward();
+  EXPECT_TRUE(!scale.grad().defined() || at::equal(scale.grad(), at::zeros({37})));
+}
+
 TEST_P(Types, AddNormWithoutAnUpdateIsTheNorm) {
   const at::ScalarType type = GetParam();
   const Tensors exact = {random_values({5, 37}, "h"), random_values({37}, "gain")};
@@ -146,6 +157,7 @@ const std::vector<ReadCase> kReads = {{},
                                       {4, {0, 1, 2}, 2, {}},
                                       {4, {0, 1, 2}, 3, {}},
                                       {4, {0, 1, 2}, 3, {3}},
+                                      {4, {0, 1, 2}, 3, {2}},
                                       {4, {0, 1, 2}, 1, {1, 2, 3}},
                                       {4, {0, 2}, 2, {}},
                                       {4, {0}, 2, {}},

@@ -418,8 +418,7 @@ TEST_P(RouteRunningTest, AnUpdateThatNothingReadsTakesTheSignedGradients) {
   });
 }
 
-// ---- one reader backwards
-// ------------------------------------------------------------------------
+// ---- one reader backwards ----
 
 // The backward of a Step's reader.
 template <typename C>
@@ -774,42 +773,40 @@ class Block {
 TEST_P(RouteRunningTest, EveryGradientOfABlockIsItsFiniteDifference) {
   for_both_types([&]<typename C>() {
     for (const int64_t d : {5, 16, 37}) {
-      {
-        for (const auto& read :
-             {std::array{true, true, true}, {true, false, true}, {true, false, false}}) {
-          SCOPED_TRACE(testing::Message() << "d " << d << ", details " << read[1] << read[2]);
-          Block<C> block(d, read);
-          for (int i = 1; i <= kReaders; ++i) block.forward(kernels<C>(), i);
-          block.backward_of_last_update();
-          for (int i = kReaders; i >= 1; --i) block.backward(kernels<C>(), i);
+      for (const auto& read :
+           {std::array{true, true, true}, {true, false, true}, {true, false, false}}) {
+        SCOPED_TRACE(testing::Message() << "d " << d << ", details " << read[1] << read[2]);
+        Block<C> block(d, read);
+        for (int i = 1; i <= kReaders; ++i) block.forward(kernels<C>(), i);
+        block.backward_of_last_update();
+        for (int i = kReaders; i >= 1; --i) block.backward(kernels<C>(), i);
 
-          BlockReference reference = block.reference();
-          std::vector<double> numbers = to_double(block.numbers);
-          reference.loss(numbers);
-          const Layout& at = block.layout;
-          const std::array groups = {at.update(1), at.mixed(1), at.query(1), at.gain(1),
-                                     at.bias(1),   at.peak(1),  at.size()};
-          // Each kind of number is held to its own scale. All numbers for the smallest d, a part
-          // of them for the others.
-          for (size_t group = 0; group + 1 < groups.size(); ++group) {
-            SCOPED_TRACE(testing::Message() << "group " << group);
-            std::vector<double> expected;
-            std::vector<float> actual;
-            const int64_t stride = d == 5 || groups[group + 1] - groups[group] < 30 ? 1 : 11;
-            for (int64_t j = groups[group]; j < groups[group + 1]; j += stride) {
-              const double base = numbers[j], step = 1e-5;
-              numbers[j] = base + step;
-              const double above = reference.loss(numbers);
-              numbers[j] = base - step;
-              const double below = reference.loss(numbers);
-              numbers[j] = base;
-              expected.push_back((above - below) / (2 * step));
-              actual.push_back(block.gradient[j]);
-            }
-            expect_near(actual, expected, kGradTolerance<C>);
+        BlockReference reference = block.reference();
+        std::vector<double> numbers = to_double(block.numbers);
+        reference.loss(numbers);
+        const Layout& at = block.layout;
+        const std::array groups = {at.update(1), at.mixed(1), at.query(1), at.gain(1),
+                                   at.bias(1),   at.peak(1),  at.size()};
+        // Each kind of number is held to its own scale. All numbers for the smallest d, a part
+        // of them for the others.
+        for (size_t group = 0; group + 1 < groups.size(); ++group) {
+          SCOPED_TRACE(testing::Message() << "group " << group);
+          std::vector<double> expected;
+          std::vector<float> actual;
+          const int64_t stride = d == 5 || groups[group + 1] - groups[group] < 30 ? 1 : 11;
+          for (int64_t j = groups[group]; j < groups[group + 1]; j += stride) {
+            const double base = numbers[j], step = 1e-5;
+            numbers[j] = base + step;
+            const double above = reference.loss(numbers);
+            numbers[j] = base - step;
+            const double below = reference.loss(numbers);
+            numbers[j] = base;
+            expected.push_back((above - below) / (2 * step));
+            actual.push_back(block.gradient[j]);
           }
-          if (testing::Test::HasFatalFailure()) return;
+          expect_near(actual, expected, kGradTolerance<C>);
         }
+        if (testing::Test::HasFatalFailure()) return;
       }
     }
   });

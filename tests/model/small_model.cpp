@@ -44,6 +44,7 @@ std::vector<SchemeCase> scheme_cases() {
       {"block_attnres_of_three", "block_attnres", {{"blocks", int64_t{4}}}, 6},
       {"haares_one_block", "haares", {{"blocks", int64_t{1}}}},
       {"wav_short_last_block", "wav", {{"blocks", int64_t{3}}}, 5},
+      {"wav_of_six", "wav", {{"blocks", int64_t{2}}}, 6},
       {"wav_finished_details", "wav", {{"blocks", int64_t{2}}, {"partial_details", false}}},
       {"wav_phase", "wav", {{"blocks", int64_t{2}}, {"details", Strings{"phase"}}}},
   };

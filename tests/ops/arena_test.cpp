@@ -4,6 +4,9 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <set>
+#include <vector>
+
 namespace wavroute::ops {
 namespace {
 
@@ -53,6 +56,42 @@ TEST(Arena, GivesDisjointAlignedTensorsOfAnySize) {
   for (size_t i = 0; i < tensors.size(); ++i) {
     EXPECT_TRUE((tensors[i] == static_cast<double>(i + 1)).all().item<bool>()) << i;
   }
+}
+
+// The sets of a first cache repeat every page.
+constexpr uintptr_t kPage = 4096;
+
+TEST(Arena, KeepsRowsOfWholePagesInPlacesOfTheirOwn) {
+  Arena arena;
+  const at::Tensor rows = arena.empty_apart(12, {32, 64});  // of two pages each
+  std::set<uintptr_t> places;
+  for (int64_t i = 0; i < 12; ++i) {
+    EXPECT_TRUE(rows[i].is_contiguous());
+    EXPECT_EQ(address(rows[i]) % 64, 0U);
+    rows[i].fill_(static_cast<double>(i));
+    places.insert(address(rows[i]) % kPage);
+  }
+  EXPECT_EQ(places.size(), 12U);
+  for (int64_t i = 0; i < 12; ++i) {
+    EXPECT_TRUE((rows[i] == static_cast<double>(i)).all().item<bool>()) << i;
+  }
+  places.clear();
+  std::vector<at::Tensor> tensors;
+  for (int i = 0; i < 12; ++i) {
+    tensors.push_back(arena.empty({32, 64}, at::kFloat));
+    places.insert(address(tensors.back()) % kPage);
+  }
+  EXPECT_EQ(places.size(), 12U);
+}
+
+TEST(Arena, GivesRowsApartOfAnyShape) {
+  Arena arena;
+  EXPECT_EQ(arena.empty_apart(0, {3, 5}).sizes(), (std::vector<int64_t>{0, 3, 5}));
+  EXPECT_EQ(arena.empty_apart(2, {0, 5}).sizes(), (std::vector<int64_t>{2, 0, 5}));
+  const at::Tensor odd = arena.empty_apart(3, {3, 5});
+  odd.zero_();
+  odd[1].fill_(1.0);
+  EXPECT_EQ(odd.sum().item<float>(), 15.0F);
 }
 
 }  // namespace
