@@ -130,21 +130,12 @@ Backward backward_meta(at::TensorList row_grads, at::IntArrayRef, at::IntArrayRe
   return {part >= 0 && type != at::kFloat ? make(type) : absent(like), part_grads};
 }
 
-// What the node of a call is told besides tensors.
-struct Call {
-  int64_t part = 0;
-  std::vector<int64_t> places;  // of the parts that are there
-  int64_t count = 0;            // of parts
-  std::vector<int64_t> forms;
-  double norm_eps = 0.0, matching_eps = 0.0;
-};
-
 struct RouteFinish : torch::autograd::Function<RouteFinish> {
   using Variables = torch::autograd::variable_list;
   static constexpr bool is_traceable = true;
 
   static Variables forward(torch::autograd::AutogradContext* ctx, at::TensorList parts,
-                           const OptionalTensor& u, const Call& call, Constants& constants) {
+                           const OptionalTensor& u, const RunningCall& call, Constants& constants) {
     const at::AutoDispatchBelowADInplaceOrView below;
     static const auto op = find_operator<decltype(cpu)>("wavroute::route_finish");
     auto [made, ratio, inverse] =
@@ -196,12 +187,12 @@ Forward autograd(const OptionalTensor& u, int64_t part, const OptionalTensors& p
     return composed_or_checked(u, part, parts, forms, norm_eps, matching_eps);
   }
   PresentParts present(parts);
-  const Call call = {part,
-                     std::move(present.places),
-                     static_cast<int64_t>(parts.size()),
-                     forms.vec(),
-                     norm_eps,
-                     matching_eps};
+  const RunningCall call = {part,
+                            std::move(present.places),
+                            static_cast<int64_t>(parts.size()),
+                            forms.vec(),
+                            norm_eps,
+                            matching_eps};
   Constants constants;
   const Tensors made = RouteFinish::apply(at::TensorList(present.parts), u, call, constants);
   return {made, constants.tensors[0], constants.tensors[1]};

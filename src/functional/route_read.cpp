@@ -137,12 +137,7 @@ Forward meta(const OptionalTensor& u, int64_t part, const OptionalTensors& parts
 }
 
 // What the node of a call is told besides tensors.
-struct Call {
-  int64_t part = 0;
-  std::vector<int64_t> places;  // of the parts that are there
-  int64_t count = 0;            // of parts
-  std::vector<int64_t> forms;
-  double norm_eps = 0.0, matching_eps = 0.0;
+struct Call : RunningCall {
   Type type;
 };
 
@@ -226,12 +221,8 @@ Forward autograd(const OptionalTensor& u, int64_t part, const OptionalTensors& p
                                norm_eps, matching_eps, type);
   }
   PresentParts present(parts);
-  const Call call = {part,
-                     std::move(present.places),
-                     static_cast<int64_t>(parts.size()),
-                     forms.vec(),
-                     norm_eps,
-                     matching_eps,
+  const Call call = {{part, std::move(present.places), static_cast<int64_t>(parts.size()),
+                      forms.vec(), norm_eps, matching_eps},
                      type};
   Constants constants;
   const auto made = RouteRead::apply(at::TensorList(present.parts), u, mixed, peak, mass, query,

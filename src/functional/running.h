@@ -38,6 +38,15 @@ struct PresentParts {
   std::vector<int64_t> places;
 };
 
+// What the node of a call on a running block is told besides tensors.
+struct RunningCall {
+  int64_t part = 0;
+  std::vector<int64_t> places;  // of the parts that are there
+  int64_t count = 0;            // of parts
+  std::vector<int64_t> forms;
+  double norm_eps = 0.0, matching_eps = 0.0;
+};
+
 // Undefined: none.
 [[nodiscard]] OptionalTensors optional_list(std::span<const at::Tensor> parts);
 

@@ -110,7 +110,7 @@ class FusedRoutedStream final : public FusedStream {
   [[nodiscard]] static float bias_of(const Router& router, int64_t sum) {
     return sum == 0 ? 0.0F : ops::in<float>(router.bias->value)[sum - 1];
   }
-  void measure(int64_t index, int64_t summary);
+  void measure_embedding();
 
   // Block blocks().count is the read-out's.
   [[nodiscard]] Group make_group(int64_t block) const;
