@@ -6,6 +6,11 @@
 #include <cstdlib>
 #include <vector>
 
+#if defined(WAVROUTE_X86) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include "wavroute/error.h"
 
 namespace wavroute::kernels {
@@ -25,6 +30,9 @@ WAVROUTE_DECLARE_TABLES(portable)
 WAVROUTE_DECLARE_TABLES(avx2)
 WAVROUTE_DECLARE_TABLES(avx512)
 WAVROUTE_DECLARE_TABLES(avx512_bf16)
+namespace avx512_bf16 {
+extern const AttentionKernels<Bf16> tile_attention;
+}
 #endif
 
 namespace {
@@ -34,6 +42,19 @@ namespace {
     id, &isa::stream_kernels, &isa::activation_kernels, &isa::flat_kernels,    \
         &isa::attention_kernels, &isa::finished_kernels, &isa::running_kernels \
   }
+
+#ifdef WAVROUTE_X86
+// Whether this process may use the tile registers: Linux saves them only for those that ask.
+bool ask_for_tiles() {
+#ifdef __linux__
+  constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM of asm/prctl.h
+  constexpr int kTileData = 18;               // XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+#endif
 
 std::vector<Kernels> find_usable() {
   std::vector<Kernels> usable = {WAVROUTE_TABLES(portable, Isa::kPortable)};
@@ -47,6 +68,13 @@ std::vector<Kernels> find_usable() {
   if (avx2) usable.push_back(WAVROUTE_TABLES(avx2, Isa::kAvx2));
   if (avx512) usable.push_back(WAVROUTE_TABLES(avx512, Isa::kAvx512));
   if (avx512_bf16) usable.push_back(WAVROUTE_TABLES(avx512_bf16, Isa::kAvx512Bf16));
+  if (avx512_bf16 && __builtin_cpu_supports("amx-tile") != 0 &&
+      __builtin_cpu_supports("amx-bf16") != 0 && ask_for_tiles()) {
+    static const ByType<AttentionKernels> attention = {avx512_bf16::attention_kernels.fp32,
+                                                       avx512_bf16::tile_attention};
+    usable.push_back(WAVROUTE_TABLES(avx512_bf16, Isa::kAmxBf16));
+    usable.back().attention = &attention;
+  }
 #endif
   return usable;
 }
@@ -77,6 +105,8 @@ std::string to_string(Isa isa) {
       return "avx512";
     case Isa::kAvx512Bf16:
       return "avx512_bf16";
+    case Isa::kAmxBf16:
+      return "amx_bf16";
   }
   return "";
 }

@@ -11,9 +11,10 @@
 
 namespace wavroute::kernels {
 
-enum class Isa { kPortable, kAvx2, kAvx512, kAvx512Bf16 };
+// kAmxBf16: kAvx512Bf16 with attention of bf16 numbers on the tiles of AMX.
+enum class Isa { kPortable, kAvx2, kAvx512, kAvx512Bf16, kAmxBf16 };
 
-// "portable", "avx2", "avx512", "avx512_bf16"
+// "portable", "avx2", "avx512", "avx512_bf16", "amx_bf16"
 [[nodiscard]] std::string to_string(Isa isa);
 
 // A pair of tables, by type.

@@ -117,8 +117,10 @@ TEST_P(AttentionTest, ForwardIsTheFormula) {
       Pass<C> run(GetParam(), shape, qkv);
       run.forward(0, run.units());
       expect_near(run.y, expected.y, kTolerance<C>);
-      // The logsumexp is a float whatever C is; it may be near 0, the scores are about 1.
-      expect_near(run.lse, expected.lse, kTolerance<float>, 1);
+      // The logsumexp is a float whatever C is, but on tiles the scores come from rounded factors;
+      // it may be near 0, the scores are about 1.
+      const bool rounded = GetParam().isa == Isa::kAmxBf16 && std::is_same_v<C, Bf16>;
+      expect_near(run.lse, expected.lse, rounded ? kTolerance<Bf16> : kTolerance<float>, 1);
     });
   }
 }

@@ -1,0 +1,109 @@
+// The tile registers of AMX and the product of bf16 matrices in them. Included by kernel sources
+// that are compiled for AMX only.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/vec.h"
+
+namespace wavroute::kernels::WAVROUTE_ISA {
+
+inline constexpr int64_t kTile = 16;          // rows of a tile, and floats of its row
+inline constexpr int64_t kDepth = 32;         // bf16 numbers of its row: what one product sums over
+inline constexpr int64_t kTiles = 2 * kTile;  // rows and columns of what multiply() makes at once
+
+// While one lives, the eight tile registers of the calling thread have kTile rows of 64 bytes.
+// Libraries that use tiles configure them anew in each call, as this does.
+class TileRegisters {
+ public:
+  TileRegisters() {
+    struct alignas(64) {
+      uint8_t palette = 1, start_row = 0, reserved[14] = {};
+      uint16_t row_bytes[16] = {};
+      uint8_t rows[16] = {};
+    } shapes;
+    for (int tile = 0; tile < 8; ++tile) {
+      shapes.row_bytes[tile] = 64;
+      shapes.rows[tile] = kTile;
+    }
+    asm volatile("ldtilecfg %0" ::"m"(shapes));
+  }
+  ~TileRegisters() { asm volatile("tilerelease"); }
+  TileRegisters(const TileRegisters&) = delete;
+  TileRegisters& operator=(const TileRegisters&) = delete;
+};
+
+// gcc's intrinsics of these don't say that they read memory. `stride`: elements between two rows.
+template <int tile, typename T>
+static inline void load_register(const T* from, int64_t stride) {
+  asm volatile("tileloadd (%0,%1,1), %%tmm%c2"
+               :
+               : "r"(from), "r"(stride * static_cast<int64_t>(sizeof(T))), "i"(tile)
+               : "memory");
+}
+template <int tile>
+static inline void store_register(float* to, int64_t stride) {
+  asm volatile("tilestored %%tmm%c2, (%0,%1,1)"
+               :
+               : "r"(to), "r"(stride * static_cast<int64_t>(sizeof(float))), "i"(tile)
+               : "memory");
+}
+template <int tile>
+static inline void clear_register() {
+  asm volatile("tilezero %%tmm%c0" : : "i"(tile));
+}
+// sum += left right, of registers
+template <int sum, int left, int right>
+static inline void multiply_registers() {
+  asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(sum), "i"(left), "i"(right));
+}
+
+// A matrix on the left of a product: rows of bf16 numbers, `stride` apart.
+struct TileRows {
+  const Bf16* at;
+  int64_t stride;
+};
+
+// One on the right. Panel j holds the columns 16 j .. 16 j + 15 as [depth / 2, 16, 2]: what two
+// successive rows have in one column lies side by side, as the product takes it.
+struct TilePanels {
+  const Bf16* at;
+  int64_t panel;  // numbers from one panel to the next
+};
+
+// sums = left right, or sums += left right where `add`, for kTiles rows and kTiles columns:
+//   left  [32, depth], right [depth, 32] (two panels), sums [32, 32] with rows `stride` apart;
+//   depth is a multiple of kDepth.
+template <bool add>
+static inline void multiply(TileRows left, TilePanels right, int64_t depth, float* sums,
+                            int64_t stride) {
+  float* const lower = sums + kTile * stride;
+  if constexpr (add) {
+    load_register<0>(sums, stride);
+    load_register<1>(sums + kTile, stride);
+    load_register<2>(lower, stride);
+    load_register<3>(lower + kTile, stride);
+  } else {
+    clear_register<0>();
+    clear_register<1>();
+    clear_register<2>();
+    clear_register<3>();
+  }
+  for (int64_t k = 0; k < depth; k += kDepth) {
+    const Bf16* const panel = right.at + k * kTile;
+    load_register<4>(left.at + k, left.stride);
+    load_register<6>(panel, kDepth);
+    multiply_registers<0, 4, 6>();
+    load_register<7>(panel + right.panel, kDepth);
+    multiply_registers<1, 4, 7>();
+    load_register<5>(left.at + kTile * left.stride + k, left.stride);
+    multiply_registers<2, 5, 6>();
+    multiply_registers<3, 5, 7>();
+  }
+  store_register<0>(sums, stride);
+  store_register<1>(sums + kTile, stride);
+  store_register<2>(lower, stride);
+  store_register<3>(lower + kTile, stride);
+}
+
+}  // namespace wavroute::kernels::WAVROUTE_ISA
