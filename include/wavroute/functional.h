@@ -121,9 +121,9 @@ struct Read {
 //   part' = part + u;  h = softmax over the finished sources of `finished` and the forms
 //   `forms` of the parts, each matched to S (section 3);  x = gain h / rms(h)
 // u [tokens, d] in the compute type, undefined: nothing is written. `forms`: at most 3, each a
-// running source. `finished`: of this reader, [tokens, d] and [tokens]. `type`: the compute type
-// where there is no u, by default float.
-// Gradients: to u, to every part, to mixed and mass of `finished`, to query, bias and gain.
+// running source. `finished`: of this reader, [tokens, d] and [tokens]; in a bf16 read its o and
+// the gradient of o are rounded to bf16. `type`: the compute type where there is no u, by default
+// float. Gradients: to u, to every part, to mixed and mass of `finished`, to query, bias and gain.
 [[nodiscard]] Read route_read(const at::Tensor& u, int64_t part, std::span<const at::Tensor> parts,
                               at::IntArrayRef forms, const Mixture& finished, const Reader& reader,
                               const Eps& eps = {}, std::optional<at::ScalarType> type = {});

@@ -115,13 +115,13 @@ Forward cpu(at::TensorList rows, const at::Tensor& ratio, const at::Tensor& inve
   const at::Tensor logits = make({routers, static_cast<int64_t>(rows.size()), tokens});
   ops::with_type(rows[0].scalar_type(), [&]<typename R>() {
     const Sources<R> sources(rows, ratio, inverse, query, bias);
-    kernels::MixFinished<R> args;
+    kernels::MixFinished<R, float> args;
     sources.set(args);
     args.logits = out<float>(logits);
     args.peak = out<float>(peak);
     args.mass = out<float>(mass);
     args.mixed = out<float>(mixed);
-    const auto kernel = kernels::chosen_kernels().finished->of<R>().mix;
+    const auto kernel = kernels::chosen_kernels().finished->of<R>().mix.fp32.forward;
     ops::for_chunks(tokens, [&](int64_t, int64_t begin, int64_t end) { kernel(args, begin, end); });
   });
   return {mixed, peak, mass, logits};
@@ -151,7 +151,7 @@ Backward backward_cpu(const OptionalTensor& mixed_grad, const OptionalTensor& ma
   const at::ScalarType type = rows[0].scalar_type();
   ops::with_type(type, [&]<typename R>() {
     const Sources<R> sources(rows, ratio, inverse, query, bias);
-    kernels::MixFinishedBackward<R> args;
+    kernels::MixFinishedBackward<R, float> args;
     sources.set(args);
     args.logits = in<float>(logits);
     args.lse = in<float>(lse);
@@ -159,9 +159,9 @@ Backward backward_cpu(const OptionalTensor& mixed_grad, const OptionalTensor& ma
     args.dh = in<float>(dmixed);
     args.grads = starts.data();
     args.first = in<bool>(first);
-    const auto kernel = kernels::chosen_kernels().finished->of<R>().mix_backward;
+    const auto kernel = kernels::chosen_kernels().finished->of<R>().mix.fp32.backward;
     ops::for_chunks(tokens, [&](int64_t chunk, int64_t begin, int64_t end) {
-      kernels::MixFinishedBackward<R> own = args;
+      kernels::MixFinishedBackward<R, float> own = args;
       own.query_grad = query_grad.of(chunk);
       own.bias_grad = bias_grad.of(chunk);
       kernel(own, begin, end);

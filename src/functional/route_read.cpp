@@ -73,7 +73,8 @@ Forward cpu(const OptionalTensor& u_in, int64_t part, const OptionalTensors& par
                                bias_in, gain_in, norm_eps, matching_eps, given);
   }
   check(u_in, part, parts, forms, mixed_in, peak_in, mass_in, query_in, bias_in, gain_in, given);
-  const at::Tensor u = packed(u_in), mixed = mixed_in.contiguous(), peak = peak_in.contiguous();
+  const at::Tensor u = packed(u_in), mixed = mixed_in.to(type).contiguous();
+  const at::Tensor peak = peak_in.contiguous();
   const at::Tensor mass = mass_in.contiguous(), query = query_in.contiguous();
   const at::Tensor bias = bias_in.contiguous(), gain = packed(gain_in);
   const PackedParts before(parts);
@@ -106,7 +107,7 @@ Forward cpu(const OptionalTensor& u_in, int64_t part, const OptionalTensors& par
     args.query = in<float>(query);
     args.peak = in<float>(peak);
     args.mass = in<float>(mass);
-    args.mixed = in<float>(mixed);
+    args.mixed = in<C>(mixed);
     args.norm_eps = static_cast<float>(norm_eps);
     args.matching_eps = static_cast<float>(matching_eps);
     args.lse = out<float>(lse);

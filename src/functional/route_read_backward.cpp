@@ -57,14 +57,12 @@ struct PartGrads {
   }
 };
 
-// mixed_grad = dh exp(peak - lse) in the place of dh; mass_grad = - along exp(peak - lse).
-void through_phase_one(float* dh, float* along, const float* peak, const float* lse, int64_t d,
-                       int64_t begin, int64_t end) {
-  for (int64_t t = begin; t < end; ++t) {
-    const float weight = std::exp(peak[t] - lse[t]);
-    along[t] *= -weight;
-    for (int64_t i = t * d; i < (t + 1) * d; ++i) dh[i] *= weight;
-  }
+// dh and along become the gradients of mixed and mass: dh exp(peak - lse), - along exp(peak - lse).
+void through_phase_one(const at::Tensor& dh, const at::Tensor& along, const at::Tensor& peak,
+                       const at::Tensor& lse) {
+  const at::Tensor weight = at::sub(peak, lse).exp_();
+  dh.mul_(weight.unsqueeze(-1));
+  along.mul_(weight).neg_();
 }
 
 }  // namespace
@@ -85,7 +83,7 @@ ReadGrads route_read_backward(const OptionalTensor& part_grad, const at::Tensor&
   const auto sources = static_cast<int64_t>(forms.size());
   const int64_t form_count = kernels::form_count(seen.rows.count);
   const at::TensorOptions options = peak.options();
-  const at::Tensor dh = at::empty({tokens, d}, options), along = at::empty({tokens}, options);
+  const at::Tensor dh = at::empty_like(dx), along = at::empty({tokens}, options);
   const at::Tensor form_grads = at::empty({form_count, tokens, d}, options);
   const bool own_u = part >= 0 && dx.scalar_type() != at::kFloat;
   const at::Tensor du = own_u ? at::empty_like(dx) : absent(dh);
@@ -103,7 +101,7 @@ ReadGrads route_read_backward(const OptionalTensor& part_grad, const at::Tensor&
     args.running = static_cast<int>(sources);
     args.query = in<float>(query);
     args.lse = in<float>(lse);
-    args.dh = out<float>(dh);
+    args.dh = out<C>(dh);
     args.along = out<float>(along);
     for (int s = 0; s < args.running; ++s) {
       const auto kept = [&](int64_t row) { return in<float>(running) + kept_row(s, row) * tokens; };
@@ -140,12 +138,13 @@ ReadGrads route_read_backward(const OptionalTensor& part_grad, const at::Tensor&
       }
       kernel(own, begin, end);
       split.run(begin, end);
-      through_phase_one(own.dh, own.along, in<float>(peak), own.lse, d, begin, end);
     });
   });
+  const at::Tensor mixed_grad = dh.to(at::kFloat);
+  through_phase_one(mixed_grad, along, peak, lse);
   return {du,
           part_grads,
-          dh,
+          mixed_grad,
           along,
           query_grad.total({d}),
           bias_grad.total({sources}),

@@ -17,21 +17,6 @@ enum class Isa { kPortable, kAvx2, kAvx512, kAvx512Bf16, kAmxBf16 };
 // "portable", "avx2", "avx512", "avx512_bf16", "amx_bf16"
 [[nodiscard]] std::string to_string(Isa isa);
 
-// A pair of tables, by type.
-template <template <typename> class Table>
-struct ByType {
-  Table<float> fp32;
-  Table<Bf16> bf16;
-  template <typename T>
-  [[nodiscard]] const Table<T>& of() const {
-    if constexpr (sizeof(T) == sizeof(float)) {
-      return fp32;
-    } else {
-      return bf16;
-    }
-  }
-};
-
 struct Kernels {
   Isa isa = Isa::kPortable;
   const ByType<StreamKernels>* stream = nullptr;

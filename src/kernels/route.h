@@ -8,7 +8,9 @@
 // sources or routers lie as [source or router][tokens]: pointers below are to token 0. `tokens` and
 // `pitch` are distances, which may be more than there is: rows that lie a multiple of a page apart
 // compete for the same few places of a cache.
-// R: storage of finished rows, float or Bf16.  C: compute type, float or Bf16.
+// R: storage of finished rows.  M: storage of what a block's readers and the finished sources pass
+// each other, mixed and dh.  C: compute type, also of mixed and dh.  Each float or Bf16; all
+// arithmetic is in float.
 #pragma once
 
 #include <cstdint>
@@ -35,7 +37,7 @@ struct SourceScalars {
 // Phase 1, for `routers` routers over `sources` >= 1 finished rows:
 //   peak_i = max_j logit_ij,  mass_i = sum_j exp(logit_ij - peak_i),
 //   mixed_i = sum_j exp(logit_ij - peak_i) v_j
-template <typename R>
+template <typename R, typename M>
 struct MixFinished {
   int64_t d = 0, sources = 0, routers = 0;
   int64_t tokens = 0;                   // from a source's or router's numbers to those of the next
@@ -48,7 +50,7 @@ struct MixFinished {
   float* logits = nullptr;                // [routers, sources, tokens]; null: not kept
   float* peak = nullptr;                  // [routers, tokens]
   float* mass = nullptr;                  // [routers, tokens]
-  float* mixed = nullptr;                 // [routers, tokens, d], `pitch` apart
+  M* mixed = nullptr;                     // [routers, tokens, d], `pitch` apart
 };
 
 // The running block. Updates that have the same sign in every detail are summed in one part; the
@@ -97,7 +99,7 @@ struct WriteRead {
   const float* query = nullptr;  // [d]
   const float* peak = nullptr;   // [tokens] of phase 1
   const float* mass = nullptr;   // [tokens]
-  const float* mixed = nullptr;  // [tokens, d]
+  const C* mixed = nullptr;      // [tokens, d]
   float norm_eps = 0.0F;         // of the key norm and of the PreNorm
   float matching_eps = 0.0F;
   float* lse = nullptr;          // [tokens] logsumexp over all sources; null: not kept
@@ -156,7 +158,7 @@ struct ReadBackward {
   const float* query = nullptr;  // [d]
   const float* lse = nullptr;    // [tokens]
   float* query_grad = nullptr;   // [d], partial sums of dlogit k V, +=
-  float* dh = nullptr;           // [tokens, d], = gradient of h, for MixFinishedBackward
+  C* dh = nullptr;               // [tokens, d], = gradient of h, for MixFinishedBackward
   float* along = nullptr;        // [tokens], = dh . h
   C* du = nullptr;               // [tokens, d]; null: not wanted
 };
@@ -177,7 +179,7 @@ struct UpdateGrad {
 //   dV_j = (first ? 0 : dV_j) + sum_i (a_ij ratio_j dh_i + dlogit_ij k_j q_i)
 //          - V_j k_j^2 / d sum_i dlogit_ij (logit_ij - bias_ij)
 //   query_grad_i += sum_j dlogit_ij k_j V_j,  bias_grad_ij += dlogit_ij, summed over the tokens
-template <typename R>
+template <typename R, typename M>
 struct MixFinishedBackward {
   int64_t d = 0, sources = 0, routers = 0;
   int64_t tokens = 0;  // from a source's or router's numbers to those of the next
@@ -190,18 +192,24 @@ struct MixFinishedBackward {
   const float* logits = nullptr;  // [routers, sources, tokens]
   const float* lse = nullptr;     // [routers, tokens]
   const float* along = nullptr;   // [routers, tokens]
-  const float* dh = nullptr;      // [routers, tokens, d], `pitch` apart
+  const M* dh = nullptr;          // [routers, tokens, d], `pitch` apart
   float* const* grads = nullptr;  // [sources] -> [tokens, d]
   const bool* first = nullptr;    // [sources]: grads holds nothing yet
   float* query_grad = nullptr;    // [routers, d], partial sums
   float* bias_grad = nullptr;     // [routers, sources], partial sums
 };
 
+template <typename R, typename M>
+struct MixKernels {
+  void (*forward)(const MixFinished<R, M>&, int64_t begin, int64_t end);
+  void (*backward)(const MixFinishedBackward<R, M>&, int64_t begin, int64_t end);
+};
 template <typename R>
 struct FinishedKernels {
   void (*source_scalars)(const SourceScalars<R>&, int64_t begin, int64_t end);
-  void (*mix)(const MixFinished<R>&, int64_t begin, int64_t end);
-  void (*mix_backward)(const MixFinishedBackward<R>&, int64_t begin, int64_t end);
+  template <typename M>
+  using Mix = MixKernels<R, M>;
+  ByType<Mix> mix;  // by M
 };
 
 template <typename C>

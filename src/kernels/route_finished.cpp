@@ -50,9 +50,9 @@ void source_scalars(const SourceScalars<R>& s, int64_t begin, int64_t end) {
   }
 }
 
-template <typename R>
+template <typename R, typename M>
 struct Mixer {
-  const MixFinished<R>& p;
+  const MixFinished<R, M>& p;
   Extent x;
   const R* rows[kTokens * kSources];           // [tokens, sources] of x
   float scores[kTokens * kSources][kRouters];  // dots, then logits, then weights of the rows
@@ -118,25 +118,26 @@ struct Mixer {
   }
 
   void add_values(int64_t token, const float* fade) const {
-    float* mixed[kRouters];
+    M* mixed[kRouters];
     for (int64_t i = 0; i < x.routers; ++i) {
       mixed[i] = p.mixed + (x.router + i) * p.pitch + (x.token + token) * p.d;
     }
     const Terms<R, kRouters, 1> values = {rows + token * x.sources, x.sources,
                                           scores[token * x.sources]};
     combine(
-        values, p.d, mixed,
-        x.routers, [&](int64_t i, int64_t c, int64_t count) __attribute__((always_inline)) {
+        p.d, mixed, x.routers,
+        [&](int64_t i, int64_t c, int64_t count) __attribute__((always_inline)) {
           return x.source == 0 ? zero() : broadcast(fade[i]) * load_some(mixed[i] + c, count);
-        });
+        },
+        values);
   }
 
   void run(const Extent& extent) {
     x = extent;
     list_rows(p, x, rows);
     turn_bias(p, x, bias);
-    dots<kRouters>({p.query + x.router * p.d, p.d}, x.routers, rows, x.tokens * x.sources, p.d,
-                   scores[0]);
+    dots<kRouters>(Rows<float>{p.query + x.router * p.d, p.d}, x.routers, rows,
+                   x.tokens * x.sources, p.d, scores[0]);
     make_logits();
     if (p.logits != nullptr) keep_logits();
     for (int64_t token = 0; token < x.tokens; ++token) {
@@ -147,15 +148,15 @@ struct Mixer {
   }
 };
 
-template <typename R>
-void mix(const MixFinished<R>& problem, int64_t begin, int64_t end) {
-  Mixer<R> mixer{problem, {}, {}, {}, {}};
+template <typename R, typename M>
+void mix(const MixFinished<R, M>& problem, int64_t begin, int64_t end) {
+  Mixer<R, M> mixer{problem, {}, {}, {}, {}};
   for_extents(problem, begin, end, [&](const Extent& x) { mixer.run(x); });
 }
 
-template <typename R>
+template <typename R, typename M>
 struct Unmixer {
-  const MixFinishedBackward<R>& p;
+  const MixFinishedBackward<R, M>& p;
   Extent x;
   const R* rows[kTokens * kSources];  // [tokens, sources] of x
   // Of every row: logits and dh . V of the routers, then, closely packed, [A | C] with
@@ -208,22 +209,25 @@ struct Unmixer {
 
   void add_source_grads(int64_t token, const float* decay) const {
     const int64_t t = x.token + token;
-    const float* terms[kPair];
+    const M* dh[kRouters];
+    const float* query[kRouters];
     for (int64_t i = 0; i < x.routers; ++i) {
-      terms[i] = p.dh + (x.router + i) * p.pitch + t * p.d;
-      terms[x.routers + i] = p.query + (x.router + i) * p.d;
+      dh[i] = p.dh + (x.router + i) * p.pitch + t * p.d;
+      query[i] = p.query + (x.router + i) * p.d;
     }
     float* grads[kSources];
     for (int64_t j = 0; j < x.sources; ++j) grads[j] = p.grads[x.source + j] + t * p.d;
     const R* const* row = rows + token * x.sources;
-    const Terms<float, 1, kPair> weighted = {terms, 2 * x.routers, pairs[token * x.sources]};
+    const float* const weights = pairs[token * x.sources];
     combine(
-        weighted, p.d, grads,
-        x.sources, [&](int64_t j, int64_t c, int64_t count) __attribute__((always_inline)) {
+        p.d, grads, x.sources,
+        [&](int64_t j, int64_t c, int64_t count) __attribute__((always_inline)) {
           const bool empty = x.router == 0 && p.first[x.source + j];
           const Vec before = empty ? zero() : load_some(grads[j] + c, count);
           return fma(broadcast(-decay[j]), load_some(row[j] + c, count), before);
-        });
+        },
+        Terms<M, 1, kPair>{dh, x.routers, weights},
+        Terms<float, 1, kPair>{query, x.routers, weights + x.routers});
   }
 
   void add_router_grads() const {
@@ -231,10 +235,10 @@ struct Unmixer {
     for (int64_t i = 0; i < x.routers; ++i) grads[i] = p.query_grad + (x.router + i) * p.d;
     const Terms<R, kPair, 1> keys = {rows, x.tokens * x.sources, pairs[0] + x.routers};
     combine(
-        keys, p.d, grads,
-        x.routers, [&](int64_t i, int64_t c, int64_t count) __attribute__((always_inline)) {
-          return load_some(grads[i] + c, count);
-        });
+        p.d, grads, x.routers,
+        [&](int64_t i, int64_t c, int64_t count)
+            __attribute__((always_inline)) { return load_some(grads[i] + c, count); },
+        keys);
     for (int64_t i = 0; i < x.routers; ++i) {
       for (int64_t j = 0; j < x.sources; ++j) {
         p.bias_grad[(x.router + i) * p.sources + x.source + j] += bias_grad[j][i];
@@ -250,7 +254,7 @@ struct Unmixer {
     turn_bias(p, x, bias);
     fetch_logits();
     for (int64_t token = 0; token < x.tokens; ++token) {
-      const Rows dh = {p.dh + x.router * p.pitch + (x.token + token) * p.d, p.pitch};
+      const Rows<M> dh = {p.dh + x.router * p.pitch + (x.token + token) * p.d, p.pitch};
       dots<kPair>(dh, x.routers, rows + token * x.sources, x.sources, p.d,
                   pairs[token * x.sources] + kRouters);
       float decay[kSources];
@@ -261,14 +265,16 @@ struct Unmixer {
   }
 };
 
-template <typename R>
-void mix_backward(const MixFinishedBackward<R>& problem, int64_t begin, int64_t end) {
-  Unmixer<R> unmixer{problem, {}, {}, {}, {}, {}, {}};
+template <typename R, typename M>
+void mix_backward(const MixFinishedBackward<R, M>& problem, int64_t begin, int64_t end) {
+  Unmixer<R, M> unmixer{problem, {}, {}, {}, {}, {}, {}};
   for_extents(problem, begin, end, [&](const Extent& x) { unmixer.run(x); });
 }
 
 template <typename R>
-constexpr FinishedKernels<R> kTable = {source_scalars<R>, mix<R>, mix_backward<R>};
+constexpr FinishedKernels<R> kTable = {
+    source_scalars<R>,
+    {{mix<R, float>, mix_backward<R, float>}, {mix<R, Bf16>, mix_backward<R, Bf16>}}};
 
 }  // namespace
 

@@ -74,7 +74,8 @@ template <typename T>
 inline Vec load_some(const T* p, int64_t count) {
   return count == kLanes ? load(p) : load_part(p, count);
 }
-inline void store_some(float* p, Vec v, int64_t count) {
+template <typename T>
+inline void store_some(T* p, Vec v, int64_t count) {
   if (count == kLanes) {
     store(p, v);
   } else {
@@ -82,15 +83,16 @@ inline void store_some(float* p, Vec v, int64_t count) {
   }
 }
 
-// Rows of floats, `stride` apart.
+// Rows that are `stride` apart.
+template <typename T>
 struct Rows {
-  const float* data = nullptr;
+  const T* data = nullptr;
   int64_t stride = 0;
 };
 
 // Lane column * (kLanes / kColumns) + row = row . column
-template <int kRows, int kColumns, typename X>
-inline Vec dot_tile(const Rows& rows, const X* const (&columns)[kColumns], int64_t d) {
+template <int kRows, int kColumns, typename T, typename X>
+inline Vec dot_tile(const Rows<T>& rows, const X* const (&columns)[kColumns], int64_t d) {
   constexpr int kPitch = kLanes / kColumns;
   Vec sums[kLanes] = {};
   const auto step = [&](int64_t c, int64_t count) __attribute__((always_inline)) {
@@ -111,16 +113,16 @@ inline Vec dot_tile(const Rows& rows, const X* const (&columns)[kColumns], int64
 
 // out[column * kPitch + row] = row . column. Up to kTileRows - 1 elements after the last row of a
 // column are written too, within the next multiple of kTileRows.
-template <int kPitch, typename X>
-inline void dots(const Rows& rows, int64_t row_count, const X* const* columns, int64_t column_count,
-                 int64_t d, float* out) {
+template <int kPitch, typename T, typename X>
+inline void dots(const Rows<T>& rows, int64_t row_count, const X* const* columns,
+                 int64_t column_count, int64_t d, float* out) {
   constexpr int64_t kBlock = 16;  // columns that stay in the first cache for all tiles of rows
   for (int64_t block = 0; block < column_count; block += kBlock) {
     const int64_t end = block + kBlock < column_count ? block + kBlock : column_count;
     for_row_tiles(row_count, [&](int64_t row, auto tile_rows) {
       constexpr int kColumns = columns_beside(decltype(tile_rows)::value);
       constexpr int kWritten = kLanes / kColumns;
-      const Rows tile = {rows.data + row * rows.stride, rows.stride};
+      const Rows<T> tile = {rows.data + row * rows.stride, rows.stride};
       for (int64_t column = block; column < end; column += kColumns) {
         const X* x[kColumns];
         for (int n = 0; n < kColumns; ++n) x[n] = columns[column + n < end ? column + n : end - 1];
@@ -144,14 +146,11 @@ struct Terms {
   const float* weight = nullptr;
 };
 
-// kVectors vectors from column c of kRows output rows; `count` elements of each vector.
-template <int kRows, int kVectors, typename X, int kTermPitch, int kRowPitch, typename Start>
-inline void combine_tile(const Terms<X, kTermPitch, kRowPitch>& terms, int64_t c, int64_t count,
-                         float* const* out, int64_t row, const Start& start) {
-  Vec sums[kRows][kVectors];
-  for (int m = 0; m < kRows; ++m) {
-    for (int v = 0; v < kVectors; ++v) sums[m][v] = start(row + m, c + v * kLanes, count);
-  }
+// sums += the terms, for kVectors vectors from column c of kRows output rows; `count` elements of
+// each vector.
+template <int kRows, int kVectors, typename X, int kTermPitch, int kRowPitch>
+inline void add_terms(const Terms<X, kTermPitch, kRowPitch>& terms, int64_t c, int64_t count,
+                      int64_t row, Vec (&sums)[kRows][kVectors]) {
   const float* weight = terms.weight + row * kRowPitch;
   for (int64_t k = 0; k < terms.count; ++k, weight += kTermPitch) {
     Vec x[kVectors];
@@ -161,16 +160,26 @@ inline void combine_tile(const Terms<X, kTermPitch, kRowPitch>& terms, int64_t c
       for (int v = 0; v < kVectors; ++v) sums[m][v] = fma(w, x[v], sums[m][v]);
     }
   }
+}
+
+template <int kRows, int kVectors, typename Out, typename Start, typename... SomeTerms>
+inline void combine_tile(int64_t c, int64_t count, Out* const* out, int64_t row, const Start& start,
+                         const SomeTerms&... terms) {
+  Vec sums[kRows][kVectors];
+  for (int m = 0; m < kRows; ++m) {
+    for (int v = 0; v < kVectors; ++v) sums[m][v] = start(row + m, c + v * kLanes, count);
+  }
+  (add_terms(terms, c, count, row, sums), ...);
   for (int m = 0; m < kRows; ++m) {
     for (int v = 0; v < kVectors; ++v) store_some(out[row + m] + c + v * kLanes, sums[m][v], count);
   }
 }
 
-// out[m][c] = start(m, c) + sum over the terms of weight * row[c], for `rows` output rows.
+// out[m][c] = start(m, c) + sum over all terms of weight * row[c], for `rows` output rows.
 // start(m, c, count) gives `count` elements from column c.
-template <typename X, int kTermPitch, int kRowPitch, typename Start>
-inline void combine(const Terms<X, kTermPitch, kRowPitch>& terms, int64_t d, float* const* out,
-                    int64_t rows, const Start& start) {
+template <typename Out, typename Start, typename... SomeTerms>
+inline void combine(int64_t d, Out* const* out, int64_t rows, const Start& start,
+                    const SomeTerms&... terms) {
   constexpr int kMostVectors = 8;
   constexpr int64_t kBlock = kMostVectors * kLanes;  // columns of the terms in the first cache
   for (int64_t block = 0; block < d; block += kBlock) {
@@ -181,11 +190,11 @@ inline void combine(const Terms<X, kTermPitch, kRowPitch>& terms, int64_t d, flo
       constexpr int kVectors = kBeside < kMostVectors ? kBeside : kMostVectors;
       int64_t c = block;
       for (; c + kVectors * kLanes <= end; c += kVectors * kLanes) {
-        combine_tile<kRows, kVectors>(terms, c, kLanes, out, row, start);
+        combine_tile<kRows, kVectors>(c, kLanes, out, row, start, terms...);
       }
       for (; c < end; c += kLanes) {
         const int64_t count = end - c < kLanes ? end - c : kLanes;
-        combine_tile<kRows, 1>(terms, c, count, out, row, start);
+        combine_tile<kRows, 1>(c, count, out, row, start, terms...);
       }
     });
   }

@@ -125,7 +125,7 @@ void spread(const ReadBackward<C>& a, int64_t t, const Chain& chain) {
   const float* query = a.query;
   float* gain_grad = a.gain_grad;
   float* query_grad = a.query_grad;
-  float* dh = a.dh + offset;
+  C* dh = a.dh + offset;
   C* du = a.du != nullptr ? a.du + offset : nullptr;
   float* grad[kForms + 1];
   Vec dh_part[kRead + 1], query_part[kRead + 1], value_part[kRead + 1], sign[kForms + 1];

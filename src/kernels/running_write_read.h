@@ -93,14 +93,13 @@ void weigh(const WriteRead<C>& a, int64_t t, Weights& w) {
 }
 
 // h of one token from its weights, a vector at a time.
-template <int kParts, bool kWhole>
+template <int kParts, bool kWhole, typename C>
 struct Mixture {
   static constexpr int kForms = form_count(kParts);
-  const float* mixed;
+  const C* mixed;
   FormsOf<kParts, kWhole> forms;
   Vec finished, running[kForms + 1];
 
-  template <typename C>
   Mixture(const WriteRead<C>& a, int64_t t, const Weights& w)
       : mixed(a.mixed + t * a.d),
         forms(a.parts, a.write, t * a.d),
@@ -138,7 +137,7 @@ float* hidden_row(const WriteRead<C>& a, int64_t t, float* scratch) {
 // h, where it is kept, and its root mean square.
 template <int kParts, bool kWhole, typename C>
 void mix(const WriteRead<C>& a, int64_t t, Weights& w, float* hidden) {
-  const Mixture<kParts, kWhole> mixture(a, t, w);
+  const Mixture<kParts, kWhole, C> mixture(a, t, w);
   C* kept = std::is_same_v<C, float> || a.h == nullptr ? nullptr : a.h + t * a.d;
   Square found;
   const auto run = [&](auto has_hidden, auto has_kept) __attribute__((always_inline)) {
@@ -177,7 +176,7 @@ void normalise(const WriteRead<C>& a, int64_t t, const Weights& w, const float* 
     finish([hidden](int64_t c, auto lanes)
                __attribute__((always_inline)) { return lanes.load(hidden + c); });
   } else {
-    const Mixture<kParts, kWhole> mixture(a, t, w);
+    const Mixture<kParts, kWhole, C> mixture(a, t, w);
     finish([&mixture](int64_t c, auto lanes)
                __attribute__((always_inline)) { return mixture.at(c, lanes); });
   }

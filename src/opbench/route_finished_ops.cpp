@@ -27,8 +27,8 @@ constexpr int64_t kBlocksBefore[] = {0, 1, 3, 6};  // 1, 4, 10 and 19 sources
 constexpr float kBeta = -4.0F;
 
 // Normal numbers [count, ...sizes] as the stream has them, see Arena::empty_apart.
-at::Tensor apart(int64_t count, at::IntArrayRef sizes) {
-  return ops::Arena().empty_apart(count, sizes).normal_();
+at::Tensor apart(int64_t count, at::IntArrayRef sizes, at::ScalarType type = at::kFloat) {
+  return ops::Arena().empty_apart(count, sizes, type).normal_();
 }
 
 template <typename T>
@@ -51,7 +51,7 @@ struct Block {
         logits(apart(kRouters * sources, {tokens})),
         peak(apart(kRouters, {tokens})),
         mass(apart(kRouters, {tokens})),
-        mixed(apart(kRouters, {tokens, d})) {
+        mixed(apart(kRouters, {tokens, d}, p.type)) {
     for (int64_t j = 0; j < sources; ++j) {
       bases.push_back(j == 0 ? -1 : static_cast<int>((j - 1) % (1 + kDetails)) - 1);
       summaries.push_back(j - 1 - bases.back());
@@ -84,17 +84,20 @@ struct Block {
 
   // `count` routers from `router` on; their mixtures to the rows of `mixed` from `place` on.
   void mix(int64_t router, int64_t count, int64_t place) const {
-    kernels::MixFinished<float> args;
-    args.d = d, args.tokens = peak.stride(0), args.pitch = mixed.stride(0);
-    args.sources = sources, args.routers = count;
-    args.rows = rows.data(), args.ratio = ratios.data(), args.inverse = inverses.data();
-    args.query = in<float>(query) + router * d, args.bias = in<float>(bias) + router * sources;
-    args.logits = out<float>(logits) + router * sources * logits.stride(0);
-    args.peak = out<float>(peak) + router * peak.stride(0);
-    args.mass = out<float>(mass) + router * mass.stride(0);
-    args.mixed = out<float>(mixed) + place * mixed.stride(0);
-    const auto kernel = kernels::chosen_kernels().finished->fp32.mix;
-    ops::for_chunks(tokens, [&](int64_t, int64_t begin, int64_t end) { kernel(args, begin, end); });
+    ops::with_type(mixed.scalar_type(), [&]<typename C>() {
+      kernels::MixFinished<float, C> args;
+      args.d = d, args.tokens = peak.stride(0), args.pitch = mixed.stride(0);
+      args.sources = sources, args.routers = count;
+      args.rows = rows.data(), args.ratio = ratios.data(), args.inverse = inverses.data();
+      args.query = in<float>(query) + router * d, args.bias = in<float>(bias) + router * sources;
+      args.logits = out<float>(logits) + router * sources * logits.stride(0);
+      args.peak = out<float>(peak) + router * peak.stride(0);
+      args.mass = out<float>(mass) + router * mass.stride(0);
+      args.mixed = out<C>(mixed) + place * mixed.stride(0);
+      const auto kernel = kernels::chosen_kernels().finished->fp32.mix.of<C>().forward;
+      ops::for_chunks(tokens,
+                      [&](int64_t, int64_t begin, int64_t end) { kernel(args, begin, end); });
+    });
   }
 
   void mix() const { mix(0, kRouters, 0); }
@@ -136,12 +139,13 @@ struct Backward {
   Backward(const Block& block, ops::Arena& arena)
       : block(block),
         arena(arena),
-        dh(apart(kRouters, {block.tokens, block.d})),
+        dh(apart(kRouters, {block.tokens, block.d}, block.mixed.scalar_type())),
         grad(apart(block.sources, {1, block.tokens, block.d}).zero_()),
         first(std::make_unique<bool[]>(static_cast<size_t>(block.sources))) {
     block.mix();
     lse = apart(kRouters, {block.tokens}).copy_(block.peak + block.mass.log());
-    along = apart(kRouters, {block.tokens}).copy_((dh * block.mixed).sum(-1).div_(block.mass));
+    along = apart(kRouters, {block.tokens})
+                .copy_((dh.to(at::kFloat) * block.mixed).sum(-1).div_(block.mass));
     grads = row_pointers<float>(grad);
     std::fill_n(first.get(), block.sources, false);
   }
@@ -150,21 +154,23 @@ struct Backward {
     const int64_t chunks = ops::chunk_count(block.tokens);
     const ops::PartialSums query_grad(arena, chunks, kRouters * block.d);
     const ops::PartialSums bias_grad(arena, chunks, kRouters * block.sources);
-    kernels::MixFinishedBackward<float> args;
-    args.d = block.d, args.tokens = lse.stride(0), args.pitch = dh.stride(0);
-    args.sources = block.sources, args.routers = kRouters;
-    args.rows = block.rows.data();
-    args.ratio = block.ratios.data(), args.inverse = block.inverses.data();
-    args.query = in<float>(block.query), args.bias = in<float>(block.bias);
-    args.logits = in<float>(block.logits), args.lse = in<float>(lse);
-    args.along = in<float>(along), args.dh = in<float>(dh);
-    args.grads = grads.data(), args.first = first.get();
-    const auto kernel = kernels::chosen_kernels().finished->fp32.mix_backward;
-    ops::for_chunks(block.tokens, [&](int64_t chunk, int64_t begin, int64_t end) {
-      kernels::MixFinishedBackward<float> own = args;
-      own.query_grad = query_grad.of(chunk);
-      own.bias_grad = bias_grad.of(chunk);
-      kernel(own, begin, end);
+    ops::with_type(dh.scalar_type(), [&]<typename C>() {
+      kernels::MixFinishedBackward<float, C> args;
+      args.d = block.d, args.tokens = lse.stride(0), args.pitch = dh.stride(0);
+      args.sources = block.sources, args.routers = kRouters;
+      args.rows = block.rows.data();
+      args.ratio = block.ratios.data(), args.inverse = block.inverses.data();
+      args.query = in<float>(block.query), args.bias = in<float>(block.bias);
+      args.logits = in<float>(block.logits), args.lse = in<float>(lse);
+      args.along = in<float>(along), args.dh = in<C>(dh);
+      args.grads = grads.data(), args.first = first.get();
+      const auto kernel = kernels::chosen_kernels().finished->fp32.mix.of<C>().backward;
+      ops::for_chunks(block.tokens, [&](int64_t chunk, int64_t begin, int64_t end) {
+        kernels::MixFinishedBackward<float, C> own = args;
+        own.query_grad = query_grad.of(chunk);
+        own.bias_grad = bias_grad.of(chunk);
+        kernel(own, begin, end);
+      });
     });
     (void)query_grad.total();
     (void)bias_grad.total();
@@ -202,9 +208,8 @@ struct Graph {
 
 }  // namespace
 
-// Finished rows are float, whatever the compute type.
+// Finished rows are float, whatever the compute type; mixtures and their gradients are of it.
 void show_route_mix(const Problem& p, const Visit& visit) {
-  if (p.type != at::kFloat) return;
   for (const int64_t blocks : kBlocksBefore) {
     const Block b(p, blocks);
     visit({"forward",
@@ -218,7 +223,6 @@ void show_route_mix(const Problem& p, const Visit& visit) {
 
 // Counted as phase 1 of a block: what it costs not to have one.
 void show_route_mix_each(const Problem& p, const Visit& visit) {
-  if (p.type != at::kFloat) return;
   for (const int64_t blocks : kBlocksBefore) {
     const Block b(p, blocks);
     visit({"forward",
@@ -231,7 +235,6 @@ void show_route_mix_each(const Problem& p, const Visit& visit) {
 }
 
 void show_route_mix_backward(const Problem& p, const Visit& visit) {
-  if (p.type != at::kFloat) return;
   // A single source leaves the details' biases without a gradient.
   for (const int64_t blocks : std::span(kBlocksBefore).subspan(1)) {
     ops::Arena arena;
@@ -239,7 +242,8 @@ void show_route_mix_backward(const Problem& p, const Visit& visit) {
     const Backward ours(b, arena);
     const Graph graph(b);
     std::vector<at::Tensor> directions;
-    for (int64_t i = 0; i < kRouters; ++i) directions.push_back(ours.dh[i].unsqueeze(0));
+    for (int64_t i = 0; i < kRouters; ++i)
+      directions.push_back(ours.dh[i].unsqueeze(0).to(at::kFloat));
     visit({"backward",
            b.size(),
            {[&] { ours.run(); }},

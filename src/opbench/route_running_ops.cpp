@@ -48,7 +48,7 @@ struct Read {
                   [&] {
                     return values({tokens, d});
                   })),
-        mixed(values({tokens, d})),
+        mixed(values({tokens, d}, type)),
         peak(at::rand({tokens})),
         mass(at::full({tokens}, 1.75)),
         query(values({d}) * 0.1),
@@ -85,7 +85,7 @@ struct Read {
                            .ratio = kept_row(s, 1),
                            .inverse = kept_row(s, 2)};
       }
-      args.query = in<float>(query), args.mixed = in<float>(mixed);
+      args.query = in<float>(query), args.mixed = in<C>(mixed);
       args.peak = in<float>(peak), args.mass = in<float>(mass);
       args.norm_eps = static_cast<float>(kNormEps);
       args.matching_eps = static_cast<float>(kMatchingEps);
@@ -144,7 +144,7 @@ struct Backward {
       : read(read),
         arena(arena),
         dx(values({read.tokens, read.d}, read.type)),
-        dh(at::empty({read.tokens, read.d})),
+        dh(at::empty({read.tokens, read.d}, read.type)),
         along(at::empty({read.tokens})),
         du(at::empty({read.tokens, read.d}, read.type)),
         gain_grad(at::zeros({read.d})),
@@ -190,7 +190,7 @@ struct Backward {
       args.forms[s] = {.grad = out<float>(grads[s]), .sign = kSigns[s]};
     }
     args.query = in<float>(read.query), args.lse = in<float>(read.lse);
-    args.dh = out<float>(dh), args.along = out<float>(along), args.du = out<C>(du);
+    args.dh = out<C>(dh), args.along = out<float>(along), args.du = out<C>(du);
     return args;
   }
 

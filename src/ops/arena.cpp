@@ -103,10 +103,11 @@ at::Tensor Arena::empty(at::IntArrayRef sizes, at::ScalarType type) {
       at::TensorOptions().dtype(type));
 }
 
-at::Tensor Arena::empty_apart(int64_t count, at::IntArrayRef sizes) {
+at::Tensor Arena::empty_apart(int64_t count, at::IntArrayRef sizes, at::ScalarType type) {
   const int64_t own = std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<>());
-  const auto unit = static_cast<int64_t>(kAlignment / sizeof(float));
-  const int64_t pitch = (own + unit - 1) / unit * unit + static_cast<int64_t>(kGap / sizeof(float));
+  const auto size_of = static_cast<int64_t>(c10::elementSize(type));
+  const int64_t unit = static_cast<int64_t>(kAlignment) / size_of;
+  const int64_t pitch = (own + unit - 1) / unit * unit + static_cast<int64_t>(kGap) / size_of;
   std::vector<int64_t> shape = {count}, strides = {pitch};
   int64_t left = own;
   for (const int64_t size : sizes) {
@@ -114,7 +115,7 @@ at::Tensor Arena::empty_apart(int64_t count, at::IntArrayRef sizes) {
     shape.push_back(size);
     strides.push_back(left);
   }
-  return empty({count, pitch}, at::kFloat).as_strided(shape, strides);
+  return empty({count, pitch}, type).as_strided(shape, strides);
 }
 
 int64_t Arena::bytes() const { return pool_->bytes(); }

@@ -20,9 +20,10 @@ class Arena {
   [[nodiscard]] at::Tensor empty_like(const at::Tensor& other) {
     return empty(other.sizes(), other.scalar_type());
   }
-  // Floats [count, ...sizes], each of the `count` contiguous, with a gap to the next: rows of whole
-  // pages, which most are, would compete for the same few places of a cache.
-  [[nodiscard]] at::Tensor empty_apart(int64_t count, at::IntArrayRef sizes);
+  // [count, ...sizes], each of the `count` contiguous, with a gap to the next: rows of whole pages,
+  // which most are, would compete for the same few places of a cache.
+  [[nodiscard]] at::Tensor empty_apart(int64_t count, at::IntArrayRef sizes,
+                                       at::ScalarType type = at::kFloat);
 
   // Bytes taken from the system so far.
   [[nodiscard]] int64_t bytes() const;

@@ -116,21 +116,23 @@ FusedRoutedStream::Group FusedRoutedStream::make_group(int64_t block) const {
   return group;
 }
 
+template <typename C>
 void FusedRoutedStream::mix(const Group& group, int64_t router, int64_t routers, int64_t begin,
                             int64_t end) const {
-  kernels::MixFinished<float> args;
+  kernels::MixFinished<float, C> args;
   set_sources(args, group, router, routers);
   args.logits = group.logits.defined()
                     ? row(group.logits, router * static_cast<int64_t>(group.rows.size()))
                     : nullptr;
   args.peak = row(group.peak, router);
   args.mass = row(group.mass, router);
-  args.mixed = row(group.mixed, group.two_phase ? router : 0);
+  args.mixed = row<C>(group.mixed, group.two_phase ? router : 0);
   args.pitch = group.mixed.stride(0);
-  kernels::chosen_kernels().finished->fp32.mix(args, begin, end);
+  kernels::chosen_kernels().finished->fp32.mix.of<C>().forward(args, begin, end);
 }
 
-FusedRoutedStream::Group& FusedRoutedStream::enter(int64_t block, int64_t position) {
+FusedRoutedStream::Group& FusedRoutedStream::enter(int64_t block, int64_t position,
+                                                   at::ScalarType type) {
   if (block == group_block_) return groups_.at(block);
   if (!record_) groups_.clear();
   if (group_block_ >= 0 && groups_.contains(group_block_)) groups_[group_block_].mixed.reset();
@@ -141,7 +143,7 @@ FusedRoutedStream::Group& FusedRoutedStream::enter(int64_t block, int64_t positi
   if (fresh || (record_ && !group.logits.defined())) group = make_group(block);
   group.two_phase = position == 0 && two_phase_wins(group.rows.size(), group.routers.size());
   const auto routers = static_cast<int64_t>(group.routers.size());
-  group.mixed = arena_.empty_apart(group.two_phase ? routers : 1, {tokens_, d_});
+  group.mixed = arena_.empty_apart(group.two_phase ? routers : 1, {tokens_, d_}, type);
   return group;
 }
 
@@ -262,7 +264,7 @@ kernels::WriteRead<C> FusedRoutedStream::read_arguments(const Group& group, int6
   args.query = row(group.query, position);
   args.peak = row(group.peak, position);
   args.mass = row(group.mass, position);
-  args.mixed = row(group.mixed, group.two_phase ? position : 0);
+  args.mixed = row<C>(group.mixed, group.two_phase ? position : 0);
   args.norm_eps = static_cast<float>(scheme_.spec().norm_eps);
   args.matching_eps = static_cast<float>(scheme_.spec().matching_eps);
   args.lse = record_ ? row(group.lse, position) : nullptr;
@@ -289,7 +291,7 @@ at::Tensor FusedRoutedStream::merge(int64_t block, int64_t position, const PreNo
   const at::NoGradGuard no_grad;
   if (block == 0 && position == 0) return read_embedding(norm);
   if (pending_.defined() && pending_.scalar_type() != norm.type) flush();
-  const Group& group = enter(block, position);
+  const Group& group = enter(block, position, norm.type);
   Record record;
   Held held;
   const ops::Norm pre = norm_of(norm);
@@ -310,8 +312,8 @@ at::Tensor FusedRoutedStream::merge(int64_t block, int64_t position, const PreNo
     const auto routers = static_cast<int64_t>(group.routers.size());
     ops::for_chunks(tokens_, [&](int64_t, int64_t begin, int64_t end) {
       if (finish) kernels.finish_block(*finish, begin, end);
-      if (!group.two_phase) mix(group, position, 1, begin, end);
-      if (group.two_phase && position == 0) mix(group, 0, routers, begin, end);
+      if (!group.two_phase) mix<C>(group, position, 1, begin, end);
+      if (group.two_phase && position == 0) mix<C>(group, 0, routers, begin, end);
       kernels.write_read(args, begin, end);
     });
   });

@@ -52,7 +52,8 @@ class FusedRoutedStream final : public FusedStream {
     at::Tensor query;       // [R, d], w * g
     at::Tensor bias;        // [R, n]
     at::Tensor peak, mass;  // [R, tokens]
-    at::Tensor mixed;       // [R, tokens, d]; [1, tokens, d] where phase 1 goes one by one
+    at::Tensor mixed;       // [R, tokens, d]; [1, tokens, d] where phase 1 goes one by one; in the
+                            // norm's type, as dh: they are most of what is read and written
     bool two_phase = false;
     // For the backward:
     at::Tensor logits;   // [R n, tokens]
@@ -98,9 +99,10 @@ class FusedRoutedStream final : public FusedStream {
   [[nodiscard]] Layout layout(int64_t block, int64_t writes) const;
   // Where the gradient of a form is collected: the first sum that is this form.
   [[nodiscard]] static int owner(const Layout& layout, int form);
-  // The part of a float tensor at `index` of its first dimension.
-  [[nodiscard]] static float* row(const at::Tensor& of, int64_t index) {
-    return ops::out<float>(of) + index * of.stride(0);
+  // The part of a tensor at `index` of its first dimension.
+  template <typename T = float>
+  [[nodiscard]] static T* row(const at::Tensor& of, int64_t index) {
+    return ops::out<T>(of) + index * of.stride(0);
   }
   // What a router's read keeps of running sum `sum`, [tokens]: its dot, ratio, inverse.
   [[nodiscard]] float* kept(const Group& group, int64_t router, int64_t sum, int64_t which) const {
@@ -127,9 +129,10 @@ class FusedRoutedStream final : public FusedStream {
     args.query = row(group.query, router);
     args.bias = row(group.bias, router);
   }
+  template <typename C>
   void mix(const Group& group, int64_t router, int64_t routers, int64_t begin, int64_t end) const;
   // The group of the reader at `position` of `block`; two_phase, where its phase 1 is to be done.
-  Group& enter(int64_t block, int64_t position);
+  Group& enter(int64_t block, int64_t position, at::ScalarType type);
   void flush();
   template <typename C>
   [[nodiscard]] kernels::PartWrite<C> take_pending(Held& held);

@@ -67,7 +67,7 @@ void FusedRoutedStream::merge_backward(int64_t block, int64_t position, const Pr
   Group& group = groups_.at(block);
   const auto routers = static_cast<int64_t>(group.routers.size());
   if (!group.dh.defined()) {
-    group.dh = arena_.empty_apart(routers, {tokens_, d_});
+    group.dh = arena_.empty_apart(routers, {tokens_, d_}, norm.type);
     group.along = arena_.empty_apart(routers, {tokens_});
   }
   const Router& router = *group.routers[static_cast<size_t>(position)];
@@ -88,7 +88,7 @@ void FusedRoutedStream::merge_backward(int64_t block, int64_t position, const Pr
     if (position > 0) set_running(args, group, record, block, position);
     args.query = row(group.query, position);
     args.lse = row(group.lse, position);
-    args.dh = row(group.dh, position);
+    args.dh = row<C>(group.dh, position);
     args.along = row(group.along, position);
     args.du = position > 0 ? out<C>(next_du_) : nullptr;
     const auto kernel = kernels::chosen_kernels().running->of<C>().read_backward;
@@ -162,21 +162,23 @@ void FusedRoutedStream::mix_backward(int64_t block) {
   const int64_t chunks = ops::chunk_count(tokens_);
   const ops::PartialSums query_grad(arena_, chunks, routers * d_);
   const ops::PartialSums bias_grad(arena_, chunks, routers * sources);
-  kernels::MixFinishedBackward<float> args;
-  set_sources(args, group, skipped, routers);
-  args.logits = row(group.logits, skipped * sources);
-  args.pitch = group.dh.stride(0);
-  args.lse = row(group.lse, skipped);
-  args.along = row(group.along, skipped);
-  args.dh = row(group.dh, skipped);
-  args.grads = grads.data();
-  args.first = first.get();
-  const auto kernel = kernels::chosen_kernels().finished->fp32.mix_backward;
-  ops::for_chunks(tokens_, [&](int64_t chunk, int64_t begin, int64_t end) {
-    kernels::MixFinishedBackward<float> own = args;
-    own.query_grad = query_grad.of(chunk);
-    own.bias_grad = bias_grad.of(chunk);
-    kernel(own, begin, end);
+  ops::with_type(group.dh.scalar_type(), [&]<typename C>() {
+    kernels::MixFinishedBackward<float, C> args;
+    set_sources(args, group, skipped, routers);
+    args.logits = row(group.logits, skipped * sources);
+    args.pitch = group.dh.stride(0);
+    args.lse = row(group.lse, skipped);
+    args.along = row(group.along, skipped);
+    args.dh = row<C>(group.dh, skipped);
+    args.grads = grads.data();
+    args.first = first.get();
+    const auto kernel = kernels::chosen_kernels().finished->fp32.mix.of<C>().backward;
+    ops::for_chunks(tokens_, [&](int64_t chunk, int64_t begin, int64_t end) {
+      kernels::MixFinishedBackward<float, C> own = args;
+      own.query_grad = query_grad.of(chunk);
+      own.bias_grad = bias_grad.of(chunk);
+      kernel(own, begin, end);
+    });
   });
   const std::vector<float> t = query_grad.total(), bias = bias_grad.total();
   for (int64_t r = 0; r < routers; ++r) {

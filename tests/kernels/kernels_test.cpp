@@ -25,7 +25,7 @@ TEST(Kernels, AreListedFromThePlainestAndComplete) {
     EXPECT_NE(kernels.activation->bf16.swiglu, nullptr);
     EXPECT_NE(kernels.flat->adamw, nullptr);
     EXPECT_NE(kernels.attention->bf16.forward, nullptr);
-    EXPECT_NE(kernels.finished->fp32.mix, nullptr);
+    EXPECT_NE(kernels.finished->fp32.mix.bf16.forward, nullptr);
     EXPECT_NE(kernels.running->bf16.write_read, nullptr);
   }
 }

@@ -14,6 +14,9 @@ namespace {
 // Rows are rounded to R before both sides read them and all arithmetic is in float, so that Bf16
 // has the tolerance of float: some tens of roundings of 6e-8, relative to the largest element.
 constexpr double kTolerance = 1e-5;
+// Where mixtures are stored as Bf16, once for every 32 sources.
+template <typename M>
+constexpr double kMixedTolerance = std::is_same_v<M, float> ? kTolerance : 1e-2;
 constexpr double kNormEps = 0.3;  // large enough for its part in the gradient to be seen
 
 struct Shape {
@@ -121,13 +124,14 @@ Gradients differentiate(const Reference& r, const Doubles& dh) {
 }
 
 // The inputs of a problem as the kernels see them and the room for what they give.
-template <typename R>
+template <typename R, typename M>
 struct Problem {
   Shape shape;
   std::vector<std::vector<R>> rows;
   std::vector<std::vector<float>> ratio, inverse, grads;
-  std::vector<float> query, bias, logits, peak, mass, mixed;
-  std::vector<float> more_logit, more_value, dh, lse, along, query_grad, bias_grad;
+  std::vector<M> mixed, dh;
+  std::vector<float> query, bias, logits, peak, mass;
+  std::vector<float> more_logit, more_value, lse, along, query_grad, bias_grad;
   std::unique_ptr<bool[]> first;
   std::vector<const R*> row_list;
   std::vector<const float*> ratio_list, inverse_list;
@@ -148,11 +152,11 @@ struct Problem {
     bias = random_values(s.routers * s.sources, 2, 2);
     more_logit = random_values(pairs, 3, 2);
     more_value = random_values(pairs * s.d, 4);
-    dh = random_values(pairs * s.d, 5);
+    dh = random_values<M>(pairs * s.d, 5);
     logits.assign(pairs * s.sources, -77);
     peak.assign(pairs, -77);
     mass.assign(pairs, -77);
-    mixed.assign(pairs * s.d, -77);
+    mixed.assign(pairs * s.d, stored<M>(-77));
     query_grad = random_values(s.routers * s.d, 6);
     bias_grad = random_values(s.routers * s.sources, 7);
     finish();
@@ -175,8 +179,11 @@ struct Problem {
         double total = 0;
         const Doubles h = r.read(i, t, &total);
         lse.push_back(static_cast<float>(total));
-        along.push_back(static_cast<float>(std::inner_product(
-            h.begin(), h.end(), dh.begin() + (i * shape.tokens + t) * shape.d, 0.0)));
+        double product = 0;
+        for (int64_t c = 0; c < shape.d; ++c) {
+          product += h[c] * to_double(dh[(i * shape.tokens + t) * shape.d + c]);
+        }
+        along.push_back(static_cast<float>(product));
       }
     }
     row_list.clear(), ratio_list.clear(), inverse_list.clear(), grad_list.clear();
@@ -201,7 +208,7 @@ struct Problem {
     return r;
   }
 
-  [[nodiscard]] MixFinished<R> forward() {
+  [[nodiscard]] MixFinished<R, M> forward() {
     return {.d = shape.d,
             .sources = shape.sources,
             .routers = shape.routers,
@@ -217,7 +224,7 @@ struct Problem {
             .mass = mass.data(),
             .mixed = mixed.data()};
   }
-  [[nodiscard]] MixFinishedBackward<R> backward() {
+  [[nodiscard]] MixFinishedBackward<R, M> backward() {
     return {.d = shape.d,
             .sources = shape.sources,
             .routers = shape.routers,
@@ -238,9 +245,9 @@ struct Problem {
             .bias_grad = bias_grad.data()};
   }
 
-  void run_both(const FinishedKernels<R>& kernels) {
-    kernels.mix(forward(), 0, shape.tokens);
-    kernels.mix_backward(backward(), 0, shape.tokens);
+  void run_both(const MixKernels<R, M>& kernels) {
+    kernels.forward(forward(), 0, shape.tokens);
+    kernels.backward(backward(), 0, shape.tokens);
   }
 };
 
@@ -249,6 +256,17 @@ class FinishedSources : public KernelTest {
   template <typename R>
   [[nodiscard]] const FinishedKernels<R>& kernels() const {
     return GetParam().finished->of<R>();
+  }
+  template <typename R, typename M>
+  [[nodiscard]] const MixKernels<R, M>& mix() const {
+    return kernels<R>().mix.template of<M>();
+  }
+  // Calls test.operator()<R, M>() for all four pairs.
+  template <typename Test>
+  static void for_all_types(Test test) {
+    for_both_types([&]<typename R>() {
+      for_both_types([&]<typename M>() { test.template operator()<R, M>(); });
+    });
   }
 };
 
@@ -327,11 +345,11 @@ TEST_P(FinishedSources, RowsOfZerosHaveFiniteScalars) {
 // ---- forward
 
 TEST_P(FinishedSources, MixIsThePartialSoftmaxOverTheSources) {
-  for_both_types([&]<typename R>() {
+  for_all_types([&]<typename R, typename M>() {
     for (const Shape& shape : kShapes) {
-      Problem<R> p(shape);
+      Problem<R, M> p(shape);
       const Reference r = p.reference();
-      kernels<R>().mix(p.forward(), 0, shape.tokens);
+      mix<R, M>().forward(p.forward(), 0, shape.tokens);
       Doubles logits, peaks, masses, mixed;
       for (int64_t i = 0; i < shape.routers; ++i) {
         for (int64_t j = 0; j < shape.sources; ++j) {
@@ -354,18 +372,18 @@ TEST_P(FinishedSources, MixIsThePartialSoftmaxOverTheSources) {
       expect_near(p.logits, logits, kTolerance);
       expect_near(p.peak, peaks, kTolerance);
       expect_near(p.mass, masses, kTolerance);
-      expect_near(p.mixed, mixed, kTolerance);
+      expect_near(p.mixed, mixed, kMixedTolerance<M>);
     }
   });
 }
 
 TEST_P(FinishedSources, LogitsAreOptionalAndChangeNothing) {
-  for_both_types([&]<typename R>() {
-    Problem<R> kept({64, 9, 35, 3}), dropped({64, 9, 35, 3});
-    kernels<R>().mix(kept.forward(), 0, 9);
+  for_all_types([&]<typename R, typename M>() {
+    Problem<R, M> kept({64, 9, 35, 3}), dropped({64, 9, 35, 3});
+    mix<R, M>().forward(kept.forward(), 0, 9);
     auto forward = dropped.forward();
     forward.logits = nullptr;
-    kernels<R>().mix(forward, 0, 9);
+    mix<R, M>().forward(forward, 0, 9);
     expect_same_bits(dropped.peak, kept.peak);
     expect_same_bits(dropped.mass, kept.mass);
     expect_same_bits(dropped.mixed, kept.mixed);
@@ -373,28 +391,28 @@ TEST_P(FinishedSources, LogitsAreOptionalAndChangeNothing) {
 }
 
 TEST_P(FinishedSources, HugeLogitsStayFinite) {
-  for_both_types([&]<typename R>() {
-    Problem<R> p({37, 4, 40, 2});
+  for_all_types([&]<typename R, typename M>() {
+    Problem<R, M> p({37, 4, 40, 2});
     for (size_t n = 0; n < p.bias.size(); ++n) p.bias[n] = n % 2 == 0 ? 5000.0F : -5000.0F;
     p.finish();
-    p.run_both(kernels<R>());
-    for (const float x : p.mixed) ASSERT_TRUE(std::isfinite(x));
+    p.run_both(mix<R, M>());
+    for (const M x : p.mixed) ASSERT_TRUE(std::isfinite(to_double(x)));
     for (const float x : p.mass) ASSERT_TRUE(x >= 1 && x <= 40);
     for (const float x : p.query_grad) ASSERT_TRUE(std::isfinite(x));
   });
 }
 
 TEST_P(FinishedSources, DetailOfZerosAddsNothingButItsShare) {
-  for_both_types([&]<typename R>() {
+  for_all_types([&]<typename R, typename M>() {
     for (const double eps : {0.0, 1e-12}) {
-      Problem<R> p({37, 3, 4, 2});
+      Problem<R, M> p({37, 3, 4, 2});
       std::fill(p.rows[2].begin(), p.rows[2].end(), stored<R>(0));
       const auto found = scalars(kernels<R>(), 37, p.rows[2], p.rows[1], 0, eps);
       p.ratio[2] = found.ratio;
       p.inverse[2] = found.inverse;
       p.ratio_list[2] = p.ratio[2].data();
       p.inverse_list[2] = p.inverse[2].data();
-      p.run_both(kernels<R>());
+      p.run_both(mix<R, M>());
       const Reference r = p.reference();
       for (int64_t i = 0; i < 2; ++i) {
         for (int64_t t = 0; t < 3; ++t) {
@@ -404,7 +422,8 @@ TEST_P(FinishedSources, DetailOfZerosAddsNothingButItsShare) {
           EXPECT_NEAR(p.mass[i * 3 + t], mass, kTolerance * mass);
         }
       }
-      for (const auto* numbers : {&p.mixed, &p.grads[2], &p.query_grad, &p.bias_grad}) {
+      for (const M x : p.mixed) ASSERT_TRUE(std::isfinite(to_double(x)));
+      for (const auto* numbers : {&p.grads[2], &p.query_grad, &p.bias_grad}) {
         for (const float x : *numbers) ASSERT_TRUE(std::isfinite(x));
       }
     }
@@ -412,19 +431,19 @@ TEST_P(FinishedSources, DetailOfZerosAddsNothingButItsShare) {
 }
 
 TEST_P(FinishedSources, OutOfRangeTokensAreNotTouched) {
-  for_both_types([&]<typename R>() {
-    Problem<R> p({37, 12, 3, 2});
+  for_all_types([&]<typename R, typename M>() {
+    Problem<R, M> p({37, 12, 3, 2});
     const auto grads_before = p.grads;
     for (const auto& [begin, end] : {std::pair{5, 5}, std::pair{3, 7}}) {
-      kernels<R>().mix(p.forward(), begin, end);
+      mix<R, M>().forward(p.forward(), begin, end);
       for (int64_t row = 0; row < 2 * 12; ++row) {
         const bool inside = row % 12 >= begin && row % 12 < end;
         EXPECT_EQ(p.peak[row] != -77, inside);
         EXPECT_EQ(p.mass[row] != -77, inside);
-        for (int64_t c = 0; c < 37; ++c) ASSERT_EQ(p.mixed[row * 37 + c] != -77, inside);
+        for (int64_t c = 0; c < 37; ++c) ASSERT_EQ(to_double(p.mixed[row * 37 + c]) != -77, inside);
       }
     }
-    kernels<R>().mix_backward(p.backward(), 3, 7);
+    mix<R, M>().backward(p.backward(), 3, 7);
     for (int64_t j = 0; j < 3; ++j) {
       for (int64_t n = 0; n < 12 * 37; ++n) {
         const bool inside = n / 37 >= 3 && n / 37 < 7;
@@ -435,15 +454,15 @@ TEST_P(FinishedSources, OutOfRangeTokensAreNotTouched) {
 }
 
 TEST_P(FinishedSources, TokensDoNotDependOnTheRange) {
-  for_both_types([&]<typename R>() {
+  for_all_types([&]<typename R, typename M>() {
     for (const Shape& shape :
          {Shape{37, 21, 40, 18}, Shape{256, 21, 7, 16}, Shape{64, 21, 33, 1}}) {
-      Problem<R> whole(shape), split(shape);
-      whole.run_both(kernels<R>());
+      Problem<R, M> whole(shape), split(shape);
+      whole.run_both(mix<R, M>());
       const int64_t cuts[] = {0, 1, 4, 4, 15, 21};
-      for (int n = 0; n + 1 < 6; ++n) kernels<R>().mix(split.forward(), cuts[n], cuts[n + 1]);
+      for (int n = 0; n + 1 < 6; ++n) mix<R, M>().forward(split.forward(), cuts[n], cuts[n + 1]);
       for (int n = 0; n + 1 < 6; ++n) {
-        kernels<R>().mix_backward(split.backward(), cuts[n], cuts[n + 1]);
+        mix<R, M>().backward(split.backward(), cuts[n], cuts[n + 1]);
       }
       expect_same_bits(split.logits, whole.logits);
       expect_same_bits(split.peak, whole.peak);
@@ -459,9 +478,9 @@ TEST_P(FinishedSources, TokensDoNotDependOnTheRange) {
 // ---- backward
 
 TEST_P(FinishedSources, GradientsAreThoseOfTheSoftmaxAndTheKeyNorm) {
-  for_both_types([&]<typename R>() {
+  for_all_types([&]<typename R, typename M>() {
     for (const Shape& shape : kShapes) {
-      Problem<R> p(shape);
+      Problem<R, M> p(shape);
       Gradients expected = differentiate(p.reference(), to_double(p.dh));
       for (int64_t j = 0; j < shape.sources; ++j) {
         for (size_t n = 0; n < p.grads[j].size() && !p.first[j]; ++n) {
@@ -471,7 +490,7 @@ TEST_P(FinishedSources, GradientsAreThoseOfTheSoftmaxAndTheKeyNorm) {
       }
       for (size_t n = 0; n < p.query_grad.size(); ++n) expected.query[n] += p.query_grad[n];
       for (size_t n = 0; n < p.bias_grad.size(); ++n) expected.bias[n] += p.bias_grad[n];
-      p.run_both(kernels<R>());
+      p.run_both(mix<R, M>());
       for (int64_t j = 0; j < shape.sources; ++j) {
         expect_near(p.grads[j], expected.rows[j], kTolerance);
       }
@@ -482,11 +501,11 @@ TEST_P(FinishedSources, GradientsAreThoseOfTheSoftmaxAndTheKeyNorm) {
 }
 
 TEST_P(FinishedSources, GradientsAgreeWithFiniteDifferences) {
-  Problem<float> p({7, 3, 5, 4});
+  Problem<float, float> p({7, 3, 5, 4});
   for (int64_t j = 0; j < 5; ++j) p.first[j] = true;
   std::fill(p.query_grad.begin(), p.query_grad.end(), 0.0F);
   std::fill(p.bias_grad.begin(), p.bias_grad.end(), 0.0F);
-  p.run_both(kernels<float>());
+  p.run_both(mix<float, float>());
 
   Reference r = p.reference();
   const Doubles dh = to_double(p.dh);
