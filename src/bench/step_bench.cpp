@@ -28,6 +28,16 @@ std::string text(const nlohmann::json& answer, const char* key) {
   return value != answer.end() && value->is_string() ? value->get<std::string>() : "";
 }
 
+// The median over the rounds of above[round] / below[round]: a machine that is faster in one minute
+// than in the next is so for both.
+double median_ratio(const std::vector<double>& above, const std::vector<double>& below) {
+  std::vector<double> ratios;
+  for (size_t i = 0; i < std::min(above.size(), below.size()); ++i) {
+    ratios.push_back(above[i] / below[i]);
+  }
+  return quantile(ratios, 0.5);
+}
+
 // One job: its child while that lives, and what it has shown so far.
 struct Entry {
   const StepJob* job = nullptr;
@@ -226,8 +236,7 @@ class Measurement {
     entry.all_ms.insert(entry.all_ms.end(), entry.group_ms.begin(), entry.group_ms.end());
     entry.counted = true;
     if (first_of_group == &entries_[0] && entries_[0].worker) {
-      entry.result.ratio_to_first =
-          quantile(entries_[0].group_ms, 0.5) / quantile(entry.group_ms, 0.5);
+      entry.result.ratio_to_first = median_ratio(entries_[0].group_ms, entry.group_ms);
     }
     if (&entry == &entries_[0]) return;
     entry.worker->quit();

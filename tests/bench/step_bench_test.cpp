@@ -107,6 +107,13 @@ TEST_F(StepBench, RatioIsTheThroughputOverTheFirstJobs) {
   EXPECT_DOUBLE_EQ(results[1].ratio_to_first.value(), 0.8);
 }
 
+TEST_F(StepBench, RatioIsTheMedianOverRoundsOfBoth) {
+  // After the first step 10, 20, 60 against 10, 40, 30: 1, 0.5, 2; between medians it were 2 / 3.
+  const std::vector jobs = {job("A", {{"FAKE_MS", "1 10 20 60"}}),
+                            job("B", {{"FAKE_MS", "1 10 40 30"}})};
+  EXPECT_DOUBLE_EQ(measure_steps(jobs, plan(1, 3))[1].ratio_to_first.value(), 1.0);
+}
+
 struct Fault {
   const char* name;
   const char* message;
