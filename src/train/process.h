@@ -21,6 +21,9 @@ class StopSignal {
 // VmHWM of this process, bytes.
 [[nodiscard]] int64_t peak_resident_bytes();
 
+// Waits until `device` has done all that it was given.
+void wait_for(at::Device device);
+
 // FLOP/s of the best of a few matrix products of the sizes that a model of this width multiplies,
 // with the current number of threads.
 [[nodiscard]] double measure_product_peak(Precision precision, const ModelConfig& model,
