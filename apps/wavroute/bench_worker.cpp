@@ -65,6 +65,7 @@ class Worker {
           fill(begin, inputs, targets);
         },
         pass, config_.optimizer.lr);
+    wait_for(model_.device());  // the update is only queued on a GPU
     const std::chrono::duration<double, std::milli> ms = std::chrono::steady_clock::now() - start;
     return {{"ms", ms.count()}, {"loss", result.loss}};
   }
