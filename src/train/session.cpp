@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
 
 #include "config/print.h"
 #include "train/process.h"
@@ -29,6 +30,15 @@ bool multiplies_bf16_fast(const Machine& machine, const ModelConfig& model) {
   return peak(Precision::kBf16) > kWorthwhileSpeedup * peak(Precision::kFp32);
 }
 
+// The same seed gives the same bits on a GPU too, where libtorch must be asked for it: attention's
+// gradient adds up in any order else.
+void ask_for_repeatable_kernels() {
+  at::Context& context = at::globalContext();
+  context.setDeterministicAlgorithms(true, /*warn_only=*/false);
+  context.setDeterministicFillUninitializedMemory(false);       // for finding bugs, a write each
+  setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*replace=*/0);  // libtorch insists on a setting
+}
+
 }  // namespace
 
 Config resolve_machine(Config config, const Machine& machine) {
@@ -38,6 +48,7 @@ Config resolve_machine(Config config, const Machine& machine) {
     throw UserError("train.device = \"cuda\" was given, this libtorch sees no GPU",
                     "wavroute doctor says what it sees; device = \"auto\" takes what is there");
   }
+  if (train.device == "cuda") ask_for_repeatable_kernels();
   if (train.kernels == "auto") train.kernels = train.device == "cpu" ? "fused" : "composed";
   if (train.threads == 0) train.threads = machine.cores;
   at::set_num_threads(static_cast<int>(train.threads));

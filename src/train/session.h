@@ -25,8 +25,9 @@ struct Session {
   }
 };
 
-// Resolves device, precision and threads for this machine, and sets libtorch's number of threads.
-// UserError where a device was asked for that isn't there.
+// Resolves device, precision and threads for this machine, and sets libtorch's number of threads
+// and, for a GPU, its choice of kernels to those that repeat their bits. UserError where a device
+// was asked for that isn't there.
 [[nodiscard]] Config resolve_machine(Config config, const Machine& machine);
 
 // The number of tokens that [data] is read in; opens the corpus where its text decides.
