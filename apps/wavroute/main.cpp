@@ -31,6 +31,8 @@ std::string first_line(const std::string& text) { return text.substr(0, text.fin
 constexpr const char* kFaultHint =
     "this is no mistake of yours; wavroute doctor prints what belongs into an issue";
 
+constexpr const char* kNeedsLess = "a smaller batch, model or context needs less";
+
 // `command`: the words of the subcommand that ran.
 int run_action(const Action& action, const std::string& command) {
   const std::string help = command + " --help says what is expected";
@@ -41,10 +43,12 @@ int run_action(const Action& action, const std::string& command) {
   } catch (const Error& error) {
     return complain(error.exit_code(), error.what(),
                     error.hint().empty() ? kFaultHint : error.hint());
+  } catch (const c10::OutOfMemoryError& error) {
+    return complain(kFailed, "libtorch: " + first_line(error.what_without_backtrace()), kNeedsLess);
   } catch (const c10::Error& error) {
     return complain(kFailed, "libtorch: " + first_line(error.what_without_backtrace()), kFaultHint);
   } catch (const std::bad_alloc&) {
-    return complain(kFailed, "out of memory", "a smaller batch, model or context needs less");
+    return complain(kFailed, "out of memory", kNeedsLess);
   } catch (const std::exception& error) {
     return complain(kFailed, first_line(error.what()), kFaultHint);
   }

@@ -1,9 +1,10 @@
 #include "train/forecast.h"
 
+#include <ATen/Context.h>
+#include <ATen/DeviceAccelerator.h>
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
 
 #include "report/table.h"
 #include "train/console.h"
@@ -16,6 +17,14 @@ constexpr double kUsableShare = 0.9;
 
 // A training step reaches about this share of a matrix product's speed.
 constexpr double kExpectedShareOfPeak = 0.35;
+
+// Of the memory that is free where the model will be, what a plan may take.
+double available_on(at::Device device, const Machine& machine) {
+  if (device.is_cpu()) return kUsableShare * static_cast<double>(machine.memory_available);
+  at::globalContext().lazyInitDevice(device.type());
+  const auto [free, total] = at::accelerator::getMemoryInfo(device.index());
+  return kUsableShare * static_cast<double>(free);
+}
 
 double tokens_per_step(const Config& config) {
   return static_cast<double>(config.train.batch * config.model.context);
@@ -44,10 +53,7 @@ Forecast forecast(const Decoder& model, const Config& config, const Machine& mac
   Forecast result;
   result.parameters = count;
   result.flops_per_token = training_flops_per_token(model.spec(), model.residual());
-  // On a GPU the plan is a figure to read, not a limit: its memory is not the machine's.
-  result.available = model.device().is_cpu()
-                         ? kUsableShare * static_cast<double>(machine.memory_available)
-                         : std::numeric_limits<double>::infinity();
+  result.available = available_on(model.device(), machine);
   result.largest_micro_batch =
       largest_micro_batch(model.spec(), model.residual(), count, model.precision(), recompute,
                           train.batch, result.available);

@@ -15,7 +15,7 @@ namespace wavroute {
 struct Forecast {
   int64_t parameters = 0;
   double flops_per_token = 0.0;     // forward and backward
-  double available = 0.0;           // bytes that a plan may take; infinite on a GPU
+  double available = 0.0;           // bytes that a plan may take, of the model's device
   int64_t largest_micro_batch = 0;  // the largest divisor of the batch that fits; 0: none does
   int64_t micro_batch = 1;          // the configured one, or the largest that fits
   MemoryPlan memory;                // with it
