@@ -221,7 +221,10 @@ def now(o):
     return time.perf_counter()
 
 
-def peak_rss_bytes():
+def peak_memory_bytes(o):
+    """The process's own peak; on a GPU, of the GPU's memory that its allocator held."""
+    if o.device == "cuda":
+        return torch.cuda.max_memory_reserved()
     with open("/proc/self/status") as status:
         for line in status:
             if line.startswith("VmHWM:"):
@@ -263,7 +266,7 @@ class Trainer:
 def serve(trainer, lines, answer):
     """Answers each command; ends at "quit" and at the end of the input."""
     commands = {"step": trainer.step,
-                "memory": lambda: {"peak_rss_bytes": peak_rss_bytes()},
+                "memory": lambda: {"peak_rss_bytes": peak_memory_bytes(trainer.options)},
                 "gemm": lambda: {"gflops": best_gemm(trainer.options)}}
     answer(trainer.describe())
     for line in lines:

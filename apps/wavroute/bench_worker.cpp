@@ -70,6 +70,10 @@ class Worker {
     return {{"ms", ms.count()}, {"loss", result.loss}};
   }
 
+  [[nodiscard]] Json memory() const {
+    return {{"peak_rss_bytes", peak_memory_bytes(model_.device())}};
+  }
+
   [[nodiscard]] Json gemm() const {
     const double peak = measure_product_peak(model_.precision(), model_.spec().model,
                                              plan_.micro_batch * plan_.context, model_.device());
@@ -97,7 +101,7 @@ class Worker {
 Json obey(Worker& worker, const std::string& line) {
   if (line == "step") return worker.step();
   if (line == "gemm") return worker.gemm();
-  if (line == "memory") return {{"peak_rss_bytes", peak_resident_bytes()}};
+  if (line == "memory") return worker.memory();
   throw UserError(fmt::format("step, gemm, memory or quit was expected, '{}' was given", line));
 }
 

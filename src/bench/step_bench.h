@@ -5,7 +5,7 @@
 //   at start  {"ready": true, "provider", "scheme", "precision", "layers", "width", "batch",
 //              "context", "parameters", "flops_per_step": number or null}
 //   "step"    does one step (forward, backward, update): {"ms": number, "loss": number}
-//   "memory"  {"peak_rss_bytes": number}, the child's own VmHWM
+//   "memory"  {"peak_rss_bytes": number}, the child's own VmHWM, or what it held of its GPU
 //   "gemm"    {"gflops": number}, the best matrix product of its precision; asked of the provider
 //             "wavroute" and of those that say "gemm": true when ready
 //   "quit"    ends it; so does the end of its standard input

@@ -53,7 +53,11 @@ StopSignal::~StopSignal() {
 
 bool StopSignal::requested() noexcept { return stop_requested; }
 
-int64_t peak_resident_bytes() {
+int64_t peak_memory_bytes(at::Device device) {
+  if (!device.is_cpu()) {
+    const auto all = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+    return at::accelerator::getDeviceStats(device.index()).reserved_bytes[all].peak;
+  }
   std::ifstream status("/proc/self/status");
   for (std::string line; std::getline(status, line);) {
     if (line.starts_with("VmHWM:")) return std::stoll(line.substr(6)) * 1024;

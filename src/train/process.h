@@ -18,8 +18,9 @@ class StopSignal {
   [[nodiscard]] static bool requested() noexcept;
 };
 
-// VmHWM of this process, bytes.
-[[nodiscard]] int64_t peak_resident_bytes();
+// The most memory that this process has held, bytes: its own (VmHWM) for a model on the processor,
+// that of the GPU for a model on one.
+[[nodiscard]] int64_t peak_memory_bytes(at::Device device);
 
 // Waits until `device` has done all that it was given.
 void wait_for(at::Device device);

@@ -128,7 +128,7 @@ void Trainer::step(JsonlWriter& metrics) {
                                 {"grad_norm", result.grad_norm},
                                 {"step_ms", seconds * 1e3},
                                 {"tokens_per_s", session_.tokens_per_step() / seconds},
-                                {"peak_rss_bytes", peak_resident_bytes()}};
+                                {"peak_rss_bytes", peak_memory_bytes(session_.model->device())}};
   if (result.mean_depth > 0.0) {
     row["aux_loss"] = result.auxiliary;
     row["mean_depth"] = result.mean_depth;
@@ -163,7 +163,7 @@ void Trainer::report_interval(const TrainStepResult& result, double lr) {
   line.tokens_per_s = 1e3 * static_cast<double>(session_.tokens_per_step()) / line.ms;
   line.percent_of_peak =
       100.0 * line.tokens_per_s * session_.forecast.flops_per_token / peak_flops_;
-  line.memory_bytes = peak_resident_bytes();
+  line.memory_bytes = peak_memory_bytes(session_.model->device());
   line.eta_seconds = seconds_left();
   console_.say(format_line(line));
   interval_ = {};
@@ -239,6 +239,7 @@ void Trainer::stop_diverged(const TrainStepResult& result) {
 
 void Trainer::write_summary(const std::string& status) const {
   const ModelConfig& m = config_.model;
+  const at::Device device = session_.model->device();
   nlohmann::ordered_json summary = {{"status", status},
                                     {"label", config_.name},
                                     {"scheme", config_.residual.scheme},
@@ -256,7 +257,7 @@ void Trainer::write_summary(const std::string& status) const {
                                     {"corpus", session_.corpus.description},
                                     {"corpus_sha256", session_.corpus.train_sha256},
                                     {"corpus_valid_sha256", session_.corpus.valid_sha256},
-                                    {"peak_rss_bytes", peak_resident_bytes()}};
+                                    {"peak_rss_bytes", peak_memory_bytes(device)}};
   if (last_val_loss_) summary["val_loss"] = *last_val_loss_;
   if (last_bits_per_byte_) summary["bits_per_byte"] = *last_bits_per_byte_;
   if (total_.seconds > 0.0) {
