@@ -120,7 +120,8 @@ void Decoder::declare_parameters() {
   const Init init{0.0, kInitStddev};
   const Init output_init{0.0, *m.output_init};
   const auto rope = std::make_shared<const ops::RopeTable>(
-      ops::rope_table(0, m.context, head_width, m.rope_theta, at::kFloat));
+      ops::rope_table(0, m.context, head_width, m.rope_theta,
+                      at::TensorOptions(device_).dtype(storage_type(precision_))));
 
   embedding_ =
       &table_.declare("model.embed_tokens.weight", {spec_.vocab_size, d}, Decay::kYes, init);

@@ -55,7 +55,7 @@ class Sublayer {
 class Attention final : public Sublayer {
  public:
   // qkv [(heads + 2 kv_heads) * head width, d], out [d, heads * head width]
-  // rope: the rotations of positions 0 .. model.context - 1; null where run() is not called.
+  // rope: the rotations of positions 0 .. model.context - 1, where x is.
   Attention(const ModelConfig& model, const PreNorm& norm, Parameter* qkv, Parameter* out,
             std::shared_ptr<const ops::RopeTable> rope);
 
@@ -67,7 +67,7 @@ class Attention final : public Sublayer {
 
  private:
   [[nodiscard]] kernels::AttentionShape shape_of(const at::Tensor& x) const;
-  [[nodiscard]] ops::RopeTable rope(int64_t length) const;
+  [[nodiscard]] ops::RopeTable rope(int64_t first, int64_t length) const;
   [[nodiscard]] at::Tensor project(const at::Tensor& x, const at::Tensor& rows) const;
   [[nodiscard]] at::Tensor attend(const at::Tensor& q, at::Tensor k, at::Tensor v,
                                   const SublayerContext& context) const;
@@ -96,8 +96,8 @@ class Mlp final : public Sublayer {
   Parameter* down_;
 };
 
-// Rotates heads x [B,T,n,width] at positions first .. first+T-1: the half-split rotation of the
-// Llama family, angle = position * theta^(-2i/width). In fp32 (fp64 for fp64); returns x's type.
-[[nodiscard]] at::Tensor rotate(const at::Tensor& x, int64_t first, double theta);
+// Rotates heads x [B,T,n,width] by the angles of `rope`: the half-split rotation of the Llama
+// family. In the table's type; returns x's.
+[[nodiscard]] at::Tensor rotate(const at::Tensor& x, const ops::RopeTable& rope);
 
 }  // namespace wavroute

@@ -31,11 +31,11 @@ void run_units(const Args& args, const Kernel& kernel, const at::Tensor& scratch
 
 RopeTable rope_table(int64_t first, int64_t length, int64_t width, double theta,
                      const at::TensorOptions& options) {
-  const at::TensorOptions wide = options.dtype(at::kDouble);
+  const at::TensorOptions wide = at::kDouble;
   const int64_t half = width / 2;
   const at::Tensor frequency = at::pow(theta, at::arange(half, wide).div(-half));
   const at::Tensor angle = at::arange(first, first + length, wide).view({length, 1}) * frequency;
-  return {angle.cos().to(options.dtype()), angle.sin().to(options.dtype())};
+  return {angle.cos().to(options), angle.sin().to(options)};
 }
 
 Attended attention(Arena& arena, const at::Tensor& qkv, const kernels::AttentionShape& shape,

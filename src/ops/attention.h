@@ -10,7 +10,7 @@
 namespace wavroute::ops {
 
 // cos and sin of position * theta^(-2i/w), [T, w/2] each, of positions first .. first + T - 1;
-// computed in double, of the type and on the device of `options`.
+// computed on the CPU in double, of the type and on the device of `options`.
 struct RopeTable {
   at::Tensor cos, sin;
 };

@@ -13,6 +13,10 @@ namespace {
 
 using namespace wavroute::testing;
 
+at::Tensor rotated(const at::Tensor& x, int64_t first, double theta) {
+  return rotate(x, ops::rope_table(first, x.size(1), x.size(3), theta, at::kDouble));
+}
+
 at::Tensor random_heads(int64_t length) {
   return (random_tokens(2, length * 3 * 8, "heads").to(at::kDouble) / 17.0 - 0.5)
       .view({2, length, 3, 8});
@@ -20,7 +24,7 @@ at::Tensor random_heads(int64_t length) {
 
 TEST(Rotate, TurnsEachPairByItsPositionTimesItsFrequency) {
   const at::Tensor x = random_heads(5);
-  const at::Tensor turned = rotate(x, 3, 10000.0);
+  const at::Tensor turned = rotated(x, 3, 10000.0);
   const auto before = x.accessor<double, 4>();
   const auto after = turned.accessor<double, 4>();
   for (int64_t b = 0; b < 2; ++b) {
@@ -40,18 +44,19 @@ TEST(Rotate, TurnsEachPairByItsPositionTimesItsFrequency) {
 
 TEST(Rotate, KeepsNormsAndMakesProductsDependOnTheDistanceAlone) {
   const at::Tensor x = random_heads(6);
-  EXPECT_LE(difference(rotate(x, 100, 10000.0).square().sum(3), x.square().sum(3)), 1e-13);
+  EXPECT_LE(difference(rotated(x, 100, 10000.0).square().sum(3), x.square().sum(3)), 1e-13);
   const auto products = [&](int64_t first) {
-    const at::Tensor turned = rotate(x, first, 500.0);
+    const at::Tensor turned = rotated(x, first, 500.0);
     return (turned.narrow(1, 0, 5) * turned.narrow(1, 1, 5)).sum(3);
   };
   EXPECT_LE(difference(products(0), products(1000)), 1e-11);
-  EXPECT_TRUE(at::equal(rotate(x.narrow(1, 0, 1), 0, 500.0), x.narrow(1, 0, 1)));
+  EXPECT_TRUE(at::equal(rotated(x.narrow(1, 0, 1), 0, 500.0), x.narrow(1, 0, 1)));
 }
 
 TEST(Rotate, OfTheLaterPositionsIsTheTailOfTheWhole) {
   const at::Tensor x = random_heads(6);
-  EXPECT_TRUE(at::equal(rotate(x.narrow(1, 4, 2), 4, 500.0), rotate(x, 0, 500.0).narrow(1, 4, 2)));
+  EXPECT_TRUE(
+      at::equal(rotated(x.narrow(1, 4, 2), 4, 500.0), rotated(x, 0, 500.0).narrow(1, 4, 2)));
 }
 
 TEST(GroupedHeads, AreFullHeadsWithRepeatedWeights) {
