@@ -31,7 +31,8 @@ struct StepOptions {
   int rounds = 10, warmup = 2;
   bool json = false;
   std::string csv;
-  int64_t vocab_size = 0;  // of the worker
+  int64_t vocab_size = 0;   // of the worker
+  std::string device_name;  // what the rows are measured on
 };
 
 // Whether `scheme` has the residual option that `set` names, or `set` names none.
@@ -186,9 +187,11 @@ void complete(StepOptions& options) {
   if (options.precisions.empty()) options.precisions = {config.train.precision};
   Config automatic = config;
   automatic.train.precision = "auto";
-  const auto resolved = resolve_machine(automatic, probe_machine()).train.precision;
+  const Machine machine = probe_machine();
+  automatic = resolve_machine(automatic, machine);
+  options.device_name = device_name(automatic, machine);
   for (auto& precision : options.precisions) {
-    if (precision == "auto") precision = resolved;
+    if (precision == "auto") precision = automatic.train.precision;
   }
 }
 
@@ -217,11 +220,11 @@ int bench_step(StepOptions options) {
     const auto results = measure_steps(
         jobs, plan, [](std::string_view what) { std::cerr << "  " << what << std::endl; });
     show(options, results);
-    const auto machine = probe_machine();
     if (!options.csv.empty()) {
       append_step_csv(
           options.csv,
-          {utc_now(), std::string(build_info().commit), machine.cpu_model, machine.cores}, results);
+          {utc_now(), std::string(build_info().commit), options.device_name, probe_machine().cores},
+          results);
     }
     failed = failed || !std::ranges::all_of(results, &StepResult::ok);
   }

@@ -47,6 +47,7 @@ nlohmann::ordered_json examine() {
   found["threads"] = at::get_num_threads();
   found["precision_auto"] = resolve_machine(Config{}, machine).train.precision;
   found["gpus"] = gpus;
+  found["gpu_names"] = machine.gpus;
   found["memory_total"] = machine.memory_total;
   found["memory_available"] = machine.memory_available;
   found["cache_folder"] = cache_folder().string();
@@ -81,7 +82,9 @@ std::string screen(const nlohmann::ordered_json& f) {
                    fmt::join(f.at("usable_kernels").get<std::vector<std::string>>(), " ")));
   line("precision", fmt::format("auto is {} here", text("precision_auto")));
   const auto gpus = f.at("gpus").get<size_t>();
-  line("GPU", gpus == 0 ? "none" : fmt::format("{} by CUDA", gpus));
+  const auto names = f.at("gpu_names").get<std::vector<std::string>>();
+  const std::string by_cuda = gpus == 0 ? "none" : fmt::format("{} by CUDA", gpus);
+  line("GPU", names.empty() ? by_cuda : fmt::format("{}, of {}", by_cuda, fmt::join(names, ", ")));
   line("memory", fmt::format("{}, {} of it available", gibibytes(f.at("memory_total")),
                              gibibytes(f.at("memory_available"))));
   line("cache", text("cache_folder").empty() ? "none" : text("cache_folder"));

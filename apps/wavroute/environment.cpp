@@ -12,6 +12,7 @@ nlohmann::ordered_json environment(const Session& session) {
           {"compiler", build.compiler},
           {"cpu", session.machine.cpu_model},
           {"isa", session.machine.instruction_sets},
+          {"gpus", session.machine.gpus},
           {"cores", session.machine.cores},
           {"threads", session.config.train.threads},
           {"memory_bytes", session.machine.memory_total},

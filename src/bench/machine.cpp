@@ -11,6 +11,7 @@
 #include <optional>
 #include <sstream>
 #include <string_view>
+#include <system_error>
 
 namespace wavroute {
 namespace {
@@ -145,6 +146,24 @@ void probe_processor(const fs::path& root, Machine& machine) {
   }
 }
 
+// "Model:  NVIDIA H100 80GB HBM3" in a file of each, in a folder named by its place on the bus.
+void probe_gpus(const fs::path& root, Machine& machine) {
+  std::error_code none;
+  std::vector<fs::path> folders;
+  for (const auto& entry : fs::directory_iterator(root / "proc/driver/nvidia/gpus", none)) {
+    folders.push_back(entry.path());
+  }
+  std::ranges::sort(folders);
+  for (const fs::path& folder : folders) {
+    std::ifstream in(folder / "information");
+    for (std::string line; std::getline(in, line);) {
+      if (!line.starts_with("Model:")) continue;
+      const auto start = line.find_first_not_of(" \t", line.find(':') + 1);
+      if (start != std::string::npos) machine.gpus.push_back(line.substr(start));
+    }
+  }
+}
+
 }  // namespace
 
 bool Machine::has(const std::string& instruction_set) const {
@@ -158,6 +177,7 @@ Machine probe_machine(const fs::path& root) {
   machine.cores = std::min(affinity_cores(), quota_cores(root));
   probe_memory(root, machine);
   probe_processor(root, machine);
+  probe_gpus(root, machine);
   return machine;
 }
 

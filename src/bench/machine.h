@@ -12,6 +12,7 @@ namespace wavroute {
 struct Machine {
   std::string cpu_model;                      // as the kernel names it; "unknown" where it does not
   std::vector<std::string> instruction_sets;  // those that matter here: "avx2", "avx512_bf16", ...
+  std::vector<std::string> gpus;              // of NVIDIA, as its driver names them
   int cores = 1;                              // threads that can run at once: affinity and quota
   uint64_t memory_total = 0;                  // bytes: the machine's, or the group's limit if less
   uint64_t memory_available = 0;              // bytes that can be taken now without swapping

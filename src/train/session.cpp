@@ -59,6 +59,11 @@ Config resolve_machine(Config config, const Machine& machine) {
   return config;
 }
 
+std::string device_name(const Config& config, const Machine& machine) {
+  if (config.train.device == "cpu") return machine.cpu_model;
+  return machine.gpus.empty() ? "a GPU" : machine.gpus.front();
+}
+
 int64_t vocabulary_of(const Config& config) {
   if (config.data.tokenizer == "bytes") return make_bytes_tokenizer()->vocab_size();
   return open_corpus(config.data, config.model.context).tokenizer->vocab_size();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "bench/machine.h"
 #include "data/corpus.h"
@@ -29,6 +30,9 @@ struct Session {
 // and, for a GPU, its choice of kernels to those that repeat their bits. UserError where a device
 // was asked for that isn't there.
 [[nodiscard]] Config resolve_machine(Config config, const Machine& machine);
+
+// The processor or the GPU that a resolved configuration trains on, by its name.
+[[nodiscard]] std::string device_name(const Config& config, const Machine& machine);
 
 // The number of tokens that [data] is read in; opens the corpus where its text decides.
 [[nodiscard]] int64_t vocabulary_of(const Config& config);

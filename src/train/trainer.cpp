@@ -91,10 +91,12 @@ bool Trainer::run() {
 void Trainer::announce() const {
   const Decoder& model = *session_.model;
   const ModelConfig& m = model.spec().model;
+  const std::string threads =
+      model.device().is_cpu() ? fmt::format("{} threads ", config_.train.threads) : "";
   console_.say(fmt::format(
-      "{}: {} layers, width {}, {} parameters, {}, {} threads on {}", model.spec().scheme, m.layers,
-      m.width, format_magnitude(static_cast<double>(model.parameters().count())),
-      to_string(session_.precision), config_.train.threads, session_.machine.cpu_model));
+      "{}: {} layers, width {}, {} parameters, {}, {}on {}", model.spec().scheme, m.layers, m.width,
+      format_magnitude(static_cast<double>(model.parameters().count())),
+      to_string(session_.precision), threads, device_name(config_, session_.machine)));
   console_.say(fmt::format("text: {}", session_.corpus.description));
   console_.say(fmt::format(
       "{} steps of {} tokens, micro-batches of {} rows, {} FLOPs a token, memory plan {}, matrix "

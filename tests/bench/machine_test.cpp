@@ -42,6 +42,14 @@ TEST_F(FakeMachine, WithoutControlGroupsTheMemoryIsTheMachines) {
   EXPECT_GE(machine.cores, 1);
 }
 
+TEST_F(FakeMachine, NamesTheGpusOfTheDriverInTheirOrder) {
+  EXPECT_THAT(probe_machine(root_).gpus, IsEmpty());
+  const std::string folder = "proc/driver/nvidia/gpus/0000:";
+  write(folder + "0a:00.0/information", "Model: \t\t NVIDIA B\nIRQ:   \t\t 48\n");
+  write(folder + "01:00.0/information", "Model: \t\t NVIDIA A\nIRQ:   \t\t 47\n");
+  EXPECT_THAT(probe_machine(root_).gpus, ElementsAre("NVIDIA A", "NVIDIA B"));
+}
+
 TEST_F(FakeMachine, VersionTwoLimitsCountTheCacheAsFree) {
   write("proc/self/cgroup", "0::/a/b\n");
   write("sys/fs/cgroup/a/b/memory.max", "4096000\n");
