@@ -53,7 +53,7 @@ inline Outcome run(const Call& call, const Tensors& arguments) {
     weights.push_back(random_values(result.sizes().vec(),
                                     "weight" + std::to_string(outcome.results.size()),
                                     at::kBFloat16)
-                          .to(result.scalar_type()));
+                          .to(result.device(), result.scalar_type()));
   }
   torch::autograd::backward(reached, weights);
   for (const at::Tensor& leaf : leaves) outcome.gradients.push_back(leaf.grad());
@@ -70,7 +70,7 @@ inline Tensors to_type(const Tensors& tensors, at::ScalarType type) {
 inline double error_of(const at::Tensor& actual, const at::Tensor& expected, double scale = 1e-12) {
   if (expected.numel() == 0) return actual.sizes() == expected.sizes() ? 0.0 : 1.0;
   if (actual.sizes() != expected.sizes()) return 1e300;
-  const double error = (actual.to(at::kDouble) - expected).norm().item<double>();
+  const double error = (actual.to(at::kCPU, at::kDouble) - expected).norm().item<double>();
   const double norm = expected.norm().item<double>();
   return std::isnan(error) ? 1e300 : error / std::max({norm, scale, 1e-12});
 }

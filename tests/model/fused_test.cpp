@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <cctype>
-#include <limits>
 #include <map>
 #include <string>
 
@@ -21,20 +20,6 @@ std::unique_ptr<Decoder> model_of(const DecoderSpec& spec, Precision precision,
   auto model = scattered_model(spec, precision);
   model->use_kernels(kernels);
   return model;
-}
-
-// Root mean square of the error, relative to that of `exact`.
-double error_of(const at::Tensor& actual, const at::Tensor& exact) {
-  const double error = (actual.to(at::kDouble) - exact).norm().item<double>();
-  const double norm = exact.norm().item<double>();
-  return std::isnan(error) ? std::numeric_limits<double>::infinity()
-                           : error / std::max(norm, 1e-12);
-}
-
-at::Tensor all_of(const NamedTensors& gradients) {
-  std::vector<at::Tensor> flat;
-  for (const auto& [name, gradient] : gradients) flat.push_back(gradient.flatten().to(at::kDouble));
-  return at::cat(flat);
 }
 
 // The gradients of each kind of parameter, those of all layers together: one layer's bias is a

@@ -19,6 +19,10 @@ constexpr int64_t kVocabulary = 17;
 using Strings = std::vector<std::string>;
 using Integers = std::vector<int64_t>;
 
+at::Tensor copied(const at::Tensor& tensor) {
+  return tensor.detach().to(at::kCPU, /*non_blocking=*/false, /*copy=*/true);
+}
+
 template <typename Visit>
 void for_each_tensor(const Decoder& model, Visit&& visit) {
   for (const Parameter& parameter : model.parameters().parameters()) {
@@ -66,13 +70,15 @@ DecoderSpec small_spec(const SchemeCase& scheme_case) {
   return small_spec(scheme_case.scheme, scheme_case.options, scheme_case.layers);
 }
 
-std::unique_ptr<Decoder> fresh_model(const DecoderSpec& spec, Precision precision, uint64_t seed) {
+std::unique_ptr<Decoder> fresh_model(const DecoderSpec& spec, Precision precision, uint64_t seed,
+                                     at::Device device) {
   at::set_num_threads(1);  // work this small only waits for other threads
-  return std::make_unique<Decoder>(spec, precision, at::kCPU, seed);
+  return std::make_unique<Decoder>(spec, precision, device, seed);
 }
 
-std::unique_ptr<Decoder> scattered_model(const DecoderSpec& spec, Precision precision) {
-  auto model = fresh_model(spec, precision);
+std::unique_ptr<Decoder> scattered_model(const DecoderSpec& spec, Precision precision,
+                                         at::Device device) {
+  auto model = fresh_model(spec, precision, 1, device);
   scatter(*model);
   return model;
 }
@@ -112,7 +118,7 @@ void set_values(Decoder& model, std::string_view suffix, double value) {
 NamedTensors values_of(const Decoder& model) {
   NamedTensors result;
   for_each_tensor(model, [&](const Parameter& parameter, const ParameterSlice& slice) {
-    result[slice.name] = parameter.rows(slice, parameter.value).detach().clone();
+    result[slice.name] = copied(parameter.rows(slice, parameter.value));
   });
   return result;
 }
@@ -120,9 +126,15 @@ NamedTensors values_of(const Decoder& model) {
 NamedTensors gradients_of(const Decoder& model) {
   NamedTensors result;
   for_each_tensor(model, [&](const Parameter& parameter, const ParameterSlice& slice) {
-    result[slice.name] = parameter.rows(slice, parameter.value.grad()).clone();
+    result[slice.name] = copied(parameter.rows(slice, parameter.value.grad()));
   });
   return result;
+}
+
+at::Tensor all_of(const NamedTensors& tensors) {
+  std::vector<at::Tensor> flat;
+  for (const auto& [name, tensor] : tensors) flat.push_back(tensor.flatten().to(at::kDouble));
+  return at::cat(flat);
 }
 
 at::Tensor random_tokens(int64_t rows, int64_t length, std::string_view name) {
@@ -146,8 +158,9 @@ PassRecord record_pass(Decoder& model, const Pass& pass, Recompute recompute) {
   options.recompute = recompute;
   options.loss_weight = 1.0 / static_cast<double>(2 * context);
   options.logits = &record.logits;
-  record.sums = training_pass(model, random_tokens(2, context),
-                              random_tokens(2, context, "targets"), options);
+  record.sums = training_pass(model, random_tokens(2, context).to(model.device()),
+                              random_tokens(2, context, "targets").to(model.device()), options);
+  record.logits = record.logits.cpu();
   record.gradients = gradients_of(model);
   return record;
 }
@@ -155,7 +168,7 @@ PassRecord record_pass(Decoder& model, const Pass& pass, Recompute recompute) {
 at::Tensor logits_of(const Decoder& model, const at::Tensor& ids, const LayerProgram* program) {
   ForwardOptions options;
   options.program = program;
-  return model.forward(ids, options).logits;
+  return model.forward(ids.to(model.device()), options).logits.cpu();
 }
 
 at::Tensor logits_after(const Decoder& model, const at::Tensor& read_out) {
@@ -166,6 +179,13 @@ at::Tensor logits_after(const Decoder& model, const at::Tensor& read_out) {
 double difference(const at::Tensor& a, const at::Tensor& b) {
   const double largest = (a - b).abs().max().item<double>();
   return std::isnan(largest) ? std::numeric_limits<double>::infinity() : largest;
+}
+
+double error_of(const at::Tensor& actual, const at::Tensor& exact) {
+  const double error = (actual.to(at::kDouble) - exact).norm().item<double>();
+  const double norm = exact.norm().item<double>();
+  return std::isnan(error) ? std::numeric_limits<double>::infinity()
+                           : error / std::max(norm, 1e-12);
 }
 
 void expect_equal(const NamedTensors& actual, const NamedTensors& expected, double tolerance) {

@@ -37,19 +37,22 @@ inline void PrintTo(const SchemeCase& scheme_case, std::ostream* out) { *out << 
 // A model with its initial values.
 [[nodiscard]] std::unique_ptr<Decoder> fresh_model(const DecoderSpec& spec,
                                                    Precision precision = Precision::kFp64,
-                                                   uint64_t seed = 1);
+                                                   uint64_t seed = 1, at::Device device = at::kCPU);
 // A model whose every parameter is random around its initial value: no zero query, no unit gain.
 [[nodiscard]] std::unique_ptr<Decoder> scattered_model(const DecoderSpec& spec,
-                                                       Precision precision = Precision::kFp64);
+                                                       Precision precision = Precision::kFp64,
+                                                       at::Device device = at::kCPU);
 // Adds N(0, 0.3), keyed by checkpoint names, to every parameter whose name holds none of `except`.
 void scatter(Decoder& model, const std::vector<std::string>& except = {});
 // Sets every parameter whose name ends in `suffix`; fails the test where there is none.
 void set_values(Decoder& model, std::string_view suffix, double value);
 
-// Copies of all parameters (or their gradients) under their checkpoint names.
+// Copies of all parameters (or their gradients) under their checkpoint names, on the CPU.
 using NamedTensors = std::map<std::string, at::Tensor>;
 [[nodiscard]] NamedTensors values_of(const Decoder& model);
 [[nodiscard]] NamedTensors gradients_of(const Decoder& model);
+// All of them end to end, in double.
+[[nodiscard]] at::Tensor all_of(const NamedTensors& tensors);
 
 // [rows, length] random ids below the small models' vocabulary.
 [[nodiscard]] at::Tensor random_tokens(int64_t rows, int64_t length, std::string_view name = "ids");
@@ -57,7 +60,8 @@ using NamedTensors = std::map<std::string, at::Tensor>;
 // In the middle of training: gates are open and layers are drawn.
 [[nodiscard]] Pass training();
 
-// Logits, sums and gradients of one pass over 2 rows of 9 tokens, from zeroed gradients.
+// Logits, sums and gradients of one pass over 2 rows of 9 tokens, from zeroed gradients; on the
+// CPU.
 struct PassRecord {
   PassResult sums;
   at::Tensor logits;
@@ -66,7 +70,7 @@ struct PassRecord {
 [[nodiscard]] PassRecord record_pass(Decoder& model, const Pass& pass,
                                      Recompute recompute = Recompute::kNone);
 
-// The logits of all positions without a cache.
+// The logits of all positions without a cache, on the CPU.
 [[nodiscard]] at::Tensor logits_of(const Decoder& model, const at::Tensor& ids,
                                    const LayerProgram* program = nullptr);
 
@@ -75,6 +79,8 @@ struct PassRecord {
 
 // Largest absolute difference; infinity where it is not a number.
 [[nodiscard]] double difference(const at::Tensor& a, const at::Tensor& b);
+// Root mean square of the error, relative to that of `exact`, which is in double.
+[[nodiscard]] double error_of(const at::Tensor& actual, const at::Tensor& exact);
 // Expects the same names, and the same bits (tolerance 0) or values within `tolerance`.
 void expect_equal(const NamedTensors& actual, const NamedTensors& expected, double tolerance = 0.0);
 
