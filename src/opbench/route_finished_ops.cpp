@@ -59,6 +59,7 @@ struct Block {
       bias.select(1, j).fill_(kBeta);
       ratio[j].copy_(matching_ratio(bank[j], bank[summaries.back()], kMatchingEps).squeeze(-1));
     }
+    kinds = row_kinds(bases, summaries, kDetails, bank.options());
     inverse = apart(sources, {1, tokens});
     inverse.copy_((ratio.square() * power).add_(kNormEps).rsqrt_());
     for (int64_t i = 0; i < kRouters; ++i) {
@@ -109,8 +110,7 @@ struct Block {
   // Router by router, as RoutedStream reads.
   void composed_mix() const {
     for (const Router& router : routers) {
-      (void)mix_rows(bank,
-                     row_scalars(bank, power, bases, summaries, router, kNormEps, kMatchingEps));
+      (void)mix_rows(bank, row_scalars(bank, power, kinds, router, kNormEps, kMatchingEps));
     }
   }
 
@@ -129,6 +129,7 @@ struct Block {
   at::Tensor mixed;         // [R, tokens, d]
   std::vector<int> bases;
   std::vector<int64_t> summaries;
+  RowKinds kinds;
   std::deque<Parameter> parameters;
   std::vector<Router> routers;
   std::vector<const float*> rows, ratios, inverses;

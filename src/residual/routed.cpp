@@ -99,6 +99,14 @@ void RoutedStream::begin(const at::Tensor& embedding) {
   shape.pop_back();
   power_ = at::empty(shape, embedding.options());
   power_[0].copy_(embedding.square().mean(-1));
+  std::vector<int> bases;
+  std::vector<int64_t> summaries;
+  for (int64_t row = 0; row < bank_.size(0); ++row) {
+    const int64_t place = row == 0 ? 0 : (row - 1) % rows_per_block();
+    bases.push_back(static_cast<int>(place) - 1);
+    summaries.push_back(row - place);
+  }
+  kinds_ = row_kinds(bases, summaries, rows_per_block() - 1, bank_.options());
   filled_.assign(static_cast<size_t>(scheme_.spec().blocks.count), 0);
 }
 
@@ -133,10 +141,15 @@ at::Tensor RoutedStream::chosen_of(const at::Tensor& all, const Selection& selec
   return all.index_select(0, at::tensor(selection.rows, at::kLong).to(all.device()));
 }
 
+RowKinds RoutedStream::kinds_of(const Selection& selection) const {
+  if (selection.is_prefix()) return kinds_.first(static_cast<int64_t>(selection.rows.size()));
+  return row_kinds(selection.bases, selection.summaries, rows_per_block() - 1, bank_.options());
+}
+
 RowScalars RoutedStream::scalars_of(const std::optional<Site>& site, const Selection& selection,
-                                    const at::Tensor& rows) const {
-  return row_scalars(rows, chosen_of(power_, selection), selection.bases, selection.summaries,
-                     scheme_.router(site), scheme_.spec().norm_eps, scheme_.spec().matching_eps);
+                                    const RowKinds& kinds, const at::Tensor& rows) const {
+  return row_scalars(rows, chosen_of(power_, selection), kinds, scheme_.router(site),
+                     scheme_.spec().norm_eps, scheme_.spec().matching_eps);
 }
 
 void RoutedStream::tell_taps(const std::optional<Site>& site, const Selection& selection,
@@ -167,7 +180,7 @@ at::Tensor RoutedStream::mix_selected(const std::optional<Site>& site) {
   at::Tensor weights;
   if (selection.rows.size() > 1) {
     const at::Tensor rows = chosen_of(bank_, selection);
-    const RowScalars scalars = scalars_of(site, selection, rows);
+    const RowScalars scalars = scalars_of(site, selection, kinds_of(selection), rows);
     h = mix_rows(rows, scalars);
     weights = scalars.weight;
   }
@@ -187,7 +200,8 @@ void RoutedStream::mix_backward(const std::optional<Site>& site, const at::Tenso
   const at::Tensor rows = chosen_of(bank_, selection);
   const at::Tensor row_grads =
       selection.is_prefix() ? chosen_of(grad_, selection) : at::zeros_like(rows);
-  mix_rows_backward(rows, scalars_of(site, selection, rows), selection.bases, scheme_.router(site),
+  const RowKinds kinds = kinds_of(selection);
+  mix_rows_backward(rows, scalars_of(site, selection, kinds, rows), kinds, scheme_.router(site),
                     grad, row_grads);
   if (!selection.is_prefix()) {
     grad_.index_add_(0, at::tensor(selection.rows, at::kLong).to(grad_.device()), row_grads);
@@ -215,10 +229,8 @@ void RoutedStream::add(const Site& site, const at::Tensor& update) {
 
 void RoutedStream::measure_power(int64_t block) {
   const at::NoGradGuard no_grad;
-  const int64_t row = first_row(block);
-  for (int64_t i = row; i < row + rows_per_block(); ++i) {
-    power_[i].copy_(bank_[i].square().mean(-1));
-  }
+  const at::Tensor rows = bank_.narrow(0, first_row(block), rows_per_block());
+  power_.narrow(0, first_row(block), rows_per_block()).copy_(rows.square().mean(-1));
 }
 
 void RoutedStream::write(const Site& site, const at::Tensor& update) {

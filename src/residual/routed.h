@@ -96,8 +96,9 @@ class RoutedStream final : public Stream {
   [[nodiscard]] int64_t first_row(int64_t block) const { return 1 + block * rows_per_block(); }
   [[nodiscard]] Selection select(const std::optional<Site>& site) const;
   [[nodiscard]] at::Tensor chosen_of(const at::Tensor& all, const Selection& selection) const;
+  [[nodiscard]] RowKinds kinds_of(const Selection& selection) const;
   [[nodiscard]] RowScalars scalars_of(const std::optional<Site>& site, const Selection& selection,
-                                      const at::Tensor& rows) const;
+                                      const RowKinds& kinds, const at::Tensor& rows) const;
   void tell_taps(const std::optional<Site>& site, const Selection& selection,
                  const at::Tensor& weights) const;
   [[nodiscard]] at::Tensor mix_selected(const std::optional<Site>& site);
@@ -109,6 +110,7 @@ class RoutedStream final : public Stream {
   const RoutedResidual& scheme_;
   at::Tensor bank_;              // [rows, B, T, d]
   at::Tensor power_;             // [rows, B, T] mean square of every row
+  RowKinds kinds_;               // of every row
   at::Tensor grad_;              // [rows, B, T, d], in the backward
   std::vector<int64_t> filled_;  // updates in each block's sums
   int64_t current_ = -1;         // block of the last write

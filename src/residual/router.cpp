@@ -6,6 +6,29 @@
 #include <vector>
 
 namespace wavroute {
+namespace {
+
+// The CPU goes through the rows one by one, each while it is in the cache; a GPU takes all of them
+// in one launch.
+
+// rows [n,B,T,d] as a matrix of each token, [B T, n, d].
+at::Tensor by_token(const at::Tensor& rows) { return rows.flatten(1, 2).transpose(0, 1); }
+
+// Of each row with `grad` [B,T,d], [n,B,T].
+at::Tensor dots(const at::Tensor& rows, const at::Tensor& grad) {
+  const at::IntArrayRef sizes = rows.sizes().slice(0, 3);
+  if (!rows.is_cpu()) {
+    return at::bmm(by_token(rows), grad.reshape({-1, grad.size(-1), 1}))
+        .squeeze(-1)
+        .t()
+        .reshape(sizes);
+  }
+  at::Tensor products = at::empty(sizes, rows.options());
+  for (int64_t j = 0; j < rows.size(0); ++j) products[j].copy_((rows[j] * grad).sum(-1));
+  return products;
+}
+
+}  // namespace
 
 at::Tensor mix(std::span<const Source> sources, const Router& router, double eps,
                at::Tensor* weights) {
@@ -33,23 +56,46 @@ at::Tensor matching_ratio(const at::Tensor& detail, const at::Tensor& summary, d
   return (power(summary) / power(detail)).sqrt();
 }
 
-RowScalars row_scalars(const at::Tensor& rows, const at::Tensor& power, std::span<const int> bases,
-                       std::span<const int64_t> summaries, const Router& router, double norm_eps,
-                       double matching_eps) {
+RowKinds RowKinds::first(int64_t n) const {
+  return {summary.narrow(0, 0, n), is_summary.narrow(0, 0, n),
+          basis.defined() ? basis.narrow(0, 0, n) : basis};
+}
+
+RowKinds row_kinds(std::span<const int> bases, std::span<const int64_t> summaries, int64_t details,
+                   const at::TensorOptions& options) {
+  const auto n = static_cast<int64_t>(bases.size());
+  RowKinds kinds;
+  kinds.summary = at::empty({n}, at::kLong);
+  kinds.is_summary = at::empty({n, 1, 1}, at::kBool);
+  kinds.basis = at::zeros({n, details}, at::kDouble);
+  for (int64_t j = 0; j < n; ++j) {
+    const int basis = bases[static_cast<size_t>(j)];
+    kinds.summary.mutable_data_ptr<int64_t>()[j] = summaries[static_cast<size_t>(j)];
+    kinds.is_summary.mutable_data_ptr<bool>()[j] = basis < 0;
+    if (basis >= 0) kinds.basis.mutable_data_ptr<double>()[j * details + basis] = 1.0;
+  }
+  kinds.summary = kinds.summary.to(options.device());
+  kinds.is_summary = kinds.is_summary.to(options.device());
+  kinds.basis = details > 0 ? kinds.basis.to(options) : at::Tensor();
+  return kinds;
+}
+
+RowScalars row_scalars(const at::Tensor& rows, const at::Tensor& power, const RowKinds& kinds,
+                       const Router& router, double norm_eps, double matching_eps) {
   const at::NoGradGuard no_grad;
   RowScalars scalars;
   scalars.dot = at::matmul(rows, router.query->value.view({-1}) * router.gain->value);
-  scalars.ratio = at::ones_like(power);
-  for (size_t j = 0; j < bases.size(); ++j) {
-    if (bases[j] < 0) continue;
-    const auto row = static_cast<int64_t>(j);
-    scalars.ratio[row].copy_(
-        ((power[summaries[j]] + matching_eps) / (power[row] + matching_eps)).sqrt_());
+  if (kinds.basis.defined()) {
+    scalars.ratio =
+        ((power.index_select(0, kinds.summary) + matching_eps) / (power + matching_eps)).sqrt_();
+    scalars.ratio.masked_fill_(kinds.is_summary, 1.0);  // which it is, save 0 / 0
+  } else {
+    scalars.ratio = at::ones_like(power);
   }
   scalars.inverse_rms = (scalars.ratio.square() * power).add_(norm_eps).rsqrt_();
   at::Tensor logits = scalars.dot * scalars.ratio * scalars.inverse_rms;
-  for (size_t j = 0; j < bases.size(); ++j) {
-    if (bases[j] >= 0) logits[static_cast<int64_t>(j)].add_(router.bias->value[bases[j]]);
+  if (kinds.basis.defined()) {
+    logits.add_(at::mv(kinds.basis, router.bias->value).view({-1, 1, 1}));
   }
   scalars.weight = at::softmax(logits, 0);
   return scalars;
@@ -57,20 +103,23 @@ RowScalars row_scalars(const at::Tensor& rows, const at::Tensor& power, std::spa
 
 at::Tensor mix_rows(const at::Tensor& rows, const RowScalars& scalars) {
   const at::NoGradGuard no_grad;
-  const at::Tensor coefficients = (scalars.weight * scalars.ratio).unsqueeze(-1);
-  at::Tensor h = coefficients[0] * rows[0];
-  for (int64_t j = 1; j < rows.size(0); ++j) h.addcmul_(coefficients[j], rows[j]);
+  const at::Tensor coefficients = scalars.weight * scalars.ratio;
+  if (!rows.is_cpu()) {
+    const at::Tensor per_token = coefficients.flatten(1).t().unsqueeze(1);  // [B T, 1, n]
+    return at::bmm(per_token, by_token(rows)).view(rows[0].sizes());
+  }
+  at::Tensor h = coefficients[0].unsqueeze(-1) * rows[0];
+  for (int64_t j = 1; j < rows.size(0); ++j) {
+    h.addcmul_(coefficients[j].unsqueeze(-1), rows[j]);
+  }
   return h;
 }
 
-void mix_rows_backward(const at::Tensor& rows, const RowScalars& scalars,
-                       std::span<const int> bases, const Router& router, const at::Tensor& grad,
-                       at::Tensor row_grads) {
+void mix_rows_backward(const at::Tensor& rows, const RowScalars& scalars, const RowKinds& kinds,
+                       const Router& router, const at::Tensor& grad, at::Tensor row_grads) {
   const at::NoGradGuard no_grad;
-  const int64_t count = rows.size(0), width = rows.size(-1);
-  at::Tensor along = at::empty_like(scalars.dot);  // dh . (ratio V)
-  for (int64_t j = 0; j < count; ++j) along[j].copy_((rows[j] * grad).sum(-1));
-  along.mul_(scalars.ratio);
+  const int64_t width = rows.size(-1);
+  const at::Tensor along = dots(rows, grad).mul_(scalars.ratio);  // dh . (ratio V)
   const at::Tensor& a = scalars.weight;
   const at::Tensor logit_grad = a * (along - (a * along).sum(0, true));
 
@@ -80,18 +129,25 @@ void mix_rows_backward(const at::Tensor& rows, const RowScalars& scalars,
   const at::Tensor to_row = to_query * scalars.dot *
                             (scalars.ratio * scalars.inverse_rms).square() *
                             (-1.0 / static_cast<double>(width));
-  for (int64_t j = 0; j < count; ++j) {
-    at::Tensor row_grad = row_grads[j];
-    row_grad.addcmul_(to_grad[j].unsqueeze(-1), grad);
-    row_grad.addcmul_(to_query[j].unsqueeze(-1), query);
-    row_grad.addcmul_(to_row[j].unsqueeze(-1), rows[j]);
+  // The gradients of rows that are [B,T,d], or [n,B,T,d] all together.
+  const auto add = [&](at::Tensor row_grad, const at::Tensor& row, const at::Tensor& from_grad,
+                       const at::Tensor& from_query, const at::Tensor& from_row) {
+    row_grad.addcmul_(from_grad.unsqueeze(-1), grad);
+    row_grad.addcmul_(from_query.unsqueeze(-1), query);
+    row_grad.addcmul_(from_row.unsqueeze(-1), row);
+  };
+  if (rows.is_cpu()) {
+    for (int64_t j = 0; j < rows.size(0); ++j) {
+      add(row_grads[j], rows[j], to_grad[j], to_query[j], to_row[j]);
+    }
+  } else {
+    add(row_grads, rows, to_grad, to_query, to_row);
   }
   const at::Tensor t = at::matmul(to_query.reshape({1, -1}), rows.reshape({-1, width})).view({-1});
   router.query->value.mutable_grad().view({-1}).addcmul_(router.gain->value, t);
   router.gain->value.mutable_grad().addcmul_(router.query->value.view({-1}), t);
-  for (size_t j = 0; j < bases.size(); ++j) {
-    if (bases[j] < 0) continue;
-    router.bias->value.mutable_grad()[bases[j]].add_(logit_grad[static_cast<int64_t>(j)].sum());
+  if (kinds.basis.defined()) {
+    router.bias->value.mutable_grad().addmv_(kinds.basis.t(), logit_grad.flatten(1).sum(1));
   }
 }
 

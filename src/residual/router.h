@@ -42,17 +42,31 @@ struct RowScalars {
   at::Tensor weight;       // a
 };
 
-// rows [n,B,T,d]; power [n,B,T] = mean_c V^2; bases: -1 or the index of a detail's bias, whose
-// summary is row `summaries[j]`.
+// What the rows are, for operators that take all of them at once: one by one, each would cost a GPU
+// a launch.
+struct RowKinds {
+  at::Tensor summary;     // int64 [n]: the row of a detail's summary; a summary's own
+  at::Tensor is_summary;  // bool [n, 1, 1]
+  at::Tensor basis;       // [n, details]: 1 at a detail's basis, else 0; undefined without details
+
+  // Of the first n rows.
+  [[nodiscard]] RowKinds first(int64_t n) const;
+};
+
+// bases: -1 or the index of a detail's bias, below `details`, whose summary is row `summaries[j]`.
+// For rows of these options.
+[[nodiscard]] RowKinds row_kinds(std::span<const int> bases, std::span<const int64_t> summaries,
+                                 int64_t details, const at::TensorOptions& options);
+
+// rows [n,B,T,d]; power [n,B,T] = mean_c V^2.
 [[nodiscard]] RowScalars row_scalars(const at::Tensor& rows, const at::Tensor& power,
-                                     std::span<const int> bases, std::span<const int64_t> summaries,
-                                     const Router& router, double norm_eps, double matching_eps);
+                                     const RowKinds& kinds, const Router& router, double norm_eps,
+                                     double matching_eps);
 // h [B,T,d] = sum_j a_j ratio_j V_j
 [[nodiscard]] at::Tensor mix_rows(const at::Tensor& rows, const RowScalars& scalars);
 // The backward of mix_rows (method.md section 4): adds to row_grads [n,B,T,d] and to the gradients
 // of the router. grad [B,T,d] is that of h.
-void mix_rows_backward(const at::Tensor& rows, const RowScalars& scalars,
-                       std::span<const int> bases, const Router& router, const at::Tensor& grad,
-                       at::Tensor row_grads);
+void mix_rows_backward(const at::Tensor& rows, const RowScalars& scalars, const RowKinds& kinds,
+                       const Router& router, const at::Tensor& grad, at::Tensor row_grads);
 
 }  // namespace wavroute

@@ -45,6 +45,10 @@ struct RandomRouter {
 const std::vector<int> kBases = {-1, -1, 0, 1, -1};
 const std::vector<int64_t> kSummaries = {0, 1, 1, 1, 4};
 
+RowKinds kinds_of(const at::Tensor& bank) {
+  return row_kinds(kBases, kSummaries, 2, bank.options());
+}
+
 at::Tensor random_bank(at::ScalarType type = at::kDouble) {
   at::Tensor rows = random_values({5, 2, 3, kWidth}, "bank");
   rows[2].mul_(0.01);  // a detail that matching has to enlarge
@@ -65,8 +69,8 @@ std::vector<Source> sources_of(const std::vector<at::Tensor>& bank) {
 }
 
 at::Tensor mixed_rows(const at::Tensor& rows, const Router& router) {
-  return mix_rows(rows, row_scalars(rows, rows.square().mean(-1), kBases, kSummaries, router,
-                                    kNormEps, kMatchingEps));
+  return mix_rows(rows, row_scalars(rows, rows.square().mean(-1), kinds_of(rows), router, kNormEps,
+                                    kMatchingEps));
 }
 
 TEST(Router, MixesByTheFormula) {
@@ -130,11 +134,11 @@ TEST(Router, ReadsABankAsItReadsSourcesInValueAndGradient) {
     const std::vector<at::Tensor> router_gradients = random.gradients();
 
     // The bank, its backward written out. Gradients are added to what is there.
-    const RowScalars scalars = row_scalars(bank, bank.square().mean(-1), kBases, kSummaries,
+    const RowScalars scalars = row_scalars(bank, bank.square().mean(-1), kinds_of(bank),
                                            random.router, kNormEps, kMatchingEps);
     expect_near(mix_rows(bank, scalars), composed.detach(), "value");
     at::Tensor row_gradients = at::ones_like(bank);
-    mix_rows_backward(bank, scalars, kBases, random.router, grad, row_gradients);
+    mix_rows_backward(bank, scalars, kinds_of(bank), random.router, grad, row_gradients);
     for (int64_t j = 0; j < 5; ++j) {
       expect_near(row_gradients[j] - 1.0, leaves[static_cast<size_t>(j)].grad(),
                   "row " + std::to_string(j));
