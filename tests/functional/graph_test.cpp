@@ -1,6 +1,8 @@
 // The operators as an autograd graph, the dispatcher and threads see them.
 #include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 #include <c10/core/InferenceMode.h>
+#include <torch/csrc/autograd/function.h>
 
 #include "tests/functional/support.h"
 

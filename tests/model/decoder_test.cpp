@@ -1,4 +1,5 @@
 // The decoder's own parts: rotation, heads, precisions, cost.
+#include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
 
 #include <cmath>
