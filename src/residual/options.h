@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "wavroute/options.h"
@@ -15,8 +16,8 @@ namespace wavroute {
 
 // Options that are known to be complete.
 template <typename T>
-[[nodiscard]] const T& get(const Options& options, const std::string& name) {
-  return std::get<T>(options.at(name));
+[[nodiscard]] const T& get(const Options& options, std::string_view name) {
+  return std::get<T>(options.at(std::string(name)));
 }
 
 [[nodiscard]] inline bool is_auto(const Options& options, const std::string& name) {
