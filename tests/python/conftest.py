@@ -24,7 +24,8 @@ def wavroute():
 
 @pytest.fixture
 def with_memory(tmp_path):
-    """with_memory(500, "train", ...): the command where /proc/meminfo says that 500 MB are free."""
+    """with_memory(500, "train", ...): the command where /proc/meminfo says that 500 MB are free, and
+    no GPU has memory of its own."""
     paths.program("wavroute")
     meminfo = tmp_path / "meminfo"
     meminfo.touch()
@@ -40,6 +41,6 @@ def with_memory(tmp_path):
         command = [str(paths.program("wavroute")), *map(str, arguments)]
         return subprocess.run([*alone, f'{mounted} && exec "$@"', "sh", *command],
                               capture_output=True, text=True, timeout=120,
-                              env=os.environ | {"OMP_NUM_THREADS": "1"})
+                              env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
 
     return call

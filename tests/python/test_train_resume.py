@@ -189,21 +189,22 @@ def test_a_changed_text_is_refused(wavroute, copy, tmp_path, project, text):
     assert_error(result, "train.txt")
 
 
-def test_a_resume_with_less_memory_warns_and_goes_on(
-    with_memory, project, finished, tmp_path
-):
+def test_a_resume_with_less_memory_warns_and_goes_on(wavroute, with_memory, project, tmp_path):
     first = with_memory(100, "train", project, "--out", tmp_path / "new")
     assert_error(first, "memory plan", "micro_batch")
     assert not (tmp_path / "new").exists()
 
+    on_cpu = sets(train__device="cpu")
+    whole = tmp_path / "whole"
+    assert_ok(wavroute("train", project, "--out", whole, "-q", *on_cpu))
     half = tmp_path / "half"
-    shutil.copytree(finished, half)
+    shutil.copytree(whole, half)
     shutil.rmtree(half / "checkpoints" / "step_12")
-    result = with_memory(100, "train", project, "--out", half, "--resume", "auto")
+    result = with_memory(100, "train", project, "--out", half, "--resume", "auto", *on_cpu)
     assert result.returncode == 0, result.stderr
     warnings = [line for line in result.stderr.splitlines() if line.startswith("wavroute: ")]
     assert len(warnings) == 1 and "memory plan" in warnings[0] and "goes on" in warnings[0]
-    assert_equal_runs(finished, half, 12)
+    assert_equal_runs(whole, half, 12)
 
 
 @pytest.fixture
