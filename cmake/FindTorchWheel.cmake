@@ -41,6 +41,16 @@ if(TorchWheel_FOUND AND NOT TARGET TorchWheel::torch)
   if(TorchWheel_VERSION VERSION_LESS 2.11 OR TorchWheel_VERSION VERSION_GREATER_EQUAL 2.16)
     message(WARNING "torch ${TorchWheel_VERSION} is outside the range that is supported, 2.11 to 2.15")
   endif()
+  # A compiler that has the C++ library only as an archive links it into the program beside the
+  # shared one of libtorch, and each frees what the other made: "free(): invalid pointer".
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    execute_process(COMMAND ${CMAKE_CXX_COMPILER} -print-file-name=libstdc++.so
+      OUTPUT_VARIABLE _stdcxx ERROR_QUIET OUTPUT_STRIP_TRAILING_WHITESPACE)
+    if(_stdcxx STREQUAL "libstdc++.so")
+      message(FATAL_ERROR "a compiler with a shared libstdc++ was expected, ${CMAKE_CXX_COMPILER} "
+                          "has none: name another one by CXX or -DCMAKE_CXX_COMPILER")
+    endif()
+  endif()
   set(_lib ${TorchWheel_ROOT}/lib)
   add_library(TorchWheel::torch INTERFACE IMPORTED)
   target_include_directories(TorchWheel::torch SYSTEM INTERFACE
