@@ -55,12 +55,16 @@ double Philox::uniform(uint64_t index, uint64_t stream) const noexcept {
   return unit_interval(join(b[0], b[1]));
 }
 
-double Philox::normal(uint64_t index, uint64_t stream) const noexcept {
-  const auto b = bits(index / 2, stream);
+std::array<double, 2> Philox::normal_pair(uint64_t k, uint64_t stream) const noexcept {
+  const auto b = bits(k, stream);
   const double u = 1.0 - unit_interval(join(b[0], b[1]));  // in (0, 1]
   const double radius = std::sqrt(-2.0 * std::log(u));
   const double angle = 2.0 * std::numbers::pi * unit_interval(join(b[2], b[3]));
-  return index % 2 == 0 ? radius * std::cos(angle) : radius * std::sin(angle);
+  return {radius * std::cos(angle), radius * std::sin(angle)};
+}
+
+double Philox::normal(uint64_t index, uint64_t stream) const noexcept {
+  return normal_pair(index / 2, stream)[index % 2];
 }
 
 }  // namespace wavroute

@@ -26,6 +26,7 @@ struct Measures {
 // What the reader of one token found out.
 struct Weights {
   float dot[kMostForms] = {}, square[kMostForms] = {};
+  float peak, mass;           // of all sources: the largest logit, the sum of exp(logit - peak)
   float finished;             // weight of `mixed`
   float running[kMostForms];  // ratio included
   float inverse_rms;
@@ -84,12 +85,26 @@ void weigh(const WriteRead<C>& a, int64_t t, Weights& w) {
   store(weight, exp(load(logit) - peak));
   float mass = a.mass[t] * weight[0];
   for (int s = 0; s < a.running; ++s) mass += weight[s + 1];
-  w.finished = weight[0] / mass;
+  w.peak = peak;
+  w.mass = mass;
+  const float share = 1.0F / mass;
+  w.finished = weight[0] * share;
   for (float& running : w.running) running = 0.0F;
   for (int s = 0; s < a.running; ++s) {
-    w.running[a.sources[s].form] += weight[s + 1] / mass * ratio[s];
+    w.running[a.sources[s].form] += weight[s + 1] * share * ratio[s];
   }
-  if (a.lse != nullptr) a.lse[t] = peak + __builtin_logf(mass);
+}
+
+// The logarithms of tokens that go together, in one vector.
+inline void keep_lse(const Weights (&w)[kTogether], int64_t tokens, float* lse) {
+  static_assert(kTogether <= kLanes, "a token has a lane");
+  float peak[kLanes] = {}, mass[kLanes];
+  for (int64_t i = 0; i < kLanes; ++i) mass[i] = 1.0F;
+  for (int64_t i = 0; i < tokens; ++i) {
+    peak[i] = w[i].peak;
+    mass[i] = w[i].mass;
+  }
+  store_part(lse, load(peak) + log(load(mass)), tokens);
 }
 
 // h of one token from its weights, a vector at a time.
@@ -192,6 +207,7 @@ void write_read_parts(const WriteRead<C>& a, int64_t begin, int64_t end) {
     for (int64_t i = 0; i < tokens; ++i) write_part(a.write, a.d, t + i);
     for (int64_t i = 0; i < tokens; ++i) measure<kParts, kWhole>(a, t + i, w[i]);
     for (int64_t i = 0; i < tokens; ++i) weigh(a, t + i, w[i]);
+    if (a.lse != nullptr) keep_lse(w, tokens, a.lse + t);
     for (int64_t i = 0; i < tokens; ++i) {
       hidden[i] = hidden_row(a, t + i, scratch[i]);
       mix<kParts, kWhole>(a, t + i, w[i], hidden[i]);

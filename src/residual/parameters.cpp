@@ -3,10 +3,12 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
 #include <array>
 #include <numeric>
 
 #include "base/philox.h"
+#include "ops/parallel.h"
 
 namespace wavroute {
 namespace {
@@ -26,9 +28,15 @@ void fill(const ParameterSlice& slice, uint64_t seed, at::Tensor target) {
   const Philox random(seed, "init", slice.name);
   at::Tensor host = at::empty(target.sizes(), at::kDouble);
   double* values = host.mutable_data_ptr<double>();
-  for (int64_t i = 0; i < host.numel(); ++i) {
-    values[i] = slice.init.constant + slice.init.stddev * random.normal(static_cast<uint64_t>(i));
-  }
+  const int64_t count = host.numel();
+  ops::parallel_for((count + 1) / 2, [&](int64_t begin, int64_t end) {
+    for (int64_t k = begin; k < end; ++k) {
+      const auto pair = random.normal_pair(static_cast<uint64_t>(k));
+      for (int64_t i = 2 * k; i < std::min(2 * k + 2, count); ++i) {
+        values[i] = slice.init.constant + slice.init.stddev * pair[static_cast<size_t>(i % 2)];
+      }
+    }
+  });
   target.copy_(host);
 }
 

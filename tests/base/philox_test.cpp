@@ -51,6 +51,14 @@ TEST(Philox, NormalHasTheMomentsOfTheStandardNormal) {
   EXPECT_NEAR(neighbours / kCount, 0, unit);
 }
 
+TEST(Philox, APairIsTwoNeighbours) {
+  const Philox random(3, "init", "model.norm.weight");
+  for (uint64_t k : {0U, 1U, 77U}) {
+    EXPECT_EQ(random.normal_pair(k, 5)[0], random.normal(2 * k, 5));
+    EXPECT_EQ(random.normal_pair(k, 5)[1], random.normal(2 * k + 1, 5));
+  }
+}
+
 TEST(Philox, UniformFillsTheUnitIntervalEvenly) {
   const Philox random(7, "test");
   constexpr int kCount = 100000, kBins = 10;
