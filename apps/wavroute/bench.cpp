@@ -18,6 +18,7 @@
 #include "command.h"
 #include "common.h"
 #include "config/load.h"
+#include "train/forecast.h"
 #include "train/session.h"
 #include "wavroute/error.h"
 #include "wavroute/residual.h"
@@ -31,8 +32,9 @@ struct StepOptions {
   int rounds = 10, warmup = 2;
   bool json = false;
   std::string csv;
-  int64_t vocab_size = 0;   // of the worker
-  std::string device_name;  // what the rows are measured on
+  int64_t vocab_size = 0;     // of the worker
+  std::string device_name;    // what the rows are measured on
+  uint64_t memory_limit = 0;  // bytes that all models may take together
 };
 
 // Whether `scheme` has the residual option that `set` names, or `set` names none.
@@ -190,6 +192,7 @@ void complete(StepOptions& options) {
   const Machine machine = probe_machine();
   automatic = resolve_machine(automatic, machine);
   options.device_name = device_name(automatic, machine);
+  options.memory_limit = usable_memory(automatic, machine);
   for (auto& precision : options.precisions) {
     if (precision == "auto") precision = automatic.train.precision;
   }
@@ -214,6 +217,7 @@ int bench_step(StepOptions options) {
   StepPlan plan;
   plan.rounds = options.rounds;
   plan.warmup = options.warmup;
+  plan.memory_limit = options.memory_limit;
   bool failed = false;
   for (const auto& precision : options.precisions) {
     const auto jobs = jobs_for(options, precision);

@@ -13,6 +13,7 @@
 #include "io/run_folder.h"
 #include "report/html.h"
 #include "report/table.h"
+#include "train/forecast.h"
 #include "train/process.h"
 #include "train/session.h"
 #include "wavroute/error.h"
@@ -111,6 +112,7 @@ int compare(const CompareArguments& arguments) {
   options.out = out;
   options.program = own_path();
   options.speed_rounds = arguments.speed_rounds;
+  options.memory_limit = usable_memory(config, probe_machine());
   options.stop = [] { return StopSignal::requested(); };
   options.say = [&](const std::string& line) {
     fmt::print(stderr, "{}\n", line);

@@ -55,7 +55,8 @@ struct StepResult {
   // flops_per_step / (ms_p50 * peak) * 100, where the peak is the best matrix product of the same
   // precision that any child of this measurement reached. Absent if none measured one.
   std::optional<double> percent_of_peak;
-  // Throughput over that of the first job: the median over rounds of both. Absent if the two
+  // Throughput over that of the first job: the median, over the rounds that both took part in, of
+  // the first job's time over this one's; not the quotient of two ms_p50. Absent if the two
   // did not fit in memory together, or if either failed.
   std::optional<double> ratio_to_first;
   std::string error, hint;  // why there are no numbers; empty if there are

@@ -185,6 +185,7 @@ class Run {
     options_.say(fmt::format("measuring speed: {} models, their steps in turn", jobs.size()));
     StepPlan plan;
     plan.rounds = options_.speed_rounds;
+    plan.memory_limit = options_.memory_limit;
     const std::vector<StepResult> results = measure_steps(jobs, plan);
     if (options_.stop()) return;  // the same signal stopped the workers
     comparison_.speed.clear();

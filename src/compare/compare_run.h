@@ -1,6 +1,7 @@
 // Runs a comparison: trains what is missing of the grid, measures speed, writes table and report.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <string>
@@ -14,6 +15,7 @@ struct CompareOptions {
   std::filesystem::path out;
   std::string program;         // the path of wavroute, for the children
   int speed_rounds = 10;       // of the interleaved measurement; 0: none
+  uint64_t memory_limit = 0;   // bytes for the models that it steps in turn; 0: what is available
   std::function<bool()> stop;  // asked between cells: true ends the comparison
   std::function<void(const std::string&)> say;
 };

@@ -1,6 +1,7 @@
 #include <ATen/ATen.h>
 
 #include <array>
+#include <bit>
 #include <cmath>
 #include <cstring>
 
@@ -57,12 +58,18 @@ struct PartGrads {
   }
 };
 
-// dh and along become the gradients of mixed and mass: dh exp(peak - lse), - along exp(peak - lse).
-void through_phase_one(const at::Tensor& dh, const at::Tensor& along, const at::Tensor& peak,
-                       const at::Tensor& lse) {
-  const at::Tensor weight = at::sub(peak, lse).exp_();
-  dh.mul_(weight.unsqueeze(-1));
-  along.mul_(weight).neg_();
+float value(float x) { return x; }
+float value(kernels::Bf16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
+
+// mixed_grad = dh exp(peak - lse); along becomes that of mass, - along exp(peak - lse).
+template <typename C>
+void through_phase_one(const C* dh, float* mixed_grad, float* along, const float* peak,
+                       const float* lse, int64_t d, int64_t begin, int64_t end) {
+  for (int64_t t = begin; t < end; ++t) {
+    const float weight = std::exp(peak[t] - lse[t]);
+    along[t] *= -weight;
+    for (int64_t i = t * d; i < (t + 1) * d; ++i) mixed_grad[i] = value(dh[i]) * weight;
+  }
 }
 
 }  // namespace
@@ -83,7 +90,10 @@ ReadGrads route_read_backward(const OptionalTensor& part_grad, const at::Tensor&
   const auto sources = static_cast<int64_t>(forms.size());
   const int64_t form_count = kernels::form_count(seen.rows.count);
   const at::TensorOptions options = peak.options();
-  const at::Tensor dh = at::empty_like(dx), along = at::empty({tokens}, options);
+  const at::Tensor mixed_grad = at::empty({tokens, d}, options),
+                   along = at::empty({tokens}, options);
+  const bool is_float = dx.scalar_type() == at::kFloat;
+  const at::Tensor dh = is_float ? mixed_grad : at::empty_like(dx);
   const at::Tensor form_grads = at::empty({form_count, tokens, d}, options);
   const bool own_u = part >= 0 && dx.scalar_type() != at::kFloat;
   const at::Tensor du = own_u ? at::empty_like(dx) : absent(dh);
@@ -138,10 +148,10 @@ ReadGrads route_read_backward(const OptionalTensor& part_grad, const at::Tensor&
       }
       kernel(own, begin, end);
       split.run(begin, end);
+      through_phase_one(own.dh, out<float>(mixed_grad), own.along, in<float>(peak), own.lse, d,
+                        begin, end);
     });
   });
-  const at::Tensor mixed_grad = dh.to(at::kFloat);
-  through_phase_one(mixed_grad, along, peak, lse);
   return {du,
           part_grads,
           mixed_grad,

@@ -1,5 +1,6 @@
-// The tile registers of AMX and the product of bf16 matrices in them. Included by kernel sources
-// that are compiled for AMX only.
+// The tile registers of AMX and the product of bf16 matrices in them, numbers below the smallest
+// normal one taken for zero. Included by attention_amx sources only; needs AVX-512-BF16 of the
+// compiler, and of the assembler alone the tiles.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +14,7 @@ inline constexpr int64_t kDepth = 32;         // bf16 numbers of its row: what o
 inline constexpr int64_t kTiles = 2 * kTile;  // rows and columns of what multiply() makes at once
 
 // While one lives, the eight tile registers of the calling thread have kTile rows of 64 bytes.
-// Libraries that use tiles configure them anew in each call, as this does.
+// After that they are nobody's: libtorch's products configure them in each call.
 class TileRegisters {
  public:
   TileRegisters() {

@@ -3,7 +3,8 @@
 //
 // Shapes: B sequences, T positions, H query heads, G key-value heads (H a multiple of G), w head
 // width (even). One row of qkv: H query heads, G key heads, G value heads, each w numbers.
-// C: the compute type, float or Bf16; scores, softmax and all sums are float.
+// C: the compute type, float or Bf16; scores, softmax and all sums are float, and so are all
+// factors but for Bf16 on AMX (attention_amx.cpp).
 #pragma once
 
 #include <cstdint>

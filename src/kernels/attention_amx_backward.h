@@ -79,11 +79,10 @@ static inline void weights_and_score_grads(const TileLayout& layout, const Block
                   layout.columns, grads, kTiles);
   const int64_t row = key - blocks.key, column = query - blocks.begin;
   const bool diagonal = key == query;
+  // P and dS replace what they are made from: rows take both halves of a key, pairs two keys.
   for (int64_t half = 0; half < kTiles; half += kLanes) {
-    // dS of both halves is needed at once for the rows, of two rows for the pairs.
     const Vec lse = load(scratch.lse + query + half), inner = load(scratch.inner + query + half);
-    IntVec lane;
-    for (int i = 0; i < kLanes; ++i) lane[i] = static_cast<int32_t>(half) + i;
+    const IntVec lane = lane_numbers() + static_cast<int32_t>(half);
     for (int64_t i = 0; i < kTiles; ++i) {
       float* const score = scores + i * kTiles + half;
       float* const grad = grads + i * kTiles + half;
@@ -117,7 +116,6 @@ static inline void backward_blocks(const TileLayout& layout, const Blocks& block
       weights_and_score_grads(layout, blocks, key, query, scratch);
     }
     const int64_t row = key - blocks.key, depth = blocks.end - first;
-    if (depth <= 0) continue;
     const auto add_over_queries = [&](const ScoreRows& left, const Bf16* right, float* sums) {
       for (int64_t c = 0; c < layout.columns; c += kTiles) {
         multiply<true>({left.row(row) + first - blocks.begin, ScoreRows::kStride},

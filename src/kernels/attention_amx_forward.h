@@ -28,8 +28,7 @@ struct TileForwardScratch {
 // The last kTiles keys that row `row` of a block may see lie in two vectors: those after its own
 // position read as minus infinity.
 static inline void hide_later(int64_t row, Vec& first, Vec& second) {
-  IntVec lane;
-  for (int i = 0; i < kLanes; ++i) lane[i] = i;
+  const IntVec lane = lane_numbers();
   const auto last = static_cast<int32_t>(row);
   const Vec hidden = broadcast(-__builtin_inff());
   first = lane > last ? hidden : first;

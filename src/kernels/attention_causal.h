@@ -32,8 +32,7 @@ static inline void for_score_tiles(const Layout& layout, const Block& block, con
 template <int vectors>
 static inline void hide_later(Tile<vectors>& tile, int64_t position, int64_t key, float hidden) {
   if (key + vectors * kLanes - 1 <= position) return;
-  IntVec lane;
-  for (int i = 0; i < kLanes; ++i) lane[i] = i;
+  const IntVec lane = lane_numbers();
   for (int i = 0; i < kRows; ++i) {
     const auto last = static_cast<int32_t>(position + i - key);
     for (int v = 0; v < vectors; ++v) {

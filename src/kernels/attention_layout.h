@@ -1,5 +1,5 @@
 // How attention is cut up: the unit's rows in the tensors, its matrices in scratch, the blocks of
-// queries. Included by attention.cpp only.
+// queries. Included by attention sources only.
 #pragma once
 
 #include "kernels/attention.h"

@@ -1,5 +1,5 @@
 // Between the rows of qkv and the float matrices that the products read: conversion, rotation,
-// transposition. Included by attention.cpp only.
+// transposition. Included by attention sources only.
 #pragma once
 
 #include <utility>

@@ -1,5 +1,5 @@
 // The products of attention, in tiles that live in registers: kRows rows of the left matrix by up
-// to kVecs vectors of columns of the right one. Included by attention.cpp only.
+// to kVecs vectors of columns of the right one. Included by attention sources only.
 #pragma once
 
 #include "kernels/vec.h"

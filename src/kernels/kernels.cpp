@@ -7,6 +7,7 @@
 #include <vector>
 
 #if defined(WAVROUTE_X86) && defined(__linux__)
+#include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -44,11 +45,16 @@ namespace {
   }
 
 #ifdef WAVROUTE_X86
-// Whether this process may use the tile registers: Linux saves them only for those that ask.
-bool ask_for_tiles() {
+// Whether the processor has tile registers that multiply bf16 numbers, and this process may use
+// them: Linux saves them only for those that ask. Not every compiler knows their names.
+bool get_tiles() {
 #ifdef __linux__
-  constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM of asm/prctl.h
-  constexpr int kTileData = 18;               // XFEATURE_XTILEDATA
+  constexpr unsigned kTilesOfBf16 = 1U << 22, kTiles = 1U << 24;  // in EDX of CPUID's leaf 7
+  constexpr int kRequestPermission = 0x1023;                      // ARCH_REQ_XCOMP_PERM
+  constexpr int kTileData = 18;                                   // XFEATURE_XTILEDATA
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+  if ((d & kTilesOfBf16) == 0 || (d & kTiles) == 0) return false;
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 #else
   return false;
@@ -68,8 +74,7 @@ std::vector<Kernels> find_usable() {
   if (avx2) usable.push_back(WAVROUTE_TABLES(avx2, Isa::kAvx2));
   if (avx512) usable.push_back(WAVROUTE_TABLES(avx512, Isa::kAvx512));
   if (avx512_bf16) usable.push_back(WAVROUTE_TABLES(avx512_bf16, Isa::kAvx512Bf16));
-  if (avx512_bf16 && __builtin_cpu_supports("amx-tile") != 0 &&
-      __builtin_cpu_supports("amx-bf16") != 0 && ask_for_tiles()) {
+  if (avx512_bf16 && get_tiles()) {
     static const ByType<AttentionKernels> attention = {avx512_bf16::attention_kernels.fp32,
                                                        avx512_bf16::tile_attention};
     usable.push_back(WAVROUTE_TABLES(avx512_bf16, Isa::kAmxBf16));

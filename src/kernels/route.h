@@ -36,7 +36,7 @@ struct SourceScalars {
 
 // Phase 1, for `routers` routers over `sources` >= 1 finished rows:
 //   peak_i = max_j logit_ij,  mass_i = sum_j exp(logit_ij - peak_i),
-//   mixed_i = sum_j exp(logit_ij - peak_i) v_j
+//   mixed_i = sum_j exp(logit_ij - peak_i) v_j, rounded to M after every 32 sources
 template <typename R, typename M>
 struct MixFinished {
   int64_t d = 0, sources = 0, routers = 0;
@@ -159,7 +159,7 @@ struct ReadBackward {
   const float* lse = nullptr;    // [tokens]
   float* query_grad = nullptr;   // [d], partial sums of dlogit k V, +=
   C* dh = nullptr;               // [tokens, d], = gradient of h, for MixFinishedBackward
-  float* along = nullptr;        // [tokens], = dh . h
+  float* along = nullptr;        // [tokens], = dh . h, of the dh that is not rounded to C yet
   C* du = nullptr;               // [tokens, d]; null: not wanted
 };
 

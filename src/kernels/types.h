@@ -5,7 +5,8 @@
 
 namespace wavroute::kernels {
 
-// Storage of a bfloat16: the upper half of a float. All arithmetic is in float.
+// Storage of a bfloat16: the upper half of a float. All arithmetic is in float, but for what
+// attention_amx.cpp says.
 struct Bf16 {
   uint16_t bits;
 };

@@ -35,6 +35,13 @@ using HalfVec = uint16_t __attribute__((vector_size(kLanes * 2)));
 static inline Vec zero() { return Vec{}; }
 static inline Vec broadcast(float x) { return x - Vec{}; }
 
+// 0, 1, 2, ..
+static inline IntVec lane_numbers() {
+  IntVec lane;
+  for (int i = 0; i < kLanes; ++i) lane[i] = i;
+  return lane;
+}
+
 static inline Vec load(const float* p) {
   Vec v;
   std::memcpy(&v, p, sizeof v);

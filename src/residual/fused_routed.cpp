@@ -133,7 +133,10 @@ void FusedRoutedStream::mix(const Group& group, int64_t router, int64_t routers,
 
 FusedRoutedStream::Group& FusedRoutedStream::enter(int64_t block, int64_t position,
                                                    at::ScalarType type) {
-  if (block == group_block_) return groups_.at(block);
+  if (block == group_block_) {
+    TORCH_INTERNAL_ASSERT(groups_.at(block).mixed.scalar_type() == type, "a block has one type");
+    return groups_.at(block);
+  }
   if (!record_) groups_.clear();
   if (group_block_ >= 0 && groups_.contains(group_block_)) groups_[group_block_].mixed.reset();
   group_block_ = block;

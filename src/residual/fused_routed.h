@@ -1,5 +1,7 @@
-// The routed stream on our kernels (kernels/route.h): what RoutedStream computes, for the CPU, in
-// float, with a layer program that runs every layer once.
+// The routed stream on our kernels (kernels/route.h): what RoutedStream computes, for the CPU, with
+// a layer program that runs every layer once. Sums, scalars and their gradients are float; mixtures
+// of finished sources and the gradients of h are of the norm's type, one for all readers of a
+// block.
 //
 // Forward, a block: phase 1 mixes the finished sources for all of its routers at once, where that
 // is faster than router by router. A write waits for the read after it: both are one pass.

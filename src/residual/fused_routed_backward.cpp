@@ -70,6 +70,7 @@ void FusedRoutedStream::merge_backward(int64_t block, int64_t position, const Pr
     group.dh = arena_.empty_apart(routers, {tokens_, d_}, norm.type);
     group.along = arena_.empty_apart(routers, {tokens_});
   }
+  TORCH_INTERNAL_ASSERT(group.dh.scalar_type() == norm.type, "a block has one type");
   const Router& router = *group.routers[static_cast<size_t>(position)];
   const ops::Norm pre = norm_of(norm);
   const at::Tensor dx = grad.contiguous();

@@ -230,7 +230,12 @@ void RoutedStream::add(const Site& site, const at::Tensor& update) {
 void RoutedStream::measure_power(int64_t block) {
   const at::NoGradGuard no_grad;
   const at::Tensor rows = bank_.narrow(0, first_row(block), rows_per_block());
-  power_.narrow(0, first_row(block), rows_per_block()).copy_(rows.square().mean(-1));
+  const at::Tensor power = power_.narrow(0, first_row(block), rows_per_block());
+  if (rows.is_cpu()) {  // row by row, as in router.cpp
+    for (int64_t i = 0; i < rows.size(0); ++i) power[i].copy_(rows[i].square().mean(-1));
+  } else {
+    power.copy_(rows.square().mean(-1));
+  }
 }
 
 void RoutedStream::write(const Site& site, const at::Tensor& update) {

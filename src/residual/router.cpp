@@ -57,8 +57,7 @@ at::Tensor matching_ratio(const at::Tensor& detail, const at::Tensor& summary, d
 }
 
 RowKinds RowKinds::first(int64_t n) const {
-  return {summary.narrow(0, 0, n), is_summary.narrow(0, 0, n),
-          basis.defined() ? basis.narrow(0, 0, n) : basis};
+  return {summary.narrow(0, 0, n), is_summary.narrow(0, 0, n), place.narrow(0, 0, n), details};
 }
 
 RowKinds row_kinds(std::span<const int> bases, std::span<const int64_t> summaries, int64_t details,
@@ -67,16 +66,17 @@ RowKinds row_kinds(std::span<const int> bases, std::span<const int64_t> summarie
   RowKinds kinds;
   kinds.summary = at::empty({n}, at::kLong);
   kinds.is_summary = at::empty({n, 1, 1}, at::kBool);
-  kinds.basis = at::zeros({n, details}, at::kDouble);
+  kinds.place = at::empty({n}, at::kLong);
+  kinds.details = details;
   for (int64_t j = 0; j < n; ++j) {
     const int basis = bases[static_cast<size_t>(j)];
     kinds.summary.mutable_data_ptr<int64_t>()[j] = summaries[static_cast<size_t>(j)];
     kinds.is_summary.mutable_data_ptr<bool>()[j] = basis < 0;
-    if (basis >= 0) kinds.basis.mutable_data_ptr<double>()[j * details + basis] = 1.0;
+    kinds.place.mutable_data_ptr<int64_t>()[j] = basis + 1;
   }
   kinds.summary = kinds.summary.to(options.device());
   kinds.is_summary = kinds.is_summary.to(options.device());
-  kinds.basis = details > 0 ? kinds.basis.to(options) : at::Tensor();
+  kinds.place = kinds.place.to(options.device());
   return kinds;
 }
 
@@ -85,7 +85,7 @@ RowScalars row_scalars(const at::Tensor& rows, const at::Tensor& power, const Ro
   const at::NoGradGuard no_grad;
   RowScalars scalars;
   scalars.dot = at::matmul(rows, router.query->value.view({-1}) * router.gain->value);
-  if (kinds.basis.defined()) {
+  if (kinds.details > 0) {
     scalars.ratio =
         ((power.index_select(0, kinds.summary) + matching_eps) / (power + matching_eps)).sqrt_();
     scalars.ratio.masked_fill_(kinds.is_summary, 1.0);  // which it is, save 0 / 0
@@ -94,8 +94,10 @@ RowScalars row_scalars(const at::Tensor& rows, const at::Tensor& power, const Ro
   }
   scalars.inverse_rms = (scalars.ratio.square() * power).add_(norm_eps).rsqrt_();
   at::Tensor logits = scalars.dot * scalars.ratio * scalars.inverse_rms;
-  if (kinds.basis.defined()) {
-    logits.add_(at::mv(kinds.basis, router.bias->value).view({-1, 1, 1}));
+  if (kinds.details > 0) {
+    const at::Tensor& bias = router.bias->value;
+    const at::Tensor of_place = at::cat({at::zeros({1}, bias.options()), bias});
+    logits.add_(of_place.index_select(0, kinds.place).view({-1, 1, 1}));
   }
   scalars.weight = at::softmax(logits, 0);
   return scalars;
@@ -146,8 +148,11 @@ void mix_rows_backward(const at::Tensor& rows, const RowScalars& scalars, const 
   const at::Tensor t = at::matmul(to_query.reshape({1, -1}), rows.reshape({-1, width})).view({-1});
   router.query->value.mutable_grad().view({-1}).addcmul_(router.gain->value, t);
   router.gain->value.mutable_grad().addcmul_(router.query->value.view({-1}), t);
-  if (kinds.basis.defined()) {
-    router.bias->value.mutable_grad().addmv_(kinds.basis.t(), logit_grad.flatten(1).sum(1));
+  if (kinds.details > 0) {
+    const at::Tensor of_row = logit_grad.flatten(1).sum(1);
+    const at::Tensor of_place =
+        at::zeros({kinds.details + 1}, of_row.options()).index_add_(0, kinds.place, of_row);
+    router.bias->value.mutable_grad().add_(of_place.narrow(0, 1, kinds.details));
   }
 }
 

@@ -47,7 +47,8 @@ struct RowScalars {
 struct RowKinds {
   at::Tensor summary;     // int64 [n]: the row of a detail's summary; a summary's own
   at::Tensor is_summary;  // bool [n, 1, 1]
-  at::Tensor basis;       // [n, details]: 1 at a detail's basis, else 0; undefined without details
+  at::Tensor place;       // int64 [n]: 1 + the index of a detail's bias; 0 for a summary
+  int64_t details = 0;    // biases of a router
 
   // Of the first n rows.
   [[nodiscard]] RowKinds first(int64_t n) const;

@@ -45,6 +45,10 @@ at::Device device_of(const Config& config) {
   return config.train.device == "cuda" ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
 }
 
+uint64_t usable_memory(const Config& config, const Machine& machine) {
+  return static_cast<uint64_t>(available_on(device_of(config), machine));
+}
+
 Forecast forecast(const Decoder& model, const Config& config, const Machine& machine) {
   const TrainConfig& train = config.train;
   const int64_t count = model.parameters().count();

@@ -28,6 +28,9 @@ struct Forecast {
 // The device that a resolved configuration names.
 [[nodiscard]] at::Device device_of(const Config& config);
 
+// Bytes that the models of a resolved configuration may take together.
+[[nodiscard]] uint64_t usable_memory(const Config& config, const Machine& machine);
+
 // Of a model that need not be allocated. `config` is resolved but for micro_batch and what belongs
 // to the scheme.
 [[nodiscard]] Forecast forecast(const Decoder& model, const Config& config, const Machine& machine);

@@ -61,7 +61,11 @@ Config resolve_machine(Config config, const Machine& machine) {
 
 std::string device_name(const Config& config, const Machine& machine) {
   if (config.train.device == "cpu") return machine.cpu_model;
-  return machine.gpus.empty() ? "a GPU" : machine.gpus.front();
+  // The driver lists all of the machine, in its own order: a name is ours where all have it.
+  const bool one_name =
+      std::ranges::count(machine.gpus, machine.gpus.empty() ? "" : machine.gpus[0]) ==
+      static_cast<std::ptrdiff_t>(machine.gpus.size());
+  return machine.gpus.empty() || !one_name ? "a GPU" : machine.gpus[0];
 }
 
 int64_t vocabulary_of(const Config& config) {

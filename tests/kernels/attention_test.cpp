@@ -51,25 +51,36 @@ class Pass {
         y(y_size(shape), stored<C>(kNan)),
         lse(static_cast<size_t>(shape.batch * shape.heads * shape.length), kNan),
         dqkv(qkv_size(shape), stored<C>(kNan)) {
-    const auto floats = static_cast<size_t>(table_.scratch_floats(shape));
-    scratch_.reset(static_cast<float*>(::operator new(floats * sizeof(float), kAlignment)));
-    std::fill_n(scratch_.get(), floats, kNan);
+    floats_ = static_cast<size_t>(table_.scratch_floats(shape));
+    const size_t all = floats_ + 2 * kGuard;
+    memory_.reset(static_cast<float*>(::operator new(all * sizeof(float), kAlignment)));
+    std::fill_n(memory_.get(), all, kNan);
+  }
+  Pass(const Pass&) = delete;
+  Pass& operator=(const Pass&) = delete;
+  // No sanitizer sees what tiles write: around the scratch, everything is as it was.
+  ~Pass() {
+    for (size_t i = 0; i < kGuard; ++i) {
+      EXPECT_TRUE(std::isnan(memory_[i])) << i;
+      EXPECT_TRUE(std::isnan(memory_[kGuard + floats_ + i])) << i;
+    }
   }
 
   void forward(int64_t begin, int64_t end) {
     table_.forward({shape_, qkv_.data(), cos_.data(), sin_.data(), y.data(), lse.data()}, begin,
-                   end, scratch_.get());
+                   end, memory_.get() + kGuard);
   }
   void backward(const std::vector<C>& dy, int64_t begin, int64_t end) {
     table_.backward({shape_, qkv_.data(), cos_.data(), sin_.data(), y.data(), dy.data(), lse.data(),
                      dqkv.data()},
-                    begin, end, scratch_.get());
+                    begin, end, memory_.get() + kGuard);
   }
   [[nodiscard]] int64_t units() const { return shape_.batch * shape_.kv_heads; }
 
  private:
   static constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
   static constexpr std::align_val_t kAlignment{64};
+  static constexpr size_t kGuard = 4096;  // floats on each side
   struct Free {
     void operator()(float* p) const { ::operator delete(p, kAlignment); }
   };
@@ -77,7 +88,8 @@ class Pass {
   AttentionShape shape_;
   std::vector<C> qkv_;
   std::vector<float> cos_, sin_;
-  std::unique_ptr<float[], Free> scratch_;
+  size_t floats_ = 0;
+  std::unique_ptr<float[], Free> memory_;
 
  public:
   std::vector<C> y;
@@ -203,21 +215,23 @@ TEST_P(AttentionTest, ALaterTokenChangesNoEarlierBit) {
 TEST_P(AttentionTest, ScoresFarApartPickOneValue) {
   // Equal queries and keys but for one key of 100 times the length: scores of about +-7 and 700.
   const AttentionShape shape{1, 40, 1, 1, 16};
-  std::vector<float> qkv(qkv_size(shape), 0.0F);
-  for (int64_t t = 0; t < shape.length; ++t) {
-    float* const token = &qkv[static_cast<size_t>(t * shape.row())];
-    // Component 7 turns by t / 3162: the rotation is next to none.
-    token[7] = 5.0F;
-    token[16 + 7] = t == 20 ? 600.0F : -6.0F;
-    token[32] = static_cast<float>(t);
-  }
-  Pass<float> run(GetParam(), shape, qkv);
-  run.forward(0, 1);
-  run.backward(std::vector<float>(y_size(shape), 1.0F), 0, 1);
-  for (int64_t t = 20; t < shape.length; ++t) {
-    EXPECT_EQ(run.y[static_cast<size_t>(t * shape.width)], 20.0F) << "position " << t;
-  }
-  for (const float x : run.dqkv) ASSERT_TRUE(std::isfinite(x));
+  for_both_types([&]<typename C>() {
+    std::vector<C> qkv(qkv_size(shape), stored<C>(0));
+    for (int64_t t = 0; t < shape.length; ++t) {
+      C* const token = &qkv[static_cast<size_t>(t * shape.row())];
+      // Component 7 turns by t / 3162: the rotation is next to none.
+      token[7] = stored<C>(5);
+      token[16 + 7] = stored<C>(t == 20 ? 600 : -6);
+      token[32] = stored<C>(static_cast<double>(t));
+    }
+    Pass<C> run(GetParam(), shape, qkv);
+    run.forward(0, 1);
+    run.backward(std::vector<C>(y_size(shape), stored<C>(1)), 0, 1);
+    for (int64_t t = 20; t < shape.length; ++t) {
+      EXPECT_EQ(to_double(run.y[static_cast<size_t>(t * shape.width)]), 20) << "position " << t;
+    }
+    for (const C x : run.dqkv) ASSERT_TRUE(std::isfinite(to_double(x)));
+  });
 }
 
 }  // namespace

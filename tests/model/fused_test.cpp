@@ -22,13 +22,16 @@ std::unique_ptr<Decoder> model_of(const DecoderSpec& spec, Precision precision,
   return model;
 }
 
-// The gradients of each kind of parameter, those of all layers together: one layer's bias is a
+// Gradients by name, but those of a few numbers in groups of all layers: one layer's bias is a
 // single number, which may be next to nothing by chance.
 NamedTensors by_kind(const NamedTensors& gradients) {
+  constexpr int64_t kFew = 8;
   std::map<std::string, NamedTensors> groups;
   for (const auto& [name, gradient] : gradients) {
     std::string kind = name;
-    std::erase_if(kind, [](unsigned char c) { return std::isdigit(c) != 0; });
+    if (gradient.numel() <= kFew) {
+      std::erase_if(kind, [](unsigned char c) { return std::isdigit(c) != 0; });
+    }
     groups[kind].emplace(name, gradient);
   }
   NamedTensors kinds;
@@ -39,8 +42,8 @@ NamedTensors by_kind(const NamedTensors& gradients) {
 class FusedPass : public ::testing::TestWithParam<SchemeCase> {
  protected:
   // The fused pass is as far from float64 as the composed one of its precision: all gradients
-  // together within `factor`; one kind of parameter, where chance weighs more, within six times
-  // and `single`. `floor` stands for one rounding.
+  // together within `factor`; one parameter, or one kind, where chance weighs more, within six
+  // times and `single`. `floor` stands for one rounding.
   static void expect_as_exact(const DecoderSpec& spec, Precision precision, double factor,
                               double floor, double single) {
     const PassRecord exact =
@@ -76,7 +79,8 @@ TEST_P(FusedPass, HasTheValuesAndGradientsOfTheComposedOneInFp32) {
 }
 
 TEST_P(FusedPass, HasTheValuesAndGradientsOfTheComposedOneInBf16) {
-  expect_as_exact(small_spec(GetParam()), Precision::kBf16, 4.0, 4e-3, 0.2);
+  // A router's gradient is made of differences of near equals, where h and mixtures of 8 bits show.
+  expect_as_exact(small_spec(GetParam()), Precision::kBf16, 4.0, 4e-3, 0.3);
 }
 
 TEST_P(FusedPass, IsTheSameBitForBitWithBlocksOrLayersRecomputed) {

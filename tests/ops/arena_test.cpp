@@ -84,6 +84,25 @@ TEST(Arena, KeepsRowsOfWholePagesInPlacesOfTheirOwn) {
   EXPECT_EQ(places.size(), 12U);
 }
 
+TEST(Arena, KeepsRowsOfNarrowNumbersApartToo) {
+  Arena arena;
+  const at::Tensor rows = arena.empty_apart(6, {32, 128}, at::kBFloat16);  // of two pages each
+  EXPECT_EQ(rows.scalar_type(), at::kBFloat16);
+  std::set<uintptr_t> places;
+  for (int64_t i = 0; i < 6; ++i) {
+    EXPECT_EQ(address(rows[i]) % 64, 0U);
+    places.insert(address(rows[i]) % kPage);
+    rows[i].fill_(static_cast<double>(i));
+  }
+  EXPECT_EQ(places.size(), 6U);
+  const at::Tensor odd = arena.empty_apart(3, {3, 5}, at::kBFloat16);
+  odd.fill_(1.0);
+  for (int64_t i = 0; i < 3; ++i) EXPECT_EQ(address(odd[i]) % 64, 0U);
+  for (int64_t i = 0; i < 6; ++i) {
+    EXPECT_TRUE((rows[i] == static_cast<double>(i)).all().item<bool>()) << i;
+  }
+}
+
 TEST(Arena, GivesRowsApartOfAnyShape) {
   Arena arena;
   EXPECT_EQ(arena.empty_apart(0, {3, 5}).sizes(), (std::vector<int64_t>{0, 3, 5}));
