@@ -163,8 +163,9 @@ def test_every_operator_that_the_help_lists_is_timed(wavroute):
     listed = wavroute("bench", "op", "--help").stdout.split("operators:\n")[1].splitlines()
     found = op_rows(wavroute("bench", "op", *QUICK_OP, "--width", "64", "--json"))
     assert {row["operator"] for row in found} == {line.split()[0] for line in listed if line}
-    sources = [row["size"] for row in found if row["operator"] == "route_mix"]
-    assert sources == [f"64 x 64, {count} sources" for count in (1, 4, 10, 19)]
+    sources = [(row["precision"], row["size"]) for row in found if row["operator"] == "route_mix"]
+    assert sources == [(precision, f"64 x 64, {count} sources") for precision in ("fp32", "bf16")
+                       for count in (1, 4, 10, 19)]
 
 
 def test_rows_of_operators_are_appended_under_one_header(wavroute, tmp_path):
