@@ -19,6 +19,10 @@ struct WholeVector {
   void store(T* p, Vec v) const {
     WAVROUTE_ISA::store(p, v);
   }
+  template <typename T>
+  void store_far(T* p, Vec v) const {
+    WAVROUTE_ISA::store_far(p, v);
+  }
 };
 
 // The first `count` < kLanes elements; the others read as zero, or as `absent`, and are not
@@ -37,6 +41,10 @@ struct PartVector {
   }
   template <typename T>
   void store(T* p, Vec v) const {
+    store_part(p, v, count);
+  }
+  template <typename T>
+  void store_far(T* p, Vec v) const {
     store_part(p, v, count);
   }
 };

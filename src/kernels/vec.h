@@ -79,6 +79,25 @@ static inline void store(Bf16* p, Vec v) {
 #endif
 }
 
+// A store of what is read again long after, past the caches where its place is aligned: a line that
+// is written whole needn't be read first. finish_far_stores() before another thread reads it.
+static inline void store_far(float* p, Vec v) { store(p, v); }
+static inline void store_far(Bf16* p, Vec v) {
+#if defined(__AVX512BF16__)
+  if ((reinterpret_cast<uintptr_t>(p) & 31U) == 0) {
+    const __m256bh half = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(v));
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(p), reinterpret_cast<__m256i>(half));
+    return;
+  }
+#endif
+  store(p, v);
+}
+static inline void finish_far_stores() {
+#if defined(__AVX512BF16__)
+  _mm_sfence();
+#endif
+}
+
 // The first `count` < kLanes elements; the others read as zero and are not written.
 template <typename T>
 static inline Vec load_part(const T* p, int64_t count) {
