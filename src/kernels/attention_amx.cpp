@@ -17,24 +17,21 @@ int64_t scratch_floats(const AttentionShape& shape) {
   return most(forward.floats(), backward.floats());
 }
 
-void forward(const Attention<Bf16>& args, int64_t begin, int64_t end, float* memory) {
+// run_unit(args, layout, unit, scratch) for every unit.
+template <typename Scratch, typename Args, typename RunUnit>
+void run_units(const Args& args, int64_t begin, int64_t end, float* memory, RunUnit run_unit) {
   const TileLayout layout(args.shape);
   TileScratch from(memory);
-  const TileForwardScratch scratch(layout, from);
+  const Scratch scratch(layout, from);
   const TileRegisters registers;
-  for (int64_t unit = begin; unit < end; ++unit) {
-    forward_unit_in_tiles(args, layout, unit, scratch);
-  }
+  for (int64_t unit = begin; unit < end; ++unit) run_unit(args, layout, unit, scratch);
 }
 
+void forward(const Attention<Bf16>& args, int64_t begin, int64_t end, float* memory) {
+  run_units<TileForwardScratch>(args, begin, end, memory, forward_unit_in_tiles);
+}
 void backward(const AttentionBackward<Bf16>& args, int64_t begin, int64_t end, float* memory) {
-  const TileLayout layout(args.shape);
-  TileScratch from(memory);
-  const TileBackwardScratch scratch(layout, from);
-  const TileRegisters registers;
-  for (int64_t unit = begin; unit < end; ++unit) {
-    backward_unit_in_tiles(args, layout, unit, scratch);
-  }
+  run_units<TileBackwardScratch>(args, begin, end, memory, backward_unit_in_tiles);
 }
 
 }  // namespace

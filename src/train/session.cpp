@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <iterator>
 
 #include "config/print.h"
 #include "train/process.h"
@@ -62,10 +63,9 @@ Config resolve_machine(Config config, const Machine& machine) {
 std::string device_name(const Config& config, const Machine& machine) {
   if (config.train.device == "cpu") return machine.cpu_model;
   // The driver lists all of the machine, in its own order: a name is ours where all have it.
-  const bool one_name =
-      std::ranges::count(machine.gpus, machine.gpus.empty() ? "" : machine.gpus[0]) ==
-      static_cast<std::ptrdiff_t>(machine.gpus.size());
-  return machine.gpus.empty() || !one_name ? "a GPU" : machine.gpus[0];
+  const std::vector<std::string>& names = machine.gpus;
+  const bool all_alike = !names.empty() && std::ranges::count(names, names[0]) == std::ssize(names);
+  return all_alike ? names[0] : "a GPU";
 }
 
 int64_t vocabulary_of(const Config& config) {
