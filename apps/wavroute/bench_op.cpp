@@ -12,6 +12,7 @@
 #include "base/utc.h"
 #include "bench/build_info.h"
 #include "bench/machine.h"
+#include "bench/threads.h"
 #include "opbench/measure.h"
 #include "opbench/peaks.h"
 
@@ -38,7 +39,7 @@ struct Peak {
 };
 
 void use_threads(int threads, const Machine& machine) {
-  at::set_num_threads(threads > 0 ? threads : machine.cores);
+  at::set_num_threads(threads_to_use(threads, machine));
 }
 
 int bench_peak(const PeakOptions& options) {
@@ -100,7 +101,8 @@ std::string list_of_operators() {
 void add_bench_peak(CLI::App& bench, Action& action) {
   auto options = std::make_shared<PeakOptions>();
   auto* peak = bench.add_subcommand("peak", "the best products and copies of this machine");
-  peak->add_option("--threads", options->threads, "default: all cores")->check(CLI::PositiveNumber);
+  peak->add_option("--threads", options->threads, "0: OMP_NUM_THREADS, or all cores")
+      ->check(CLI::NonNegativeNumber);
   peak->add_flag("--json", options->json, "one JSON object per line");
   peak->callback([options, &action] { action = [options] { return bench_peak(*options); }; });
 }
@@ -126,7 +128,8 @@ void add_bench_op(CLI::App& bench, Action& action) {
   op->add_option("--rounds", options->plan.rounds, "runs of each that count")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  op->add_option("--threads", options->threads, "default: all cores")->check(CLI::PositiveNumber);
+  op->add_option("--threads", options->threads, "0: OMP_NUM_THREADS, or all cores")
+      ->check(CLI::NonNegativeNumber);
   op->add_option("--csv", options->csv, "append a row per result to this file");
   op->add_flag("--json", options->json, "one JSON object per line");
   op->footer([] { return list_of_operators(); });

@@ -89,7 +89,7 @@ void add_model_arguments(CLI::App& command, ModelArguments& arguments,
   command.add_option("--device", arguments.device, "auto, cpu or cuda")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str();
-  command.add_option("--threads", arguments.threads, "0: all cores")
+  command.add_option("--threads", arguments.threads, "0: OMP_NUM_THREADS, or all cores")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command.add_option("--program", arguments.program,

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <iterator>
 
+#include "bench/threads.h"
 #include "config/print.h"
 #include "train/process.h"
 #include "wavroute/error.h"
@@ -51,7 +52,7 @@ Config resolve_machine(Config config, const Machine& machine) {
   }
   if (train.device == "cuda") ask_for_repeatable_kernels();
   if (train.kernels == "auto") train.kernels = train.device == "cpu" ? "fused" : "composed";
-  if (train.threads == 0) train.threads = machine.cores;
+  train.threads = threads_to_use(train.threads, machine);
   at::set_num_threads(static_cast<int>(train.threads));
   if (train.precision == "auto") {
     train.precision =
