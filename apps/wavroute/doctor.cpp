@@ -1,6 +1,5 @@
 // `wavroute doctor`: what this program, this machine and its PyTorch are, on one screen.
 #include <ATen/Context.h>
-#include <ATen/Parallel.h>
 #include <ATen/Version.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -14,11 +13,13 @@
 #include "bench/build_info.h"
 #include "bench/machine.h"
 #include "bench/pytorch.h"
+#include "bench/threads.h"
 #include "command.h"
 #include "common.h"
 #include "data/token_cache.h"
 #include "kernels/kernels.h"
 #include "train/session.h"
+#include "waiting.h"
 
 namespace wavroute::app {
 namespace {
@@ -44,7 +45,10 @@ nlohmann::ordered_json examine() {
     found["usable_kernels"].push_back(kernels::to_string(usable.isa));
   }
   found["cores"] = machine.cores;
-  found["threads"] = at::get_num_threads();
+  found["threads"] = threads_to_use(0, machine);
+  const OpenMpWaiting waiting = openmp_waiting();
+  found["openmp_waiting"] = waiting.setting;
+  found["openmp_waiting_is_ours"] = waiting.is_ours;
   found["precision_auto"] = resolve_machine(Config{}, machine).train.precision;
   found["gpus"] = gpus;
   found["gpu_names"] = machine.gpus;
@@ -77,6 +81,15 @@ std::string screen(const nlohmann::ordered_json& f) {
                                 f.at("cores").get<int>(), f.at("threads").get<int>()));
   line("",
        fmt::format("{}", fmt::join(f.at("instruction_sets").get<std::vector<std::string>>(), " ")));
+  const std::string openmp = text("openmp_waiting");
+  line("waiting",
+       openmp.empty()
+           ? "OpenMP's threads spin as long as the library likes: slow on a shared machine"
+           : fmt::format("{}, {}", openmp,
+                         f.at("openmp_waiting_is_ours").get<bool>()
+                             ? "set by wavroute: OpenMP's threads spin for a moment"
+                             : "from the environment"));
+  line("", "a Python program sets GOMP_SPINCOUNT=1000 before it starts, to share a machine well");
   line("kernels",
        fmt::format("{}, of {}", text("kernels"),
                    fmt::join(f.at("usable_kernels").get<std::vector<std::string>>(), " ")));
