@@ -20,16 +20,19 @@
 #include "config/load.h"
 #include "train/forecast.h"
 #include "train/session.h"
+#include "waiting.h"
 #include "wavroute/error.h"
 #include "wavroute/residual.h"
 
 namespace wavroute::app {
 namespace {
 
+constexpr int kMostBusy = 1024;
+
 struct StepOptions {
   std::string config;
   std::vector<std::string> sets, schemes, baselines{"eager"}, precisions;
-  int rounds = 10, warmup = 2;
+  int rounds = 10, warmup = 2, busy = 0;
   bool json = false;
   std::string csv;
   int64_t vocab_size = 0;     // of the worker
@@ -132,6 +135,8 @@ StepJob baseline_job(const PyTorch& pytorch, const BaselineSupport& support, con
               "--vocab",      std::to_string(cell.vocab_size),
               "--eps",        fmt::format("{}", m.rms_norm_eps),
               "--threads",    std::to_string(config.train.threads)};
+  // PyTorch's threads wait as its users have them wait.
+  if (openmp_waiting().is_ours) job.unset = {"GOMP_SPINCOUNT", "WAVROUTE_SPINCOUNT"};
   for (auto& flag : baseline_flags(config.residual.options)) job.argv.push_back(std::move(flag));
   job.estimate_bytes =
       static_cast<uint64_t>(cell.forecast.memory.total() +
@@ -217,6 +222,7 @@ int bench_step(StepOptions options) {
   StepPlan plan;
   plan.rounds = options.rounds;
   plan.warmup = options.warmup;
+  plan.busy = options.busy;
   plan.memory_limit = options.memory_limit;
   bool failed = false;
   for (const auto& precision : options.precisions) {
@@ -256,6 +262,10 @@ void add_bench(CLI::App& root, Action& action) {
       ->check(CLI::IsMember({"auto", "fp32", "bf16"}));
   step->add_option("--rounds", options->rounds, "steps of each that count")->capture_default_str();
   step->add_option("--warmup", options->warmup, "steps before those")->capture_default_str();
+  step->add_option("--busy", options->busy,
+                   "Also time each step beside so many processes that keep a core busy")
+      ->check(CLI::Range(0, kMostBusy))
+      ->capture_default_str();
   step->add_option("--set", options->sets, "section.key=value")->allow_extra_args(false);
   step->add_option("--csv", options->csv, "append a row per result to this file");
   step->add_flag("--json", options->json, "one JSON object per line");

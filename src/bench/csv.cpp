@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <fstream>
 #include <span>
@@ -25,6 +26,21 @@ std::string begin_of_file(const std::filesystem::path& file, size_t size) {
   return begin;
 }
 
+// The text of a file that begins with fewer columns, with empty cells in the others.
+std::string with_columns(const std::string& text, const std::string& header) {
+  const size_t end = text.find('\n');
+  const auto missing =
+      std::count(header.begin() + static_cast<std::ptrdiff_t>(end), header.end(), ',');
+  std::string wider = header + "\n";
+  bool quoted = false;
+  for (const char c : text.substr(end + 1)) {
+    quoted = quoted != (c == '"');  // a line's end within quotes is a part of a cell
+    if (c == '\n' && !quoted) wider.append(static_cast<size_t>(missing), ',');
+    wider += c;
+  }
+  return wider;
+}
+
 }  // namespace
 
 std::string csv_cell(const std::string& text) {
@@ -44,12 +60,15 @@ void append_csv(const std::filesystem::path& file, const std::string& header,
   const std::string first_line = header + "\n";
   std::string text;
   const std::string begin = begin_of_file(file, first_line.size());
+  const std::string first = begin.substr(0, begin.find('\n'));
   if (begin.empty()) {
     text = first_line;
+  } else if (begin.size() > first.size() && header.starts_with(first + ",")) {
+    write_file_atomic(file, with_columns(read_file(file), header));
   } else if (begin != first_line) {
     throw UserError(fmt::format("expected a file of benchmark rows, given one that begins with "
                                 "'{}', in '{}'",
-                                begin.substr(0, begin.find('\n')), file.string()),
+                                first, file.string()),
                     "name another file: this one is left as it is");
   }
   text += rows;

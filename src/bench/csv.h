@@ -20,8 +20,9 @@ struct CsvContext {
 // "date,commit,machine,cores" of a row.
 [[nodiscard]] std::string csv_cells(const CsvContext& context);
 
-// Appends `rows` (lines with their ends) to `file`, with the header line if the file is new. Rows
-// that are there are never rewritten: one write at the end of the file, then fsync.
+// Appends `rows` (lines with their ends) to `file`, with the header line if the file is new: one
+// write at the end of the file, then fsync. A file whose header lacks the last columns of this one
+// was begun by an earlier version: it is written anew, its rows with empty cells there.
 // Throws UserError if the file can't be opened, or begins with another header; Failure if the
 // disk is full.
 void append_csv(const std::filesystem::path& file, const std::string& header,

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <memory>
 
+#include "bench/busy.h"
 #include "bench/machine.h"
 #include "bench/worker.h"
 #include "wavroute/error.h"
@@ -51,12 +52,13 @@ struct Entry {
   uint64_t bytes = 0;            // the estimate, then what the first step took
   std::vector<double> group_ms;  // of the current group
   std::vector<double> all_ms;    // of every group
+  std::vector<double> busy_ms;   // of every group, beside busy processes
 };
 
 class Measurement {
  public:
   Measurement(std::span<const StepJob> jobs, const StepPlan& plan, const StepProgress& progress)
-      : plan_(plan), progress_(progress), limit_(plan.memory_limit) {
+      : plan_(plan), progress_(progress), limit_(plan.memory_limit), busy_(plan.busy) {
     if (limit_ == 0) {
       limit_ = static_cast<uint64_t>(kMemoryShare *
                                      static_cast<double>(probe_machine().memory_available));
@@ -138,7 +140,7 @@ class Measurement {
   // Starts the child, takes its first step, and learns its true size.
   void start(Entry& entry) {
     const auto& job = *entry.job;
-    entry.worker = std::make_unique<Worker>(WorkerCommand{job.label, job.argv, job.env});
+    entry.worker = std::make_unique<Worker>(WorkerCommand{job.label, job.argv, job.env, job.unset});
     const auto ready = entry.worker->receive(plan_.start_timeout, "the line that says ready");
     auto& result = entry.result;
     result.precision = text(ready, "precision");
@@ -205,6 +207,15 @@ class Measurement {
     return running;
   }
 
+  // One step of each of the group that is still there, in turn.
+  template <typename Take>
+  void step_each(const std::vector<Entry*>& group, Take take) {
+    for (Entry* entry : group) {
+      if (!entry->worker) continue;
+      guarded(*entry, [&] { take(*entry, step(*entry, plan_.step_timeout)); });
+    }
+  }
+
   void run_group(const std::vector<Entry*>& planned) {
     for (auto& entry : entries_) {  // the first job lives on from group to group if it is in both
       if (std::ranges::find(planned, &entry) == planned.end()) entry.worker.reset();
@@ -213,12 +224,13 @@ class Measurement {
     const auto group = start_group(planned);
     for (int round = 1; round < plan_.warmup + plan_.rounds; ++round) {
       const bool counts = round >= plan_.warmup;
-      for (Entry* entry : group) {
-        if (!entry->worker) continue;
-        guarded(*entry, [&] {
-          const double ms = step(*entry, plan_.step_timeout);
-          if (counts) entry->group_ms.push_back(ms);
-        });
+      step_each(group, [&](Entry& entry, double ms) {
+        if (counts) entry.group_ms.push_back(ms);
+      });
+      if (counts && plan_.busy > 0) {
+        busy_.resume();
+        step_each(group, [](Entry& entry, double ms) { entry.busy_ms.push_back(ms); });
+        busy_.pause();
       }
       if (counts) say(fmt::format("round {} of {}", round - plan_.warmup + 1, plan_.rounds));
     }
@@ -249,6 +261,13 @@ class Measurement {
     result.ms_p20 = quantile(entry.all_ms, 0.2);
     result.ms_p50 = quantile(entry.all_ms, 0.5);
     result.ms_p80 = quantile(entry.all_ms, 0.8);
+    if (plan_.busy > 0) {
+      result.busy = plan_.busy;
+      result.busy_ms_p20 = quantile(entry.busy_ms, 0.2);
+      result.busy_ms_p50 = quantile(entry.busy_ms, 0.5);
+      result.busy_ms_p80 = quantile(entry.busy_ms, 0.8);
+      result.busy_ratio = median_ratio(entry.busy_ms, entry.all_ms);
+    }
     result.tokens_per_s = static_cast<double>(result.batch * result.context) / result.ms_p50 * 1e3;
     double peak = 0;  // in 1e9 floating-point operations per second
     for (const auto& other : entries_) {
@@ -262,6 +281,7 @@ class Measurement {
   const StepPlan plan_;
   const StepProgress& progress_;
   uint64_t limit_;
+  BusyProcesses busy_;
   std::vector<Entry> entries_;
 };
 

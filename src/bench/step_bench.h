@@ -32,11 +32,13 @@ struct StepJob {
   std::vector<std::string> argv;
   std::map<std::string, std::string> env;  // added to the environment of this process
   uint64_t estimate_bytes = 0;  // of memory; 0 = unknown. What the first step takes replaces it
+  std::vector<std::string> unset = {};  // names that it does not get of that environment
 };
 
 struct StepPlan {
   int warmup = 2;             // rounds that are not counted; at least 1, the first step
   int rounds = 10;            // rounds that are
+  int busy = 0;               // processes that keep a core busy in a second half of those rounds
   uint64_t memory_limit = 0;  // bytes for all children that live at once; 0 = what is available
   std::chrono::milliseconds start_timeout{120'000};
   std::chrono::milliseconds first_step_timeout{900'000};  // it may have to compile
@@ -48,6 +50,9 @@ struct StepResult {
   int64_t layers = 0, width = 0, batch = 0, context = 0, parameters = 0;
   double ms_p20 = 0, ms_p50 = 0, ms_p80 = 0;
   double first_ms = 0;  // the first step, with whatever had to be compiled for it
+  int busy = 0;         // the plan's; what the machine was beside is quiet where nothing says busy
+  double busy_ms_p20 = 0, busy_ms_p50 = 0, busy_ms_p80 = 0;  // beside them; 0 without
+  double busy_ratio = 0;  // the median over the rounds of the busy step's time over the quiet one's
   double tokens_per_s = 0;
   uint64_t peak_rss_bytes = 0;
   double loss = 0;  // of the last step

@@ -19,7 +19,8 @@ namespace wavroute {
 // line of text.
 [[nodiscard]] std::string step_table(std::span<const StepResult> results);
 
-// Appends one row per successful result to `file` (csv.h).
+// Appends one row per successful result to `file` (csv.h), and where it was also timed beside busy
+// processes another one, with their number under "busy".
 void append_step_csv(const std::filesystem::path& file, const CsvContext& context,
                      std::span<const StepResult> results);
 

@@ -53,14 +53,16 @@ bool read_some(const Descriptor& from, std::string& into) {
   return count > 0;
 }
 
-// "NAME=value" of the parent's environment, with `extra` in place of its own names.
-std::vector<std::string> merged_environment(const std::map<std::string, std::string>& extra) {
+// "NAME=value" of the parent's environment without `unset`, with `env` in place of its own names.
+std::vector<std::string> environment_of(const WorkerCommand& command) {
   std::vector<std::string> merged;
   for (char** entry = environ; *entry != nullptr; ++entry) {
-    const std::string text = *entry;
-    if (!extra.contains(text.substr(0, text.find('=')))) merged.push_back(text);
+    const std::string text = *entry, name = text.substr(0, text.find('='));
+    if (!command.env.contains(name) && std::ranges::count(command.unset, name) == 0) {
+      merged.push_back(text);
+    }
   }
-  for (const auto& [name, value] : extra) merged.push_back(fmt::format("{}={}", name, value));
+  for (const auto& [name, value] : command.env) merged.push_back(fmt::format("{}={}", name, value));
   return merged;
 }
 
@@ -114,7 +116,7 @@ Worker::Worker(const WorkerCommand& command) : label_(command.label) {
   posix_spawn_file_actions_adddup2(&actions.value, errors.childs.get(), STDERR_FILENO);
   auto arguments = command.argv;
   if (arguments.empty()) arguments.emplace_back();
-  auto environment = merged_environment(command.env);
+  auto environment = environment_of(command);
   const int error = posix_spawnp(&pid_, arguments[0].c_str(), &actions.value, &attributes.value,
                                  pointers(arguments).data(), pointers(environment).data());
   if (error != 0) {

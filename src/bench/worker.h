@@ -18,6 +18,7 @@ struct WorkerCommand {
   std::string label;  // how messages name it
   std::vector<std::string> argv;
   std::map<std::string, std::string> env;
+  std::vector<std::string> unset = {};  // names that it does not get of the parent's environment
 };
 
 // Owns the child: destroying it kills the child if it is still there, and reaps it.

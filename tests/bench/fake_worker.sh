@@ -2,7 +2,8 @@
 # Obeys the worker protocol of src/bench/step_bench.h without a model.
 # FAKE_NAME   is written, a line per step, to the file FAKE_LOG
 # FAKE_MS     "900 10 30 20": what the steps report, the last one again and again;
-#             "count": the number of lines in FAKE_LOG
+#             "count": the number of lines in FAKE_LOG; "stopped": 1 + the processes of the parent
+#             that stand still
 # FAKE_BYTES  what "memory" reports; FAKE_PRECISION, FAKE_FLOPS, FAKE_GFLOPS likewise
 # FAKE_FAULT  what goes wrong at step FAKE_AT, counted from 1:
 #             exit | kill | garbage | hang | error | nonumber; at the start: silent
@@ -33,6 +34,8 @@ while read -r line; do
       fi
       ms=$1
       [ "$ms" = count ] && ms=$(($(wc -l <"$FAKE_LOG")))
+      [ "$ms" = stopped ] &&
+        ms=$(($(cat /proc/[0-9]*/stat 2>/dev/null | grep -c ") T $PPID ") + 1))
       echo "{\"ms\": $ms, \"loss\": 2.5}"
       [ $# -gt 1 ] && shift ;;
     memory) echo "{\"peak_rss_bytes\": ${FAKE_BYTES:-1000}}" ;;

@@ -114,6 +114,43 @@ TEST_F(StepBench, RatioIsTheMedianOverRoundsOfBoth) {
   EXPECT_DOUBLE_EQ(measure_steps(jobs, plan(1, 3))[1].ratio_to_first.value(), 1.0);
 }
 
+TEST_F(StepBench, EachRoundIsQuietFirstAndThenBesideBusyProcesses) {
+  auto beside = plan(1, 3);
+  beside.busy = 2;
+  const std::vector jobs = {job("A", {{"FAKE_MS", "stopped"}}),
+                            job("B", {{"FAKE_MS", "9 10 30 20 20 30 40"}})};
+  const auto results = measure_steps(jobs, beside);
+  EXPECT_EQ(order(),
+            "AB"
+            "ABAB"
+            "ABAB"
+            "ABAB");
+  EXPECT_EQ(results[0].busy, 2);
+  EXPECT_DOUBLE_EQ(results[0].ms_p80, 3);  // both stood still in every quiet step
+  EXPECT_DOUBLE_EQ(results[0].ms_p20, 3);
+  EXPECT_DOUBLE_EQ(results[0].busy_ms_p80, 1);  // none did in the others
+  EXPECT_DOUBLE_EQ(results[0].busy_ms_p20, 1);
+  EXPECT_DOUBLE_EQ(results[1].ms_p50, 20);
+  EXPECT_DOUBLE_EQ(results[1].busy_ms_p50, 30);
+  EXPECT_DOUBLE_EQ(results[1].busy_ratio, 4.0 / 3);  // of 3, 1 and 4 / 3: the rounds' median
+}
+
+TEST_F(StepBench, WithoutBusyProcessesNoStepIsTakenTwice) {
+  const auto results = measure_steps(std::vector{job("A")}, plan(1, 2));
+  EXPECT_EQ(order(), "AAA");
+  EXPECT_EQ(results[0].busy, 0);
+}
+
+TEST_F(StepBench, AJobDoesNotGetWhatItUnsets) {
+  ASSERT_EQ(::setenv("FAKE_MS", "77", 1), 0);
+  auto without = job("B");
+  without.unset = {"FAKE_MS"};
+  const auto results = measure_steps(std::vector{job("A"), without}, plan(1, 1));
+  ::unsetenv("FAKE_MS");
+  EXPECT_DOUBLE_EQ(results[0].ms_p50, 77);
+  EXPECT_DOUBLE_EQ(results[1].ms_p50, 10);  // the worker's own
+}
+
 struct Fault {
   const char* name;
   const char* message;

@@ -58,11 +58,37 @@ TEST_F(StepCsv, RowsAreAppendedUnderOneHeader) {
   append_step_csv(file_, context_, std::vector{sample()});
   const std::string row =
       "2026-01-02T03:04:05Z,abc1234,\"A \"\"fast\"\" CPU, 2 GHz\",2,wavroute,wav,bf16,48,256,4,128,"
-      "1.500,2.000,2.250,256000.0,5000000000,61.25,3000.000\n";
+      "1.500,2.000,2.250,256000.0,5000000000,61.25,3000.000,0\n";
   EXPECT_EQ(read(file_),
             "date,commit,machine,cores,provider,scheme,precision,layers,width,batch,context,ms_p20,"
-            "ms_p50,ms_p80,tokens_per_s,peak_rss_bytes,percent_of_peak,first_ms\n" +
+            "ms_p50,ms_p80,tokens_per_s,peak_rss_bytes,percent_of_peak,first_ms,busy\n" +
                 row + row);
+}
+
+TEST_F(StepCsv, AResultBesideBusyProcessesHasARowOfItsOwn) {
+  auto shared = sample();
+  shared.busy = 3;
+  shared.busy_ms_p20 = 3, shared.busy_ms_p50 = 4, shared.busy_ms_p80 = 5;
+  append_step_csv(file_, context_, std::vector{shared});
+  EXPECT_THAT(read(file_), HasSubstr("1.500,2.000,2.250,256000.0,5000000000,61.25,3000.000,0\n"));
+  EXPECT_THAT(read(file_), HasSubstr("3.000,4.000,5.000,128000.0,5000000000,30.62,3000.000,3\n"));
+}
+
+TEST_F(StepCsv, AFileOfAnEarlierVersionGetsTheColumnsThatItLacks) {
+  const std::string before =
+      "date,commit,machine,cores,provider,scheme,precision,layers,width,batch,context,ms_p20,"
+      "ms_p50,ms_p80,tokens_per_s,peak_rss_bytes,percent_of_peak,first_ms";
+  std::ofstream(file_) << before << "\nold,row,\"a \"\"b\"\"\nc\",2\n";
+  append_step_csv(file_, context_, std::vector{sample()});
+  append_step_csv(file_, context_, std::vector{sample()});
+  std::ifstream in(file_);
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(in, line);) lines.push_back(line);
+  ASSERT_EQ(lines.size(), 5U);
+  EXPECT_EQ(lines[0], before + ",busy");
+  EXPECT_EQ(lines[1] + "|" + lines[2], "old,row,\"a \"\"b\"\"|c\",2,");
+  EXPECT_THAT(lines[3], ::testing::EndsWith(",61.25,3000.000,0"));
+  EXPECT_EQ(lines[3], lines[4]);
 }
 
 TEST_F(StepCsv, AFileOfSomethingElseIsLeftAsItIs) {
@@ -104,6 +130,26 @@ TEST(StepJson, WhatWasNotMeasuredIsNullAndAFailureSaysWhy) {
   EXPECT_TRUE(step_json(result)["percent_of_peak"].is_null());
   EXPECT_EQ(step_json(failed())["error"], "it broke");
   EXPECT_FALSE(step_json(failed()).contains("ms_p50"));
+}
+
+TEST(StepTable, StepsBesideBusyProcessesStandBesideTheQuietOnes) {
+  auto shared = sample();
+  EXPECT_THAT(step_table(std::vector{shared}), Not(HasSubstr("busy")));
+  EXPECT_EQ(step_json(shared)["busy"], 0);
+  shared.busy = 1, shared.busy_ms_p50 = 4.5, shared.busy_ratio = 2.25;
+  std::istringstream lines(step_table(std::vector{shared}));
+  std::string header, first;
+  std::getline(lines, header), std::getline(lines, first);
+  EXPECT_THAT(header, HasSubstr("busy ms"));
+  EXPECT_EQ(header.size(), first.size());
+  EXPECT_THAT(first, HasSubstr(" 2.0 "));
+  EXPECT_THAT(first, HasSubstr(" 4.5 "));
+  EXPECT_THAT(first, HasSubstr(" 2.25"));
+  const auto json = step_json(shared);
+  EXPECT_EQ(json["busy"], 1);
+  EXPECT_EQ(json["ms_p50"], 2.0);
+  EXPECT_EQ(json["busy_ms_p50"], 4.5);
+  EXPECT_EQ(json["busy_ratio"], 2.25);
 }
 
 TEST(StepTable, LinesAreAlignedAndFailuresAreShown) {

@@ -77,12 +77,18 @@ def test_without_torch_the_baselines_are_skipped_with_a_word(wavroute, monkeypat
 
 def test_csv_rows_are_appended_under_one_header(wavroute, tmp_path):
     file = tmp_path / "rows.csv"
-    for _ in range(2):
-        rows(wavroute("bench", "step", "tiny", "--schemes", "prenorm", "--baselines", "none",
-                      "--csv", file, *QUICK))
-    header, first, second = (line.split(",") for line in file.read_text().splitlines())
-    assert header[:2] == ["date", "commit"] and header[-1] == "first_ms"
-    assert len(header) == len(first) == len(second)
+    quiet, = rows(wavroute("bench", "step", "tiny", "--schemes", "prenorm", "--baselines", "none",
+                           "--csv", file, *QUICK))
+    both, = rows(wavroute("bench", "step", "tiny", "--schemes", "prenorm", "--baselines", "none",
+                          "--csv", file, *QUICK, "--busy", "2"))
+    assert quiet["busy"] == 0 and both["busy"] == 2
+    assert 0 < both["busy_ms_p20"] <= both["busy_ms_p50"] <= both["busy_ms_p80"]
+    kept = list(csv.DictReader(file.read_text().splitlines()))
+    assert list(kept[0])[:2] == ["date", "commit"] and list(kept[0])[-1] == "busy"
+    assert [(row["provider"], row["busy"]) for row in kept] == [
+        ("wavroute", "0"), ("wavroute", "0"), ("wavroute", "2")]
+    for row, ms in zip(kept, (quiet["ms_p50"], both["ms_p50"], both["busy_ms_p50"])):
+        assert float(row["ms_p50"]) == pytest.approx(ms, abs=1e-3)
 
 
 @pytest.mark.parametrize("arguments", (
@@ -102,6 +108,52 @@ def test_doctor_fits_a_screen_and_agrees_with_its_json(wavroute):
         assert found[field] and found[field] in screen, field
     assert 1 <= found["cores"] <= os.cpu_count()
     assert found["memory_available"] <= found["memory_total"]
+
+
+def openmp(wavroute, **settings) -> tuple[dict, str]:
+    """What doctor says of waiting, and the word of the library itself (OMP_DISPLAY_ENV)."""
+    done = wavroute("doctor", "--json", env={"OMP_DISPLAY_ENV": "VERBOSE", **settings})
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), done.stderr
+
+
+@pytest.fixture
+def no_settings(monkeypatch):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "WAVROUTE_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_openmp_is_told_to_spin_for_a_moment_before_it_is_loaded(wavroute, no_settings):
+    found, library = openmp(wavroute)
+    name, count = found["openmp_waiting"].split("=")
+    assert found["openmp_waiting_is_ours"] is True
+    assert name == "GOMP_SPINCOUNT" and 0 < int(count) <= 10000
+    if "GOMP_SPINCOUNT" in library:  # this OpenMP is GNU's
+        assert f"GOMP_SPINCOUNT = '{count}'" in library and library.count("GOMP_SPINCOUNT") == 1
+
+
+@pytest.mark.parametrize("name, value", (("GOMP_SPINCOUNT", "77"), ("OMP_WAIT_POLICY", "passive")))
+def test_a_users_own_word_on_waiting_stands(wavroute, no_settings, name, value):
+    found, library = openmp(wavroute, **{name: value})
+    assert found["openmp_waiting"] == f"{name}={value}"
+    assert found["openmp_waiting_is_ours"] is False
+    if "GOMP_SPINCOUNT" in library:
+        assert f"{name} = '{value.upper()}'" in library
+        assert "GOMP_SPINCOUNT = '1000'" not in library
+
+
+def test_threads_are_the_users_omp_num_threads(wavroute):
+    assert openmp(wavroute, OMP_NUM_THREADS="3")[0]["threads"] == 3
+    done = wavroute("bench", "peak", "--json", env={"OMP_NUM_THREADS": "1"})
+    assert {row["threads"] for row in rows(done)} == {1}
+
+
+@pytest.mark.parametrize("arguments, threads", (
+    (("bench", "peak", "--threads", "100000"), "1"), (("bench", "peak"), "100000"),
+    (("train", "tiny", "--dry-run", "--set", "train.threads=100000"), "1")))
+def test_threads_far_beyond_the_machine_are_refused_with_the_limit(wavroute, arguments, threads):
+    assert_error(wavroute(*arguments, env={"OMP_NUM_THREADS": threads}),
+                 "threads were expected", "100000 were given")
 
 
 def test_every_usable_instruction_set_can_be_forced_and_trains_alike(wavroute, tmp_path):
