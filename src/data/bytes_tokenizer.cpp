@@ -1,8 +1,8 @@
 #include <array>
 #include <nlohmann/json.hpp>
 
+#include "base/utf8.h"
 #include "data/tokenizer_kinds.h"
-#include "data/utf8.h"
 
 namespace wavroute {
 namespace {

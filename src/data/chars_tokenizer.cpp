@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/utf8.h"
 #include "data/tokenizer_kinds.h"
-#include "data/utf8.h"
 #include "wavroute/error.h"
 
 namespace wavroute {

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "base/nearest.h"
-#include "data/utf8.h"
+#include "base/utf8.h"
 #include "io/file.h"
 #include "wavroute/error.h"
 

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "data/utf8.h"
+#include "base/utf8.h"
 #include "io/file.h"
 #include "wavroute/error.h"
 

@@ -5,8 +5,8 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "base/utf8.h"
 #include "data/tokenizer_kinds.h"
-#include "data/utf8.h"
 #include "io/file.h"
 #include "wavroute/error.h"
 

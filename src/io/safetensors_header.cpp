@@ -10,6 +10,8 @@
 #include <tuple>
 #include <utility>
 
+#include "base/printable.h"
+
 namespace wavroute {
 namespace {
 
@@ -239,14 +241,6 @@ std::optional<uint64_t> tensor_bytes(Dtype dtype, std::span<const int64_t> shape
     }
   }
   return bytes;
-}
-
-std::string printable(std::string_view name) {
-  constexpr size_t kLongest = 120;
-  std::string text(name.substr(0, kLongest));
-  std::replace_if(
-      text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, '?');
-  return fmt::format("'{}{}'", text, name.size() > kLongest ? "..." : "");
 }
 
 SafetensorsHeader parse_safetensors_header(std::string_view text, uint64_t data_bytes) {

@@ -40,7 +40,4 @@ class HeaderError : public std::runtime_error {
 
 [[nodiscard]] std::optional<Dtype> parse_dtype(std::string_view name);
 
-// A name from a file, fit for a message: quoted, printable, not too long.
-[[nodiscard]] std::string printable(std::string_view name);
-
 }  // namespace wavroute

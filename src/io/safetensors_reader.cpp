@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/printable.h"
 #include "io/file.h"
 #include "io/safetensors_header.h"
 #include "wavroute/error.h"

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <tuple>
 
+#include "base/printable.h"
 #include "io/file.h"
 #include "io/safetensors_header.h"
 #include "wavroute/error.h"

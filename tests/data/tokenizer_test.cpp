@@ -5,8 +5,8 @@
 
 #include <numeric>
 
+#include "base/utf8.h"
 #include "data/scratch.h"
-#include "data/utf8.h"
 
 namespace wavroute {
 namespace {

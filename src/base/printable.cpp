@@ -1,0 +1,66 @@
+#include "base/printable.h"
+
+#include <array>
+#include <cstdint>
+
+#include "base/utf8.h"
+
+namespace wavroute {
+namespace {
+
+void append_hex(std::string& out, uint32_t value, int digits) {
+  constexpr std::string_view kDigits = "0123456789abcdef";
+  for (int i = digits - 1; i >= 0; --i) out += kDigits[(value >> (4 * i)) & 0xF];
+}
+
+bool is_control(uint32_t c) { return c < 0x20 || (c >= 0x7F && c < 0xA0); }
+
+// Line and paragraph separators, marks, embeddings, overrides and isolates: they let a name show
+// as another one, or break a line.
+bool changes_layout(uint32_t c) {
+  return c == 0x061C || c == 0x200E || c == 0x200F || (c >= 0x2028 && c <= 0x202E) ||
+         (c >= 0x2066 && c <= 0x2069);
+}
+
+std::string escaped(std::string_view text, bool keep_lines) {
+  std::string out;
+  out.reserve(text.size());
+  for (size_t at = 0; at < text.size();) {
+    const Utf8Step step = utf8_step(text, at);
+    const uint32_t c = step.code_point;
+    if (step.state != Utf8State::kComplete) {
+      for (size_t i = 0; i < step.length; ++i) {
+        out += "\\x";
+        append_hex(out, static_cast<unsigned char>(text[at + i]), 2);
+      }
+    } else if (c == '\n' || c == '\t') {
+      out += keep_lines ? std::string(1, static_cast<char>(c)) : c == '\n' ? "\\n" : "\\t";
+    } else if (is_control(c)) {
+      out += c < 0x80 ? "\\x" : "\\u00";
+      append_hex(out, c, 2);
+    } else if (changes_layout(c)) {
+      out += "\\u";
+      append_hex(out, c, 4);
+    } else {
+      out.append(text, at, step.length);
+    }
+    at += step.length;
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string terminal_text(std::string_view text) { return escaped(text, /*keep_lines=*/true); }
+
+std::string printable(std::string_view name) {
+  constexpr size_t kLongest = 120;
+  const bool cut = name.size() > kLongest;
+  if (cut) name = name.substr(0, utf8_boundary(name, kLongest));
+  std::string text = "'";
+  text += escaped(name, /*keep_lines=*/false);
+  text += cut ? "...'" : "'";
+  return text;
+}
+
+}  // namespace wavroute
