@@ -1,0 +1,66 @@
+// The one reader of JSON: whatever the text holds, memory, stack and numbers stay within bounds.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace wavroute {
+
+struct JsonLimits {
+  int depth = 64;                   // of lists and objects in each other
+  size_t bytes = size_t{16} << 20;  // of text
+  size_t values = size_t{2} << 20;  // lists, objects, strings, numbers, ..., keys not counted
+};
+
+// Parses one JSON value. UserError "expected JSON, found ... in NAME:LINE" for anything else: a
+// syntax error, text behind the value, bytes that are no UTF-8, a number that neither 64 bits nor a
+// finite double hold (1e999, 2^64), a key twice in one object, more than `limits` allow.
+[[nodiscard]] nlohmann::json parse_json(std::string_view text, const std::string& name,
+                                        const JsonLimits& limits = {});
+// The same with lines counted from `first_line`, for a line of a larger file.
+[[nodiscard]] nlohmann::json parse_json_line(std::string_view text, const std::string& name,
+                                             size_t first_line, const JsonLimits& limits = {});
+
+// Reads and parses a file. UserError as above, or where the file is larger than limits.bytes: a
+// large file is not read.
+[[nodiscard]] nlohmann::json read_json(const std::filesystem::path& path,
+                                       const JsonLimits& limits = {});
+
+// The value as an int64_t; nothing where it is no integer or beyond 63 bits.
+[[nodiscard]] std::optional<int64_t> json_integer(const nlohmann::json& value);
+
+// The members of an object, each with the type and the range that it must have. A null counts as
+// absent. Every refusal is a UserError: "expected an integer from 1 to 64 at KEY, got "x" in
+// WHERE".
+class JsonFields {
+ public:
+  // UserError where `object` is none. `object` outlives this; `where` names the file.
+  JsonFields(const nlohmann::json& object, std::string where);
+
+  [[nodiscard]] int64_t integer(const char* key, int64_t low, int64_t high) const;
+  [[nodiscard]] std::optional<int64_t> integer_if(const char* key, int64_t low, int64_t high) const;
+  [[nodiscard]] double number(const char* key, double low, double high) const;
+  [[nodiscard]] std::optional<double> number_if(const char* key, double low, double high) const;
+  [[nodiscard]] bool flag(const char* key) const;
+  [[nodiscard]] std::optional<bool> flag_if(const char* key) const;
+  [[nodiscard]] std::string text(const char* key) const;
+  [[nodiscard]] std::optional<std::string> text_if(const char* key) const;
+  // The member, of any type; null where it is absent.
+  [[nodiscard]] const nlohmann::json* find(const char* key) const;
+  // Throws the UserError: "expected EXPECTED at KEY, got ... in WHERE".
+  [[noreturn]] void fail(const char* key, const std::string& expected) const;
+
+ private:
+  const nlohmann::json& object_;
+  std::string where_;
+};
+
+// A value as a message shows it: one line, at most 60 bytes of it.
+[[nodiscard]] std::string json_excerpt(const nlohmann::json& value);
+
+}  // namespace wavroute

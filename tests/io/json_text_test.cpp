@@ -1,0 +1,159 @@
+#include "io/json_text.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "temporary_folder.h"
+
+namespace wavroute {
+namespace {
+
+using nlohmann::json;
+using ::testing::HasSubstr;
+using testing::message_of;
+using testing::put;
+using testing::TemporaryFolder;
+
+std::string refusal(const std::string& text, const JsonLimits& limits = {}) {
+  return message_of<UserError>([&] { (void)parse_json(text, "a.json", limits); });
+}
+
+std::string repeated(std::string_view part, int count) {
+  std::string text;
+  for (int i = 0; i < count; ++i) text += part;
+  return text;
+}
+
+// The library's own parser is the witness for what is valid.
+TEST(ParseJson, GivesWhatTheLibraryGivesForValidText) {
+  for (const std::string text :
+       {R"({"a": [1, -2, 0.5, 1e-400, true, false, null, "x"], "b": {"c": {}}, "": []})", "3",
+        "\"\"", "\xEF\xBB\xBF[1]", R"("\u00e9\ud83d\ude00 \u0000")", "18446744073709551615",
+        "-9223372036854775808", " [ ] \n", R"([{"a":1},{"a":2}])"}) {
+    EXPECT_EQ(parse_json(text, "x"), json::parse(text)) << text;
+  }
+}
+
+TEST(ParseJson, NamesTheLineOfASyntaxError) {
+  EXPECT_THAT(refusal("{\"a\": 1,\n\n \"b\": }"),
+              HasSubstr("expected JSON, found '}' in a.json:3"));
+  EXPECT_THAT(refusal("[1,\n2\n]\n x"), HasSubstr("found 'x' in a.json:4"));
+  EXPECT_THAT(refusal("{\"loss\": NaN}"), HasSubstr("found 'NaN}' in a.json:1"));
+  EXPECT_THAT(refusal("[1\n,]"), HasSubstr("a.json:2"));
+  EXPECT_THAT(refusal("[\"a\nb\"]"), HasSubstr("found the end of a line in a.json:1"));
+}
+
+TEST(ParseJson, ACutTextIsSaidToEndTooEarly) {
+  for (const std::string text : {"", "\n", "{", "{\"a\"", "{\"a\": [1, 2\n", "\"abc", "[tru"}) {
+    EXPECT_THAT(refusal(text), HasSubstr("found its end too early in a.json:1")) << text;
+  }
+}
+
+TEST(ParseJson, RefusesAKeyTwiceAndZeroBytesAndBytesThatAreNoUtf8) {
+  EXPECT_THAT(refusal("{\"a\": 1,\n\"b\": {\"a\": 2},\n\"a\": 3}"),
+              HasSubstr("the key 'a' twice in one object in a.json:3"));
+  EXPECT_THAT(refusal(std::string("{}\n\0x", 5)), HasSubstr("a zero byte in a.json:2"));
+  EXPECT_THAT(refusal("[\n\"\xE9\"]"), HasSubstr("bytes that are no UTF-8 in a.json:2"));
+}
+
+TEST(ParseJson, RefusesNumbersThatNoTypeHolds) {
+  const std::vector<std::string> numbers = {"1e999", "-1e999", "18446744073709551616",
+                                            "-9223372036854775809", "1" + repeated("0", 400)};
+  for (const std::string& text : numbers) {
+    EXPECT_THAT(refusal("[\n" + text + "\n]"),
+                HasSubstr("a number out of range, '" + text.substr(0, 120)))
+        << text;
+    EXPECT_THAT(refusal("[\n" + text + "\n]"), HasSubstr("a.json:2")) << text;
+  }
+}
+
+TEST(ParseJson, BoundsNestingOfListsAndObjectsAlike) {
+  const int depth = JsonLimits{}.depth;
+  EXPECT_NO_THROW((void)parse_json(repeated("[", depth) + repeated("]", depth), "x"));
+  EXPECT_THAT(refusal(repeated("[", depth + 1) + repeated("]", depth + 1)),
+              HasSubstr("lists and objects more than 64 deep in each other in a.json:1"));
+  // Deep enough to end a process whose reader calls itself for each.
+  EXPECT_THAT(refusal(repeated("[", 1000000)), HasSubstr("64 deep"));
+  EXPECT_THAT(refusal(repeated("{\"a\":", 1000000)), HasSubstr("64 deep"));
+  EXPECT_THAT(refusal(repeated("[{\"a\":", 1000000)), HasSubstr("64 deep"));
+}
+
+TEST(ParseJson, BoundsTheSizeOfTheTextAndTheNumberOfValues) {
+  EXPECT_THAT(refusal("[1, 2]", {.bytes = 5}), HasSubstr("at most 5 bytes of JSON, found 6"));
+  EXPECT_NO_THROW((void)parse_json("[1, 2]", "x", {.values = 3}));
+  EXPECT_THAT(refusal("[1, 2]", {.values = 2}), HasSubstr("more than 2 values"));
+}
+
+TEST(ParseJson, ShowsNothingThatATerminalWouldObey) {
+  EXPECT_THAT(refusal("[\x1b[2J]"), HasSubstr("found '\\x1b[2J]'"));
+  EXPECT_THAT(refusal(R"({"\u001b[2J": 1, "\u001b[2J": 2})"), HasSubstr("'\\x1b[2J' twice"));
+}
+
+TEST(ParseJson, CountsTheLinesOfALargerFile) {
+  EXPECT_THAT(message_of<UserError>([] { (void)parse_json_line("{", "m.jsonl", 17); }),
+              HasSubstr("m.jsonl:17"));
+}
+
+TEST(ReadJson, RefusesALargeFileByItsSizeAndNamesADamagedOne) {
+  const TemporaryFolder folder;
+  put(folder / "large", "");
+  std::filesystem::resize_file(folder / "large", uint64_t{1} << 40);  // sparse: reading takes hours
+  EXPECT_THAT(message_of<UserError>([&] { (void)read_json(folder / "large"); }),
+              HasSubstr("found 1099511627776 in " + (folder / "large").string()));
+  put(folder / "cut", "{\"a\":\n 1");
+  EXPECT_THAT(message_of<UserError>([&] { (void)read_json(folder / "cut"); }),
+              HasSubstr((folder / "cut").string() + ":2"));
+}
+
+TEST(JsonFields, GivesMembersOfTheRightTypeAndRange) {
+  const json object = {{"n", 3}, {"x", 0.5}, {"yes", true}, {"word", "wav"}, {"none", nullptr}};
+  const JsonFields fields(object, "a.json");
+  EXPECT_EQ(fields.integer("n", 1, 3), 3);
+  EXPECT_EQ(fields.number("x", 0, 1), 0.5);
+  EXPECT_EQ(fields.number("n", 0, 10), 3.0);  // an integer is a number
+  EXPECT_TRUE(fields.flag("yes"));
+  EXPECT_EQ(fields.text("word"), "wav");
+  for (const char* absent : {"none", "other"}) {
+    EXPECT_FALSE(fields.integer_if(absent, 0, 1));
+    EXPECT_FALSE(fields.number_if(absent, 0, 1));
+    EXPECT_FALSE(fields.flag_if(absent));
+    EXPECT_FALSE(fields.text_if(absent));
+    EXPECT_EQ(fields.find(absent), nullptr);
+  }
+}
+
+TEST(JsonFields, RefusesOtherTypesAndRangesWithKeyAndFile) {
+  const json object = {{"n", 65},
+                       {"x", 1.5},
+                       {"word", "\x1b[2J"},
+                       {"big", uint64_t{1} << 63},
+                       {"list", json::array({1})}};
+  const JsonFields fields(object, "a.json");
+  const std::vector<std::pair<std::function<void()>, std::string>> cases = {
+      {[&] { (void)fields.integer("n", 1, 64); },
+       "expected an integer from 1 to 64 at n, got 65 in"},
+      {[&] { (void)fields.integer("x", 1, 64); },
+       "expected an integer from 1 to 64 at x, got 1.5 in"},
+      {[&] { (void)fields.integer("big", 0, INT64_MAX); }, "at big, got 9223372036854775808 in"},
+      {[&] { (void)fields.integer("gone", 0, 9); }, "at gone, got nothing in"},
+      {[&] { (void)fields.number("x", 0, 1); }, "expected a number from 0 to 1 at x, got 1.5 in"},
+      {[&] { (void)fields.number("word", 0, 1); }, R"(at word, got "\u001b[2J" in)"},
+      {[&] { (void)fields.flag("n"); }, "expected true or false at n, got 65 in"},
+      {[&] { (void)fields.text("list"); }, "expected a string at list, got a list in"}};
+  for (const auto& [act, expected] : cases) {
+    EXPECT_THAT(message_of<UserError>(act), HasSubstr(expected + " a.json"));
+  }
+  const json list = json::array();
+  EXPECT_THAT(message_of<UserError>([&] { (void)JsonFields(list, "b.json"); }),
+              HasSubstr("expected a JSON object, got a list in b.json"));
+}
+
+}  // namespace
+}  // namespace wavroute
