@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "io/file.h"
+#include "io/json_text.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -192,7 +193,7 @@ std::vector<Checkpoint> list_checkpoints(const fs::path& run) {
 
 json read_state(const fs::path& checkpoint) {
   const fs::path path = checkpoint / "state.json";
-  json state = json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
+  json state = read_json(path);
   if (!state.is_object()) {
     throw UserError(fmt::format("expected a JSON object, found none, in {}", path.string()),
                     "take another checkpoint");

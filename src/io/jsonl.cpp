@@ -9,14 +9,21 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "io/json_text.h"
+#include "wavroute/error.h"
+
 namespace wavroute {
 namespace {
 
 bool keeps(std::string_view line, int64_t step) {
-  const auto object = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-  if (!object.is_object()) return false;
-  const auto found = object.find("step");
-  return found == object.end() || !found->is_number() || found->get<double>() <= step;
+  try {
+    const nlohmann::json object = parse_json(line, "a line");
+    if (!object.is_object()) return false;
+    const auto found = object.find("step");
+    return found == object.end() || !found->is_number() || found->get<double>() <= step;
+  } catch (const UserError&) {
+    return false;
+  }
 }
 
 }  // namespace

@@ -3,7 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "io/file.h"
+#include "io/json_text.h"
 #include "model/model_folder.h"
 #include "wavroute/error.h"
 
@@ -122,7 +122,7 @@ Json model_config(const Decoder& model, const Progress& progress) {
 DecoderSpec read_model_config(const fs::path& folder) {
   const fs::path path = folder / "config.json";
   const std::string where = path.string();
-  const Json object = Json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
+  const Json object = read_json(path);
   if (!object.is_object()) {
     throw UserError(fmt::format("a JSON object was expected in {}", where));
   }

@@ -63,6 +63,14 @@ TEST(CutMetrics, RemovesBlocksThatALostWriteLeftBlank) {
   EXPECT_EQ(get(folder / "m"), "{\"step\":1}\n{\"step\":2}\n");
 }
 
+TEST(CutMetrics, RemovesLinesThatNoReaderTakes) {
+  const TemporaryFolder folder;
+  const std::string deep(1'000'000, '[');
+  put(folder / "m", "{\"step\":1}\n{\"x\":" + deep + "\n{\"step\":1e999}\n{\"step\":2}\n");
+  cut_metrics(folder / "m", 5);
+  EXPECT_EQ(get(folder / "m"), "{\"step\":1}\n{\"step\":2}\n");
+}
+
 TEST(CutMetrics, ToStepZeroLeavesAnEmptyFileAndAMissingOneMissing) {
   const TemporaryFolder folder;
   put(folder / "m", "{\"step\":1}\n");
