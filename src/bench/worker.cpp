@@ -16,6 +16,7 @@
 #include <thread>
 #include <utility>
 
+#include "io/json_text.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -222,7 +223,11 @@ std::string Worker::next_line(milliseconds timeout, const std::string& what) {
 
 nlohmann::json Worker::receive(milliseconds timeout, const std::string& what) {
   const std::string line = next_line(timeout, what);
-  auto answer = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+  nlohmann::json answer;
+  try {
+    answer = parse_json(line, label_);
+  } catch (const UserError&) {  // said below, with the line
+  }
   if (!answer.is_object()) {
     fail(what, fmt::format("a line that is no JSON object, '{}'", line.substr(0, kShownBytes)));
   }

@@ -17,15 +17,12 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-json parse_line(std::string_view text, const fs::path& file, std::size_t first_line) {
+bool is_json(std::string_view text) {
   try {
-    return json::parse(text);
-  } catch (const json::parse_error& error) {
-    const auto until = text.substr(0, std::min<std::size_t>(error.byte, text.size()));
-    const auto line = first_line + static_cast<std::size_t>(std::ranges::count(until, '\n'));
-    throw UserError(
-        fmt::format("expected JSON, found something else in {}:{}", file.string(), line),
-        "the file is damaged there: mend or remove that line");
+    (void)parse_json(text, "a line");
+    return true;
+  } catch (const UserError&) {
+    return false;
   }
 }
 
@@ -56,10 +53,10 @@ void read_metrics(RunData& run, const fs::path& file) {
   for (std::size_t begin = 0; begin < text.size(); ++line) {
     const std::size_t end = text.find('\n', begin);
     const auto row_text = std::string_view(text).substr(begin, end - begin);
-    if (end == std::string::npos && !json::accept(row_text)) break;  // was being written
+    if (end == std::string::npos && !is_json(row_text)) break;  // was being written
     begin = end == std::string::npos ? text.size() : end + 1;
     if (row_text.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-    const json row = parse_line(row_text, file, line + 1);
+    const json row = parse_json_line(row_text, file.string(), line + 1);
     add_row(run, row, fmt::format("{}:{}", file.string(), line + 1));
     if (const auto speed = number_at(row, "tokens_per_s")) speeds.push_back(*speed);
     if (const auto peak = number_at(row, "peak_rss_bytes")) {
@@ -161,8 +158,7 @@ std::optional<double> number_at(const json& object, const char* key) {
 std::optional<int64_t> integer_at(const json& object, const char* key) {
   if (!object.is_object()) return std::nullopt;
   const auto found = object.find(key);
-  if (found == object.end() || !found->is_number_integer()) return std::nullopt;
-  return found->get<int64_t>();
+  return found == object.end() ? std::nullopt : json_integer(*found);
 }
 
 std::string text_at(const json& object, const char* key) {
@@ -170,8 +166,6 @@ std::string text_at(const json& object, const char* key) {
   const auto found = object.find(key);
   return found != object.end() && found->is_string() ? found->get<std::string>() : std::string();
 }
-
-json read_json(const fs::path& file) { return parse_line(read_file(file), file, 1); }
 
 bool is_run_folder(const fs::path& folder) {
   std::error_code ignored;

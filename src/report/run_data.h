@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "io/json_text.h"
+
 namespace wavroute {
 
 struct TrainPoint {
@@ -48,9 +50,6 @@ struct RunData {
 // left out. Throws UserError for a folder that is no run and for a broken file,
 // with the file and the line.
 [[nodiscard]] RunData read_run(const std::filesystem::path& folder);
-
-// Reads and parses a JSON file. Throws UserError that names the file and the line.
-[[nodiscard]] nlohmann::json read_json(const std::filesystem::path& file);
 
 // A finite number under that key of a JSON object, or nothing.
 [[nodiscard]] std::optional<double> number_at(const nlohmann::json& object, const char* key);

@@ -52,16 +52,22 @@ OptionValue converted(const OptionValue& value, const OptionSpec& spec, const st
   return value;
 }
 
+// Not what only a uint64_t holds: it would come out negative.
+bool is_int64(const nlohmann::json& value) {
+  return value.is_number_integer() &&
+         !(value.is_number_unsigned() && value.get<uint64_t>() > uint64_t{INT64_MAX});
+}
+
 OptionValue from_json(const nlohmann::json& value, const std::string& where,
                       const std::string& name) {
   if (value.is_boolean()) return value.get<bool>();
-  if (value.is_number_integer()) return value.get<int64_t>();
+  if (is_int64(value)) return value.get<int64_t>();
   if (value.is_number()) return value.get<double>();
   if (value.is_string()) return value.get<std::string>();
   const auto all = [&](auto predicate) {
     return value.is_array() && std::all_of(value.begin(), value.end(), predicate);
   };
-  if (all([](const nlohmann::json& v) { return v.is_number_integer(); })) {
+  if (all(is_int64)) {
     return value.get<std::vector<int64_t>>();
   }
   if (all([](const nlohmann::json& v) { return v.is_string(); })) {
