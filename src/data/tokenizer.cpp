@@ -8,10 +8,14 @@
 #include "base/utf8.h"
 #include "data/tokenizer_kinds.h"
 #include "io/file.h"
+#include "io/json_text.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
 namespace {
+
+// A vocabulary of a quarter of a million tokens with as many merges, each a list of two, fits.
+constexpr JsonLimits kLimits = {.bytes = size_t{64} << 20, .values = size_t{8} << 20};
 
 constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
 
@@ -38,10 +42,7 @@ std::string Tokenizer::hash() const {
 
 std::shared_ptr<const Tokenizer> tokenizer_from_json(std::string_view text,
                                                      std::string_view where) {
-  const nlohmann::json json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (json.is_discarded()) {
-    throw UserError(fmt::format("expected a JSON object, got something else in {}", where));
-  }
+  const nlohmann::json json = parse_json(text, std::string(where), kLimits);
   try {
     if (auto bytes = bytes_tokenizer_from_json(json)) return bytes;
     if (auto chars = chars_tokenizer_from_json(json)) return chars;
