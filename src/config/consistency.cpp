@@ -1,11 +1,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <set>
-#include <string_view>
+#include <string>
+#include <vector>
 
 #include "config/draft.h"
 #include "config/literal.h"
+#include "config/model_size.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -14,12 +15,12 @@ namespace {
 using Places = std::map<std::string, Place>;
 
 // Fails with the place of the first of `keys` that was written somewhere.
-[[noreturn]] void fail(const Places& places, std::initializer_list<std::string_view> keys,
+[[noreturn]] void fail(const Places& places, const std::vector<std::string>& keys,
                        const std::string& expected, const std::string& given,
                        const std::string& hint = {}) {
   std::string where = "the defaults";
-  for (const std::string_view key : keys) {
-    const auto found = places.find(std::string(key));
+  for (const std::string& key : keys) {
+    const auto found = places.find(key);
     if (found == places.end()) continue;
     where = found->second.where;
     break;
@@ -28,17 +29,8 @@ using Places = std::map<std::string, Place>;
 }
 
 void check_model(const ModelConfig& model, const Places& places) {
-  if (model.width % model.heads != 0 || (model.width / model.heads) % 2 != 0) {
-    fail(places, {"model.heads", "model.width"},
-         "heads that divide the width into even head widths",
-         fmt::format("width {} and {} heads", model.width, model.heads),
-         "the rotary embedding turns pairs: width / heads must be an even whole number");
-  }
-  if (model.kv_heads != 0 && model.heads % model.kv_heads != 0) {
-    fail(places, {"model.kv_heads", "model.heads"}, "kv_heads that divide the heads",
-         fmt::format("{} heads and {} kv_heads", model.heads, model.kv_heads),
-         "kv_heads = 0 gives every query head its own");
-  }
+  const auto fault = find_model_fault(model, /*vocab_size=*/1, kConfigurationKeys);
+  if (fault) fail(places, fault->keys, fault->expected, fault->given, fault->hint);
 }
 
 void check_training(const Config& config, const Places& places) {
@@ -61,7 +53,7 @@ void check_training(const Config& config, const Places& places) {
 }
 
 template <typename Item>
-void check_unique(std::vector<Item> items, const Places& places, std::string_view key) {
+void check_unique(std::vector<Item> items, const Places& places, const std::string& key) {
   std::sort(items.begin(), items.end());
   const auto twice = std::adjacent_find(items.begin(), items.end());
   if (twice == items.end()) return;

@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "config/model_size.h"
 #include "model/sublayer.h"
 #include "ops/arena.h"
 #include "wavroute/error.h"
@@ -16,19 +17,10 @@ namespace {
 constexpr double kInitStddev = 0.02;
 
 void check(const DecoderSpec& spec) {
-  const ModelConfig& m = spec.model;
-  const auto require = [](bool holds, const std::string& what) {
-    if (!holds) throw UserError(what, "see the [model] table of the configuration");
-  };
-  require(m.layers >= 1 && m.width >= 1 && m.heads >= 1 && m.context >= 1 && spec.vocab_size >= 1,
-          "layers, width, heads, context and vocabulary must be at least 1");
-  require(m.width % m.heads == 0 && (m.width / m.heads) % 2 == 0,
-          fmt::format("model.width must be an even multiple of model.heads, {} and {} were given",
-                      m.width, m.heads));
-  require(m.kv_heads >= 1 && m.heads % m.kv_heads == 0,
-          fmt::format("model.heads must be a multiple of model.kv_heads, {} and {} were given",
-                      m.heads, m.kv_heads));
-  require(m.hidden >= 1, "model.hidden must be at least 1");
+  const auto fault = find_model_fault(spec.model, spec.vocab_size, kConfigurationKeys);
+  if (!fault) return;
+  throw UserError(fmt::format("expected {}, given {}", fault->expected, fault->given),
+                  fault->hint.empty() ? "see the [model] table of the configuration" : fault->hint);
 }
 
 DecoderSpec resolved(DecoderSpec spec) {

@@ -75,7 +75,11 @@ double measure_product_peak(Precision precision, const ModelConfig& model, int64
   using Clock = std::chrono::steady_clock;
   constexpr std::chrono::milliseconds kBudget(60);  // per shape
   constexpr std::chrono::milliseconds kReading(5);  // hides what a wait for a device costs
-  const int64_t d = model.width, hidden = model.hidden > 0 ? model.hidden : 4 * d;
+  // Larger products are no faster, but take gigabytes and minutes.
+  constexpr int64_t kWide = 4096, kHidden = 8192, kTokens = 8192;
+  const int64_t d = std::min(model.width, kWide);
+  const int64_t hidden = std::min(model.hidden > 0 ? model.hidden : 4 * d, kHidden);
+  tokens = std::min(tokens, kTokens);
   const auto options = at::TensorOptions().dtype(compute_type(precision)).device(device);
   double best = 0.0;
   for (const auto& [inner, outer] : {std::array{d, 2 * hidden}, std::array{hidden, d}}) {

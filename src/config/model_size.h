@@ -1,0 +1,38 @@
+// What sizes and constants a model can have: one check for a configuration, for the config.json of
+// a checkpoint, and for the decoder itself, made before anything of these sizes is.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "wavroute/config.h"
+
+namespace wavroute {
+
+// What the sizes are called where they were written.
+struct ModelKeys {
+  const char *layers, *width, *heads, *kv_heads, *hidden, *context, *vocab_size, *rms_norm_eps,
+      *rope_theta;
+};
+
+inline constexpr ModelKeys kConfigurationKeys = {
+    "model.layers",  "model.width",    "model.heads",        "model.kv_heads",  "model.hidden",
+    "model.context", "the vocabulary", "model.rms_norm_eps", "model.rope_theta"};
+inline constexpr ModelKeys kHuggingFaceKeys = {
+    "num_hidden_layers",   "hidden_size",       "num_attention_heads",
+    "num_key_value_heads", "intermediate_size", "max_position_embeddings",
+    "vocab_size",          "rms_norm_eps",      "rope_theta"};
+
+struct ModelFault {
+  std::vector<std::string> keys;  // which sizes are at fault, the likeliest first
+  std::string expected, given, hint;
+};
+
+// Why no model can have these sizes; nothing where one can. kv_heads and hidden may be 0, as in a
+// configuration: heads and 4 width.
+[[nodiscard]] std::optional<ModelFault> find_model_fault(const ModelConfig& model,
+                                                         int64_t vocab_size, const ModelKeys& keys);
+
+}  // namespace wavroute
