@@ -3,12 +3,14 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "io/file.h"
+#include "base/printable.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -47,23 +49,69 @@ at::ScalarType floating_type(const TensorInfo& info, const std::string& name,
                   "save the model in fp32, fp16 or bf16");
 }
 
-// Names that a Llama file may carry and a model doesn't need.
-bool is_ignored(const std::string& name, bool tied) {
-  return name.ends_with(".rotary_emb.inv_freq") || (tied && name == "lm_head.weight");
+// A floating-point tensor of a file, in fp64.
+at::Tensor in_double(const TensorInfo& info, const std::string& name, const fs::path& path) {
+  at::Tensor host = at::empty(info.shape, floating_type(info, name, path));
+  std::memcpy(host.mutable_data_ptr(), info.bytes.data(), info.bytes.size());
+  return host.to(at::kDouble);
+}
+
+// Whether `info` holds the frequencies of plain RoPE, which older versions of `transformers` saved:
+// rope_theta^(-2i / head width). In fp16 and bf16 to their rounding.
+bool is_plain_rope(const TensorInfo& info, const std::string& name, const fs::path& path,
+                   const ModelConfig& m) {
+  const int64_t width = m.width / m.heads;
+  if (info.shape != std::vector<int64_t>{width / 2}) return false;
+  const at::Tensor expected =
+      at::pow(m.rope_theta, at::arange(0, width, 2, at::kDouble).div(-static_cast<double>(width)));
+  const double tolerance = dtype_size(info.dtype) > 2 ? 1e-5 : 1e-2;
+  return at::allclose(in_double(info, name, path), expected, tolerance, /*atol=*/1e-7);
+}
+
+// Tensors that a Llama file may carry and a model doesn't need, where they say what the model
+// computes anyway. Other values are refused: they are of another function.
+bool is_redundant(const SafetensorsFile& file, const std::string& name, const DecoderSpec& spec) {
+  const TensorInfo& info = *file.find(name);
+  if (name.ends_with("rotary_emb.inv_freq")) {
+    if (is_plain_rope(info, name, file.path(), spec.model)) return true;
+    throw UserError(fmt::format("expected the frequencies of rope_theta = {} in {}, found others, "
+                                "in {}",
+                                spec.model.rope_theta, printable(name), file.path().string()),
+                    "wavroute computes plain RoPE only");
+  }
+  if (name != "lm_head.weight" || !spec.model.tie_embeddings) return false;
+  const TensorInfo* embedding = file.find("model.embed_tokens.weight");
+  if (embedding != nullptr && embedding->dtype == info.dtype && embedding->shape == info.shape &&
+      std::ranges::equal(embedding->bytes, info.bytes)) {
+    return true;
+  }
+  throw UserError(fmt::format("expected lm_head.weight to be model.embed_tokens.weight, as "
+                              "tie_word_embeddings says, found another, in {}",
+                              file.path().string()),
+                  "\"tie_word_embeddings\": false in config.json reads a head of its own");
 }
 
 // Every tensor of the file must be a parameter: else its model computes something else.
 void refuse_unknown(const SafetensorsFile& file, const Decoder& model) {
+  constexpr size_t kMostNames = 8;
   std::set<std::string> known;
   for (const Parameter& parameter : model.parameters().parameters()) {
     for (const ParameterSlice& slice : parameter.slices) known.insert(slice.name);
   }
+  std::string names;
+  size_t count = 0;
   for (const std::string& name : file.names()) {
-    if (known.contains(name) || is_ignored(name, model.spec().model.tie_embeddings)) continue;
-    throw UserError(fmt::format("{} holds a tensor that scheme {} does not have: {}",
-                                file.path().string(), model.spec().scheme, name),
-                    "config.json and model.safetensors must belong to the same model");
+    if (known.contains(name) || is_redundant(file, name, model.spec())) continue;
+    if (++count <= kMostNames) names += (count > 1 ? ", " : "") + printable(name);
   }
+  if (count == 0) return;
+  if (count > kMostNames) names += fmt::format(" and {} more", count - kMostNames);
+  throw UserError(
+      fmt::format("{} holds {} that scheme {} of {} layers does not have: {}", file.path().string(),
+                  count == 1 ? "a tensor" : "tensors", model.spec().scheme,
+                  model.spec().model.layers, names),
+      "config.json (num_hidden_layers, the biases) and model.safetensors must belong to "
+      "the same model");
 }
 
 // Every parameter must be there in its shape.
@@ -76,6 +124,16 @@ void require_parameters(const SafetensorsFile& file, const ParameterTable& table
       static_cast<void>(file.require(slice.name, type, parameter.shape_of(slice)));
     }
   }
+}
+
+SafetensorsFile open_weights(const fs::path& folder) {
+  std::error_code error;
+  if (fs::exists(folder / "model.safetensors.index.json", error)) {
+    throw UserError(
+        fmt::format("one {} was expected, shards were given, in {}", kModelFile, folder.string()),
+        "save the model with a max_shard_size that is larger than the model");
+  }
+  return SafetensorsFile(folder / kModelFile);
 }
 
 }  // namespace
@@ -142,13 +200,35 @@ FileDigest save_parameters(const Decoder& model, const fs::path& path) {
   return file.write(path, {{"format", "pt"}});  // what transformers looks for
 }
 
-void load_parameters(Decoder& model, const fs::path& folder) {
-  if (fs::exists(folder / "model.safetensors.index.json")) {
+void check_weights(const DecoderSpec& spec, const fs::path& folder) {
+  const SafetensorsFile file = open_weights(folder);
+  const ModelConfig& m = spec.model;
+  const int64_t kv_width = m.kv_heads * (m.width / m.heads);
+  const auto residual =
+      find_scheme(spec.scheme).create(spec.options, {m.layers, m.width}, m.rms_norm_eps);
+  const int64_t last = residual->stored_layer(m.layers - 1);
+  const auto require = [&](const std::string& name, const std::vector<int64_t>& shape,
+                           const char* keys) {
+    const TensorInfo* found = file.find(name);
+    if (found != nullptr && found->shape == shape) return;
     throw UserError(
-        fmt::format("one {} was expected, shards were given, in {}", kModelFile, folder.string()),
-        "save the model with a max_shard_size that is larger than the model");
-  }
-  const SafetensorsFile file(folder / kModelFile);
+        fmt::format("expected tensor {} of [{}] ({}), found {}, in {}", name, fmt::join(shape, ","),
+                    keys,
+                    found == nullptr ? "none of that name"
+                                     : fmt::format("[{}]", fmt::join(found->shape, ",")),
+                    file.path().string()),
+        "config.json and model.safetensors must belong to the same model");
+  };
+  require("model.embed_tokens.weight", {spec.vocab_size, m.width}, "vocab_size, hidden_size");
+  const std::string layer = fmt::format("model.layers.{}.", last);
+  require(layer + "self_attn.q_proj.weight", {m.width, m.width}, "num_hidden_layers, hidden_size");
+  require(layer + "self_attn.k_proj.weight", {kv_width, m.width},
+          "num_key_value_heads, hidden_size");
+  require(layer + "mlp.gate_proj.weight", {m.hidden, m.width}, "intermediate_size, hidden_size");
+}
+
+void load_parameters(Decoder& model, const fs::path& folder) {
+  const SafetensorsFile file = open_weights(folder);
   refuse_unknown(file, model);
   require_parameters(file, model.parameters());
   if (model.parameters().groups().empty()) model.allocate(0);
@@ -158,7 +238,9 @@ void load_parameters(Decoder& model, const fs::path& folder) {
 
 std::unique_ptr<Decoder> load_model(const fs::path& folder, Precision precision,
                                     at::Device device) {
-  auto model = std::make_unique<Decoder>(read_model_config(folder), precision, device);
+  DecoderSpec spec = read_model_config(folder);
+  check_weights(spec, folder);
+  auto model = std::make_unique<Decoder>(std::move(spec), precision, device);
   load_parameters(*model, folder);
   return model;
 }

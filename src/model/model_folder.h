@@ -17,8 +17,10 @@ namespace wavroute {
 [[nodiscard]] nlohmann::json model_config(const Decoder& model, const Progress& progress);
 
 // Reads config.json of a folder, ours or a Llama's. UserError for a model that this program does
-// not compute (another model_type, scaled RoPE, biases), naming the field.
-[[nodiscard]] DecoderSpec read_model_config(const std::filesystem::path& folder);
+// not compute (another model_type, scaled RoPE, biases, an unknown option of a scheme), naming the
+// field. `ignored` gets the keys that have no meaning here and none in `transformers`.
+[[nodiscard]] DecoderSpec read_model_config(const std::filesystem::path& folder,
+                                            std::vector<std::string>* ignored = nullptr);
 
 // The tensors of a file, gathered from flat buffers under their checkpoint names.
 class TensorFile {
@@ -47,6 +49,9 @@ void read_tensors(const SafetensorsFile& file, const ParameterTable& table,
 
 // Writes the parameters, fp32 (fp64 for an fp64 model).
 FileDigest save_parameters(const Decoder& model, const std::filesystem::path& path);
+// Holds model.safetensors of `folder` against the sizes in `spec`, by its header alone: nothing of
+// the model's size is made before. UserError where they can't belong together.
+void check_weights(const DecoderSpec& spec, const std::filesystem::path& folder);
 // Reads model.safetensors of `folder` into `model`, allocating its parameters if that wasn't done.
 // Everything is checked against the file's header before that. UserError where the file's tensors
 // are not exactly the model's: a checkpoint of another scheme, size or vocabulary.

@@ -31,6 +31,11 @@ void write_changed(const Decoder& model, const TemporaryFolder& folder, Change c
   file.write(folder / "model.safetensors", {});
 }
 
+// The frequencies of plain RoPE at the head width of small_spec(), fp32.
+at::Tensor frequencies(double theta) {
+  return at::pow(theta, at::arange(0, 8, 2, at::kDouble).div(-8)).to(at::kFloat);
+}
+
 std::string refusal_of(const TemporaryFolder& folder) {
   return message_of<UserError>(
       [&] { static_cast<void>(load_model(folder.path(), Precision::kFp32, at::kCPU)); });
@@ -119,11 +124,59 @@ TEST(ModelFolder, IgnoresWhatALlamaMayCarryBesides) {
   const auto model = scattered_model(spec, Precision::kFp32);
   const TemporaryFolder folder;
   write_changed(*model, folder, [&](NamedTensors& t) {
-    t["model.layers.0.self_attn.rotary_emb.inv_freq"] = at::ones({4});
+    t["model.layers.0.self_attn.rotary_emb.inv_freq"] = frequencies(1e4);
+    t["model.layers.1.self_attn.rotary_emb.inv_freq"] = frequencies(1e4).to(at::kBFloat16);
     t["lm_head.weight"] = t["model.embed_tokens.weight"].clone();
   });
   expect_equal(values_of(*load_model(folder.path(), Precision::kFp32, at::kCPU)),
                values_of(*model));
+}
+
+TEST(ModelFolder, RefusesWhatALlamaCarriesBesidesWhereItSaysAnotherFunction) {
+  DecoderSpec spec = small_spec("prenorm");
+  spec.model.tie_embeddings = true;
+  const auto model = scattered_model(spec, Precision::kFp32);
+  const auto refusal = [&](const std::string& name, const at::Tensor& tensor) {
+    const TemporaryFolder folder;
+    write_changed(*model, folder, [&](NamedTensors& t) { t[name] = tensor; });
+    return refusal_of(folder);
+  };
+  const std::string frequency = "model.layers.0.self_attn.rotary_emb.inv_freq";
+  EXPECT_THAT(refusal(frequency, frequencies(5e5)), HasSubstr(frequency));
+  EXPECT_THAT(refusal(frequency, at::ones({3})), HasSubstr(frequency));
+  EXPECT_THAT(refusal("lm_head.weight", at::ones({spec.vocab_size, spec.model.width})),
+              AllOf(HasSubstr("lm_head.weight"), HasSubstr("tie_word_embeddings")));
+}
+
+TEST(ModelFolder, NamesAllTensorsThatTheModelHasNot) {
+  const auto model = scattered_model(small_spec("prenorm"), Precision::kFp32);
+  const TemporaryFolder folder;
+  write_changed(*model, folder, [&](NamedTensors& t) {
+    for (const char* name : {"q_proj", "k_proj"}) {
+      t[std::string("model.layers.0.self_attn.") + name + ".bias"] = at::zeros({16});
+    }
+    t["model.layers.4.input_layernorm.weight"] = at::ones({16});  // the model has layers 0 to 3
+  });
+  EXPECT_THAT(refusal_of(folder),
+              AllOf(HasSubstr("0.self_attn.q_proj.bias"), HasSubstr("0.self_attn.k_proj.bias"),
+                    HasSubstr("model.layers.4.input_layernorm.weight")));
+}
+
+TEST(ModelFolder, HoldsSizesAgainstTheHeaderBeforeAnythingIsMade) {
+  const auto model = scattered_model(small_spec("prenorm"), Precision::kFp32);
+  const TemporaryFolder folder;
+  write_model(*model, folder);
+  const auto refusal = [&](const char* key, int64_t value) {
+    Json config = model_config(*model, {});
+    config.erase("head_dim");
+    config[key] = value;
+    put(folder / "config.json", config.dump());
+    const DecoderSpec spec = read_model_config(folder.path());
+    return message_of<UserError>([&] { check_weights(spec, folder.path()); });
+  };
+  EXPECT_THAT(refusal("num_hidden_layers", 4000), HasSubstr("model.layers.3999."));
+  EXPECT_THAT(refusal("hidden_size", 1 << 20), HasSubstr("model.embed_tokens.weight"));
+  EXPECT_THAT(refusal("vocab_size", 1 << 30), HasSubstr("model.embed_tokens.weight"));
 }
 
 TEST(ModelFolder, RefusesAVocabularyThatIsNotTheTensors) {
@@ -183,6 +236,50 @@ TEST(ModelConfig, RefusesFunctionsThatThisDecoderDoesNotCompute) {
   EXPECT_THAT(refusal({{"hidden_size", "16"}}), HasSubstr("hidden_size"));
   EXPECT_THAT(refusal({{"model_type", "wavroute"}, {"residual", nullptr}}), HasSubstr("residual"));
   EXPECT_THAT(refusal({{"residual", {{"scheme", 1}}}}), HasSubstr("scheme"));
+}
+
+TEST(ModelConfig, ReadsItsOwnObjectWhollyOrNotAtAll) {
+  const auto model = fresh_model(small_spec("wav"));
+  const auto refusal = [&](const Json& changes) {
+    Json config = model_config(*model, {});
+    config.merge_patch(changes);
+    const TemporaryFolder folder;
+    put(folder / "config.json", config.dump());
+    return message_of<UserError>([&] { static_cast<void>(read_model_config(folder.path())); });
+  };
+  EXPECT_EQ(model_config(*model, {}).at("residual").at("format"), 1);
+  EXPECT_THAT(refusal({{"residual", {{"format", 2}}}}),
+              AllOf(HasSubstr("residual.format"), HasSubstr("config.json")));
+  EXPECT_THAT(refusal({{"residual", {{"zoom", true}}}}),
+              AllOf(HasSubstr("zoom"), HasSubstr("wav"), HasSubstr("config.json")));
+  EXPECT_THAT(refusal({{"residual", {{"blocks", 3.5}}}}),
+              AllOf(HasSubstr("blocks"), HasSubstr("config.json")));
+  EXPECT_THAT(refusal({{"residual", {{"blocks", 1000000000}}}}), HasSubstr("blocks"));
+  EXPECT_THAT(refusal({{"residual", {{"scheme", "wavy"}}}}), HasSubstr("wavy"));
+  EXPECT_THAT(refusal({{"model_type", "llama"}}), AllOf(HasSubstr("model_type"), HasSubstr("wav")));
+}
+
+TEST(ModelConfig, ReadsAnObjectWithoutAFormatAsTheFirst) {
+  const auto model = fresh_model(small_spec("wav"));
+  Json config = model_config(*model, {});
+  config["residual"].erase("format");
+  const TemporaryFolder folder;
+  put(folder / "config.json", config.dump());
+  EXPECT_EQ(read_model_config(folder.path()).options, model->spec().options);
+}
+
+TEST(ModelConfig, TellsWhichKeysAreNotKnown) {
+  const auto model = fresh_model(small_spec("prenorm"));
+  Json config = model_config(*model, {});
+  std::vector<std::string> ignored;
+  const TemporaryFolder folder;
+  put(folder / "config.json", config.dump());
+  static_cast<void>(read_model_config(folder.path(), &ignored));
+  EXPECT_THAT(ignored, ::testing::IsEmpty());
+  config["zoom"] = 3;
+  put(folder / "config.json", config.dump());
+  static_cast<void>(read_model_config(folder.path(), &ignored));
+  EXPECT_THAT(ignored, ::testing::ElementsAre("zoom"));
 }
 
 TEST(ModelConfig, TakesEitherSpellingOfTheRotaryBase) {

@@ -161,7 +161,7 @@ UNSUPPORTED_CONFIGS = {
     "kv-heads-that-do-not-divide": ({"num_key_value_heads": 3}, "head"),
     "no-width": ({"hidden_size": None}, "hidden_size"),
     "width-is-text": ({"hidden_size": "32"}, "hidden_size"),
-    "huge-width": ({"hidden_size": 2**62}, ""),
+    "huge-width": ({"hidden_size": 2**62}, "hidden_size"),
     "negative-layers": ({"num_hidden_layers": -1}, "num_hidden_layers"),
 }
 

@@ -1,0 +1,26 @@
+// The config.json of a Llama, as versions 4 and 5 of `transformers` write and read it.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "wavroute/config.h"
+
+namespace wavroute {
+
+struct LlamaConfig {
+  ModelConfig model;  // kv_heads and hidden resolved, context = max_position_embeddings
+  int64_t vocab_size = 0;
+  // Keys that neither we nor the LlamaConfig of `transformers` know: they have no effect there.
+  std::vector<std::string> ignored;
+};
+
+// Every key that LlamaConfig knows, in its old and new spellings, either has the effect that it has
+// there, or has none on the logits, or is a UserError that names it: a value outside its meaning,
+// or one that asks for a function that this program does not compute. `where` names the file.
+// "residual" and "model_type" are the caller's.
+[[nodiscard]] LlamaConfig read_llama_config(const nlohmann::json& config, const std::string& where);
+
+}  // namespace wavroute

@@ -1,0 +1,205 @@
+"""A foreign config.json is read wholly or not at all: for every key that LlamaConfig knows, a value
+other than its default gives the logits of `transformers`, or exit code 2 and the key's name."""
+
+import dataclasses
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import paths
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # everything here is a local folder
+transformers = pytest.importorskip("transformers")
+
+TOLERANCE = 1e-4  # of the largest logit, float32 on both sides
+WIDTH, HIDDEN, LAYERS, HEADS = 32, 48, 2, 4
+CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 256,
+          "hidden_size": WIDTH, "intermediate_size": HIDDEN, "num_hidden_layers": LAYERS,
+          "num_attention_heads": HEADS, "max_position_embeddings": 32, "rms_norm_eps": 1e-5,
+          "tie_word_embeddings": False}
+
+YARN = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 16}
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 16, "rope_theta": 1e4}
+LONGROPE = {"rope_type": "longrope", "short_factor": [1.0, 1.1, 1.2, 1.3],
+            "long_factor": [2.0, 2.1, 2.2, 2.3], "original_max_position_embeddings": 16}
+ROPES = [{"rope_type": "default"}, {"rope_type": "default", "rope_theta": 300.0},
+         {"rope_type": "linear", "factor": 2.0}, {"rope_type": "dynamic", "factor": 2.0},
+         {"rope_type": "proportional", "rope_theta": 1e4, "partial_rotary_factor": 0.5},
+         YARN, LLAMA3, LONGROPE]
+OLD_ROPES = [{"type": "default"}, {"type": "linear", "factor": 2.0},
+             {"type": "dynamic", "factor": 4.0}, {"rope_type": "default", "rope_theta": 300.0},
+             {**LLAMA3, "type": "llama3"}]
+
+# Values that change the function, or would if they were read, or that mean nothing.
+SWEEP = {
+    "vocab_size": [255, 0, 2**40], "hidden_size": [16, 0], "intermediate_size": [24, -48],
+    "num_hidden_layers": [1, 3, 10**9], "num_attention_heads": [2, 8, 5, 0],
+    "num_key_value_heads": [2, 3, 0], "head_dim": [16, -8], "hidden_act": ["swish", "gelu", "relu2"],
+    "max_position_embeddings": [16, 0, "32"], "rms_norm_eps": [1e-2, -1, "1e-5", True],
+    "tie_word_embeddings": [True, "false"], "attention_bias": [True], "mlp_bias": [True],
+    "rope_parameters": ROPES, "rope_scaling": OLD_ROPES, "rope_theta": [300.0, 0, -1.0, "1e4"],
+    "partial_rotary_factor": [0.5], "quantization_config": [{"quant_method": "gptq", "bits": 4}],
+    "sliding_window": [4], "attention_chunk_size": [4],
+    "layer_types": [["full_attention"] * 2, ["full_attention", "sliding_attention"]],
+    "is_causal": [False], "is_encoder_decoder": [True], "pruned_heads": [{"0": [1]}],
+    "per_layer_config": [{"0": {"intermediate_size": 24}}], "initializer_range": [-1],
+    "architectures": [["LlamaForSequenceClassification"]], "torch_dtype": ["int8"],
+}
+# Values other than the defaults that leave the logits as they are: all at once.
+NEUTRAL = {
+    "initializer_range": 0.5, "attention_dropout": 0.25, "pretraining_tp": 2, "use_cache": False,
+    "pad_token_id": 3, "bos_token_id": 4, "eos_token_id": [5, 6], "dtype": "bfloat16",
+    "torch_dtype": "float16", "transformers_version": "4.28.0", "output_hidden_states": True,
+    "return_dict": True, "chunk_size_feed_forward": 7, "id2label": {"0": "a", "1": "b"},
+    "label2id": {"a": 0, "b": 1}, "problem_type": "regression", "_name_or_path": "somewhere",
+    "head_dim": WIDTH // HEADS, "num_key_value_heads": HEADS, "temperature": 0.6, "do_sample": True,
+    "max_length": 20, "tokenizer_class": "LlamaTokenizer", "attention_bias": False,
+    "rope_theta": 1e4, "rope_scaling": None, "sliding_window": None,
+    "original_max_position_embeddings": 16, "layer_types": ["full_attention"] * LAYERS,
+}
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text("".join(f"{n}: {n * n} sheep & {chr(97 + n % 26)}?\n" for n in range(12)))
+    return path
+
+
+def random_tensors() -> dict[str, torch.Tensor]:
+    """Weights far from their initial values."""
+    generator = torch.Generator().manual_seed(1)
+
+    def matrix(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator) / shape[-1] ** 0.5
+
+    def gain() -> torch.Tensor:
+        return 1 + 0.3 * torch.randn(WIDTH, generator=generator)
+
+    tensors = {"model.embed_tokens.weight": matrix(256, WIDTH), "model.norm.weight": gain(),
+               "lm_head.weight": matrix(256, WIDTH)}
+    for layer in range(LAYERS):
+        at = f"model.layers.{layer}."
+        for name in "qkvo":
+            tensors[f"{at}self_attn.{name}_proj.weight"] = matrix(WIDTH, WIDTH)
+        for name, shape in {"gate": (HIDDEN, WIDTH), "up": (HIDDEN, WIDTH), "down": (WIDTH, HIDDEN)}.items():
+            tensors[f"{at}mlp.{name}_proj.weight"] = matrix(*shape)
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            tensors[f"{at}{name}.weight"] = gain()
+    return tensors
+
+
+def write(folder: Path, changes: dict, tensors: dict | None = None) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(CONFIG | changes))
+    save_file(tensors or random_tensors(), folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def evaluate(folder: Path, text: Path):
+    return paths.call("wavroute", "eval", folder, "--data", text, "--tokenizer", "bytes",
+                      "--batch", 4, "--tokens", 128, "--logits", folder / "logits.safetensors")
+
+
+def assert_logits_of_transformers(folder: Path) -> None:
+    ours = load_file(folder / "logits.safetensors")
+    llama = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        theirs = llama(input_ids=ours["ids"]).logits
+    assert (ours["logits"] - theirs).abs().max() <= TOLERANCE * theirs.abs().max()
+
+
+CASES = [(key, value) for key, values in SWEEP.items() for value in values]
+
+
+@pytest.fixture(scope="module")
+def results(text, tmp_path_factory):
+    """Every case of the sweep, two at a time: the folder and what `wavroute eval` said."""
+    root = tmp_path_factory.mktemp("sweep")
+
+    def run(number: int):
+        key, value = CASES[number]
+        folder = write(root / str(number), {key: value})
+        return folder, evaluate(folder, text)
+
+    paths.program("wavroute")
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(run, range(len(CASES))))
+
+
+@pytest.mark.parametrize("number", range(len(CASES)), ids=lambda n: f"{CASES[n][0]}-{n}")
+def test_a_key_has_its_effect_or_is_refused_by_name(results, number):
+    folder, done = results[number]
+    if done.returncode == 0:
+        assert_logits_of_transformers(folder)
+    else:
+        assert done.returncode == 2 and "hint: " in done.stderr, done.stderr
+        assert CASES[number][0] in done.stderr, done.stderr
+
+
+def test_the_sweep_has_every_key_of_transformers():
+    known = {field.name for field in dataclasses.fields(transformers.LlamaConfig)}
+    assert known <= SWEEP.keys() | NEUTRAL.keys(), known - SWEEP.keys() - NEUTRAL.keys()
+
+
+def test_what_is_plain_is_not_refused(results):
+    plain = {("rope_parameters", 0), ("rope_parameters", 1), ("rope_scaling", 0), ("hidden_act", 0),
+             ("rms_norm_eps", 0), ("rope_theta", 0), ("num_attention_heads", 0),
+             ("max_position_embeddings", 0), ("layer_types", 0)}
+    accepted = {(key, SWEEP[key].index(value)) for (key, value), (_, done) in zip(CASES, results)
+                if done.returncode == 0}
+    assert plain <= accepted, plain - accepted
+
+
+def test_neutral_keys_change_nothing_and_are_not_mentioned(text, tmp_path):
+    folder = write(tmp_path / "llama", NEUTRAL)
+    done = evaluate(folder, text)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert_logits_of_transformers(folder)
+
+
+def test_keys_that_nobody_knows_are_named_once(text, tmp_path):
+    folder = write(tmp_path / "llama", {"zoom": 3, "clip_qkv\x1b[31m": 8.0})
+    done = evaluate(folder, text)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("zoom") == 1 and "not known, ignored" in done.stderr
+    assert "clip_qkv" in done.stderr and "\x1b" not in done.stderr
+    assert_logits_of_transformers(folder)
+
+
+def test_number_words_of_python_are_refused_with_file_and_line(text, tmp_path):
+    folder = write(tmp_path / "llama", {})
+    for number in ("NaN", "Infinity", "1e999"):
+        (folder / "config.json").write_text(
+            json.dumps(CONFIG, indent=1).replace("1e-05", number))
+        done = evaluate(folder, text)
+        line = 1 + list(CONFIG).index("rms_norm_eps") + 3  # architectures takes three lines
+        assert done.returncode == 2 and f"config.json:{line}" in done.stderr, done.stderr
+
+
+def test_tensors_that_say_what_is_computed_anyway_are_read_over(text, tmp_path):
+    tensors = random_tensors()
+    frequencies = 1e4 ** -(torch.arange(0, 8, 2) / 8)
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = frequencies
+    folder = write(tmp_path / "llama", {}, tensors)
+    assert evaluate(folder, text).returncode == 0
+    assert_logits_of_transformers(folder)
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = frequencies / 2
+    done = evaluate(write(tmp_path / "other", {}, tensors), text)
+    assert done.returncode == 2 and "inv_freq" in done.stderr, done.stderr
+
+
+def test_a_tokenizer_that_contradicts_the_folders_is_refused(text, tmp_path):
+    folder = write(tmp_path / "llama", {})
+    own = folder / "tokenizer.json"
+    for content in ("{}", '{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}', "no JSON"):
+        own.write_text(content)
+        done = evaluate(folder, text)
+        assert done.returncode == 2 and str(own) in done.stderr, done.stderr
+        assert "--tokenizer" in done.stderr
