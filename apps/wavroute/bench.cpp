@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <iostream>
 #include <memory>
 #include <optional>
 
@@ -18,8 +17,10 @@
 #include "command.h"
 #include "common.h"
 #include "config/load.h"
+#include "output.h"
 #include "train/forecast.h"
 #include "train/session.h"
+#include "validators.h"
 #include "waiting.h"
 #include "wavroute/error.h"
 #include "wavroute/residual.h"
@@ -154,7 +155,7 @@ std::optional<BaselineSupport> find_baselines(const PyTorch& pytorch) {
       missing = failure.what();
     }
   }
-  std::cerr << "baselines are skipped: " << missing << " (WAVROUTE_PYTHON, WAVROUTE_BASELINE)\n";
+  note(fmt::format("baselines are skipped: {} (WAVROUTE_PYTHON, WAVROUTE_BASELINE)", missing));
   return std::nullopt;
 }
 
@@ -174,7 +175,7 @@ std::vector<StepJob> jobs_for(const StepOptions& options, const std::string& pre
     jobs.push_back(own_job(options, cell));
     if (!support) continue;
     if (const auto why = support->missing(cell.config); !why.empty()) {
-      std::cerr << fmt::format("baselines of {} are skipped: {}\n", scheme, why);
+      note(fmt::format("baselines of {} are skipped: {}", scheme, why));
       continue;
     }
     for (const auto& baseline : options.baselines) {
@@ -205,15 +206,15 @@ void complete(StepOptions& options) {
 
 void show(const StepOptions& options, std::span<const StepResult> results) {
   if (options.json) {
-    for (const auto& result : results) std::cout << step_json(result).dump() << "\n";
+    for (const auto& result : results) print(step_json(result).dump() + "\n");
   } else {
-    std::cout << step_table(results);
+    print(step_table(results));
   }
-  std::cout.flush();
+  flush();
   for (const auto& result : results) {
     if (result.ok()) continue;
-    std::cerr << "wavroute: " << result.error << "\n";
-    if (!result.hint.empty()) std::cerr << "hint: " << result.hint << "\n";
+    note("wavroute: " + result.error);
+    if (!result.hint.empty()) note("hint: " + result.hint);
   }
 }
 
@@ -227,8 +228,8 @@ int bench_step(StepOptions options) {
   bool failed = false;
   for (const auto& precision : options.precisions) {
     const auto jobs = jobs_for(options, precision);
-    const auto results = measure_steps(
-        jobs, plan, [](std::string_view what) { std::cerr << "  " << what << std::endl; });
+    const auto results =
+        measure_steps(jobs, plan, [](std::string_view what) { note(fmt::format("  {}", what)); });
     show(options, results);
     if (!options.csv.empty()) {
       append_step_csv(
@@ -244,38 +245,43 @@ int bench_step(StepOptions options) {
 }  // namespace
 
 void add_bench(CLI::App& root, Action& action) {
-  auto* bench = root.add_subcommand("bench", "time this machine");
+  auto* bench = root.add_subcommand("bench", "Time this machine");
   bench->require_subcommand(1);
   add_bench_peak(*bench, action);
   add_bench_op(*bench, action);
 
   auto options = std::make_shared<StepOptions>();
-  auto* step = bench->add_subcommand("step", "training steps of several schemes, timed in turn");
-  step->add_option("config", options->config, "a TOML file or a preset")->required();
-  step->add_option("--schemes", options->schemes, "default: compare.schemes")->delimiter(',');
+  auto* step = bench->add_subcommand("step", "Time training steps of several schemes in turn");
+  step->add_option("config", options->config, "A TOML file, or a shipped preset")->required();
+  step->add_option("--schemes", options->schemes, "Default: compare.schemes")->delimiter(',');
   step->add_option("--baselines", options->baselines, "PyTorch beside ours")
       ->delimiter(',')
       ->check(CLI::IsMember({"eager", "compile", "none"}))
       ->capture_default_str();
-  step->add_option("--precision", options->precisions, "default: train.precision")
+  step->add_option("--precision", options->precisions, "Default: train.precision")
       ->delimiter(',')
       ->check(CLI::IsMember({"auto", "fp32", "bf16"}));
-  step->add_option("--rounds", options->rounds, "steps of each that count")->capture_default_str();
-  step->add_option("--warmup", options->warmup, "steps before those")->capture_default_str();
+  step->add_option("--rounds", options->rounds, "Steps of each that count")
+      ->check(integer_from(1, 1000000))
+      ->capture_default_str();
+  step->add_option("--warmup", options->warmup, "Steps before those")
+      ->check(integer_from(0, 1000000))
+      ->capture_default_str();
   step->add_option("--busy", options->busy,
                    "Also time each step beside so many processes that keep a core busy")
-      ->check(CLI::Range(0, kMostBusy))
+      ->check(integer_from(0, kMostBusy))
       ->capture_default_str();
-  step->add_option("--set", options->sets, "section.key=value")->allow_extra_args(false);
-  step->add_option("--csv", options->csv, "append a row per result to this file");
-  step->add_flag("--json", options->json, "one JSON object per line");
+  step->add_option("--set", options->sets, "section.key=value, over the file; repeatable")
+      ->allow_extra_args(false);
+  step->add_option("--csv", options->csv, "Append a row per result to this file");
+  step->add_flag("--json", options->json, "One JSON object per line");
   step->callback([options, &action] { action = [options] { return bench_step(*options); }; });
 
   // The child that `step` starts. An empty group hides it from the help.
-  auto* worker = bench->add_subcommand("worker", "one model, stepped by a parent")->group("");
+  auto* worker = bench->add_subcommand("worker", "One model, stepped by a parent")->group("");
   worker->add_option("config", options->config)->required();
   worker->add_option("--set", options->sets)->allow_extra_args(false);
-  worker->add_option("--vocab", options->vocab_size)->required()->check(CLI::PositiveNumber);
+  worker->add_option("--vocab", options->vocab_size)->required()->check(integer_from(1));
   worker->callback([options, &action] {
     action = [options] {
       return run_bench_worker(options->config, options->sets, options->vocab_size);

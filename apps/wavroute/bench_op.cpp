@@ -5,7 +5,7 @@
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
 
-#include <iostream>
+#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -15,6 +15,8 @@
 #include "bench/threads.h"
 #include "opbench/measure.h"
 #include "opbench/peaks.h"
+#include "output.h"
+#include "validators.h"
 
 namespace wavroute::app {
 namespace {
@@ -51,18 +53,17 @@ int bench_peak(const PeakOptions& options) {
       {"copy_cache", "copy, 1 MB a thread", opbench::measure_cache_copy(), "GB/s"},
   };
   const int threads = at::get_num_threads();
-  if (!options.json) std::cout << fmt::format("{:<22}  {:>8}  {} threads\n", "peak", "", threads);
+  if (!options.json) print(fmt::format("{:<22}  {:>8}  {} threads\n", "peak", "", threads));
   for (const Peak& peak : peaks) {
     const double billions = peak.per_second / 1e9;
     if (options.json) {
       const nlohmann::ordered_json line = {
           {"peak", peak.name}, {"value", billions}, {"unit", peak.unit}, {"threads", threads}};
-      std::cout << line.dump() << "\n";
+      print(line.dump() + "\n");
     } else {
-      std::cout << fmt::format("{:<22}  {:>8.1f}  {}\n", peak.what, billions, peak.unit);
+      print(fmt::format("{:<22}  {:>8.1f}  {}\n", peak.what, billions, peak.unit));
     }
   }
-  std::cout.flush();
   return 0;
 }
 
@@ -74,13 +75,13 @@ int bench_op(OpOptions options) {
   const Machine machine = probe_machine();
   use_threads(options.threads, machine);
   const auto results = opbench::measure(
-      chosen, options.plan, [](std::string_view what) { std::cerr << "  " << what << std::endl; });
+      chosen, options.plan, [](std::string_view what) { note(fmt::format("  {}", what)); });
   if (options.json) {
-    for (const auto& result : results) std::cout << op_json(result).dump() << "\n";
+    for (const auto& result : results) print(op_json(result).dump() + "\n");
   } else {
-    std::cout << op_table(results);
+    print(op_table(results));
   }
-  std::cout.flush();
+  flush();
   if (!options.csv.empty()) {
     append_op_csv(options.csv,
                   {utc_now(), std::string(build_info().commit), machine.cpu_model, machine.cores},
@@ -90,7 +91,7 @@ int bench_op(OpOptions options) {
 }
 
 std::string list_of_operators() {
-  std::string list = "operators:";
+  std::string list = "Operators:";
   for (const auto& op : opbench::operators())
     list += fmt::format("\n  {:<20} {}", op.name, op.what);
   return list;
@@ -100,38 +101,38 @@ std::string list_of_operators() {
 
 void add_bench_peak(CLI::App& bench, Action& action) {
   auto options = std::make_shared<PeakOptions>();
-  auto* peak = bench.add_subcommand("peak", "the best products and copies of this machine");
+  auto* peak = bench.add_subcommand("peak", "Measure the best products and copies of this machine");
   peak->add_option("--threads", options->threads, "0: OMP_NUM_THREADS, or all cores")
-      ->check(CLI::NonNegativeNumber);
-  peak->add_flag("--json", options->json, "one JSON object per line");
+      ->check(integer_from(0, std::numeric_limits<int>::max()));
+  peak->add_flag("--json", options->json, "One JSON object per line");
   peak->callback([options, &action] { action = [options] { return bench_peak(*options); }; });
 }
 
 void add_bench_op(CLI::App& bench, Action& action) {
   auto options = std::make_shared<OpOptions>();
   options->plan.widths = {256, 512};
-  auto* op = bench.add_subcommand("op", "each operator beside stock libtorch, timed in turn");
-  op->add_option("operators", options->names, "default: all of them");
-  op->add_option("--width", options->plan.widths, "of the stream, multiples of 64")
+  auto* op = bench.add_subcommand("op", "Time each operator beside stock libtorch, in turn");
+  op->add_option("operators", options->names, "Default: all of them");
+  op->add_option("--width", options->plan.widths, "Of the stream, multiples of 64")
       ->delimiter(',')
       ->allow_extra_args(false)
-      ->check(CLI::PositiveNumber)
+      ->check(integer_from(1, std::numeric_limits<int>::max()))
       ->capture_default_str();
-  op->add_option("--precision", options->precisions, "of the compute type")
+  op->add_option("--precision", options->precisions, "Of the compute type")
       ->delimiter(',')
       ->allow_extra_args(false)
       ->check(CLI::IsMember({"fp32", "bf16"}))
       ->capture_default_str();
-  op->add_option("--tokens", options->plan.tokens, "rows of every operator")
-      ->check(CLI::PositiveNumber)
+  op->add_option("--tokens", options->plan.tokens, "Rows of every operator")
+      ->check(integer_from(1, std::numeric_limits<int>::max()))
       ->capture_default_str();
-  op->add_option("--rounds", options->plan.rounds, "runs of each that count")
-      ->check(CLI::PositiveNumber)
+  op->add_option("--rounds", options->plan.rounds, "Runs of each that count")
+      ->check(integer_from(1, std::numeric_limits<int>::max()))
       ->capture_default_str();
   op->add_option("--threads", options->threads, "0: OMP_NUM_THREADS, or all cores")
-      ->check(CLI::NonNegativeNumber);
-  op->add_option("--csv", options->csv, "append a row per result to this file");
-  op->add_flag("--json", options->json, "one JSON object per line");
+      ->check(integer_from(0, std::numeric_limits<int>::max()));
+  op->add_option("--csv", options->csv, "Append a row per result to this file");
+  op->add_flag("--json", options->json, "One JSON object per line");
   op->footer([] { return list_of_operators(); });
   op->callback([options, &action] { action = [options] { return bench_op(*options); }; });
 }

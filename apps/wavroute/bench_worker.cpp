@@ -21,7 +21,10 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-void answer(const Json& object) { std::cout << object.dump() << std::endl; }
+// A path in an error is bytes, which JSON can't hold: what is no UTF-8 is replaced.
+void answer(const Json& object) {
+  std::cout << object.dump(-1, ' ', false, Json::error_handler_t::replace) << std::endl;
+}
 
 // A model with an optimizer and one batch of random tokens.
 class Worker {

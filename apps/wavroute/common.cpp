@@ -3,14 +3,19 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "bench/machine.h"
 #include "io/file.h"
 #include "io/run_folder.h"
 #include "model/model_folder.h"
+#include "output.h"
+#include "train/forecast.h"
 #include "train/session.h"
+#include "validators.h"
 #include "wavroute/error.h"
 
 namespace wavroute::app {
@@ -18,14 +23,37 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// --tokenizer bytes where the folder has a tokenizer of its own: ids of the one mean something else
+// to a model that was trained with the other.
+void check_same_tokenizer(const fs::path& file, const Tokenizer& wanted) {
+  std::shared_ptr<const Tokenizer> own;
+  std::string why = "is of another kind";
+  try {
+    own = tokenizer_from_json(read_file(file), file.string());
+    why = fmt::format("is '{}' of {} tokens", own->name(), own->vocab_size());
+  } catch (const UserError&) {  // a tokenizer that we can't read is not that of bytes
+  }
+  if (own != nullptr && own->hash() == wanted.hash()) return;
+  throw UserError(
+      fmt::format("expected the tokenizer of the model, given --tokenizer {}, but {} {}",
+                  wanted.name(), file.string(), why),
+      "leave --tokenizer out, or take tokenizer.json away if it is not the model's");
+}
+
 std::shared_ptr<const Tokenizer> find_tokenizer(const fs::path& folder, const std::string& wanted) {
-  if (wanted == "bytes") return make_bytes_tokenizer();
+  const fs::path file = folder / "tokenizer.json";
+  std::error_code error;
+  const bool has_own = fs::exists(fs::symlink_status(file, error));
+  if (wanted == "bytes") {
+    const auto bytes = make_bytes_tokenizer();
+    if (has_own) check_same_tokenizer(file, *bytes);
+    return bytes;
+  }
   if (!wanted.empty()) {
     throw UserError(fmt::format("--tokenizer bytes was expected, '{}' was given", wanted),
                     "other tokenizers come with the checkpoint");
   }
-  const fs::path file = folder / "tokenizer.json";
-  if (!fs::exists(file)) {
+  if (!has_own) {
     throw UserError(fmt::format("a tokenizer.json was expected in {}", folder.string()),
                     "--tokenizer bytes reads text as bytes");
   }
@@ -83,14 +111,14 @@ void add_model_arguments(CLI::App& command, ModelArguments& arguments,
       ->required();
   command.add_option("--checkpoint", arguments.checkpoint,
                      "Of a run folder: 'best' or a step (default: the newest)");
-  command.add_option("--precision", arguments.precision, "auto, fp32 or bf16")
+  command.add_option("--precision", arguments.precision, "One of auto, fp32, bf16")
       ->check(CLI::IsMember({"auto", "fp32", "bf16"}))
       ->capture_default_str();
-  command.add_option("--device", arguments.device, "auto, cpu or cuda")
+  command.add_option("--device", arguments.device, "One of auto, cpu, cuda")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str();
   command.add_option("--threads", arguments.threads, "0: OMP_NUM_THREADS, or all cores")
-      ->check(CLI::NonNegativeNumber)
+      ->check(integer_from(0, std::numeric_limits<int>::max()))
       ->capture_default_str();
   command.add_option("--program", arguments.program,
                      "Layers to run, in order: 0-11,12x3,14-23 (default: all, once)");
@@ -113,16 +141,23 @@ LoadedModel load(const ModelArguments& arguments) {
   LoadedModel loaded;
   loaded.folder = resolve_run(
       arguments.run, arguments.checkpoint, [](const auto& checkpoint, const std::string& reason) {
-        fmt::print(stderr, "wavroute: passed over {}: {}\n", checkpoint.path.string(), reason);
+        note(fmt::format("wavroute: passed over {}: {}", checkpoint.path.string(), reason));
       });
-  DecoderSpec spec = read_model_config(loaded.folder);
+  std::vector<std::string> ignored;
+  DecoderSpec spec = read_model_config(loaded.folder, &ignored);
+  if (!ignored.empty()) {
+    note(fmt::format("wavroute: not known, ignored: {}, in {}", fmt::join(ignored, ", "),
+                     (loaded.folder / "config.json").string()));
+  }
   change_options(spec, arguments.options);
+  check_weights(spec, loaded.folder);
   loaded.model = std::make_unique<Decoder>(std::move(spec), parse_precision(config.train.precision),
                                            device_of(config));
   load_parameters(*loaded.model, loaded.folder);
   loaded.tokenizer = find_tokenizer(loaded.folder, arguments.tokenizer);
   check_vocabulary(loaded);
   loaded.program = parse_program(arguments, *loaded.model);
+  loaded.free_memory = usable_memory(config, probe_machine());
   return loaded;
 }
 

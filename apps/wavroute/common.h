@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -34,6 +35,7 @@ struct LoadedModel {
   std::unique_ptr<Decoder> model;
   std::shared_ptr<const Tokenizer> tokenizer;
   std::optional<LayerProgram> program;
+  uint64_t free_memory = 0;  // bytes where the model is, with the model loaded
 
   [[nodiscard]] const LayerProgram* program_or_null() const {
     return program ? &*program : nullptr;

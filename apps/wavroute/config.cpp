@@ -10,6 +10,7 @@
 #include "config/load.h"
 #include "config/presets.h"
 #include "config/print.h"
+#include "output.h"
 #include "wavroute/error.h"
 #include "wavroute/residual.h"
 
@@ -36,8 +37,10 @@ int show(const ConfigArguments& arguments) {
   // Loaded as for a comparison: that allows the options of every scheme that the file names.
   const LoadedConfig loaded =
       load_config(arguments.config, arguments.sets, scheme_catalog(), ConfigUse::kCompare);
-  fmt::print("{}\n",
-             arguments.json ? as_json(loaded).dump(2) : show_config(loaded, scheme_catalog()));
+  constexpr auto kReplace = nlohmann::json::error_handler_t::replace;  // paths are bytes
+  print((arguments.json ? as_json(loaded).dump(2, ' ', false, kReplace)
+                        : show_config(loaded, scheme_catalog())) +
+        "\n");
   return 0;
 }
 
@@ -50,9 +53,9 @@ int check(const ConfigArguments& arguments) {
     refusal = error.what();
   }
   if (refusal.empty()) {
-    fmt::print("{}: valid for train and compare\n", arguments.config);
+    print(arguments.config + ": valid for train and compare\n");
   } else {
-    fmt::print("{}: valid for compare; train refuses it: {}\n", arguments.config, refusal);
+    print(fmt::format("{}: valid for compare; train refuses it: {}\n", arguments.config, refusal));
   }
   return 0;
 }
@@ -63,10 +66,10 @@ int list(bool json) {
     if (json) {
       all.push_back({{"name", preset.name}, {"summary", preset.summary()}});
     } else {
-      fmt::print("{:<12} {}\n", preset.name, preset.summary());
+      print(fmt::format("{:<12} {}\n", preset.name, preset.summary()));
     }
   }
-  if (json) fmt::print("{}\n", all.dump(2));
+  if (json) print(all.dump(2) + "\n");
   return 0;
 }
 

@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -18,6 +17,7 @@
 #include "common.h"
 #include "data/token_cache.h"
 #include "kernels/kernels.h"
+#include "output.h"
 #include "train/session.h"
 #include "waiting.h"
 
@@ -112,13 +112,14 @@ std::string screen(const nlohmann::ordered_json& f) {
 }  // namespace
 
 void add_doctor(CLI::App& root, Action& action) {
-  auto* doctor = root.add_subcommand("doctor", "what this machine and this build are");
+  auto* doctor = root.add_subcommand("doctor", "Say what this machine and this build are");
   auto json = std::make_shared<bool>(false);
-  doctor->add_flag("--json", *json, "one JSON object");
+  doctor->add_flag("--json", *json, "One JSON object");
   doctor->callback([json, &action] {
     action = [json] {
       const auto found = examine();
-      std::cout << (*json ? found.dump(2) + "\n" : screen(found)) << std::flush;
+      constexpr auto kReplace = nlohmann::json::error_handler_t::replace;  // paths are bytes
+      print(*json ? found.dump(2, ' ', false, kReplace) + "\n" : screen(found));
       return 0;
     };
   });

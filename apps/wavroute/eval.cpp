@@ -8,9 +8,12 @@
 #include "command.h"
 #include "common.h"
 #include "data/corpus.h"
+#include "io/file.h"
 #include "model/model_folder.h"
+#include "output.h"
 #include "report/table.h"
 #include "train/evaluation.h"
+#include "validators.h"
 #include "wavroute/error.h"
 
 namespace wavroute::app {
@@ -44,11 +47,11 @@ void write_logits(const LoadedModel& loaded, const EvalWindows& windows, int64_t
   file.write(arguments.logits, {{"format", "pt"}});
 }
 
+// Before minutes of scoring: the file that comes of it can be written.
+void check_writable(const std::filesystem::path& path) { const AtomicFile there(path); }
+
 int eval(const EvalArguments& arguments) {
-  if (arguments.batch < 1) {
-    throw UserError(
-        fmt::format("--batch of at least 1 was expected, {} was given", arguments.batch));
-  }
+  if (!arguments.logits.empty()) check_writable(arguments.logits);
   const LoadedModel loaded = load(arguments.model);
   const int64_t context =
       arguments.context > 0 ? arguments.context : loaded.model->spec().model.context;
@@ -66,13 +69,15 @@ int eval(const EvalArguments& arguments) {
                                      {"loss", result.loss},
                                      {"bits_per_byte", result.bits_per_byte}};
     if (result.mean_depth > 0.0) object["mean_depth"] = result.mean_depth;
-    fmt::print("{}\n", object.dump());
+    print(object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
     return 0;
   }
-  fmt::print("loss {:.4f} nats/token  {:.4f} bits/byte  over {} tokens of {}\n", result.loss,
-             result.bits_per_byte, format_count(static_cast<double>(result.tokens)),
-             arguments.data);
-  if (result.mean_depth > 0.0) fmt::print("mean depth {:.2f} layers/token\n", result.mean_depth);
+  print(fmt::format("loss {:.4f} nats/token  {:.4f} bits/byte  over {} tokens of {}\n", result.loss,
+                    result.bits_per_byte, format_count(static_cast<double>(result.tokens)),
+                    arguments.data));
+  if (result.mean_depth > 0.0) {
+    print(fmt::format("mean depth {:.2f} layers/token\n", result.mean_depth));
+  }
   return 0;
 }
 
@@ -87,14 +92,19 @@ void add_eval(CLI::App& root, Action& action) {
   command->add_option("--logits", arguments->logits,
                       "Write ids and logits of the first batch to this safetensors file");
   command->add_option("--tokens", arguments->tokens, "Score at most this many tokens; 0: all")
+      ->check(integer_from(0))
       ->capture_default_str();
-  command->add_option("--batch", arguments->batch, "Windows per pass")->capture_default_str();
+  command->add_option("--batch", arguments->batch, "Windows per pass")
+      ->check(integer_from(1))
+      ->capture_default_str();
   command->add_option("--context", arguments->context, "Window length; 0: the model's")
+      ->check(integer_from(0))
       ->capture_default_str();
   command
       ->add_option("--prompt", arguments->prompt,
                    "Score each window from this token on, the ones before it read as a prompt "
                    "into the cache")
+      ->check(integer_from(0))
       ->capture_default_str();
   command->add_flag("--json", arguments->json, "One JSON object");
   command->callback([&action, arguments] { action = [arguments] { return eval(*arguments); }; });

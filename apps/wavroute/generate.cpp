@@ -3,12 +3,15 @@
 
 #include <fmt/format.h>
 
-#include <cstdio>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "command.h"
 #include "common.h"
+#include "output.h"
+#include "report/table.h"
 #include "train/process.h"
+#include "validators.h"
 #include "wavroute/error.h"
 
 namespace wavroute::app {
@@ -22,27 +25,40 @@ struct GenerateArguments {
   bool json = false;
 };
 
+// The cache of keys and values is made for all tokens before the first of them.
+void check_cache(const LoadedModel& loaded, int64_t prompt, int64_t tokens) {
+  const double a_token = cache_bytes_per_token(*loaded.model, loaded.program_or_null());
+  const double most = std::floor(static_cast<double>(loaded.free_memory) / a_token);
+  if (static_cast<double>(prompt) + static_cast<double>(tokens) <= most) return;
+  throw UserError(
+      fmt::format(
+          "expected a cache of keys and values within the {} that are free, --tokens {} "
+          "after a prompt of {} needs {}",
+          format_bytes(static_cast<double>(loaded.free_memory)), tokens, prompt,
+          format_bytes(a_token * (static_cast<double>(prompt) + static_cast<double>(tokens)))),
+      most > static_cast<double>(prompt)
+          ? fmt::format("--tokens {:.0f} fits", most - static_cast<double>(prompt))
+          : "a shorter prompt, or a machine with more memory");
+}
+
 int run(const GenerateArguments& arguments) {
   check(arguments.sampling);
-  if (arguments.tokens < 1) {
-    throw UserError(
-        fmt::format("--tokens of at least 1 was expected, {} was given", arguments.tokens));
-  }
   const LoadedModel loaded = load(arguments.model);
   const std::vector<uint32_t> prompt = loaded.tokenizer->encode(arguments.prompt, "--prompt");
   if (prompt.empty()) {
     throw UserError("a --prompt of at least one character was expected, an empty one was given");
   }
+  check_cache(loaded, static_cast<int64_t>(prompt.size()), arguments.tokens);
   const StopSignal stop;
   StreamDecoder decoder(loaded.tokenizer);
   std::string text;
   const auto show = [&](const std::string& piece) {
     text += piece;
     if (arguments.json) return;
-    fmt::print("{}", piece);
-    std::fflush(stdout);
+    print(piece);
+    flush();
   };
-  if (!arguments.json) fmt::print("{}", arguments.prompt);
+  if (!arguments.json) print(arguments.prompt);
   const GenerationResult result =
       generate(*loaded.model, prompt, arguments.tokens, arguments.sampling,
                loaded.program_or_null(), {}, [&](uint32_t token) {
@@ -60,14 +76,15 @@ int run(const GenerateArguments& arguments) {
                                      {"prefill_seconds", result.prefill_seconds},
                                      {"tokens_per_s", rate}};
     if (result.mean_depth > 0.0) object["mean_depth"] = result.mean_depth;
-    fmt::print("{}\n", object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+    print(object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
     return 0;
   }
-  fmt::print("\n");
+  print("\n");
   std::string depth;
   if (result.mean_depth > 0.0) depth = fmt::format(", {:.2f} layers/token", result.mean_depth);
-  fmt::print(stderr, "{} tokens, {:.1f} tokens/s after a prompt of {} in {:.0f} ms{}\n",
-             result.ids.size(), rate, prompt.size(), 1e3 * result.prefill_seconds, depth);
+  finish_output();  // the text stands before what is said about it
+  note(fmt::format("{} tokens, {:.1f} tokens/s after a prompt of {} in {:.0f} ms{}",
+                   result.ids.size(), rate, prompt.size(), 1e3 * result.prefill_seconds, depth));
   return 0;
 }
 
@@ -78,12 +95,18 @@ void add_generate(CLI::App& root, Action& action) {
   auto arguments = std::make_shared<GenerateArguments>();
   add_model_arguments(*command, arguments->model, "auto");
   command->add_option("--prompt", arguments->prompt, "The text to continue")->required();
-  command->add_option("-n,--tokens", arguments->tokens, "New tokens")->capture_default_str();
+  command->add_option("-n,--tokens", arguments->tokens, "New tokens")
+      ->check(integer_from(1))
+      ->capture_default_str();
   command->add_option("--temperature", arguments->sampling.temperature, "0: the likeliest token")
       ->capture_default_str();
-  command->add_option("--top-k", arguments->sampling.top_k, "0: all")->capture_default_str();
+  command->add_option("--top-k", arguments->sampling.top_k, "0: all")
+      ->check(integer_from(0))
+      ->capture_default_str();
   command->add_option("--top-p", arguments->sampling.top_p)->capture_default_str();
-  command->add_option("--seed", arguments->sampling.seed)->capture_default_str();
+  command->add_option("--seed", arguments->sampling.seed, "Of the draws")
+      ->check(integer_from(0))
+      ->capture_default_str();
   command->add_flag("--json", arguments->json, "One JSON object at the end, no stream");
   command->callback([&action, arguments] { action = [arguments] { return run(*arguments); }; });
 }

@@ -3,14 +3,23 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstdlib>
+#include <filesystem>
 #include <new>
 #include <optional>
+#include <sstream>
+#include <string_view>
+#include <system_error>
 #include <vector>
 
 #include "base/nearest.h"
 #include "bench/build_info.h"
 #include "command.h"
+#include "io/file.h"
+#include "output.h"
+#include "report/table.h"
 #include "wavroute/error.h"
 
 namespace wavroute::app {
@@ -20,37 +29,92 @@ constexpr int kFailed = 1, kWrongUse = 2;
 
 int complain(int code, const std::string& what, const std::string& hint) {
   std::fflush(stdout);
-  fmt::print(stderr, "wavroute: {}\n", what);
-  if (!hint.empty()) fmt::print(stderr, "hint: {}\n", hint);
+  note("wavroute: " + what);
+  if (!hint.empty()) note("hint: " + hint);
   return code;
 }
 
 // libtorch's messages carry a stack trace behind their first line.
 std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
 
-constexpr const char* kFaultHint =
-    "this is no mistake of yours; wavroute doctor prints what belongs into an issue";
+constexpr const char* kBugHint =
+    "this looks like a bug; please file an issue with what wavroute doctor prints";
+constexpr const char* kFailureHint =
+    "try again; if it stays, please file an issue with what wavroute doctor prints";
+constexpr const char* kNeedsLess = "a smaller batch, context or model needs less";
 
-constexpr const char* kNeedsLess = "a smaller batch, model or context needs less";
+// What libtorch said: that there is not enough memory, in words of ours, or a bug.
+int complain_of_libtorch(const std::string& message) {
+  constexpr std::string_view kAsked = "tried to allocate ";  // N bytes
+  const size_t asked = message.find(kAsked);
+  if (asked != std::string::npos) {
+    const double bytes = std::strtod(message.c_str() + asked + kAsked.size(), nullptr);
+    return complain(kFailed,
+                    fmt::format("not enough memory: {} were asked for at once, more than there is",
+                                format_bytes(bytes)),
+                    kNeedsLess);
+  }
+  for (const char* sign : {"allocate memory", "out of memory", "calculation overflowed"}) {
+    if (message.find(sign) == std::string::npos) continue;
+    return complain(kFailed, "not enough memory: " + message, kNeedsLess);
+  }
+  return complain(kFailed, "libtorch: " + message, kBugHint);
+}
+
+// A failed call of the standard library on a file, as the error that our own calls give.
+int complain_of_file(const std::filesystem::filesystem_error& error) {
+  try {
+    throw_system_error("look at", error.path1(), error.code().value());
+  } catch (const Error& translated) {
+    const std::string& hint = translated.hint();
+    return complain(translated.exit_code(), translated.what(), hint.empty() ? kFailureHint : hint);
+  }
+}
+
+// Standard output did not take what was printed. `error`: the system's number, or 0. `code` of the
+// action stands where the reader has seen enough, as in `wavroute generate ... | head`.
+int complain_of_output(int code, int error) {
+  if (error == EPIPE || reader_is_gone()) return code;
+  return complain(kFailed,
+                  fmt::format("cannot write standard output: {}",
+                              std::generic_category().message(error == 0 ? EIO : error)),
+                  "free some space, or send it elsewhere: the result was not written");
+}
+
+// Training goes on without standard output: its result is the run folder.
+bool prints_its_result(const std::string& command) { return command != "wavroute train"; }
 
 // `command`: the words of the subcommand that ran.
 int run_action(const Action& action, const std::string& command) {
   const std::string help = command + " --help says what is expected";
+  int code = 0;
   try {
-    return action();
+    code = action();
+    if (prints_its_result(command)) finish_output();
+    return code;
   } catch (const UserError& error) {
     return complain(kWrongUse, error.what(), error.hint().empty() ? help : error.hint());
   } catch (const Error& error) {
     return complain(error.exit_code(), error.what(),
-                    error.hint().empty() ? kFaultHint : error.hint());
+                    error.hint().empty() ? kFailureHint : error.hint());
   } catch (const c10::OutOfMemoryError& error) {
-    return complain(kFailed, "libtorch: " + first_line(error.what_without_backtrace()), kNeedsLess);
+    return complain(kFailed, "not enough memory: " + first_line(error.what_without_backtrace()),
+                    kNeedsLess);
   } catch (const c10::Error& error) {
-    return complain(kFailed, "libtorch: " + first_line(error.what_without_backtrace()), kFaultHint);
+    return complain_of_libtorch(first_line(error.what_without_backtrace()));
   } catch (const std::bad_alloc&) {
-    return complain(kFailed, "out of memory", kNeedsLess);
+    return complain(kFailed, "not enough memory", kNeedsLess);
+  } catch (const std::length_error&) {
+    return complain(kFailed, "not enough memory: a list longer than any memory was asked for",
+                    kNeedsLess);
+  } catch (const std::filesystem::filesystem_error& error) {
+    return complain_of_file(error);
+  } catch (const std::system_error& error) {
+    // fmt and print() throw it for a stream that takes no more.
+    if (output_failed()) return complain_of_output(code, error.code().value());
+    return complain(kFailed, first_line(error.what()), kFailureHint);
   } catch (const std::exception& error) {
-    return complain(kFailed, first_line(error.what()), kFaultHint);
+    return complain(kFailed, first_line(error.what()), kBugHint);
   }
 }
 
@@ -89,12 +153,14 @@ int run(int argc, char** argv) {
   if (const auto refused = refuse_unknown_command(root, argc, argv)) return *refused;
   try {
     root.parse(argc, argv);
-  } catch (const CLI::CallForHelp& help) {
-    return root.exit(help);
-  } catch (const CLI::CallForAllHelp& help) {
-    return root.exit(help);
-  } catch (const CLI::CallForVersion& version) {
-    return root.exit(version);
+  } catch (const CLI::Success& wish) {  // help, the version
+    const auto tell = [&] {
+      std::ostringstream text;
+      const int code = root.exit(wish, text, text);
+      print(text.str());
+      return code;
+    };
+    return run_action(tell, command_words(root) + " --help");
   } catch (const CLI::ParseError& error) {
     return complain(kWrongUse, first_line(error.what()),
                     command_words(root) + " --help says what is expected");
@@ -105,4 +171,7 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace wavroute::app
 
-int main(int argc, char** argv) { return wavroute::app::run(argc, argv); }
+int main(int argc, char** argv) {
+  wavroute::app::prepare_streams();
+  return wavroute::app::run(argc, argv);
+}

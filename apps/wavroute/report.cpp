@@ -1,11 +1,10 @@
 // wavroute report: one HTML page about any runs.
-#include <fmt/format.h>
-
 #include <filesystem>
 #include <memory>
 #include <vector>
 
 #include "command.h"
+#include "output.h"
 #include "report/html.h"
 
 namespace wavroute::app {
@@ -24,7 +23,7 @@ int report(const ReportArguments& arguments) {
     out = arguments.runs.size() == 1 ? arguments.runs.front() / "report.html" : "report.html";
   }
   write_report(arguments.runs, out);
-  fmt::print("{}\n", out.string());
+  print(out.string() + "\n");
   return 0;
 }
 

@@ -11,6 +11,7 @@
 #include "environment.h"
 #include "io/file.h"
 #include "io/run_folder.h"
+#include "output.h"
 #include "report/html.h"
 #include "train/process.h"
 #include "train/trainer.h"
@@ -37,8 +38,9 @@ int dry_run(const Config& config) {
   const double peak = measure_product_peak(session.precision, resolved.model,
                                            resolved.train.micro_batch * resolved.model.context,
                                            session.model->device());
-  fmt::print("scheme           {}\n{}nothing was trained (--dry-run)\n", resolved.residual.scheme,
-             forecast_text(session.forecast, resolved, peak));
+  print(fmt::format("scheme           {}\n{}nothing was trained (--dry-run)\n",
+                    resolved.residual.scheme, forecast_text(session.forecast, resolved, peak)));
+  finish_output();  // main leaves a training's output alone
   return 0;
 }
 

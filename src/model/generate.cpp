@@ -68,6 +68,14 @@ uint32_t sample_token(std::span<const float> logits, const Sampling& sampling, d
   return order[kept - 1];
 }
 
+double cache_bytes_per_token(const Decoder& model, const LayerProgram* program) {
+  const ModelConfig& m = model.spec().model;
+  const double visits = static_cast<double>(program != nullptr ? program->layers().size()
+                                                               : static_cast<size_t>(m.layers));
+  const auto numbers = static_cast<double>(2 * m.kv_heads * (m.width / m.heads));
+  return visits * numbers * static_cast<double>(c10::elementSize(compute_type(model.precision())));
+}
+
 GenerationResult generate(const Decoder& model, std::span<const uint32_t> prompt, int64_t tokens,
                           const Sampling& sampling, const LayerProgram* program,
                           const Progress& progress, const std::function<bool(uint32_t)>& on_token) {

@@ -31,6 +31,9 @@ struct GenerationResult {
   double mean_depth = 0.0;      // layers per new token; 0: all
 };
 
+// Bytes of keys and values that a pass keeps for each token of a sequence.
+[[nodiscard]] double cache_bytes_per_token(const Decoder& model, const LayerProgram* program);
+
 // Continues `prompt` (at least one token) by up to `tokens`; `on_token` gets each as it comes and
 // returns false to stop. The n-th draw depends on the seed and n alone.
 [[nodiscard]] GenerationResult generate(const Decoder& model, std::span<const uint32_t> prompt,

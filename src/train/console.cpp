@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "base/terminal.h"
 #include "report/table.h"
 
 namespace wavroute {
@@ -28,7 +29,8 @@ std::string format_line(const ProgressLine& line) {
       format_bytes(static_cast<double>(line.memory_bytes)), format_duration(line.eta_seconds));
 }
 
-Console::Console(bool quiet) : quiet_(quiet), has_bar_(!quiet && isatty(STDERR_FILENO) == 1) {}
+Console::Console(bool quiet)
+    : quiet_(quiet), has_bar_(!quiet && takes_escape_codes(STDERR_FILENO)) {}
 
 Console::~Console() { clear_bar(); }
 

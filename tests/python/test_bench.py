@@ -212,7 +212,7 @@ def test_an_operator_has_a_row_per_mode_width_and_precision(wavroute):
 
 
 def test_every_operator_that_the_help_lists_is_timed(wavroute):
-    listed = wavroute("bench", "op", "--help").stdout.split("operators:\n")[1].splitlines()
+    listed = wavroute("bench", "op", "--help").stdout.split("Operators:\n")[1].splitlines()
     found = op_rows(wavroute("bench", "op", *QUICK_OP, "--width", "64", "--json"))
     assert {row["operator"] for row in found} == {line.split()[0] for line in listed if line}
     sources = [(row["precision"], row["size"]) for row in found if row["operator"] == "route_mix"]

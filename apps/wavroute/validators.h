@@ -1,0 +1,16 @@
+// Checks of option values that refuse in words.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <limits>
+
+namespace wavroute::app {
+
+// An integer from `low` to `high`.
+[[nodiscard]] CLI::Validator integer_from(int64_t low,
+                                          int64_t high = std::numeric_limits<int64_t>::max());
+// A number from `low` to `high`.
+[[nodiscard]] CLI::Validator number_from(double low, double high);
+
+}  // namespace wavroute::app

@@ -1,0 +1,12 @@
+// What may be sent to where a stream goes.
+#pragma once
+
+namespace wavroute {
+
+[[nodiscard]] bool is_terminal(int descriptor);
+
+// Whether escape codes (moving the cursor, erasing a line) may be sent there: a terminal that
+// understands them, unless NO_COLOR asks for none.
+[[nodiscard]] bool takes_escape_codes(int descriptor);
+
+}  // namespace wavroute
