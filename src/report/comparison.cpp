@@ -4,9 +4,10 @@
 
 #include <array>
 #include <map>
-#include <tuple>
 #include <utility>
 
+#include "base/printable.h"
+#include "io/json_text.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -14,44 +15,23 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::array<std::pair<CellStatus, const char*>, 4> kStatuses = {{
+constexpr std::array<std::pair<CellStatus, const char*>, 6> kStatuses = {{
     {CellStatus::kFinished, "finished"},
     {CellStatus::kDiverged, "diverged"},
     {CellStatus::kFailed, "failed"},
     {CellStatus::kPending, "pending"},
+    {CellStatus::kRunning, "running"},
+    {CellStatus::kStopped, "stopped"},
 }};
 
 CellStatus parse_status(const std::string& text, const std::string& where) {
   for (const auto& [status, name] : kStatuses) {
     if (text == name) return status;
   }
-  throw UserError(fmt::format("expected a status finished, diverged, failed or pending, found "
-                              "\"{}\" in {}",
-                              text, where),
+  throw UserError(fmt::format("expected a status finished, diverged, failed, pending, running or "
+                              "stopped, found {} in {}",
+                              printable(text), where),
                   "run the comparison again: wavroute compare keeps what is finished");
-}
-
-Cell parse_cell(const json& object, const std::string& where) {
-  Cell cell;
-  cell.scheme = text_at(object, "scheme");
-  cell.label = text_at(object, "label");
-  if (cell.label.empty()) cell.label = cell.scheme;
-  if (cell.label.empty()) {
-    throw UserError(
-        fmt::format("expected a cell with a \"label\", found {} in {}",
-                    object.dump(-1, ' ', true, json::error_handler_t::replace).substr(0, 60),
-                    where),
-        "run the comparison again: wavroute compare keeps what is finished");
-  }
-  cell.depth = integer_at(object, "depth");
-  cell.seed = integer_at(object, "seed");
-  cell.run = text_at(object, "run");
-  cell.status = parse_status(text_at(object, "status"), where);
-  cell.val_loss = number_at(object, "val_loss");
-  cell.bits_per_byte = number_at(object, "bits_per_byte");
-  cell.parameters = number_at(object, "parameters");
-  cell.flops_per_token = number_at(object, "flops_per_token");
-  return cell;
 }
 
 // The list under `key`, empty where it is missing.
@@ -67,53 +47,54 @@ json object_at(const json& document, const char* key) {
   return found != document.end() && found->is_object() ? *found : json::object();
 }
 
+Measure parse_measure(const json& object) {
+  return {text_at(object, "valid_sha256"),  text_at(object, "train_sha256"),
+          text_at(object, "tokenizer"),     integer_at(object, "context"),
+          integer_at(object, "max_tokens"), integer_at(object, "tokens"),
+          integer_at(object, "bytes")};
+}
+
+Cell parse_cell(const json& object, const std::string& where) {
+  Cell cell;
+  cell.scheme = text_at(object, "scheme");
+  cell.label = text_at(object, "label");
+  if (cell.label.empty()) cell.label = cell.scheme;
+  if (cell.label.empty()) {
+    throw UserError(fmt::format("expected a cell with a \"label\", found {} in {}",
+                                json_excerpt(object), where),
+                    "run the comparison again: wavroute compare keeps what is finished");
+  }
+  cell.depth = integer_at(object, "depth");
+  cell.seed = integer_at(object, "seed");
+  cell.run = text_at(object, "run");
+  cell.status = parse_status(text_at(object, "status"), where);
+  cell.val_loss = number_at(object, "val_loss");
+  cell.bits_per_byte = number_at(object, "bits_per_byte");
+  cell.parameters = number_at(object, "parameters");
+  cell.flops_per_token = number_at(object, "flops_per_token");
+  cell.measure = parse_measure(object_at(object, "measure"));
+  return cell;
+}
+
 // A run's own word on how it ended, in the words of a comparison.
 CellStatus status_of(const RunData& run) {
-  if (run.status == "diverged") return CellStatus::kDiverged;
-  if (run.status == "failed") return CellStatus::kFailed;
-  return run.status == "finished" ? CellStatus::kFinished : CellStatus::kPending;
-}
-
-std::string folder_name(const std::filesystem::path& folder) {
-  const auto name = folder.lexically_normal();
-  return (name.has_filename() ? name : name.parent_path()).filename().string();
-}
-
-// Puts the folder's name (then the whole path) behind labels that would name two runs alike.
-void separate_labels(std::span<RunData> runs) {
-  for (const bool whole_path : {false, true}) {
-    std::map<std::tuple<std::string, int64_t, int64_t>, std::vector<RunData*>> same;
-    for (RunData& run : runs) {
-      same[{run.label, run.depth.value_or(-1), run.seed.value_or(-1)}].push_back(&run);
-    }
-    for (const auto& [key, group] : same) {
-      if (group.size() < 2) continue;
-      for (RunData* run : group) {
-        run->label = fmt::format("{} ({})", run->label,
-                                 whole_path ? run->folder.string() : folder_name(run->folder));
-      }
-    }
+  for (const auto& [status, name] : kStatuses) {
+    if (run.status == name) return status;
   }
+  return CellStatus::kPending;
 }
 
-// Names the first of these settings in which the runs differ; empty where they share all that they
-// give. Only then does a difference of losses speak of the scheme.
-std::string first_unequal_setting(std::span<const RunData> runs) {
-  constexpr std::pair<const char*, const char*> kSettings[] = {{"corpus_sha256", "text"},
-                                                               {"steps", "number of steps"},
-                                                               {"batch", "batch size"},
-                                                               {"context", "context length"},
-                                                               {"width", "width"}};
-  for (const auto& [key, words] : kSettings) {
-    json seen;
-    for (const RunData& run : runs) {
-      if (!run.summary.is_object() || !run.summary.contains(key)) continue;
-      const json& value = run.summary.at(key);
-      if (!seen.is_null() && seen != value) return words;
-      seen = value;
-    }
+// Whether each name stands for one configuration (of a depth) and each configuration has one name.
+bool names_tell_apart(std::span<const RunData> runs) {
+  using Key = std::pair<std::optional<int64_t>, std::string>;
+  std::map<Key, RunSettings> of_name;
+  std::map<std::pair<std::optional<int64_t>, RunSettings>, std::string> of_settings;
+  for (const RunData& run : runs) {
+    const auto by_name = of_name.try_emplace({run.depth, run.label}, run.settings).first;
+    const auto by_settings = of_settings.try_emplace({run.depth, run.settings}, run.label).first;
+    if (by_name->second != run.settings || by_settings->second != run.label) return false;
   }
-  return {};
+  return true;
 }
 
 }  // namespace
@@ -145,10 +126,36 @@ std::string to_string(CellStatus status) {
   return "";
 }
 
+namespace {
+
+nlohmann::ordered_json measure_document(const Measure& measure) {
+  nlohmann::ordered_json object = nlohmann::ordered_json::object();
+  const auto put = [&](const char* key, const auto& value) {
+    if (value) object[key] = *value;
+  };
+  const auto put_text = [&](const char* key, const std::string& value) {
+    if (!value.empty()) object[key] = value;
+  };
+  put_text("valid_sha256", measure.valid_text);
+  put_text("train_sha256", measure.train_text);
+  put_text("tokenizer", measure.tokenizer);
+  put("context", measure.context);
+  put("max_tokens", measure.max_tokens);
+  put("tokens", measure.tokens);
+  put("bytes", measure.bytes);
+  return object;
+}
+
+}  // namespace
+
 nlohmann::ordered_json comparison_document(const Comparison& comparison) {
   using Json = nlohmann::ordered_json;
   const auto put = [](Json& object, const char* key, const auto& value) {
     if (value) object[key] = *value;
+  };
+  // A loss that is not known has its place: a reader must not take it for 0.
+  const auto put_or_null = [](Json& object, const char* key, const std::optional<double>& value) {
+    object[key] = value ? Json(*value) : Json();
   };
   Json document = {{"name", comparison.name},       {"created", comparison.created},
                    {"machine", comparison.machine}, {"corpus", comparison.corpus},
@@ -160,10 +167,11 @@ nlohmann::ordered_json comparison_document(const Comparison& comparison) {
                   {"status", to_string(cell.status)}};
     put(entry, "depth", cell.depth);
     put(entry, "seed", cell.seed);
-    put(entry, "val_loss", cell.val_loss);
-    put(entry, "bits_per_byte", cell.bits_per_byte);
+    put_or_null(entry, "val_loss", cell.val_loss);
+    put_or_null(entry, "bits_per_byte", cell.bits_per_byte);
     put(entry, "parameters", cell.parameters);
     put(entry, "flops_per_token", cell.flops_per_token);
+    if (cell.measure != Measure{}) entry["measure"] = measure_document(cell.measure);
     document["cells"].push_back(std::move(entry));
   }
   for (const Speed& speed : comparison.speed) {
@@ -177,42 +185,32 @@ nlohmann::ordered_json comparison_document(const Comparison& comparison) {
   return document;
 }
 
-Comparison comparison_of_runs(std::span<RunData> runs) {
-  separate_labels(runs);
+void take_run(Cell& cell, const RunData& run) {
+  cell.status = status_of(run);
+  cell.val_loss = run.val_loss;
+  cell.bits_per_byte = run.bits_per_byte;
+  cell.parameters = run.parameters;
+  cell.flops_per_token = run.flops_per_token;
+  cell.settings = run.settings;
+  cell.measure = run.measure;
+  cell.tokens_per_s = run.tokens_per_s;
+  cell.peak_rss_bytes = run.peak_rss_bytes;
+  cell.machine = run.machine;
+}
+
+Comparison comparison_of_runs(std::span<const RunData> runs) {
   Comparison result;
-  result.speed_is_interleaved = false;
-  result.unequal = first_unequal_setting(runs);
-  // Speed and memory of a label at a depth: the mean over its runs.
-  struct Sum {
-    double total = 0.0;
-    int count = 0;
-    void add(const std::optional<double>& value) {
-      if (value) total += *value, ++count;
-    }
-    [[nodiscard]] std::optional<double> mean() const {
-      return count ? std::optional(total / count) : std::nullopt;
-    }
-  };
-  std::vector<std::pair<Sum, Sum>> sums;  // tokens per second, memory: beside result.speed
+  result.is_grid = false;
+  const bool by_name = names_tell_apart(runs);
   for (const RunData& run : runs) {
-    const CellStatus status = status_of(run);
-    result.cells.push_back({run.label, run.scheme, run.depth, run.seed, run.folder, status,
-                            run.val_loss, run.bits_per_byte, run.parameters, run.flops_per_token});
-    std::size_t at = 0;
-    while (at < result.speed.size() &&
-           (result.speed[at].label != run.label || result.speed[at].depth != run.depth)) {
-      ++at;
-    }
-    if (at == result.speed.size()) {
-      result.speed.push_back({run.label, run.depth, {}, {}, {}});
-      sums.emplace_back();
-    }
-    sums[at].first.add(run.tokens_per_s);
-    sums[at].second.add(run.peak_rss_bytes);
-  }
-  for (std::size_t i = 0; i < sums.size(); ++i) {
-    result.speed[i].tokens_per_s = sums[i].first.mean();
-    result.speed[i].peak_rss_bytes = sums[i].second.mean();
+    Cell cell;
+    cell.label = by_name ? run.label : run.scheme;
+    cell.scheme = run.scheme;
+    cell.depth = run.depth;
+    cell.seed = run.seed;
+    cell.run = run.folder;
+    take_run(cell, run);
+    result.cells.push_back(std::move(cell));
   }
   return result;
 }

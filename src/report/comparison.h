@@ -10,10 +10,11 @@
 #include <vector>
 
 #include "report/run_data.h"
+#include "report/run_settings.h"
 
 namespace wavroute {
 
-enum class CellStatus { kFinished, kDiverged, kFailed, kPending };
+enum class CellStatus { kFinished, kDiverged, kFailed, kPending, kRunning, kStopped };
 
 // One trained model of the grid.
 struct Cell {
@@ -27,6 +28,11 @@ struct Cell {
   std::optional<double> bits_per_byte;  // of the text
   std::optional<double> parameters;
   std::optional<double> flops_per_token;  // forward and backward
+  RunSettings settings;                   // what was run; empty where only the label says it
+  Measure measure;                        // what val_loss was measured on
+  std::optional<double> tokens_per_s;     // of the training run, on `machine`
+  std::optional<double> peak_rss_bytes;
+  std::string machine;
 };
 
 // Speed of one label at one depth, from the interleaved measurement.
@@ -45,20 +51,23 @@ struct Comparison {
   nlohmann::json corpus = nlohmann::json::object();
   std::vector<Cell> cells;
   std::vector<Speed> speed;
-  bool speed_is_interleaved = true;  // false: the speed of the training runs themselves
-  std::string unequal;  // what the runs differ in (steps, text, ...), so that losses don't compare
+  // The cells of one grid, their speed measured in turns. False: runs that were trained on their
+  // own, each with the speed that it went at.
+  bool is_grid = true;
 };
 
 // Reads what COMPARE/compare.json holds; `where` names the file in errors (UserError).
 [[nodiscard]] Comparison parse_comparison(const nlohmann::json& document, const std::string& where);
 // The other direction: the document of compare.json.
 [[nodiscard]] nlohmann::ordered_json comparison_document(const Comparison& comparison);
-// "finished", "diverged", "failed", "pending": as compare.json spells it.
+// "finished", "diverged", "failed", "pending", "running", "stopped": as compare.json spells it.
 [[nodiscard]] std::string to_string(CellStatus status);
 
-// A comparison of runs that were trained on their own: cells in the order given, speed and memory
-// as the runs measured them. Runs that can't be told apart by label, depth and seed get the name of
-// their folder behind the label.
-[[nodiscard]] Comparison comparison_of_runs(std::span<RunData> runs);
+// Lays what a run's folder says over a cell: its status and results, and what was run.
+void take_run(Cell& cell, const RunData& run);
+
+// A comparison of runs that were trained on their own: cells in the order given. A cell's label is
+// the run's name where the names tell the configurations apart, else its scheme.
+[[nodiscard]] Comparison comparison_of_runs(std::span<const RunData> runs);
 
 }  // namespace wavroute

@@ -2,13 +2,20 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <map>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <set>
 #include <string>
 #include <system_error>
+#include <utility>
 #include <vector>
 
+#include "base/printable.h"
 #include "io/file.h"
+#include "io/json_text.h"
 #include "report/html_parts.h"
 #include "report/page_data.h"
 #include "report/page_file.h"
@@ -21,45 +28,102 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kComparisonFile = "compare.json";
 
+// A path that a compare.json names: below its folder, also where links lead.
+fs::path run_below(const fs::path& folder, const fs::path& run, const std::string& where) {
+  const fs::path plain = run.lexically_normal();
+  std::error_code error;
+  const fs::path root = fs::weakly_canonical(folder, error);
+  const fs::path real = fs::weakly_canonical(folder / plain, error);
+  const auto [end, ignored] = std::ranges::mismatch(root, real);
+  if (error || plain.is_absolute() || *plain.begin() == ".." || end != root.end()) {
+    throw UserError(
+        fmt::format("expected a run inside the folder of the comparison, found {} in {}",
+                    printable(run.string()), where),
+        "the file was not written by wavroute compare; give that run on its own");
+  }
+  return folder / plain;
+}
+
+// The label that its row has, which no other row of the depth shares.
+void label_runs(ReportSection& section, const std::vector<std::size_t>& cell_of_run) {
+  for (std::size_t i = 0; i < section.runs.size(); ++i) {
+    section.row_of_run.push_back(section.table.row_of_cell[cell_of_run[i]]);
+    section.runs[i].label = section.table.rows[section.row_of_run.back()].label;
+  }
+}
+
+// What the run itself says goes before what compare.json says of it, but for a loss.
+void check_cell(Cell& cell, const RunData& run) {
+  const Cell told = cell;
+  take_run(cell, run);
+  const bool told_end = told.status == CellStatus::kFailed || told.status == CellStatus::kDiverged;
+  if (told_end || cell.status == CellStatus::kPending) cell.status = told.status;
+  if (told.status == CellStatus::kFinished) {
+    cell.val_loss = told.val_loss;
+    cell.bits_per_byte = told.bits_per_byte;
+  }
+  if (told.parameters) cell.parameters = told.parameters;
+  if (told.flops_per_token) cell.flops_per_token = told.flops_per_token;
+}
+
 ReportSection read_comparison(const fs::path& folder) {
   const fs::path file = folder / kComparisonFile;
   ReportSection section;
   section.comparison = parse_comparison(read_json(file), file.string());
   section.name = section.comparison.name.empty() ? "comparison" : section.comparison.name;
   section.folder = folder;
-  for (const Cell& cell : section.comparison.cells) {
-    if (cell.run.empty() || !is_run_folder(folder / cell.run)) continue;  // not begun
-    RunData run = read_run(folder / cell.run);
-    run.label = cell.label;  // the comparison's word goes before the run's own
-    if (cell.depth) run.depth = cell.depth;
-    if (cell.seed) run.seed = cell.seed;
-    section.runs.push_back(std::move(run));
+  std::vector<std::size_t> cell_of_run;
+  for (std::size_t i = 0; i < section.comparison.cells.size(); ++i) {
+    Cell& cell = section.comparison.cells[i];
+    if (cell.run.empty()) continue;
+    const fs::path run_folder = run_below(folder, cell.run, file.string());
+    if (!is_run_folder(run_folder)) continue;  // not begun
+    try {
+      RunData run = read_run(run_folder);
+      if (cell.depth) run.depth = cell.depth;
+      if (cell.seed) run.seed = cell.seed;
+      check_cell(cell, run);
+      section.runs.push_back(std::move(run));
+      cell_of_run.push_back(i);
+    } catch (const UserError& error) {  // the other cells are no worse for it
+      section.unread.push_back(error.what());
+    }
   }
   section.table = make_table(section.comparison);
+  label_runs(section, cell_of_run);
+  return section;
+}
+
+ReportSection section_of_runs(std::vector<RunData> runs) {
+  ReportSection section;
+  section.comparison = comparison_of_runs(runs);
+  section.runs = std::move(runs);
+  section.table = make_table(section.comparison);
+  std::vector<std::size_t> cell_of_run(section.runs.size());
+  std::iota(cell_of_run.begin(), cell_of_run.end(), std::size_t{0});
+  label_runs(section, cell_of_run);
   return section;
 }
 
 // Each compare folder is a section; the runs given on their own are one more, the last.
 std::vector<ReportSection> read_sections(std::span<const fs::path> folders) {
   std::vector<ReportSection> sections;
-  ReportSection alone;
+  std::vector<RunData> alone;
+  std::set<fs::path> seen;
   for (const fs::path& folder : folders) {
     std::error_code ignored;
     if (!fs::is_directory(folder, ignored)) {
       throw UserError(fmt::format("expected a run folder, found none at {}", folder.string()),
                       "give the folder that wavroute train or wavroute compare wrote");
     }
+    if (!seen.insert(fs::weakly_canonical(folder, ignored)).second) continue;  // given twice
     if (fs::exists(folder / kComparisonFile, ignored)) {
       sections.push_back(read_comparison(folder));
     } else {
-      alone.runs.push_back(read_run(folder));
+      alone.push_back(read_run(folder));
     }
   }
-  if (!alone.runs.empty()) {
-    alone.comparison = comparison_of_runs(alone.runs);
-    alone.table = make_table(alone.comparison);
-    sections.push_back(std::move(alone));
-  }
+  if (!alone.empty()) sections.push_back(section_of_runs(std::move(alone)));
   return sections;
 }
 

@@ -165,11 +165,11 @@ std::string html_escaped(std::string_view text) {
       case '\'':
         result += "&#39;";
         break;
-      case '\0':
-        result += "\xEF\xBF\xBD";
-        break;  // HTML has no NUL
       default:
-        result += c;
+        // HTML has no control characters but these.
+        result += static_cast<unsigned char>(c) >= 0x20 || c == '\n' || c == '\t' || c == '\r'
+                      ? std::string(1, c)
+                      : "\xEF\xBF\xBD";
     }
   }
   return result;

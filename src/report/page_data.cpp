@@ -4,12 +4,20 @@
 #include <cmath>
 #include <map>
 
+#include "base/utf8.h"
+
 namespace wavroute {
 namespace {
 
 using nlohmann::json;
 
 constexpr std::size_t kMostTrainPoints = 800;  // more than a screen has columns for
+constexpr std::size_t kMostValidationPoints = 2000;
+constexpr std::size_t kMostRoutingRows = 8192;  // sublayers, gates, depths that can be meant
+constexpr std::size_t kLongestLabel = 60;       // bytes
+// A row has no place for the sources that come after its own: half of the places are empty in a
+// model whose sublayers read all that came before.
+constexpr std::size_t kPlacesPerWeight = 8, kFreePlaces = 4096;
 
 template <typename Value>
 json or_null(const std::optional<Value>& value) {
@@ -38,10 +46,14 @@ json train_curve(const std::vector<TrainPoint>& points) {
   return {{"steps", steps}, {"loss", losses}};
 }
 
-// Validation losses keep all digits: they are subtracted from one another.
+// Validation losses keep all digits: they are subtracted from one another. Of very many, every
+// n-th and the last.
 json validation_curve(const std::vector<ValidationPoint>& points) {
   json steps = json::array(), losses = json::array(), bits = json::array();
-  for (const ValidationPoint& point : points) {
+  const std::size_t stride = points.size() / kMostValidationPoints + 1;
+  for (std::size_t i = 0; i < points.size(); ++i) {
+    if (i % stride != 0 && i + 1 != points.size()) continue;
+    const ValidationPoint& point = points[i];
     steps.push_back(point.step);
     losses.push_back(point.loss);
     bits.push_back(or_null(point.bits_per_byte));
@@ -54,26 +66,38 @@ json list_at(const json& object, const char* key) {
   return object.is_object() && found != object.end() && found->is_array() ? *found : json::array();
 }
 
+std::string label_at(const json& object, const char* key) {
+  const std::string label = text_at(object, key);
+  return label.substr(0, utf8_boundary(label, kLongestLabel));
+}
+
 // Sublayers by rows, sources by columns: weights[row][column], null where a row has no such source.
+// Null where the places of the map would outnumber the weights that the file holds: then sublayers
+// share no sources, as those of no model do.
 json source_weights(const json& routing) {
   json columns = json::array(), rows = json::array();
   std::map<std::string, std::size_t> column_of;
+  std::size_t weights_held = 0, places = 0;
   for (const json& sublayer : list_at(routing, "sublayers")) {
     json weights = json::array();
     for (const json& source : list_at(sublayer, "sources")) {
-      const std::string label = text_at(source, "label");
+      const std::string label = label_at(source, "label");
       const auto weight = number_at(source, "weight");
       if (!weight) continue;
       const auto [column, is_new] = column_of.try_emplace(label, columns.size());
-      if (is_new) columns.push_back({{"label", label}, {"type", text_at(source, "type")}});
-      while (weights.size() <= column->second) weights.push_back(nullptr);
+      if (is_new) columns.push_back({{"label", label}, {"type", label_at(source, "type")}});
+      const std::size_t needed = std::max(weights.size(), column->second + 1);
+      places += needed - weights.size();
+      if (places > kPlacesPerWeight * ++weights_held + kFreePlaces) return nullptr;
+      while (weights.size() < needed) weights.push_back(nullptr);
       weights[column->second] = rounded(*weight);
     }
     rows.push_back({{"sublayer", or_null(integer_at(sublayer, "sublayer"))},
                     {"layer", or_null(integer_at(sublayer, "layer"))},
-                    {"kind", text_at(sublayer, "kind")},
+                    {"kind", label_at(sublayer, "kind")},
                     {"entropy", or_null(number_at(sublayer, "entropy"))},
                     {"weights", weights}});
+    if (rows.size() > kMostRoutingRows) return nullptr;
   }
   return {{"columns", columns}, {"rows", rows}};
 }
@@ -84,10 +108,11 @@ json gates(const json& routing) {
     const auto average = number_at(gate, "mean");
     if (!average) continue;
     result.push_back({{"sublayer", or_null(integer_at(gate, "sublayer"))},
-                      {"kind", text_at(gate, "kind")},
+                      {"kind", label_at(gate, "kind")},
                       {"mean", *average},
                       {"p10", or_null(number_at(gate, "p10"))},
                       {"p90", or_null(number_at(gate, "p90"))}});
+    if (result.size() > kMostRoutingRows) return nullptr;
   }
   return result;
 }
@@ -98,34 +123,48 @@ json halting_depth(const json& routing) {
   const json& depth = routing.at("depth");
   std::vector<double> shares;
   double total = 0.0;
-  for (const json& value : list_at(depth, "histogram")) {
+  const json histogram = list_at(depth, "histogram");
+  if (histogram.size() > kMostRoutingRows) return nullptr;
+  for (const json& value : histogram) {
     shares.push_back(value.is_number() ? std::max(0.0, value.get<double>()) : 0.0);
     total += shares.back();
   }
-  if (shares.empty() || total <= 0.0) return nullptr;
+  if (shares.empty() || total <= 0.0 || !std::isfinite(total)) return nullptr;
   for (double& share : shares) share = rounded(share / total);
   return {{"mean", or_null(number_at(depth, "mean"))}, {"shares", shares}};
 }
 
+// Null for a file that no model's routing can be in.
 json routing_data(const json& routing) {
   if (!routing.is_object()) return nullptr;
+  const json sources = source_weights(routing), gate_list = gates(routing);
+  if (sources.is_null() || gate_list.is_null()) return nullptr;
   return {{"step", or_null(integer_at(routing, "step"))},
           {"tokens", or_null(integer_at(routing, "tokens"))},
-          {"sources", source_weights(routing)},
-          {"gates", gates(routing)},
+          {"sources", sources},
+          {"gates", gate_list},
           {"depth", halting_depth(routing)}};
 }
 
-json run_data(const RunData& run, const ReportSection& section, const std::string& prefix) {
+json run_data(const RunData& run, const TableRow& row, const std::string& reference,
+              const std::string& prefix) {
+  const bool is_compared = row.is_reference || row.difference.has_value();
   return {{"label", prefix + run.label},
-          {"reference",
-           section.comparison.unequal.empty() ? json(prefix + section.table.reference) : json()},
+          {"reference", is_compared ? json(prefix + reference) : json()},
           {"depth", or_null(run.depth)},
           {"seed", or_null(run.seed)},
           {"status", run.status},
           {"train", train_curve(run.train)},
           {"validation", validation_curve(run.validation)},
           {"routing", routing_data(run.routing)}};
+}
+
+// The label of the reference at the depth of `row`.
+std::string reference_label(const Table& table, const TableRow& row) {
+  for (const TableRow& other : table.rows) {
+    if (other.is_reference && other.depth == row.depth) return other.label;
+  }
+  return table.reference;
 }
 
 }  // namespace
@@ -135,7 +174,10 @@ json page_data(std::span<const ReportSection> sections) {
   for (const ReportSection& section : sections) {
     const std::string prefix =
         sections.size() > 1 && !section.name.empty() ? section.name + ": " : std::string();
-    for (const RunData& run : section.runs) runs.push_back(run_data(run, section, prefix));
+    for (std::size_t i = 0; i < section.runs.size(); ++i) {
+      const TableRow& row = section.table.rows[section.row_of_run[i]];
+      runs.push_back(run_data(section.runs[i], row, reference_label(section.table, row), prefix));
+    }
     for (const TableRow& row : section.table.rows) {
       rows.push_back({{"label", prefix + row.label},
                       {"depth", or_null(row.depth)},

@@ -19,7 +19,9 @@ struct ReportSection {
   std::filesystem::path folder;  // of the comparison, or empty
   Comparison comparison;
   Table table;
-  std::vector<RunData> runs;  // those that have a folder, in the order of the cells
+  std::vector<RunData> runs;            // those that have a folder, in the order of the cells
+  std::vector<std::size_t> row_of_run;  // beside runs: its row of the table
+  std::vector<std::string> unread;      // what could not be read of them, in words
 };
 
 // Curves, speeds and routing of all sections; the shape is described in page/report.js.

@@ -2,13 +2,14 @@
 
 #include <fmt/format.h>
 
-#include <toml++/toml.h>
 #include <algorithm>
 #include <cmath>
 #include <string_view>
 #include <system_error>
+#include <utility>
 
 #include "io/file.h"
+#include "io/json_text.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -17,51 +18,72 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-bool is_json(std::string_view text) {
-  try {
-    (void)parse_json(text, "a line");
-    return true;
-  } catch (const UserError&) {
-    return false;
-  }
-}
+constexpr JsonLimits kRowLimits = {.depth = 8, .bytes = size_t{1} << 20, .values = 10000};
+constexpr uintmax_t kMostConfigBytes = uintmax_t{1} << 20;
+constexpr int64_t kMostLayers = 1000000;  // of a summary that can be meant
 
 json read_json_if_there(const fs::path& file) {
   std::error_code ignored;
   return fs::exists(file, ignored) ? read_json(file) : json();
 }
 
+// A number of a row: a null (what JSON has for a NaN) counts as none, another type is an error.
+std::optional<double> row_number(const json& row, const char* key, const std::string& where) {
+  const auto found = row.find(key);
+  if (found != row.end() && !found->is_number() && !found->is_null()) {
+    throw UserError(
+        fmt::format("expected a number at {}, found {} in {}", key, json_excerpt(*found), where),
+        "mend or remove that line");
+  }
+  return number_at(row, key);
+}
+
+// What metrics.jsonl says besides its curves.
+struct Metrics {
+  bool evaluated = false;    // some row has a validation loss, or a null in its place
+  bool lost_finite = false;  // the last of them is no finite number
+};
+
 // One row of metrics.jsonl: a training row, an evaluation row, or both.
-void add_row(RunData& run, const json& row, const std::string& where) {
+void add_row(RunData& run, Metrics& metrics, const json& row, const std::string& where) {
   const auto step = integer_at(row, "step");
-  if (!step) {
+  if (!step || *step < 0) {
     throw UserError(fmt::format("expected an object with a whole number \"step\", found {} in {}",
-                                row.dump().substr(0, 60), where),
+                                json_excerpt(row), where),
                     "mend or remove that line");
   }
-  if (const auto loss = number_at(row, "loss")) run.train.push_back({*step, *loss});
-  if (const auto loss = number_at(row, "val_loss")) {
-    run.validation.push_back({*step, *loss, number_at(row, "bits_per_byte")});
+  if (const auto loss = row_number(row, "loss", where)) run.train.push_back({*step, *loss});
+  const auto val_loss = row_number(row, "val_loss", where);
+  const auto bits_per_byte = row_number(row, "bits_per_byte", where);
+  if (val_loss) run.validation.push_back({*step, *val_loss, bits_per_byte});
+  if (row.contains("val_loss")) metrics = {true, !val_loss.has_value()};
+  if (const auto peak = row_number(row, "peak_rss_bytes", where)) {
+    run.peak_rss_bytes = std::max(run.peak_rss_bytes.value_or(0.0), *peak);
   }
 }
 
 // Fills the curves; the training rows' speed and memory serve runs without a summary.
-void read_metrics(RunData& run, const fs::path& file) {
+Metrics read_metrics(RunData& run, const fs::path& file) {
   const std::string text = read_file(file);
+  Metrics metrics;
   std::vector<double> speeds;
   std::size_t line = 0;
   for (std::size_t begin = 0; begin < text.size(); ++line) {
     const std::size_t end = text.find('\n', begin);
     const auto row_text = std::string_view(text).substr(begin, end - begin);
-    if (end == std::string::npos && !is_json(row_text)) break;  // was being written
-    begin = end == std::string::npos ? text.size() : end + 1;
+    const bool may_be_torn = end == std::string::npos;
+    begin = may_be_torn ? text.size() : end + 1;
     if (row_text.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-    const json row = parse_json_line(row_text, file.string(), line + 1);
-    add_row(run, row, fmt::format("{}:{}", file.string(), line + 1));
-    if (const auto speed = number_at(row, "tokens_per_s")) speeds.push_back(*speed);
-    if (const auto peak = number_at(row, "peak_rss_bytes")) {
-      run.peak_rss_bytes = std::max(run.peak_rss_bytes.value_or(0.0), *peak);
+    json row;
+    try {
+      row = parse_json_line(row_text, file.string(), line + 1, kRowLimits);
+    } catch (const UserError&) {
+      if (may_be_torn) break;  // was being written
+      throw;
     }
+    const std::string where = fmt::format("{}:{}", file.string(), line + 1);
+    add_row(run, metrics, row, where);
+    if (const auto speed = row_number(row, "tokens_per_s", where)) speeds.push_back(*speed);
   }
   const auto by_step = [](const auto& a, const auto& b) { return a.step < b.step; };
   std::ranges::stable_sort(run.train, by_step);
@@ -71,6 +93,11 @@ void read_metrics(RunData& run, const fs::path& file) {
     std::ranges::nth_element(speeds, middle);
     run.tokens_per_s = *middle;
   }
+  if (!run.validation.empty() && !metrics.lost_finite) {
+    run.val_loss = run.validation.back().loss;
+    run.bits_per_byte = run.validation.back().bits_per_byte;
+  }
+  return metrics;
 }
 
 // The config.json of the checkpoint with the highest step, or null.
@@ -93,19 +120,24 @@ json newest_checkpoint_config(const fs::path& run) {
   return newest.empty() ? json() : read_json(newest);
 }
 
-toml::table parse_config(const RunData& run) {
-  try {
-    return toml::parse(run.config);
-  } catch (const toml::parse_error& error) {
-    throw UserError(
-        fmt::format("expected TOML in {}:{}, but {}", (run.folder / "config.toml").string(),
-                    error.source().begin.line, error.description()),
-        "the file is damaged there; a run's config.toml is not meant to be edited");
+// Returns the steps that it plans.
+std::optional<int64_t> read_config(RunData& run, const fs::path& file) {
+  std::error_code ignored;
+  if (!fs::exists(file, ignored)) return std::nullopt;
+  if (const uintmax_t bytes = fs::file_size(file, ignored); bytes > kMostConfigBytes) {
+    throw UserError(fmt::format("expected at most {} bytes of configuration, found {} in {}",
+                                kMostConfigBytes, bytes, file.string()),
+                    "no run writes such a config.toml");
   }
+  run.config = read_file(file);
+  RunConfig config = read_run_config(run.config, file.string());
+  run.settings = std::move(config.settings);
+  run.seed = config.seed;
+  return config.steps;
 }
 
 // What the summary says; it is written at the end and wins over anything derived.
-void apply_summary(RunData& run) {
+void apply_summary(RunData& run, const Metrics& metrics) {
   const json& summary = run.summary;
   const auto prefer = [&](std::optional<double>& value, const char* key) {
     if (const auto given = number_at(summary, key)) value = given;
@@ -114,35 +146,103 @@ void apply_summary(RunData& run) {
   run.label = text_at(summary, "label");
   run.status = text_at(summary, "status");
   run.depth = integer_at(summary, "layers");
-  run.seed = integer_at(summary, "seed");
+  if (run.depth && (*run.depth < 0 || *run.depth > kMostLayers)) run.depth.reset();
+  if (const auto seed = integer_at(summary, "seed")) run.seed = seed;
   run.steps = integer_at(summary, "steps");
+  const bool says_none = summary.is_object() && summary.contains("val_loss");
+  const auto loss = number_at(summary, "val_loss");
+  if (says_none && !loss) run.val_loss = run.bits_per_byte = std::nullopt;
   prefer(run.val_loss, "val_loss");
-  prefer(run.bits_per_byte, "bits_per_byte");
+  if (run.val_loss) prefer(run.bits_per_byte, "bits_per_byte");
   prefer(run.tokens_per_s, "tokens_per_s");
   prefer(run.peak_rss_bytes, "peak_rss_bytes");
   prefer(run.parameters, "parameters");
   prefer(run.flops_per_token, "flops_per_token");
+  // Evaluated, and nothing finite came out: the end of training may have looked well.
+  if (run.status == "finished" && !run.val_loss && metrics.evaluated) run.status = "diverged";
+}
+
+std::optional<int64_t> whole_number(const RunSettings& settings, const char* key) {
+  const auto found = settings.find(key);
+  if (found == settings.end() || found->second.empty() || found->second.size() > 18) return {};
+  if (found->second.find_first_not_of("0123456789") != std::string::npos) return {};
+  return std::stoll(found->second);
+}
+
+std::string setting(const RunSettings& settings, const char* key) {
+  const auto found = settings.find(key);
+  return found == settings.end() ? std::string() : found->second;
 }
 
 // Fills in what the summary left open, from the configuration and the newest checkpoint.
 void fill_gaps(RunData& run) {
-  const toml::table config = parse_config(run);
-  const auto whole = [&](const char* section, const char* key) {
-    return config[section][key].value<int64_t>();
-  };
-  if (run.scheme.empty()) {
+  if (run.scheme.empty() && run.config.empty()) {
     if (const json checkpoint = newest_checkpoint_config(run.folder); checkpoint.is_object()) {
       run.scheme = text_at(checkpoint.value("residual", json::object()), "scheme");
       if (!run.depth) run.depth = integer_at(checkpoint, "num_hidden_layers");
     }
   }
-  if (run.scheme.empty()) run.scheme = config["residual"]["scheme"].value_or(std::string());
+  if (run.scheme.empty()) run.scheme = shown_value(setting(run.settings, "residual.scheme"));
   if (run.scheme.empty()) run.scheme = "unknown";
   if (run.label.empty()) run.label = run.scheme;
   if (run.status.empty()) run.status = "unfinished";
-  if (!run.depth) run.depth = whole("model", "layers");
-  if (!run.seed) run.seed = whole("train", "seed");
+  if (!run.depth) run.depth = whole_number(run.settings, "model.layers");
   if (!run.steps && !run.train.empty()) run.steps = run.train.back().step;
+}
+
+// The summary of a run that was given more steps stays until its new end. `planned`: by
+// config.toml.
+void notice_extension(RunData& run, const std::optional<int64_t>& planned) {
+  const auto told = integer_at(run.summary, "steps");
+  if (run.status != "finished" || !told) return;
+  const int64_t reached = run.train.empty() ? 0 : run.train.back().step;
+  if (std::max(reached, planned.value_or(0)) > *told) run.status = "running";
+}
+
+// Without a config.toml the summary tells some of what was run.
+void settings_of_summary(RunData& run) {
+  constexpr std::pair<const char*, const char*> kNumbers[] = {
+      {"layers", "model.layers"},   {"width", "model.width"}, {"heads", "model.heads"},
+      {"context", "model.context"}, {"batch", "train.batch"}, {"steps", "train.steps"}};
+  for (const auto& [key, name] : kNumbers) {
+    if (const auto value = integer_at(run.summary, key)) {
+      run.settings[name] = fmt::format("{}", *value);
+    }
+  }
+  for (const auto& [key, name] :
+       {std::pair("precision", "train.precision"), std::pair("scheme", "residual.scheme")}) {
+    if (auto value = text_at(run.summary, key); !value.empty()) run.settings[name] = value;
+  }
+  if (!run.settings.empty()) run.settings["name"] = run.label;  // it may stand for anything else
+}
+
+void fill_measure(RunData& run) {
+  const auto hash = [&](const char* summary, const char* environment) {
+    auto text = text_at(run.summary, summary);
+    return text.empty() ? text_at(run.environment, environment) : text;
+  };
+  Measure& measure = run.measure;
+  measure.train_text = hash("corpus_sha256", "train_sha256");
+  measure.valid_text = hash("corpus_valid_sha256", "valid_sha256");
+  identify_texts(run.settings, measure.train_text, measure.valid_text);
+  measure.tokenizer = shown_value(setting(run.settings, "data.tokenizer"));
+  if (const auto size = integer_at(run.summary, "vocab_size")) {
+    measure.tokenizer += fmt::format("/{}", *size);
+  }
+  measure.context = integer_at(run.summary, "context");
+  if (!measure.context) measure.context = whole_number(run.settings, "model.context");
+  measure.max_tokens = whole_number(run.settings, "data.eval_tokens");
+  measure.tokens = integer_at(run.summary, "val_tokens");
+  measure.bytes = integer_at(run.summary, "val_bytes");
+}
+
+std::string machine_of(const json& environment) {
+  if (!environment.is_object()) return {};
+  std::string text;
+  for (const char* key : {"cpu", "gpus", "threads", "device"}) {
+    text += environment.value(key, json()).dump(-1, ' ', true, json::error_handler_t::replace);
+  }
+  return text;
 }
 
 }  // namespace
@@ -182,17 +282,20 @@ RunData read_run(const fs::path& folder) {
   RunData run;
   run.folder = folder;
   std::error_code ignored;
-  if (fs::exists(folder / "metrics.jsonl", ignored)) read_metrics(run, folder / "metrics.jsonl");
-  if (!run.validation.empty()) {
-    run.val_loss = run.validation.back().loss;
-    run.bits_per_byte = run.validation.back().bits_per_byte;
+  Metrics metrics;
+  if (fs::exists(folder / "metrics.jsonl", ignored)) {
+    metrics = read_metrics(run, folder / "metrics.jsonl");
   }
-  if (fs::exists(folder / "config.toml", ignored)) run.config = read_file(folder / "config.toml");
+  const auto planned = read_config(run, folder / "config.toml");
   run.summary = read_json_if_there(folder / "summary.json");
   run.environment = read_json_if_there(folder / "env.json");
   run.routing = read_json_if_there(folder / "routing.json");
-  apply_summary(run);
+  run.machine = machine_of(run.environment);
+  apply_summary(run, metrics);
   fill_gaps(run);
+  notice_extension(run, planned);
+  if (run.config.empty()) settings_of_summary(run);
+  fill_measure(run);
   return run;
 }
 

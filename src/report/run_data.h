@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "io/json_text.h"
+#include "report/run_settings.h"
 
 namespace wavroute {
 
@@ -26,9 +27,12 @@ struct ValidationPoint {
 // The files of a run folder that a report shows. A value that the folder doesn't give is absent.
 struct RunData {
   std::filesystem::path folder;
-  std::string scheme;            // "unknown" where nothing says it
-  std::string label;             // the scheme, or the name of a compare variant
-  std::string status;            // "finished", "diverged", ... or "unfinished" without a summary
+  std::string scheme;  // "unknown" where nothing says it
+  std::string label;   // the scheme, or the name of a compare variant
+  // "finished", "diverged", "running", "stopped", ...; "unfinished" without a summary. A run that
+  // ended without a finite loss has "diverged", and one that goes on beyond its summary "running",
+  // whatever the summary says.
+  std::string status;
   std::optional<int64_t> depth;  // layers
   std::optional<int64_t> seed;
   std::optional<int64_t> steps;             // planned; of an unfinished run, those it has reached
@@ -37,6 +41,9 @@ struct RunData {
   std::optional<double> val_loss, bits_per_byte;
   std::optional<double> tokens_per_s;  // of the training run
   std::optional<double> peak_rss_bytes, parameters, flops_per_token;
+  RunSettings settings;        // of config.toml; without one, what the summary tells of it
+  Measure measure;             // what its validation loss was measured on
+  std::string machine;         // what its speed was measured on; empty where env.json is missing
   nlohmann::json summary;      // summary.json, or null
   nlohmann::json environment;  // env.json, or null
   nlohmann::json routing;      // routing.json, or null

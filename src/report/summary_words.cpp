@@ -82,8 +82,22 @@ std::string how_they_ended(const Table& table) {
   };
   add(&TableRow::diverged, "diverged");
   add(&TableRow::failed, "failed");
+  add(&TableRow::running, "is running");
+  add(&TableRow::stopped, "was stopped");
   add(&TableRow::pending, "is not finished");
   return parts.empty() ? std::string() : fmt::format(" {}.", joined(parts));
+}
+
+// "Not compared with prenorm: chars (another tokenizer; bits per byte can be compared)."
+std::string not_compared(std::span<const TableRow> rows, const std::string& reference) {
+  std::vector<std::string> parts;
+  for (const TableRow& row : rows) {
+    if (row.not_compared.empty()) continue;
+    parts.push_back(fmt::format("{} ({}{})", row.label, row.not_compared,
+                                row.bits_compare ? "; bits per byte can be compared" : ""));
+  }
+  if (parts.empty()) return {};
+  return fmt::format("The losses of {} are not compared with {}'s.", joined(parts), reference);
 }
 
 // The rows of one depth, sorted into what their differences to the reference show.
@@ -142,22 +156,25 @@ std::vector<std::string> summary_words(const ReportSection& section) {
   }
   const Table& table = section.table;
   std::vector<std::string> paragraphs = {what_was_compared(section) + how_they_ended(table)};
-  if (!section.comparison.unequal.empty()) {
-    paragraphs.front() +=
-        fmt::format(" The runs differ in their {}, so their losses are not compared.",
-                    section.comparison.unequal);
-  }
   for (std::size_t begin = 0; begin < table.rows.size();) {
     std::size_t end = begin + 1;
     while (end < table.rows.size() && table.rows[end].depth == table.rows[begin].depth) ++end;
     const auto rows = std::span(table.rows).subspan(begin, end - begin);
-    const auto said = differences(rows, table.reference);
-    const auto speed = speeds(rows, table.reference);
-    const auto both = fmt::format("{}{}{}", said, said.empty() || speed.empty() ? "" : " ", speed);
-    if (!both.empty()) {
-      paragraphs.push_back(fmt::format("{}: {}", depth_words(rows.front().depth), both));
+    std::string said;
+    const auto reference = std::ranges::find(rows, true, &TableRow::is_reference);
+    const std::string& name = reference == rows.end() ? table.reference : reference->label;
+    for (const std::string& part :
+         {differences(rows, name), not_compared(rows, name), speeds(rows, name)}) {
+      if (!part.empty()) said += (said.empty() ? "" : " ") + part;
+    }
+    if (!said.empty()) {
+      paragraphs.push_back(fmt::format("{}: {}", depth_words(rows.front().depth), said));
     }
     begin = end;
+  }
+  if (!section.unread.empty()) {
+    paragraphs.push_back(
+        fmt::format("Left out, because it can't be read: {}.", joined(section.unread)));
   }
   return paragraphs;
 }

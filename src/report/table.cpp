@@ -3,8 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 #include <functional>
 #include <map>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "report/rows.h"
 
 namespace wavroute {
 namespace {
@@ -16,62 +22,35 @@ int64_t seed_key(const Cell& cell, std::size_t index) {
   return cell.seed.value_or(-1 - static_cast<int64_t>(index));
 }
 
-bool same_row(const TableRow& row, const std::string& label, const std::optional<int64_t>& depth) {
-  return row.label == label && row.depth == depth;
-}
-
-void count_status(TableRow& row, CellStatus status) {
-  ++row.seeds;
-  if (status == CellStatus::kFinished) ++row.finished;
-  if (status == CellStatus::kDiverged) ++row.diverged;
-  if (status == CellStatus::kFailed) ++row.failed;
-  if (status == CellStatus::kPending) ++row.pending;
-}
-
-// Rows in the order of the cells, sorted by depth, each with its counts and sizes.
-std::vector<TableRow> rows_of(const std::vector<Cell>& cells) {
-  std::vector<TableRow> rows;
-  for (const Cell& cell : cells) {
-    auto row = std::ranges::find_if(
-        rows, [&](const TableRow& r) { return same_row(r, cell.label, cell.depth); });
-    if (row == rows.end()) {
-      rows.emplace_back();
-      row = std::prev(rows.end());
-      row->label = cell.label;
-      row->scheme = cell.scheme;
-      row->depth = cell.depth;
-    }
-    count_status(*row, cell.status);
-    if (!row->parameters) row->parameters = cell.parameters;
-    if (!row->flops_per_token) row->flops_per_token = cell.flops_per_token;
-  }
-  std::ranges::stable_sort(rows, {}, &TableRow::depth);
-  return rows;
-}
-
-Losses losses_of(const Comparison& comparison, const TableRow& row) {
+// The finite losses of the samples that finished.
+Losses losses_of(const Comparison& comparison, const Table& table, std::size_t row) {
   Losses losses;
-  for (std::size_t i = 0; i < comparison.cells.size(); ++i) {
+  for (const std::size_t i : samples_of(comparison.cells, table, row)) {
     const Cell& cell = comparison.cells[i];
-    if (!same_row(row, cell.label, cell.depth) || cell.status != CellStatus::kFinished) continue;
-    if (cell.val_loss) losses[seed_key(cell, i)] = *cell.val_loss;
+    if (cell.status != CellStatus::kFinished || !cell.val_loss) continue;
+    if (std::isfinite(*cell.val_loss)) losses[seed_key(cell, i)] = *cell.val_loss;
   }
   return losses;
 }
 
 std::optional<double> mean_of(const std::vector<double>& values) {
-  return values.empty() ? std::nullopt : std::optional(mean(values));
+  if (values.empty()) return std::nullopt;
+  const double result = mean(values);
+  return std::isfinite(result) ? std::optional(result) : std::nullopt;
 }
 
-void fill_losses(TableRow& row, const Comparison& comparison, const Losses& losses) {
+void fill_losses(Table& table, std::size_t row, const Comparison& comparison,
+                 const Losses& losses) {
   std::vector<double> nats, bits;
   for (const auto& [seed, loss] : losses) nats.push_back(loss);
-  for (const Cell& cell : comparison.cells) {
-    if (!same_row(row, cell.label, cell.depth) || cell.status != CellStatus::kFinished) continue;
-    if (cell.bits_per_byte) bits.push_back(*cell.bits_per_byte);
+  for (const std::size_t i : samples_of(comparison.cells, table, row)) {
+    const Cell& cell = comparison.cells[i];
+    if (losses.contains(seed_key(cell, i)) && cell.bits_per_byte) {
+      bits.push_back(*cell.bits_per_byte);
+    }
   }
-  row.loss = mean_of(nats);
-  row.bits_per_byte = mean_of(bits);
+  table.rows[row].loss = mean_of(nats);
+  table.rows[row].bits_per_byte = mean_of(bits);
 }
 
 // Over the seeds that both have finished.
@@ -84,46 +63,149 @@ std::optional<PairedDifference> difference_of(const Losses& losses, const Losses
     theirs.push_back(match->second);
   }
   if (ours.empty()) return std::nullopt;
-  return paired_difference(ours, theirs);
+  const PairedDifference difference = paired_difference(ours, theirs);
+  return std::isfinite(difference.mean) ? std::optional(difference) : std::nullopt;
 }
 
-void fill_speed(TableRow& row, const Comparison& comparison) {
-  for (const Speed& speed : comparison.speed) {
-    if (!same_row(row, speed.label, speed.depth)) continue;
-    row.tokens_per_s = speed.tokens_per_s;
-    row.peak_rss_bytes = speed.peak_rss_bytes;
+// Runs that were trained on their own and for another time, or at another width, are no pairs of
+// schemes; a grid that varies these says so in its labels.
+std::string why_no_pair(const TableRow& row, const TableRow& reference) {
+  constexpr std::array<std::pair<const char*, const char*>, 3> kKeys = {
+      {{"train.steps", "another number of steps"},
+       {"train.batch", "another batch size"},
+       {"model.width", "another width"}}};
+  for (const auto& [key, words] : kKeys) {
+    const auto ours = row.settings.find(key), theirs = reference.settings.find(key);
+    const bool known = ours != row.settings.end() && theirs != reference.settings.end();
+    if (known && ours->second != theirs->second) return words;
   }
+  return {};
 }
 
-std::string note_of(const Table& table, const Comparison& comparison) {
-  std::string note;
-  if (std::ranges::any_of(table.rows, [](const TableRow& r) { return r.loss.has_value(); })) {
-    note = "Loss: validation cross-entropy, nats per token, mean over the seeds.";
+void compare_with(TableRow& row, const Losses& losses, const TableRow& reference,
+                  const Losses& reference_losses, bool is_grid) {
+  if (losses.empty()) return;  // nothing to compare; the row says how it ended
+  row.not_compared = why_no_difference(row.measure, reference.measure);
+  if (row.not_compared.empty() && !is_grid) row.not_compared = why_no_pair(row, reference);
+  if (!row.not_compared.empty()) {
+    row.bits_compare = row.bits_per_byte && reference.bits_per_byte &&
+                       same_bytes_scored(row.measure, reference.measure);
+    return;
   }
-  const std::size_t pairs = [&] {  // the most in any row
-    std::size_t n = 0;
-    for (const TableRow& row : table.rows) {
-      if (row.difference) n = std::max(n, row.difference->n);
+  row.difference = difference_of(losses, reference_losses);
+  if (row.difference) return;
+  row.not_compared = reference_losses.empty() ? "no loss of the reference" : "no common seed";
+}
+
+// Of a grid: measured in turns. Else the mean over the row's runs, where one machine made them all.
+void fill_speed(Table& table, std::size_t at, const Comparison& comparison) {
+  TableRow& row = table.rows[at];
+  if (comparison.is_grid) {
+    for (const Speed& speed : comparison.speed) {
+      if (speed.label != row.cell_label || speed.depth != row.depth) continue;
+      row.tokens_per_s = speed.tokens_per_s;
+      row.peak_rss_bytes = speed.peak_rss_bytes;
     }
-    return n;
-  }();
-  if (!comparison.unequal.empty()) {
-    note += fmt::format(" No differences: the runs differ in their {}.", comparison.unequal);
-  } else if (pairs >= 2) {
-    note += fmt::format(
+    return;
+  }
+  std::vector<double> speeds, peaks;
+  bool one_machine = true, is_first = true;
+  for (std::size_t i = 0; i < comparison.cells.size(); ++i) {
+    const Cell& cell = comparison.cells[i];
+    if (table.row_of_cell[i] != at) continue;
+    one_machine = one_machine && (is_first || cell.machine == row.machine);
+    row.machine = cell.machine;
+    is_first = false;
+    if (cell.tokens_per_s) speeds.push_back(*cell.tokens_per_s);
+    if (cell.peak_rss_bytes) peaks.push_back(*cell.peak_rss_bytes);
+  }
+  if (one_machine) row.tokens_per_s = mean_of(speeds);
+  row.peak_rss_bytes = mean_of(peaks);
+}
+
+// The reference of a depth: the row with the label of the first cell, or one whose label grew from
+// it.
+const TableRow* reference_of(const Table& table, const std::optional<int64_t>& depth,
+                             const std::string& cell_label) {
+  const TableRow* found = nullptr;
+  for (const TableRow& row : table.rows) {
+    if (row.depth != depth) continue;
+    if (row.label == table.reference) return &row;
+    if (!found && row.cell_label == cell_label) found = &row;
+  }
+  return found;
+}
+
+// ", wav and act" rows for which `member` holds, by their labels.
+std::string labels_where(const Table& table, const std::function<bool(const TableRow&)>& member) {
+  constexpr std::size_t kMost = 4;
+  std::vector<std::string> labels;
+  for (const TableRow& row : table.rows) {
+    if (member(row) && std::ranges::find(labels, row.label) == labels.end()) {
+      labels.push_back(row.label);
+    }
+  }
+  std::string text;
+  for (std::size_t i = 0; i < std::min(labels.size(), kMost); ++i) {
+    text += fmt::format("{}{}", text.empty() ? "" : ", ", labels[i]);
+  }
+  return labels.size() > kMost ? text + ", ..." : text;
+}
+
+std::string difference_note(const Table& table) {
+  std::size_t pairs = 0;  // the most in any row
+  for (const TableRow& row : table.rows) {
+    if (row.difference) pairs = std::max(pairs, row.difference->n);
+  }
+  std::string note;
+  if (pairs >= 2) {
+    note = fmt::format(
         " Difference: to {}, seed by seed, with the 95 % interval of Student's t over n seeds; one "
         "seed alone (n=1) has no interval.",
         table.reference);
   } else if (pairs == 1) {
-    note += fmt::format(
+    note = fmt::format(
         " Difference: to {}. One seed (n=1) has no interval, and no difference of one seed is told "
         "from chance; a 95 % interval (Student's t over seeds) takes two or more.",
         table.reference);
   }
-  const bool has_speed =
-      std::ranges::any_of(table.rows, [](const TableRow& r) { return r.tokens_per_s.has_value(); });
-  if (has_speed) {
-    note += comparison.speed_is_interleaved
+  std::map<std::string, std::pair<bool, bool>> reasons;  // -> bits per byte are fair, are not
+  for (const TableRow& row : table.rows) {
+    if (row.not_compared.empty()) continue;
+    (row.bits_compare ? reasons[row.not_compared].first : reasons[row.not_compared].second) = true;
+  }
+  for (const auto& [reason, fair] : reasons) {
+    for (const bool by_bits : {true, false}) {
+      if (by_bits ? !fair.first : !fair.second) continue;
+      const auto labels = labels_where(table, [&](const TableRow& row) {
+        return row.not_compared == reason && row.bits_compare == by_bits;
+      });
+      note +=
+          fmt::format(" No difference to {} for {}: {}{}.", table.reference, labels, reason,
+                      by_bits ? "; bits per byte are of the same text and can be compared" : "");
+    }
+  }
+  return note;
+}
+
+std::string note_of(const Table& table, const Comparison& comparison) {
+  const auto any = [&](const std::function<bool(const TableRow&)>& holds) {
+    return std::ranges::any_of(table.rows, holds);
+  };
+  std::string note;
+  if (any([](const TableRow& r) { return r.loss.has_value(); })) {
+    note = "Loss: validation cross-entropy, nats per token, mean over the seeds.";
+  }
+  note += difference_note(table);
+  if (any([](const TableRow& r) { return r.pending + r.running + r.stopped > 0; })) {
+    note += " Runs that have not finished are in no mean.";
+  }
+  if (any([](const TableRow& r) { return r.duplicates > 0; })) {
+    note += fmt::format(" Several runs of one configuration and seed count once: {}.",
+                        labels_where(table, [](const TableRow& r) { return r.duplicates > 0; }));
+  }
+  if (any([](const TableRow& r) { return r.tokens_per_s.has_value(); })) {
+    note += comparison.is_grid
                 ? " Speed and memory: training steps, measured in turns."
                 : " Speed and memory: as each training run went, not measured in turns.";
   }
@@ -134,33 +216,74 @@ std::string note_of(const Table& table, const Comparison& comparison) {
 
 Table make_table(const Comparison& comparison) {
   Table table;
-  table.rows = rows_of(comparison.cells);
-  if (!comparison.cells.empty()) table.reference = comparison.cells.front().label;
+  group_cells(comparison.cells, table);
+  if (comparison.cells.empty()) return table;
+  const std::string& first = comparison.cells.front().label;
+  table.reference = table.rows[table.row_of_cell.front()].label;
   const TableRow* reference = nullptr;  // of the current depth
   Losses reference_losses;
-  std::optional<int64_t> depth;
-  for (TableRow& row : table.rows) {
-    if (!reference || depth != row.depth) {
-      depth = row.depth;
-      const auto found = std::ranges::find_if(
-          table.rows, [&](const TableRow& r) { return same_row(r, table.reference, depth); });
-      reference = found == table.rows.end() ? nullptr : &*found;
-      reference_losses = reference ? losses_of(comparison, *reference) : Losses();
-      if (found != table.rows.end()) fill_speed(*found, comparison);
+  for (std::size_t i = 0; i < table.rows.size(); ++i) {
+    fill_losses(table, i, comparison, losses_of(comparison, table, i));
+    fill_speed(table, i, comparison);
+  }
+  for (std::size_t i = 0; i < table.rows.size(); ++i) {
+    TableRow& row = table.rows[i];
+    if (i == 0 || row.depth != table.rows[i - 1].depth) {
+      reference = reference_of(table, row.depth, first);
+      reference_losses = reference
+                             ? losses_of(comparison, table,
+                                         static_cast<std::size_t>(reference - table.rows.data()))
+                             : Losses();
     }
-    const Losses losses = losses_of(comparison, row);
     row.is_reference = &row == reference;
-    fill_losses(row, comparison, losses);
-    fill_speed(row, comparison);
-    if (reference && !row.is_reference && comparison.unequal.empty()) {
-      row.difference = difference_of(losses, reference_losses);
+    if (!reference) continue;
+    if (!row.is_reference) {
+      compare_with(row, losses_of(comparison, table, i), *reference, reference_losses,
+                   comparison.is_grid);
     }
-    if (reference && row.tokens_per_s && reference->tokens_per_s.value_or(0.0) > 0.0) {
+    const bool same_machine = comparison.is_grid || row.machine == reference->machine;
+    if (same_machine && row.tokens_per_s && reference->tokens_per_s.value_or(0.0) > 0.0) {
       row.speed_ratio = *row.tokens_per_s / *reference->tokens_per_s;
     }
   }
   table.note = note_of(table, comparison);
   return table;
+}
+
+nlohmann::ordered_json table_rows(const Table& table) {
+  using Json = nlohmann::ordered_json;
+  const auto or_null = [](const auto& value) { return value ? Json(*value) : Json(); };
+  Json rows = Json::array();
+  for (const TableRow& row : table.rows) {
+    Json keys = Json::object();
+    for (const RowKey& entry : row.differs) keys[entry.key] = shown_value(entry.value);
+    Json difference;
+    if (row.difference) {
+      difference = {{"mean", row.difference->mean},
+                    {"half_width", or_null(row.difference->half_width)},
+                    {"n", row.difference->n}};
+    }
+    rows.push_back({{"label", row.label},
+                    {"scheme", row.scheme},
+                    {"depth", or_null(row.depth)},
+                    {"keys", keys},
+                    {"seeds", row.seeds},
+                    {"finished", row.finished},
+                    {"diverged", row.diverged},
+                    {"failed", row.failed},
+                    {"unfinished", row.pending + row.running + row.stopped},
+                    {"duplicates", row.duplicates},
+                    {"loss", or_null(row.loss)},
+                    {"bits_per_byte", or_null(row.bits_per_byte)},
+                    {"is_reference", row.is_reference},
+                    {"difference", difference},
+                    {"not_compared", row.not_compared.empty() ? Json() : Json(row.not_compared)},
+                    {"bits_per_byte_compare", row.bits_compare},
+                    {"tokens_per_s", or_null(row.tokens_per_s)},
+                    {"speed_ratio", or_null(row.speed_ratio)},
+                    {"peak_rss_bytes", or_null(row.peak_rss_bytes)}});
+  }
+  return rows;
 }
 
 }  // namespace wavroute

@@ -6,12 +6,15 @@
 #include <functional>
 #include <string_view>
 
+#include "base/printable.h"
+#include "base/utf8.h"
 #include "report/table.h"
 
 namespace wavroute {
 namespace {
 
 constexpr std::string_view kMissing = "–";
+constexpr std::size_t kShownLabel = 160;  // bytes
 
 // Code points, not bytes: what a terminal advances by for the characters that a table holds.
 std::size_t display_width(std::string_view text) {
@@ -20,11 +23,17 @@ std::size_t display_width(std::string_view text) {
 }
 
 // A label could hold anything; a control character would break a line or steer the terminal.
-std::string printable(std::string text) {
-  for (char& c : text) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) c = ' ';
+std::string on_one_line(const std::string& text) {
+  std::string result = terminal_text(text);
+  for (char& c : result) {
+    if (c == '\n' || c == '\t') c = ' ';
   }
-  return text;
+  return result;
+}
+
+// A label may hold all the keys in which its row differs.
+std::string cut(const std::string& text, std::size_t most) {
+  return text.size() <= most ? text : text.substr(0, utf8_boundary(text, most)) + "...";
 }
 
 std::string padded(const std::string& text, std::size_t width, bool to_the_right) {
@@ -39,26 +48,37 @@ std::string or_missing(const std::optional<Value>& value, Format format) {
 
 std::string format_loss(double value) { return fmt::format("{:.4f}", value); }
 
-// "3", "2 of 3, 1 diverged", or for a single cell "diverged".
+// "3", "2 of 3, 1 diverged", or for a single cell "diverged"; "2, 1 duplicate".
 std::string seeds_text(const TableRow& row) {
-  if (row.finished == row.seeds) return fmt::format("{}", row.seeds);
-  std::string text = row.seeds == 1 ? "" : fmt::format("{} of {}", row.finished, row.seeds);
+  std::string text;
   const auto add = [&](std::size_t count, std::string_view word) {
     if (count == 0) return;
     text += row.seeds == 1 ? std::string(word) : fmt::format(", {} {}", count, word);
   };
+  if (row.finished == row.seeds) {
+    text = fmt::format("{}", row.seeds);
+  } else if (row.seeds > 1) {
+    text = fmt::format("{} of {}", row.finished, row.seeds);
+  }
   add(row.diverged, "diverged");
   add(row.failed, "failed");
+  add(row.running, "running");
+  add(row.stopped, "stopped");
   add(row.pending, "not finished");
+  if (row.finished > 0 && !row.loss) text += ", no validation loss";
+  if (row.duplicates > 0) {
+    text += fmt::format(", {} duplicate{}", row.duplicates, row.duplicates == 1 ? "" : "s");
+  }
   return text;
 }
 
 std::string difference_text(const TableRow& row) {
-  return row.is_reference
-             ? "reference"
-             : or_missing(row.difference, [](const PairedDifference& difference) {
-                 return fmt::format("{} (n={})", format_difference(difference), difference.n);
-               });
+  if (row.is_reference) return "reference";
+  if (row.difference) {
+    return fmt::format("{} (n={})", format_difference(*row.difference), row.difference->n);
+  }
+  if (row.not_compared.empty()) return std::string(kMissing);
+  return row.not_compared + (row.bits_compare ? ", see bits/byte" : "");
 }
 
 std::string escaped_for_markdown(const std::string& text) {
@@ -136,8 +156,8 @@ std::vector<TableColumn> table_columns(const Table& table) {
   const auto add = [&](std::string name, std::string heading, bool numeric, const Text& text,
                        const std::function<bool(const TableRow&)>& shown) {
     if (std::ranges::none_of(table.rows, shown)) return;
-    TableColumn column{std::move(name), printable(std::move(heading)), numeric, {}};
-    for (const TableRow& row : table.rows) column.cells.push_back(printable(text(row)));
+    TableColumn column{std::move(name), on_one_line(heading), numeric, {}};
+    for (const TableRow& row : table.rows) column.cells.push_back(on_one_line(text(row)));
     columns.push_back(std::move(column));
   };
   const auto always = [](const TableRow&) { return true; };
@@ -148,10 +168,15 @@ std::vector<TableColumn> table_columns(const Table& table) {
   };
   value("depth", "layers", &TableRow::depth, [](int64_t d) { return fmt::format("{}", d); });
   add(
-      "label", "scheme", false, [](const TableRow& r) { return r.label; }, always);
+      "label", "scheme", false, [](const TableRow& r) { return cut(r.label, kShownLabel); },
+      always);
+  add(
+      "configuration", "configuration", false,
+      [](const TableRow& r) { return keys_text(r.differs); },
+      [](const TableRow& r) { return !r.differs.empty(); });
   value("loss", "loss", &TableRow::loss, format_loss);
-  add("difference", fmt::format("vs {}", table.reference), true, difference_text,
-      [](const TableRow& r) { return r.difference.has_value(); });
+  add("difference", fmt::format("vs {}", cut(table.reference, kShownLabel)), true, difference_text,
+      [](const TableRow& r) { return r.difference || !r.not_compared.empty(); });
   value("bits_per_byte", "bits/byte", &TableRow::bits_per_byte, format_loss);
   value("tokens_per_s", "tokens/s", &TableRow::tokens_per_s, format_count);
   add(

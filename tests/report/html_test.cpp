@@ -169,10 +169,15 @@ std::string words(const std::vector<std::pair<double, double>>& prenorm_and_wav)
   int seed = 0;
   for (const auto& [prenorm, wav] : prenorm_and_wav) {
     ++seed;
-    section.comparison.cells.push_back(
-        {"prenorm", "prenorm", 12, seed, {}, CellStatus::kFinished, prenorm, {}, {}, {}});
-    section.comparison.cells.push_back(
-        {"wav", "wav", 12, seed, {}, CellStatus::kFinished, wav, {}, {}, {}});
+    for (const auto& [label, loss] : {std::pair("prenorm", prenorm), std::pair("wav", wav)}) {
+      Cell cell;
+      cell.label = cell.scheme = label;
+      cell.depth = 12;
+      cell.seed = seed;
+      cell.status = CellStatus::kFinished;
+      cell.val_loss = loss;
+      section.comparison.cells.push_back(cell);
+    }
   }
   section.table = make_table(section.comparison);
   std::string text;
@@ -194,6 +199,69 @@ TEST(Summary, OneSeedShowsNoDifferenceHoweverLarge) {
   const auto text = words({{9.0, 1.0}});
   EXPECT_THAT(text, HasSubstr("one seed only, so no difference shown"));
   EXPECT_THAT(text, Not(HasSubstr("lower than")));
+}
+
+TEST(Report, ARoutingFileThatAsksForManyPlacesMakesNoLargePage) {
+  const TemporaryFolder folder;
+  make_run(folder.path());
+  json routing = {{"sublayers", json::array()}};
+  for (int i = 0; i < 5000; ++i) {  // every row another source: 12.5 million places
+    const json source = {{"label", std::to_string(i)}, {"weight", 1.0}};
+    routing["sublayers"].push_back({{"sublayer", i}, {"sources", {source}}});
+  }
+  write(folder.path() / "routing.json", routing.dump());
+  const auto page = page_of({folder.path()}, folder.path() / "report.html");
+  EXPECT_LT(page.size(), 4 * routing.dump().size());
+  EXPECT_TRUE(data_of(page).at("runs")[0].at("routing").is_null());
+}
+
+TEST(Report, TheRoutingOfADeepModelThatReadsAllSourcesIsShown) {
+  const TemporaryFolder folder;
+  make_run(folder.path());
+  json routing = {{"sublayers", json::array()}};
+  for (int i = 1; i <= 400; ++i) {
+    json sources = json::array();
+    for (int k = 0; k < i; ++k) sources.push_back({{"label", std::to_string(k)}, {"weight", 0.1}});
+    routing["sublayers"].push_back({{"sublayer", i}, {"sources", sources}});
+  }
+  write(folder.path() / "routing.json", routing.dump());
+  const json data = data_of(page_of({folder.path()}, folder.path() / "report.html"));
+  EXPECT_EQ(data.at("runs")[0].at("routing").at("sources").at("rows").size(), 400U);
+}
+
+TEST(Report, AComparisonNamesNoRunOutsideItsFolder) {
+  const TemporaryFolder folder;
+  make_run(folder.path() / "outside");
+  fs::create_directories(folder.path() / "compare");
+  fs::create_directory_symlink(folder.path() / "outside", folder.path() / "compare/link");
+  const std::vector<std::string> runs = {"../outside", (folder.path() / "outside").string(), "link",
+                                         "x/../../outside"};
+  for (const std::string& run : runs) {
+    json entry = cell("wav", 1, 1.0);
+    entry["run"] = run;
+    write(folder.path() / "compare/compare.json", json({{"cells", {entry}}}).dump());
+    const std::vector<fs::path> folders = {folder.path() / "compare"};
+    EXPECT_THROW(write_report(folders, folder.path() / "report.html"), UserError) << run;
+  }
+}
+
+TEST(Report, ABrokenRunOfAComparisonIsNamedAndTheOthersShown) {
+  const TemporaryFolder folder;
+  make_run(folder.path() / "cells/prenorm1");
+  make_run(folder.path() / "cells/wav1");
+  write(folder.path() / "cells/wav1/env.json", "{");
+  write(folder.path() / "compare.json",
+        json({{"cells", {cell("prenorm", 1, 1.5), cell("wav", 1, 1.25)}}}).dump());
+  const auto page = page_of({folder.path()}, folder.path() / "report.html");
+  EXPECT_THAT(page, HasSubstr("wav1/env.json:1"));
+  EXPECT_EQ(data_of(page).at("runs").size(), 1U);
+}
+
+TEST(Report, AFolderGivenTwiceIsOneRun) {
+  const TemporaryFolder folder;
+  make_run(folder.path() / "run");
+  const std::vector<fs::path> twice = {folder.path() / "run", folder.path() / "run/"};
+  EXPECT_EQ(data_of(page_of(twice, folder.path() / "report.html")).at("runs").size(), 1U);
 }
 
 TEST(Report, FoldersThatCannotBeReportedAreUserErrors) {

@@ -104,6 +104,91 @@ TEST(RunData, BrokenJsonAndTomlFilesAreErrorsWithFileAndLine) {
   EXPECT_THAT(user_error([&] { (void)read_run(folder.path()); }), HasSubstr("config.toml:2"));
 }
 
+// `summary` laid over that of make_run.
+RunData with_summary(const TemporaryFolder& folder, const nlohmann::json& summary) {
+  make_run(folder.path());
+  auto document = nlohmann::json::parse(R"({"scheme": "wav", "layers": 12, "seed": 1, "steps": 4,
+    "status": "finished", "val_loss": 3.0, "bits_per_byte": 4.3})");
+  document.update(summary);
+  write(folder.path() / "summary.json", document.dump());
+  return read_run(folder.path());
+}
+
+TEST(RunData, ALossThatIsNotFiniteIsNoLossAndTheRunDiverged) {
+  const TemporaryFolder folder;
+  for (const nlohmann::json& loss : {nlohmann::json(), nlohmann::json("nan")}) {
+    const RunData run = with_summary(folder, {{"val_loss", loss}});
+    EXPECT_FALSE(run.val_loss.has_value());
+    EXPECT_FALSE(run.bits_per_byte.has_value());
+    EXPECT_EQ(run.status, "diverged");
+  }
+}
+
+TEST(RunData, TheLastEvaluationCountsNotTheLastFiniteOne) {
+  const TemporaryFolder folder;
+  write(folder.path() / "metrics.jsonl",
+        "{\"step\":2,\"val_loss\":2.0}\n{\"step\":4,\"val_loss\":null}\n");
+  write(folder.path() / "summary.json", R"({"status": "finished"})");
+  const RunData run = read_run(folder.path());
+  EXPECT_FALSE(run.val_loss.has_value());
+  EXPECT_EQ(run.status, "diverged");
+}
+
+TEST(RunData, ARunThatWasNeverEvaluatedIsFinishedWithoutALoss) {
+  const TemporaryFolder folder;
+  write(folder.path() / "metrics.jsonl", "{\"step\":2,\"loss\":2.0}\n");
+  write(folder.path() / "summary.json", R"({"status": "finished", "val_loss": null})");
+  const RunData run = read_run(folder.path());
+  EXPECT_EQ(run.status, "finished");
+  EXPECT_FALSE(run.val_loss.has_value());
+}
+
+TEST(RunData, ARunThatGoesOnBeyondItsSummaryIsRunning) {
+  const TemporaryFolder folder;
+  EXPECT_EQ(with_summary(folder, {{"steps", 3}}).status, "running");  // metrics reach step 4
+  EXPECT_EQ(with_summary(folder, {{"steps", 4}}).status, "finished");
+  write(folder.path() / "config.toml", "[train]\nsteps = 8\n");
+  EXPECT_EQ(read_run(folder.path()).status, "running");
+}
+
+TEST(RunData, SettingsAndSeedComeFromTheConfiguration) {
+  const TemporaryFolder folder;
+  make_run(folder.path());
+  write(folder.path() / "config.toml",
+        "[model]\nlayers = 24\n[train]\nseed = 7\n[residual]\nscheme = \"haares\"\n");
+  std::filesystem::remove(folder.path() / "summary.json");
+  const RunData run = read_run(folder.path());
+  EXPECT_EQ(run.seed, 7);
+  EXPECT_EQ(run.depth, 24);
+  EXPECT_EQ(run.scheme, "haares");
+  EXPECT_EQ(run.settings.at("residual.scheme"), "\"haares\"");
+  EXPECT_FALSE(run.settings.contains("train.seed"));
+}
+
+TEST(RunData, RowsWithWrongTypesAreErrorsWithFileAndLine) {
+  const TemporaryFolder folder;
+  for (const char* row : {"{\"step\":1.5}", "{\"step\":-1}", "{\"step\":1,\"loss\":\"x\"}",
+                          "{\"step\":1,\"val_loss\":[]}", "{\"step\":18446744073709551615}",
+                          "{\"step\":1,\"loss\":1e999}", "[[[[[[[[[[1]]]]]]]]]]", "3"}) {
+    write(folder.path() / "metrics.jsonl", "{\"step\":1,\"loss\":5.0}\n" + std::string(row) + "\n");
+    EXPECT_THAT(user_error([&] { (void)read_run(folder.path()); }), HasSubstr("metrics.jsonl:2"))
+        << row;
+  }
+}
+
+TEST(RunData, FilesOfAnotherProgramDoNotStopAReport) {
+  const TemporaryFolder folder;
+  make_run(folder.path());
+  for (const char* text : {"[]", "3", "{\"status\": 3, \"layers\": 1e300, \"seed\": []}",
+                           "{\"val_loss\": {}, \"scheme\": null, \"layers\": -5}"}) {
+    for (const char* name : {"summary.json", "env.json", "routing.json"}) {
+      write(folder.path() / name, text);
+    }
+    const RunData run = read_run(folder.path());
+    EXPECT_EQ(run.depth, 12) << text;  // of config.toml
+  }
+}
+
 TEST(RunData, AFolderThatIsNoRunIsAnError) {
   const TemporaryFolder folder;
   EXPECT_FALSE(is_run_folder(folder.path()));

@@ -20,7 +20,13 @@ using ::testing::Not;
 
 Cell cell(const std::string& label, int64_t depth, int64_t seed, double loss,
           CellStatus status = CellStatus::kFinished) {
-  Cell result{label, label, depth, seed, {}, status, {}, {}, 1.25e7, 7.5e7};
+  Cell result;
+  result.label = result.scheme = label;
+  result.depth = depth;
+  result.seed = seed;
+  result.status = status;
+  result.parameters = 1.25e7;
+  result.flops_per_token = 7.5e7;
   if (status == CellStatus::kFinished) {
     result.val_loss = loss;
     result.bits_per_byte = 2 * loss;
@@ -200,11 +206,16 @@ TEST(Comparison, IsReadBackFromItsDocumentAsItWas) {
   written.machine = {{"cores", 2}};
   written.corpus = {{"sha256", "ab"}};
   for (const CellStatus status :
-       {CellStatus::kFinished, CellStatus::kDiverged, CellStatus::kFailed, CellStatus::kPending}) {
+       {CellStatus::kFinished, CellStatus::kDiverged, CellStatus::kFailed, CellStatus::kPending,
+        CellStatus::kRunning, CellStatus::kStopped}) {
     written.cells.push_back(cell("wav2", 12, std::ssize(written.cells) + 1, 1.0 / 3.0, status));
     written.cells.back().run = "cells/x";
+    written.cells.back().measure = {"ab", "cd", "bytes/256", 16, 100, 99, 98};
   }
-  written.cells.push_back({"bare", "wav", {}, {}, {}, CellStatus::kPending, {}, {}, {}, {}});
+  Cell bare;
+  bare.label = "bare";
+  bare.scheme = "wav";
+  written.cells.push_back(bare);
   written.speed = {{"wav2", 12, 1e6 / 3.0, 4.25, 7e9}, {"bare", {}, {}, {}, {}}};
 
   const auto text = comparison_document(written).dump(2);
@@ -217,9 +228,11 @@ TEST(Comparison, IsReadBackFromItsDocumentAsItWas) {
     return std::tuple(c.label, c.scheme, c.depth, c.seed, c.run, c.status, c.val_loss,
                       c.bits_per_byte, c.parameters, c.flops_per_token);
   };
+  const auto same_measure = [](const Cell& a, const Cell& b) { return a.measure == b.measure; };
   ASSERT_EQ(read.cells.size(), written.cells.size());
   for (std::size_t i = 0; i < read.cells.size(); ++i) {
     EXPECT_EQ(fields(read.cells[i]), fields(written.cells[i])) << i;
+    EXPECT_TRUE(same_measure(read.cells[i], written.cells[i])) << i;
   }
   const auto speed_fields = [](const Speed& s) {
     return std::tuple(s.label, s.depth, s.tokens_per_s, s.ms_p50, s.peak_rss_bytes);
@@ -240,34 +253,12 @@ TEST(Comparison, AnUnknownStatusOrAWrongTypeIsAUserError) {
                UserError);
 }
 
-RunData run(const std::string& label, const std::string& folder, int steps = 10) {
-  RunData result;
-  result.folder = folder;
-  result.label = result.scheme = label;
-  result.status = "finished";
-  result.depth = 12;
-  result.seed = 1;
-  result.val_loss = 1.0;
-  result.summary = {{"steps", steps}};
-  return result;
-}
-
-TEST(Comparison, RunsThatLookAlikeGetTheirFoldersNames) {
-  std::vector<RunData> runs = {run("wav", "a/first"), run("wav", "a/second/"), run("act", "b/x")};
-  const Comparison comparison = comparison_of_runs(runs);
-  EXPECT_EQ(comparison.cells[0].label, "wav (first)");
-  EXPECT_EQ(comparison.cells[1].label, "wav (second)");
-  EXPECT_EQ(comparison.cells[2].label, "act");
-  EXPECT_EQ(runs[0].label, "wav (first)");
-}
-
-TEST(Comparison, RunsOfUnequalLengthAreNotSubtracted) {
-  std::vector<RunData> runs = {run("prenorm", "a", 10), run("wav", "b", 20)};
-  const Table table = make_table(comparison_of_runs(runs));
-  EXPECT_FALSE(row(table, "wav", 12).difference.has_value());
-  EXPECT_THAT(table.note, HasSubstr("number of steps"));
-  runs = {run("prenorm", "a", 10), run("wav", "b", 10)};
-  EXPECT_TRUE(row(make_table(comparison_of_runs(runs)), "wav", 12).difference.has_value());
+TEST(Comparison, ALossThatIsNotFiniteIsANullWithAStatus) {
+  Comparison comparison;
+  comparison.cells = {cell("wav", 12, 1, 0, CellStatus::kDiverged)};
+  const auto entry = comparison_document(comparison).at("cells").at(0);
+  EXPECT_TRUE(entry.at("val_loss").is_null());
+  EXPECT_EQ(entry.at("status"), "diverged");
 }
 
 }  // namespace

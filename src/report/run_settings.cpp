@@ -1,0 +1,113 @@
+#include "report/run_settings.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "config/document.h"
+#include "config/fields.h"
+#include "config/literal.h"
+#include "config/print.h"
+
+namespace wavroute {
+namespace {
+
+constexpr std::string_view kHash = "sha256:";
+constexpr size_t kShownDigits = 8;
+
+constexpr std::array<std::string_view, 9> kNeutral = {
+    "name",       "train.seed",    "train.log_every",   "train.eval_every", "train.save_every",
+    "train.keep", "train.threads", "train.micro_batch", "train.recompute"};
+
+// "1" for 1.0: a file that was written by hand may spell a number either way.
+std::string canonical(std::string value) {
+  if (value.ends_with(".0") && value.find_first_not_of("-0123456789.") == std::string::npos) {
+    value.resize(value.size() - 2);
+  }
+  return value;
+}
+
+std::string value_of(const Node& node) {
+  if (node.table() != nullptr || std::holds_alternative<Node::Date>(node.value)) return "?";
+  if (const auto* items = node.array()) {
+    std::string text;
+    for (const Node& item : *items) text += (text.empty() ? "" : ", ") + value_of(item);
+    return "[" + text + "]";
+  }
+  return canonical(literal(node));
+}
+
+}  // namespace
+
+bool changes_results(std::string_view key) {
+  return !key.starts_with("compare.") && !key.starts_with("sample.") &&
+         std::ranges::find(kNeutral, key) == kNeutral.end();
+}
+
+RunConfig read_run_config(const std::string& text, const std::string& file) {
+  RunConfig result;
+  const auto put = [&](const std::string& key, std::string value) {
+    if (changes_results(key)) result.settings[key] = std::move(value);
+  };
+  for (const Setting& setting : settings(Config{})) {
+    put(dotted(setting.section, setting.key), canonical(setting.value));
+  }
+  const Node document = parse_document(text, file);
+  for (const NodeMember& member : *document.table()) {
+    const auto* section = member.value.table();
+    if (section == nullptr) {
+      put(member.key, value_of(member.value));
+      continue;
+    }
+    for (const NodeMember& entry : *section) {
+      const std::string key = dotted(member.key, entry.key);
+      put(key, value_of(entry.value));
+      const auto* whole = std::get_if<int64_t>(&entry.value.value);
+      if (key == "train.seed" && whole != nullptr) result.seed = *whole;
+      if (key == "train.steps" && whole != nullptr) result.steps = *whole;
+    }
+  }
+  return result;
+}
+
+void identify_texts(RunSettings& settings, const std::string& train_sha256,
+                    const std::string& valid_sha256) {
+  if (settings.empty() || train_sha256.empty() || valid_sha256.empty()) return;
+  settings["data.train"] = std::string(kHash) + train_sha256;
+  settings["data.valid"] = std::string(kHash) + valid_sha256;
+  settings.erase("data.max_bytes");  // the hash is of what was left
+  settings.erase("data.format");
+}
+
+std::string shown_value(const std::string& value) {
+  if (value.starts_with(kHash)) {
+    return "text " + value.substr(kHash.size(), kShownDigits);
+  }
+  const bool quoted = value.size() >= 2 && value.front() == '"' && value.back() == '"';
+  return quoted ? value.substr(1, value.size() - 2) : value;
+}
+
+std::string why_no_difference(const Measure& a, const Measure& b) {
+  if (a.valid_text != b.valid_text) return "another validation text";
+  if (a.tokenizer != b.tokenizer) return "another tokenizer";
+  if (a.context != b.context) return "another context";
+  const bool counted = a.tokens.has_value() && b.tokens.has_value();
+  if (counted ? a.tokens != b.tokens : a.max_tokens != b.max_tokens) {
+    return "another number of scored tokens";
+  }
+  if (a.train_text != b.train_text) return "another training text";
+  return {};
+}
+
+bool same_bytes_scored(const Measure& a, const Measure& b) {
+  if (a.valid_text.empty() || a.valid_text != b.valid_text) return false;
+  if (a.bytes && b.bytes) {
+    // The first token is not scored, and tokenizers begin with pieces of different lengths.
+    constexpr double kFirstToken = 1e-3;
+    const auto x = static_cast<double>(*a.bytes), y = static_cast<double>(*b.bytes);
+    return std::abs(x - y) <= kFirstToken * std::max(x, y);
+  }
+  return a.tokenizer == b.tokenizer && a.max_tokens == b.max_tokens && a.tokens == b.tokens;
+}
+
+}  // namespace wavroute

@@ -1,0 +1,60 @@
+// What was run, and what its loss was measured on: which runs are samples of one thing, and which
+// losses can be subtracted.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace wavroute {
+
+// The configuration that a run's results follow from: dotted key -> value, as TOML text. Without
+// the seed, and without what changes no result (see changes_results).
+using RunSettings = std::map<std::string, std::string>;
+
+// Whether a run's result follows from the key. It doesn't from the seed's siblings here:
+//   name, compare.*, sample.*                        names, and what never touches training
+//   train.seed                                       the sample, not what is sampled
+//   train.{log,eval,save}_every, train.keep          when something is written
+//   train.{threads,micro_batch,recompute}            how a step is cut: at most its rounding
+[[nodiscard]] bool changes_results(std::string_view dotted_key);
+
+struct RunConfig {
+  RunSettings settings;
+  std::optional<int64_t> seed, steps;  // where the text gives them
+};
+
+// What the text of a config.toml says; in `settings`, a key that it leaves out has its default.
+// Throws UserError for what is no TOML, with `file` and the line.
+[[nodiscard]] RunConfig read_run_config(const std::string& text, const std::string& file);
+
+// Puts the texts' sha256 in place of where they were found: a text that was moved is the same.
+void identify_texts(RunSettings& settings, const std::string& train_sha256,
+                    const std::string& valid_sha256);
+
+// A value as a table shows it: a string without its quotes, a hash by its first digits.
+[[nodiscard]] std::string shown_value(const std::string& value);
+
+// What a validation loss was measured on. Empty or absent: not known.
+struct Measure {
+  std::string valid_text;             // sha256
+  std::string train_text;             // sha256
+  std::string tokenizer;              // its kind and the size of its vocabulary
+  std::optional<int64_t> context;     // tokens
+  std::optional<int64_t> max_tokens;  // data.eval_tokens: at most so many are scored
+  std::optional<int64_t> tokens;      // scored
+  std::optional<int64_t> bytes;       // of text that they stand for
+
+  bool operator==(const Measure&) const = default;
+};
+
+// Why a loss measured on `a` is no distance from one measured on `b`, as "another tokenizer"; empty
+// where it is one.
+[[nodiscard]] std::string why_no_difference(const Measure& a, const Measure& b);
+// Whether both scored the same bytes of text, so that their bits per byte can be compared although
+// their losses can't.
+[[nodiscard]] bool same_bytes_scored(const Measure& a, const Measure& b);
+
+}  // namespace wavroute
