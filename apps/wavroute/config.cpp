@@ -7,10 +7,13 @@
 #include <vector>
 
 #include "command.h"
+#include "compare/grid.h"
 #include "config/load.h"
 #include "config/presets.h"
 #include "config/print.h"
 #include "output.h"
+#include "train/forecast.h"
+#include "wavroute/decoder.h"
 #include "wavroute/error.h"
 #include "wavroute/residual.h"
 
@@ -44,12 +47,35 @@ int show(const ConfigArguments& arguments) {
   return 0;
 }
 
+// UserError for a model that train would refuse. The size of the vocabulary decides nothing here.
+void check_model(const Config& config) {
+  constexpr int64_t kVocabulary = 256;
+  static_cast<void>(Decoder(decoder_spec(config, kVocabulary), Precision::kFp32, at::kCPU));
+}
+
+// UserError for what compare would refuse of its cells; a seed changes nothing about that.
+void check_grid(const Config& config) {
+  const GridCell* last = nullptr;
+  const std::vector<GridCell> cells = expand_grid(config, scheme_catalog());
+  for (const GridCell& cell : cells) {
+    const bool is_seed = last != nullptr && last->label == cell.label &&
+                         last->config.model.layers == cell.config.model.layers;
+    if (!is_seed) check_model(cell.config);
+    last = &cell;
+  }
+}
+
 int check(const ConfigArguments& arguments) {
-  (void)load_config(arguments.config, arguments.sets, scheme_catalog(), ConfigUse::kCompare);
+  const Config config =
+      load_config(arguments.config, arguments.sets, scheme_catalog(), ConfigUse::kCompare).config;
+  const bool has_grid = !config.compare.schemes.empty() || !config.compare.variants.empty();
+  if (has_grid) check_grid(config);
   std::string refusal;  // of train, which allows the options of one scheme only
   try {
-    (void)load_config(arguments.config, arguments.sets, scheme_catalog(), ConfigUse::kTrain);
+    check_model(
+        load_config(arguments.config, arguments.sets, scheme_catalog(), ConfigUse::kTrain).config);
   } catch (const UserError& error) {
+    if (!has_grid) throw;
     refusal = error.what();
   }
   if (refusal.empty()) {

@@ -2,10 +2,16 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cctype>
-#include <set>
+#include <map>
+#include <string_view>
 
+#include "base/printable.h"
+#include "config/assignment.h"
+#include "config/fields.h"
 #include "config/load.h"
+#include "config/print.h"
 #include "config/scheme_options.h"
 #include "wavroute/error.h"
 
@@ -17,13 +23,13 @@ struct Row {
   Config config;  // without depth and seed
 };
 
-// Letters, digits, '.', '_' and '-' alone.
+// Letters, digits, '.', '_' and '-' alone; no hidden file, no temporary name.
 std::string safe_name(const std::string& label) {
   std::string name;
   for (const char c : label) {
     const auto byte = static_cast<unsigned char>(c);
     const bool keeps = std::isalnum(byte) != 0 || c == '.' || c == '_' || c == '-';
-    if (keeps) {
+    if (keeps && (c != '.' || !name.empty())) {
       name += c;
     } else if (!name.empty() && name.back() != '-') {
       name += '-';
@@ -57,6 +63,24 @@ std::vector<Row> rows_of(const Config& config, const SchemeCatalog& catalog) {
   return rows;
 }
 
+// Depths and seeds have the ranges of the keys that they are put in place of.
+void check_range(std::string_view section, std::string_view key, std::string_view list,
+                 int64_t value) {
+  const Range& range = find_field(section, key)->range;
+  if (range.contains(static_cast<double>(value))) return;
+  throw UserError(fmt::format("expected items {} in {}, given {}", range.text(), list, value));
+}
+
+// A cell's configuration goes through a file: what train would refuse of it is refused here.
+void check_cell(const GridCell& cell, const SchemeCatalog& catalog) {
+  try {
+    static_cast<void>(
+        parse_config(to_toml(cell.config), "its configuration", catalog, ConfigUse::kTrain));
+  } catch (const UserError& error) {
+    throw UserError(fmt::format("cell {}: {}", cell.folder, error.what()), error.hint());
+  }
+}
+
 }  // namespace
 
 std::vector<GridCell> expand_grid(const Config& config, const SchemeCatalog& catalog) {
@@ -64,27 +88,52 @@ std::vector<GridCell> expand_grid(const Config& config, const SchemeCatalog& cat
   const auto or_default = [](const std::vector<int64_t>& list, int64_t otherwise) {
     return list.empty() ? std::vector<int64_t>{otherwise} : list;
   };
+  for (const int64_t depth : config.compare.depths) {
+    check_range("model", "layers", "compare.depths", depth);
+  }
+  for (const int64_t seed : config.compare.seeds) {
+    check_range("train", "seed", "compare.seeds", seed);
+  }
   std::vector<GridCell> cells;
-  std::set<std::string> folders;
+  std::map<std::string, std::string> labels;  // by folder
   for (const int64_t depth : or_default(config.compare.depths, config.model.layers)) {
     for (const Row& row : rows) {
       for (const int64_t seed : or_default(config.compare.seeds, config.train.seed)) {
         GridCell cell{row.label, fmt::format("{}-L{}-s{}", safe_name(row.label), depth, seed),
-                      row.config};
+                      row.config, ""};
         cell.config.name = row.label;
         cell.config.model.layers = depth;
         cell.config.train.seed = seed;
         cell.config.compare = {};
-        if (!folders.insert(cell.folder).second) {
+        const auto [known, is_new] = labels.try_emplace(cell.folder, cell.label);
+        if (!is_new) {
           throw UserError(
-              fmt::format("different cells were expected in the grid, {} comes twice", cell.folder),
-              "give each [[compare.variant]] a label of its own, and list nothing twice");
+              fmt::format("different cells were expected in the grid, the folder {} would be that "
+                          "of {} and of {}",
+                          cell.folder, printable(known->second), printable(cell.label)),
+              "give each [[compare.variant]] a label of its own, and list nothing twice; of a "
+              "label, letters, digits, '.', '_' and '-' count");
         }
+        check_cell(cell, catalog);
         cells.push_back(std::move(cell));
       }
     }
   }
   return cells;
+}
+
+void check_overrides(std::span<const std::string> sets, const std::vector<GridCell>& cells,
+                     const SchemeCatalog& catalog) {
+  std::vector<std::string> schemes;
+  for (const GridCell& cell : cells) {
+    const std::string& scheme = cell.config.residual.scheme;
+    if (std::ranges::find(schemes, scheme) == schemes.end()) schemes.push_back(scheme);
+  }
+  for (const std::string& set : sets) {
+    const Assignment a = parse_override(set, "--set ", "--set");
+    if (a.section != "residual" || a.key == "scheme") continue;
+    require_option(catalog, schemes, a.key, a.place);
+  }
 }
 
 }  // namespace wavroute

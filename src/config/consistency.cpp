@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "base/printable.h"
 #include "config/draft.h"
 #include "config/literal.h"
 #include "config/model_size.h"
@@ -61,6 +62,27 @@ void check_unique(std::vector<Item> items, const Places& places, const std::stri
        fmt::format("{} twice", literal(*twice)));
 }
 
+// What a file system takes as the name of a folder, with room for what is put behind it.
+bool is_folder_name(std::string_view name, size_t most) {
+  const bool has_control = std::any_of(name.begin(), name.end(), [](char c) {
+    return static_cast<unsigned char>(c) < 0x20 || c == 0x7F;
+  });
+  return !name.empty() && name != "." && name != ".." && name.size() <= most && !has_control &&
+         name.find('/') == std::string_view::npos;
+}
+
+constexpr size_t kLongestName = 255;  // bytes: what file systems take
+constexpr size_t kLongestLabel =
+    100;  // bytes: depth, seed and the marks of a temporary file follow
+
+// A label becomes the name of its runs and a part of their folders' names.
+void check_label(const std::string& label, const Places& places) {
+  if (is_folder_name(label, kLongestLabel)) return;
+  fail(places, {"compare.variant"},
+       fmt::format("a label that a folder can be named after, of at most {} bytes", kLongestLabel),
+       printable(label), "without '/' and control characters, and neither \".\" nor \"..\"");
+}
+
 void check_comparison(const CompareConfig& compare, const Places& places) {
   check_unique(compare.schemes, places, "compare.schemes");
   check_unique(compare.depths, places, "compare.depths");
@@ -71,6 +93,7 @@ void check_comparison(const CompareConfig& compare, const Places& places) {
       fail(places, {"compare.variant"}, "a label that no other row of the comparison has",
            literal(variant.label), "rows are the schemes and the variants");
     }
+    check_label(variant.label, places);
     labels.push_back(variant.label);
   }
 }
@@ -79,9 +102,8 @@ void check_comparison(const CompareConfig& compare, const Places& places) {
 
 void check_consistency(const Config& config, const Places& places) {
   const std::string& name = config.name;  // becomes the folder runs/NAME
-  if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos ||
-      name.find('\0') != std::string::npos) {
-    fail(places, {"name"}, "a name that a folder can have", literal(name));
+  if (!is_folder_name(name, kLongestName)) {
+    fail(places, {"name"}, "a name that a folder can have", printable(name));
   }
   check_model(config.model, places);
   check_training(config, places);

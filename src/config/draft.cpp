@@ -29,10 +29,21 @@ void Draft::apply(std::span<const Assignment> layer) {
   for (const Assignment& assignment : layer) apply_one(assignment);
   if (!schemes_given()) return;  // a base file may hold options alone: settled in finish()
   for (const Assignment& assignment : layer) {
-    if (is_option(assignment)) {
+    if (!is_option(assignment)) continue;
+    // A comparison may name the scheme that has it in a later layer.
+    if (use_ == ConfigUse::kCompare && !known_to_schemes(assignment.key)) {
+      waiting_[assignment.key] = assignment.place;
+    } else {
       require_option(catalog_, schemes(), assignment.key, assignment.place);
     }
   }
+}
+
+bool Draft::known_to_schemes(const std::string& option) const {
+  const auto chosen = schemes();
+  return std::any_of(chosen.begin(), chosen.end(), [&](const std::string& scheme) {
+    return find_option(catalog_, scheme, option) != nullptr;
+  });
 }
 
 void Draft::apply_one(const Assignment& a) {
@@ -141,7 +152,7 @@ void Draft::settle_options() {
       known = true;
     }
     if (known) continue;
-    if (!schemes_given()) require_option(catalog_, chosen, key, place);
+    if (!schemes_given() || waiting_.contains(key)) require_option(catalog_, chosen, key, place);
     places_.erase(name);
   }
   config_.residual.options = std::move(kept);

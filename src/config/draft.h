@@ -25,7 +25,8 @@ class Draft {
 
   // Lays one file, or all of the command line, over what is there. A later layer may choose another
   // scheme, and the options that the earlier ones gave to theirs then go; within a layer, an option
-  // that its schemes don't know is a UserError.
+  // that its schemes don't know is a UserError. For a comparison, it is one unless a later layer
+  // names a scheme that has it.
   void apply(std::span<const Assignment> layer);
 
   // Checks the whole and returns it. `default_name` is the name of a run that was given none.
@@ -47,6 +48,7 @@ class Draft {
   // The schemes whose options may stand in [residual], and whether anything named them.
   [[nodiscard]] std::vector<std::string> schemes() const;
   [[nodiscard]] bool schemes_given() const;
+  [[nodiscard]] bool known_to_schemes(const std::string& option) const;
   void settle_options();
   [[nodiscard]] CompareVariant checked_variant(const Variant& variant) const;
 
@@ -55,6 +57,8 @@ class Draft {
   Config config_;
   std::vector<Variant> variants_;  // stay here until finish() checks them against the whole
   std::map<std::string, Place> places_;
+  // Options of [residual] that no scheme named so far has; the whole must name one.
+  std::map<std::string, Place> waiting_;
   bool continued_ = false;
 };
 

@@ -140,6 +140,13 @@ LoadedConfig load_config(const std::string& path_or_preset, std::span<const std:
   return loaded;
 }
 
+Config parse_config(const std::string& text, const std::string& file, const SchemeCatalog& catalog,
+                    ConfigUse use) {
+  Draft draft(catalog, use);
+  draft.apply(assignments_of(parse_document(text, file), Place{file, file, fs::path(".")}));
+  return draft.finish("");
+}
+
 Config with_overrides(const Config& config, std::span<const std::string> overrides,
                       const SchemeCatalog& catalog) {
   Draft draft(config, catalog, ConfigUse::kTrain);

@@ -25,6 +25,11 @@ struct LoadedConfig {
                                        std::span<const std::string> sets,
                                        const SchemeCatalog& catalog, ConfigUse use);
 
+// The same of the text of one file, which extends none: what to_toml wrote. `file` names it in
+// messages.
+[[nodiscard]] Config parse_config(const std::string& text, const std::string& file,
+                                  const SchemeCatalog& catalog, ConfigUse use);
+
 // `config` with overrides laid over it, ready to train: of the [residual] options only those that
 // its scheme knows remain. UserError as for --set.
 [[nodiscard]] Config with_overrides(const Config& config, std::span<const std::string> overrides,

@@ -1,0 +1,106 @@
+// A grid's cells: what train would refuse of one is refused before any starts.
+#include "compare/grid.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "config/draft.h"
+#include "wavroute/error.h"
+
+namespace wavroute {
+namespace {
+
+using ::testing::HasSubstr;
+
+const SchemeCatalog& catalog() {
+  static const SchemeCatalog all = {
+      {"prenorm", "", {}},
+      {"wav", "", {{"blocks", OptionType::kInt, std::string("auto"), "", true, {}}}}};
+  return all;
+}
+
+Config grid_of(const std::vector<std::string>& schemes,
+               const std::vector<CompareVariant>& variants = {}) {
+  Config config;
+  config.name = "grid";
+  config.compare.schemes = schemes;
+  config.compare.variants = variants;
+  return config;
+}
+
+std::string refusal(const Config& config) {
+  try {
+    static_cast<void>(expand_grid(config, catalog()));
+  } catch (const UserError& error) {
+    EXPECT_FALSE(error.hint().empty()) << error.what();
+    return error.what();
+  }
+  return {};
+}
+
+TEST(Grid, OptionGoesToTheSchemesThatHaveIt) {
+  Config config = grid_of({"prenorm", "wav"}, {{"w2", {"residual.scheme=\"wav\""}}});
+  config.residual.options["blocks"] = int64_t{6};
+  const auto cells = expand_grid(config, catalog());
+  ASSERT_EQ(cells.size(), 3U);
+  EXPECT_TRUE(cells[0].config.residual.options.empty());
+  EXPECT_EQ(cells[1].config.residual.options.at("blocks"), OptionValue(int64_t{6}));
+  EXPECT_EQ(cells[2].config.residual.options.at("blocks"), OptionValue(int64_t{6}));
+  const std::vector<std::string> sets = {"residual.blocks=6", "train.steps=3"};
+  EXPECT_NO_THROW(check_overrides(sets, cells, catalog()));
+}
+
+TEST(Grid, OptionOfTheCommandLineThatNoSchemeOfTheGridHasIsAnError) {
+  const auto cells = expand_grid(grid_of({"prenorm"}), catalog());
+  const std::vector<std::string> sets = {"residual.blocks=6"};
+  try {
+    check_overrides(sets, cells, catalog());
+    ADD_FAILURE() << "nothing was thrown";
+  } catch (const UserError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("--set residual.blocks=6"));
+    EXPECT_THAT(error.hint(), HasSubstr("belongs to wav"));
+  }
+}
+
+TEST(Grid, LabelsThatNoFolderCanHaveAreRefused) {
+  for (const std::string& label :
+       {std::string("a/b"), std::string(300, 'x'), std::string("."), std::string(".."),
+        std::string("a\nb"), std::string("a\x1b[31m")}) {
+    Config config = grid_of({}, {{label, {"optimizer.lr=0.5"}}});
+    try {
+      check_consistency(config, {});
+      ADD_FAILURE() << label << " was taken";
+    } catch (const UserError& error) {
+      EXPECT_EQ(std::string(error.what()).find('\x1b'), std::string::npos);
+    }
+  }
+  EXPECT_NO_THROW(check_consistency(grid_of({}, {{"wav, 50 % größer", {}}}), {}));
+}
+
+TEST(Grid, FolderOfACellIsNeitherHiddenNorATemporaryName) {
+  const auto cells = expand_grid(grid_of({}, {{".tmp-x", {"optimizer.lr=0.5"}}}), catalog());
+  EXPECT_EQ(cells[0].folder, "tmp-x-L12-s1");
+}
+
+TEST(Grid, LabelsThatWouldShareAFolderAreRefusedByBothNames) {
+  const auto what = refusal(grid_of({}, {{"a b", {}}, {"a-b", {}}}));
+  EXPECT_THAT(what, HasSubstr("'a b'"));
+  EXPECT_THAT(what, HasSubstr("'a-b'"));
+}
+
+TEST(Grid, EveryCellIsHeldAgainstTheRulesOfTrain) {
+  Config config = grid_of({"prenorm"});
+  config.name = "fine";
+  config.train.batch = 2;
+  config.train.micro_batch = 3;  // a check of the whole
+  EXPECT_THAT(refusal(config), HasSubstr("cell prenorm-L12-s1"));
+}
+
+TEST(Grid, DepthsHaveTheRangeOfLayers) {
+  Config config = grid_of({"prenorm"});
+  config.compare.depths = {0};
+  EXPECT_THROW(static_cast<void>(expand_grid(config, catalog())), UserError);
+}
+
+}  // namespace
+}  // namespace wavroute
