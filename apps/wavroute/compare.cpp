@@ -2,8 +2,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <csignal>
 #include <memory>
 
+#include "base/print.h"
+#include "base/printable.h"
 #include "command.h"
 #include "common.h"
 #include "compare/compare_run.h"
@@ -33,6 +36,29 @@ struct CompareArguments {
   bool dry_run = false;
   bool json = false;
 };
+
+// Hours may lie between two lines, and the terminal may be gone by then: the grid goes on.
+void say(const std::string& line) { print_or_drop(stderr, terminal_text(line) + "\n"); }
+
+// The table or compare.json, which lies in the folder too.
+void print_result(const std::string& text) {
+  if (print_or_drop(stdout, text)) return;
+  throw Failure("expected a standard output that takes the result, it is full or closed",
+                "compare.json in the folder of the comparison holds it");
+}
+
+// The table is worth more than the page: a page that can't be made is said.
+bool report_or_say(const fs::path& out, const fs::path& page) {
+  try {
+    const std::vector<fs::path> folders = {out};
+    write_report(folders, page);
+    say(fmt::format("report: {}", page.string()));
+    return true;
+  } catch (const std::exception& error) {
+    say(fmt::format("no report: {}", error.what()));
+    return false;
+  }
+}
 
 // Whatever says auto is resolved once for all cells, and kept by a resume: cells of different
 // precision would be no pairs.
@@ -75,8 +101,8 @@ ComparePlan plan_cells(Config& config, bool given_micro_batch, bool resumed) {
                       given_micro_batch ? 0 : config.train.micro_batch, probe_machine());
   if (!plan.beyond_memory.empty() && !resumed) throw UserError(plan.beyond_memory, plan.hint);
   if (!plan.beyond_memory.empty()) {
-    fmt::print(stderr, "wavroute: {}; the comparison goes on with it, as it began\n",
-               plan.beyond_memory);
+    say(fmt::format("wavroute: {}; the comparison goes on with it, as it began",
+                    plan.beyond_memory));
   }
   if (!given_micro_batch) config.train.micro_batch = plan.micro_batch;
   return plan;
@@ -97,16 +123,19 @@ int compare(const CompareArguments& arguments) {
   Config config = resolve(given, stored);
   const ComparePlan plan = plan_cells(config, given.train.micro_batch > 0,
                                       !arguments.resume.empty() && fs::exists(stored));
+  check_overrides(arguments.sets, plan.cells, scheme_catalog());
   if (arguments.dry_run) {
     fmt::print("{}nothing was trained (--dry-run)\n", plan_text(plan));
     return 0;
   }
 
+  refuse_links(out, plan.cells);
   const RunFolder folder = RunFolder::create(
       out, arguments.resume.empty() ? ExistingRun::kRefuse : ExistingRun::kResume);
   check_same_base(folder.paths().config(), config);
   write_file_atomic(folder.paths().config(), to_toml(config));
 
+  std::signal(SIGPIPE, SIG_IGN);  // a pipe that nobody reads any more costs a line, not the grid
   const StopSignal stop;
   CompareOptions options;
   options.out = out;
@@ -114,28 +143,20 @@ int compare(const CompareArguments& arguments) {
   options.speed_rounds = arguments.speed_rounds;
   options.memory_limit = usable_memory(config, probe_machine());
   options.stop = [] { return StopSignal::requested(); };
-  options.say = [&](const std::string& line) {
-    fmt::print(stderr, "{}\n", line);
-    std::fflush(stderr);
-  };
+  options.say = say;
   const CompareOutcome outcome = run_comparison(config, plan.cells, options);
   if (!outcome.complete) {
-    fmt::print(stderr, "stopped; go on: wavroute compare {} --out {} --resume auto\n",
-               arguments.config, out.string());
+    say(fmt::format("stopped; go on: wavroute compare {} --out {} --resume auto", arguments.config,
+                    out.string()));
     return 1;
   }
-  const std::vector<fs::path> folders = {out};
-  write_report(folders, folder.paths().report());
-  if (arguments.json) {
-    fmt::print("{}", read_file(out / "compare.json"));
-  } else {
-    fmt::print("\n{}\n", terminal_table(make_table(outcome.comparison)));
-  }
-  fmt::print(stderr, "report: {}\n", folder.paths().report().string());
-  return std::ranges::all_of(outcome.comparison.cells,
-                             [](const Cell& cell) { return cell.status == CellStatus::kFinished; })
-             ? 0
-             : 1;
+  const bool has_report = report_or_say(out, folder.paths().report());
+  print_result(arguments.json ? read_file(out / "compare.json")
+                              : "\n" + terminal_table(make_table(outcome.comparison)) + "\n");
+  const bool all_finished = std::ranges::all_of(
+      outcome.comparison.cells,
+      [](const wavroute::Cell& cell) { return cell.status == CellStatus::kFinished; });
+  return has_report && all_finished ? 0 : 1;
 }
 
 }  // namespace

@@ -6,6 +6,8 @@
 #include <map>
 #include <tuple>
 
+#include "config/print.h"
+#include "data/corpus.h"
 #include "train/console.h"
 #include "train/process.h"
 #include "train/session.h"
@@ -19,18 +21,31 @@ int64_t largest_divisor(int64_t batch, int64_t at_most) {
   return divisor;
 }
 
-// Vocabularies of the texts that the cells name; each is opened once.
-class Vocabularies {
+// What the texts that the cells name come to. Each is opened once, as training would: what is wrong
+// with one is found before the first cell starts.
+class Texts {
  public:
-  int64_t of(const Config& config) {
-    const auto key = std::tuple(config.data.tokenizer, config.data.train, config.model.context);
-    const auto known = sizes_.find(key);
-    if (known != sizes_.end()) return known->second;
-    return sizes_[key] = vocabulary_of(config);
+  struct Text {
+    int64_t vocab_size = 0;
+    std::string sha256;  // of both splits
+  };
+
+  const Text& of(const Config& config) {
+    std::string key = fmt::format("{}", config.model.context);
+    for (const Setting& setting : settings(config)) {
+      const bool is_read = setting.section == "data" || setting.key == "prompt";
+      if (is_read) key += setting.key + setting.value;
+    }
+    const auto known = texts_.find(key);
+    if (known != texts_.end()) return known->second;
+    const Corpus corpus = open_corpus(config.data, config.model.context);
+    static_cast<void>(corpus.tokenizer->encode(config.sample.prompt, "sample.prompt"));
+    return texts_[key] = {corpus.tokenizer->vocab_size(),
+                          corpus.train_sha256 + " " + corpus.valid_sha256};
   }
 
  private:
-  std::map<std::tuple<std::string, std::string, int64_t>, int64_t> sizes_;
+  std::map<std::string, Text> texts_;
 };
 
 // The cell that exceeds the memory by most, in words.
@@ -70,9 +85,15 @@ ComparePlan plan_comparison(std::vector<GridCell> cells, int64_t batch, int64_t 
                             const Machine& machine) {
   ComparePlan plan;
   plan.cells = std::move(cells);
-  Vocabularies vocabularies;
-  const auto forecast_of = [&](const GridCell& cell) {
-    return forecast(cell.config, vocabularies.of(cell.config), machine);
+  Texts texts;
+  const auto forecast_of = [&](GridCell& cell) {
+    try {
+      const Texts::Text& text = texts.of(cell.config);
+      cell.text = text.sha256;
+      return forecast(cell.config, text.vocab_size, machine);
+    } catch (const UserError& error) {
+      throw UserError(fmt::format("cell {}: {}", cell.folder, error.what()), error.hint());
+    }
   };
   int64_t common = batch;
   for (GridCell& cell : plan.cells) {

@@ -21,8 +21,9 @@ struct ComparePlan {
 
 // Plans `cells`, which are resolved but for micro_batch = 0. Those that name none get
 // `micro_batch`, or where that is 0 too the largest divisor of `batch` at which all of their plans
-// fit; a cell with a batch of its own, the largest divisor of that up to it. Opens the text where
-// the vocabulary depends on it. Throws UserError for a cell whose options contradict its model.
+// fit; a cell with a batch of its own, the largest divisor of that up to it. Opens the texts and
+// notes what they are. Throws UserError for a cell whose text can't be used or whose options
+// contradict its model.
 [[nodiscard]] ComparePlan plan_comparison(std::vector<GridCell> cells, int64_t batch,
                                           int64_t micro_batch, const Machine& machine);
 

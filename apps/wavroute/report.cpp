@@ -3,9 +3,11 @@
 #include <memory>
 #include <vector>
 
+#include "base/printable.h"
 #include "command.h"
 #include "output.h"
 #include "report/html.h"
+#include "wavroute/error.h"
 
 namespace wavroute::app {
 namespace {
@@ -21,6 +23,12 @@ int report(const ReportArguments& arguments) {
   fs::path out = arguments.out;
   if (out.empty()) {
     out = arguments.runs.size() == 1 ? arguments.runs.front() / "report.html" : "report.html";
+    // Only a path that the user names may lead elsewhere.
+    if (fs::is_symlink(fs::symlink_status(out))) {
+      throw UserError(fmt::format("expected a page of the folder itself, found a link at {}",
+                                  printable(out.string())),
+                      "remove it, or name the page with -o");
+    }
   }
   write_report(arguments.runs, out);
   print(out.string() + "\n");

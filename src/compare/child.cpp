@@ -22,19 +22,49 @@ constexpr size_t kTail = 2000;  // bytes
 constexpr int kNotStarted = 127;
 constexpr std::chrono::milliseconds kPause(20);
 
+// Handlers of this process end with the exec, and what they would note before it is lost: a signal
+// to stop must end the child instead. What is ignored stays so (SIGHUP under nohup), but for
+// SIGPIPE, which this program may ignore for its own output.
+void reset_signals(const sigset_t& mask) {
+  for (int number = 1; number < NSIG; ++number) {
+    struct sigaction action;
+    if (sigaction(number, nullptr, &action) != 0) continue;
+    if (action.sa_handler == SIG_IGN && number != SIGPIPE) continue;
+    action = {};
+    action.sa_handler = SIG_DFL;
+    sigaction(number, &action, nullptr);
+  }
+  sigprocmask(SIG_SETMASK, &mask, nullptr);
+}
+
 // In the child, between fork and exec: only calls that are safe there. posix_spawn can't tie the
 // child's life to this process.
-[[noreturn]] void become(char* const* argv, const char* log, pid_t parent) {
+[[noreturn]] void become(char* const* argv, const char* log, pid_t parent, const sigset_t& mask) {
   prctl(PR_SET_PDEATHSIG, SIGTERM);
   if (getppid() != parent) _exit(kNotStarted);  // it died before the line above
+  reset_signals(mask);
   const int input = open("/dev/null", O_RDONLY);
-  const int output = open(log, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+  const int output = open(log, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, 0644);
   if (input < 0 || output < 0) _exit(kNotStarted);
   dup2(input, STDIN_FILENO);
   dup2(output, STDOUT_FILENO);
   dup2(output, STDERR_FILENO);
   execv(argv[0], argv);
   _exit(kNotStarted);
+}
+
+// Starts the program; its process. Signals wait until the child no longer has our handlers.
+pid_t start(char* const* argv, const char* log) {
+  const pid_t parent = getpid();
+  sigset_t all, mask;
+  sigfillset(&all);
+  sigprocmask(SIG_SETMASK, &all, &mask);
+  const pid_t child = fork();
+  if (child == 0) become(argv, log, parent, mask);
+  const int error = errno;
+  sigprocmask(SIG_SETMASK, &mask, nullptr);
+  errno = error;
+  return child;
 }
 
 // The wait status. A first true of `stop` is passed on.
@@ -67,9 +97,7 @@ ChildResult run_child(const std::vector<std::string>& argv, const std::filesyste
   for (std::string& word : words) pointers.push_back(word.data());
   pointers.push_back(nullptr);
   const std::string path = log.string();
-  const pid_t parent = getpid();
-  const pid_t child = fork();
-  if (child == 0) become(pointers.data(), path.c_str(), parent);
+  const pid_t child = start(pointers.data(), path.c_str());
   if (child < 0) {
     throw Failure(
         fmt::format("cannot start {}: {}", words[0], std::generic_category().message(errno)),

@@ -2,18 +2,24 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
+#include <system_error>
+#include <thread>
 
+#include "base/printable.h"
 #include "base/utc.h"
 #include "bench/machine.h"
 #include "bench/step_bench.h"
 #include "compare/child.h"
 #include "config/print.h"
 #include "io/file.h"
+#include "io/json_text.h"
 #include "report/run_data.h"
+#include "report/table.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -21,11 +27,39 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr std::chrono::milliseconds kLockPause(100);
+constexpr int kLockTries = 200;
+
 // What the speed measurement wants to know of a cell that was trained.
 struct Trained {
   std::optional<int64_t> vocab_size;
   uint64_t peak_bytes = 0;
 };
+
+void refuse_link(const fs::path& path) {
+  std::error_code ignored;
+  if (!fs::is_symlink(fs::symlink_status(path, ignored))) return;
+  throw UserError(fmt::format("expected a file or folder of the comparison itself, found a link at "
+                              "{}",
+                              printable(path.string())),
+                  "nothing is written through links: remove it, or give another --out");
+}
+
+// A train process of a comparison that was killed ends its step and saves before it goes.
+void wait_until_free(const fs::path& folder, const std::function<bool()>& stop) {
+  for (int i = 0; i < kLockTries && !stop(); ++i) {
+    try {
+      const FileLock lock(folder);
+      return;
+    } catch (const UserError&) {
+      std::this_thread::sleep_for(kLockPause);
+    }
+  }
+}
+
+std::string loss_text(const std::optional<double>& loss) {
+  return loss ? fmt::format("loss {:.4f}", *loss) : "no loss";
+}
 
 class Run {
  public:
@@ -46,7 +80,10 @@ class Run {
       cell.seed = plan.config.train.seed;
       cell.run = fs::path("cells") / plan.folder;
       comparison_.cells.push_back(std::move(cell));
-      read_summary(comparison_.cells.size() - 1);
+      const size_t i = comparison_.cells.size() - 1;
+      if (!fs::exists(folder(i) / "summary.json")) continue;
+      refuse_other_configuration(i);
+      take_old_result(i);
     }
   }
 
@@ -55,7 +92,11 @@ class Run {
     for (size_t i = 0; i < cells_.size(); ++i) {
       if (options_.stop()) return {comparison_, false};
       train(i);
-      save();
+      try {
+        save();
+      } catch (const std::exception& error) {  // the last one decides
+        options_.say(fmt::format("compare.json: {}", error.what()));
+      }
     }
     if (options_.stop()) return {comparison_, false};
     measure_speed();
@@ -67,12 +108,17 @@ class Run {
   fs::path config_path(size_t i) const {
     return options_.out / "configs" / (cells_[i].folder + ".toml");
   }
-  fs::path folder(size_t i) const { return options_.out / comparison_.cells[i].run; }
+  fs::path log_path(size_t i) const {
+    return options_.out / "configs" / (cells_[i].folder + ".log");
+  }
+  fs::path folder(size_t i) const { return options_.out / "cells" / cells_[i].folder; }
 
   // Speeds of an earlier call stand until they are measured again.
   void read_speed() {
     const fs::path file = options_.out / "compare.json";
-    if (fs::exists(file)) comparison_.speed = parse_comparison(read_json(file), file).speed;
+    if (fs::exists(file)) {
+      comparison_.speed = parse_comparison(read_json(file), file.string()).speed;
+    }
   }
 
   // A finished cell counts only for the configuration that it was trained with.
@@ -87,71 +133,85 @@ class Run {
   }
 
   // Losses of cells are paired only if they come from the same text.
-  void refuse_other_text(size_t i, const nlohmann::json& summary) {
-    const auto same_source = [&](const DataConfig& a, const DataConfig& b) {
-      return a.train == b.train && a.valid == b.valid && a.max_bytes == b.max_bytes;
-    };
-    if (!same_source(cells_[i].config.data, cells_[0].config.data)) return;
-    const std::string text =
-        text_at(summary, "corpus_sha256") + " " + text_at(summary, "corpus_valid_sha256");
-    if (!text_.empty() && text != text_) {
-      throw UserError(
-          fmt::format("all cells must see the same text: sha256 {} was expected, {} was "
-                      "given by cell {}",
-                      text_, text, cells_[i].folder),
-          "the text has changed since the first cells were trained: give another --out");
+  void check_text(size_t i) const {
+    const Measure& measure = comparison_.cells[i].measure;
+    const std::string text = measure.train_text + " " + measure.valid_text;
+    if (cells_[i].text.empty() || measure.train_text.empty() || text == cells_[i].text) return;
+    throw UserError(fmt::format("all cells must see the same text: sha256 {} was expected, {} was "
+                                "given by cell {}",
+                                cells_[i].text, text, cells_[i].folder),
+                    "the text has changed since the first cells were trained: give another --out");
+  }
+
+  // What an earlier call left. What can't be read of it is trained again.
+  void take_old_result(size_t i) {
+    try {
+      read_run_of(i);
+    } catch (const UserError& error) {
+      options_.say(
+          fmt::format("{} can't be read, and is resumed: {}", cells_[i].folder, error.what()));
+      return;
     }
-    text_ = text;
-    comparison_.corpus = {{"description", text_at(summary, "corpus")},
-                          {"sha256", text_at(summary, "corpus_sha256")}};
+    check_text(i);
   }
 
   // What the cell's run folder says of it.
-  void read_summary(size_t i) {
+  void read_run_of(size_t i) {
     Cell& cell = comparison_.cells[i];
-    const fs::path file = folder(i) / "summary.json";
-    if (!fs::exists(file)) return;
-    refuse_other_configuration(i);
-    const nlohmann::json summary = read_json(file);
-    const std::string status = text_at(summary, "status");
-    cell.status = status == "diverged"   ? CellStatus::kDiverged
-                  : status == "finished" ? CellStatus::kFinished
-                                         : CellStatus::kPending;
-    refuse_other_text(i, summary);
-    cell.val_loss = number_at(summary, "val_loss");
-    cell.bits_per_byte = number_at(summary, "bits_per_byte");
-    cell.parameters = number_at(summary, "parameters");
-    cell.flops_per_token = number_at(summary, "flops_per_token");
-    trained_[i] = {integer_at(summary, "vocab_size"),
-                   static_cast<uint64_t>(number_at(summary, "peak_rss_bytes").value_or(0.0))};
+    const RunData run = read_run(folder(i));
+    take_run(cell, run);
+    if (cell.status == CellStatus::kFinished && !cell.val_loss) cell.status = CellStatus::kFailed;
+    if (comparison_.corpus.empty() && !cell.measure.train_text.empty()) {
+      comparison_.corpus = {{"description", text_at(run.summary, "corpus")},
+                            {"sha256", cell.measure.train_text}};
+    }
+    trained_[i] = {integer_at(run.summary, "vocab_size"),
+                   static_cast<uint64_t>(std::clamp(run.peak_rss_bytes.value_or(0.0), 0.0, 1e18))};
   }
 
+  // Trains one cell. Whatever goes wrong with it is said and marked.
   void train(size_t i) {
     Cell& cell = comparison_.cells[i];
     const std::string place = fmt::format("[{}/{}] {} ", i + 1, cells_.size(), cells_[i].folder);
     if (cell.status == CellStatus::kFinished) {
-      options_.say(fmt::format("{} is there: loss {:.4f}", place, cell.val_loss.value_or(0.0)));
+      options_.say(fmt::format("{} is there: {}", place, loss_text(cell.val_loss)));
       return;
     }
     const auto start = std::chrono::steady_clock::now();
-    write_file_atomic(config_path(i), to_toml(cells_[i].config));
-    make_folders(folder(i));
-    const ChildResult child =
-        run_child({options_.program, "train", config_path(i).string(), "--out", folder(i).string(),
-                   "--resume", "auto", "--planned"},
-                  options_.out / "configs" / (cells_[i].folder + ".log"), options_.stop);
+    cell.status = CellStatus::kPending;
+    std::string trouble;
+    try {
+      trouble = train_child(i);
+    } catch (const std::exception& error) {
+      trouble = error.what();
+    }
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    read_summary(i);
-    if (child.exit_code == 0 && cell.status == CellStatus::kFinished) {
-      options_.say(
-          fmt::format("{} loss {:.4f}  {:.0f} s", place, cell.val_loss.value_or(0.0), seconds));
+    if (trouble.empty() && cell.status == CellStatus::kFinished) {
+      options_.say(fmt::format("{} {}  {:.0f} s", place, loss_text(cell.val_loss), seconds));
       return;
     }
     if (options_.stop()) return;  // the same signal stopped the child
     if (cell.status != CellStatus::kDiverged) cell.status = CellStatus::kFailed;
-    options_.say(fmt::format("{} {} (exit code {}):\n{}", place, to_string(cell.status),
-                             child.exit_code, child.error_tail));
+    if (trouble.empty()) trouble = "it ended without a finite validation loss";
+    options_.say(fmt::format("{} {}: {}", place, to_string(cell.status), trouble));
+  }
+
+  // What went wrong, empty where nothing did.
+  std::string train_child(size_t i) {
+    write_file_atomic(config_path(i), to_toml(cells_[i].config));
+    make_folders(folder(i));
+    wait_until_free(folder(i), options_.stop);
+    const ChildResult child =
+        run_child({options_.program, "train", config_path(i).string(), "--out", folder(i).string(),
+                   "--resume", "auto", "--planned"},
+                  log_path(i), options_.stop);
+    if (is_run_folder(folder(i))) read_run_of(i);
+    if (child.exit_code != 0) {
+      return fmt::format("exit code {}\n{}", child.exit_code, child.error_tail);
+    }
+    check_text(i);
+    return {};
   }
 
   // One job per label and depth, with the seed of its first cell, all steps taken in turn.
@@ -186,7 +246,13 @@ class Run {
     StepPlan plan;
     plan.rounds = options_.speed_rounds;
     plan.memory_limit = options_.memory_limit;
-    const std::vector<StepResult> results = measure_steps(jobs, plan);
+    std::vector<StepResult> results;
+    try {
+      results = measure_steps(jobs, plan);
+    } catch (const std::exception& error) {  // the losses stand without it
+      options_.say(fmt::format("no speed: {}", error.what()));
+      return;
+    }
     if (options_.stop()) return;  // the same signal stopped the workers
     comparison_.speed.clear();
     for (size_t j = 0; j < results.size(); ++j) {
@@ -197,8 +263,9 @@ class Run {
       }
       const Cell& cell = comparison_.cells[of[j]];
       if (static_cast<double>(result.parameters) != cell.parameters) {
-        options_.say(fmt::format("no speed of {}: {} parameters were trained, {} were timed",
-                                 result.label, cell.parameters.value_or(0.0), result.parameters));
+        options_.say(fmt::format(
+            "no speed of {}: {} parameters were trained, {} were timed", result.label,
+            cell.parameters ? fmt::format("{:.0f}", *cell.parameters) : "?", result.parameters));
         continue;
       }
       Speed speed;
@@ -212,18 +279,31 @@ class Run {
   }
 
   void save() const {
+    nlohmann::ordered_json document = comparison_document(comparison_);
+    document["rows"] = table_rows(make_table(comparison_));
+    constexpr auto kMendText = nlohmann::ordered_json::error_handler_t::replace;
     write_file_atomic(options_.out / "compare.json",
-                      comparison_document(comparison_).dump(2) + "\n");
+                      document.dump(2, ' ', false, kMendText) + "\n");
   }
 
   const std::vector<GridCell>& cells_;
   const CompareOptions& options_;
   Comparison comparison_;
-  std::string text_;              // sha256 of both splits, of the first cell
   std::vector<Trained> trained_;  // beside cells_
 };
 
 }  // namespace
+
+void refuse_links(const fs::path& out, const std::vector<GridCell>& cells) {
+  for (const char* name :
+       {".lock", "cells", "configs", "compare.json", "config.toml", "report.html"}) {
+    refuse_link(out / name);
+  }
+  for (const GridCell& cell : cells) {
+    refuse_link(out / "cells" / cell.folder);
+    for (const char* end : {".toml", ".log"}) refuse_link(out / "configs" / (cell.folder + end));
+  }
+}
 
 CompareOutcome run_comparison(const Config& config, const std::vector<GridCell>& cells,
                               const CompareOptions& options) {

@@ -26,9 +26,15 @@ struct CompareOutcome {
 };
 
 // `out` exists and belongs to this process. Cells that are finished there are kept, others are
-// resumed or begun. A cell that fails or diverges is marked and the grid goes on.
+// resumed or begun. A cell that fails or diverges is marked, whatever the reason, and the grid goes
+// on. Before the first cell starts, a UserError for a finished one of another configuration or
+// text.
 [[nodiscard]] CompareOutcome run_comparison(const Config& config,
                                             const std::vector<GridCell>& cells,
                                             const CompareOptions& options);
+
+// UserError for a link in `out` where the comparison would write: none is followed. Before anything
+// is written there.
+void refuse_links(const std::filesystem::path& out, const std::vector<GridCell>& cells);
 
 }  // namespace wavroute

@@ -15,6 +15,8 @@ namespace {
 
 using nlohmann::json;
 
+constexpr std::size_t kMostCells = 10000;
+
 constexpr std::array<std::pair<CellStatus, const char*>, 6> kStatuses = {{
     {CellStatus::kFinished, "finished"},
     {CellStatus::kDiverged, "diverged"},
@@ -108,7 +110,13 @@ Comparison parse_comparison(const json& document, const std::string& where) {
   result.created = text_at(document, "created");
   result.machine = object_at(document, "machine");
   result.corpus = object_at(document, "corpus");
-  for (const json& cell : list_at(document, "cells", where)) {
+  const json cells = list_at(document, "cells", where);
+  if (cells.size() > kMostCells) {
+    throw UserError(
+        fmt::format("expected at most {} cells, found {} in {}", kMostCells, cells.size(), where),
+        "no comparison is so large");
+  }
+  for (const json& cell : cells) {
     result.cells.push_back(parse_cell(cell, where));
   }
   for (const json& entry : list_at(document, "speed", where)) {

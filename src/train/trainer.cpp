@@ -260,6 +260,9 @@ void Trainer::write_summary(const std::string& status) const {
                                     {"corpus_sha256", session_.corpus.train_sha256},
                                     {"corpus_valid_sha256", session_.corpus.valid_sha256},
                                     {"peak_rss_bytes", peak_memory_bytes(device)}};
+  // What val_loss is the mean of: losses over other tokens are no distances from it.
+  summary["val_tokens"] = windows_.scored_tokens();
+  summary["val_bytes"] = windows_.scored_bytes(*session_.corpus.tokenizer);
   if (last_val_loss_) summary["val_loss"] = *last_val_loss_;
   if (last_bits_per_byte_) summary["bits_per_byte"] = *last_bits_per_byte_;
   if (total_.seconds > 0.0) {

@@ -4,8 +4,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <csignal>
 #include <cstdlib>
+#include <fstream>
 
 #include "wavroute/error.h"
 
@@ -14,6 +18,13 @@ namespace {
 
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
+
+// A zombie that nobody reaps is not alive.
+bool is_alive(pid_t process) {
+  std::ifstream stat("/proc/" + std::to_string(process) + "/stat");
+  std::string number, name, state;
+  return stat >> number >> name >> state && state != "Z";
+}
 
 class Child : public ::testing::Test {
  protected:
@@ -50,6 +61,58 @@ TEST_F(Child, ThatCanNotBeStartedIsAFailure) {
   EXPECT_THROW(static_cast<void>(
                    run_child({(folder_ / "none").string()}, folder_ / "log", [] { return false; })),
                Failure);
+}
+
+// What the child inherits of this process' signals: no handler, nothing blocked, SIGPIPE as usual.
+TEST_F(Child, StartsWithSignalsAsAShellWouldGiveThem) {
+  const auto handler = std::signal(SIGTERM, [](int) {});
+  const auto pipe = std::signal(SIGPIPE, SIG_IGN);
+  const auto hangup = std::signal(SIGHUP, SIG_IGN);
+  const ChildResult result = shell("grep -E 'Sig(Blk|Ign|Cgt)' /proc/self/status");
+  std::signal(SIGTERM, handler);
+  std::signal(SIGPIPE, pipe);
+  std::signal(SIGHUP, hangup);
+  const auto mask = [&](const std::string& name) {
+    const auto at = result.error_tail.find(name + ":");
+    return std::stoull(result.error_tail.substr(at + name.size() + 1), nullptr, 16);
+  };
+  const auto bit = [](int number) { return 1ULL << (number - 1); };
+  EXPECT_EQ(mask("SigBlk") & (bit(SIGTERM) | bit(SIGINT)), 0U);
+  EXPECT_EQ(mask("SigIgn") & bit(SIGPIPE), 0U);
+  EXPECT_NE(mask("SigIgn") & bit(SIGHUP), 0U);  // stays ignored, as under nohup
+}
+
+// The process that waits for it is killed: the child goes too, at whatever moment.
+TEST_F(Child, DoesNotOutliveItsParent) {
+  for (const int wait_ms : {0, 1, 3, 10, 60}) {
+    const fs::path pid_file = folder_ / ("pid" + std::to_string(wait_ms));
+    const pid_t parent = fork();
+    ASSERT_GE(parent, 0);
+    if (parent == 0) {
+      std::signal(SIGTERM, [](int) {});  // as compare has one
+      static_cast<void>(
+          run_child({"/bin/sh", "-c", "echo $$ > \"" + pid_file.string() + "\"; exec sleep 60"},
+                    folder_ / "log", [] { return false; }));
+      _exit(0);
+    }
+    usleep(static_cast<useconds_t>(wait_ms) * 1000);
+    kill(parent, SIGKILL);
+    waitpid(parent, nullptr, 0);
+    usleep(200'000);
+    std::ifstream file(pid_file);
+    pid_t child = 0;
+    if (!(file >> child)) continue;  // it never came to life
+    for (int i = 0; i < 50 && is_alive(child); ++i) usleep(20'000);
+    EXPECT_FALSE(is_alive(child)) << wait_ms;
+  }
+}
+
+TEST_F(Child, WritesItsLogThroughNoLink) {
+  fs::create_symlink(folder_ / "elsewhere", folder_ / "link");
+  EXPECT_THROW(static_cast<void>(
+                   run_child({"/bin/sh", "-c", "echo x"}, folder_ / "link", [] { return false; })),
+               Failure);
+  EXPECT_FALSE(fs::exists(folder_ / "elsewhere"));
 }
 
 // With SIGCHLD ignored the kernel keeps no exit status: a failed child must not look like success.

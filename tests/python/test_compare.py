@@ -5,6 +5,8 @@ import json
 import os
 import re
 import signal
+import time
+from pathlib import Path
 
 import pytest
 from cli_tools import assert_error, assert_ok, sets, start, wait_until, write_project
@@ -131,7 +133,7 @@ def test_a_diverging_cell_is_marked_and_the_grid_goes_on(wavroute, project, tmp_
         ("wild", "diverged"),
         ("mild", "finished"),
     ]
-    assert "val_loss" not in cells[1]
+    assert cells[1]["val_loss"] is None and cells[1]["bits_per_byte"] is None
     table = result.stdout
     for label in ("prenorm", "wild", "mild"):
         assert re.search(rf"^\s+2\s+{label}\s", table, re.MULTILINE), table
@@ -304,7 +306,8 @@ def test_a_resumed_grid_takes_no_result_of_another_setting_or_text(wavroute, tmp
     (folder / "train.txt").write_text(text + text)
     refused = wavroute(*call, "--resume", "auto")
     assert refused.returncode == 2
-    assert re.search(r"wavroute: .*same text.*sha256.*prenorm-L2-s2\nhint: ", refused.stderr)
+    assert re.search(r"wavroute: .*same text.*sha256.*prenorm-L2-s1\nhint: ", refused.stderr)
+    assert not (out / "cells" / "prenorm-L2-s2").exists()  # nothing had started
 
     (folder / "train.txt").write_text(text)
     for cell in ("prenorm-L2-s2", "wild-L2-s2", "mild-L2-s2"):
@@ -316,3 +319,108 @@ def test_a_resumed_grid_takes_no_result_of_another_setting_or_text(wavroute, tmp
     assert_ok(wavroute(*call, "--resume", "auto"))
     after = losses(out)
     assert {cell: after[cell] for cell in before} == before and len(after) == 6
+
+
+LABELS = ["prenorm w/o decay", "x" * 300, ".", "a\\nb"]
+
+
+@pytest.mark.parametrize("label", LABELS, ids=["slash", "long", "dot", "control"])
+def test_a_label_that_a_cell_would_refuse_is_refused_first(wavroute, project, tmp_path, label):
+    config, out = tmp_path / "labels.toml", tmp_path / "out"
+    config.write_text(
+        VARIANTS.replace("small.toml", str(project / "small.toml")).replace('"wild"', f'"{label}"')
+    )
+    assert_error(wavroute("config", "check", config), "label", "labels.toml")
+    if label == LABELS[0]:
+        assert_error(wavroute("compare", config, "--out", out, "--dry-run"), "label")
+        assert_error(wavroute("compare", config, "--out", out), "label")
+    assert not out.exists()
+
+
+def test_config_check_refuses_what_a_cell_would(wavroute, project):
+    blocks = sets(compare__depths="[2, 3]", residual__blocks=2)
+    assert_error(wavroute("config", "check", project / "grid.toml", *blocks), "blocks", "3")
+    assert_error(wavroute("config", "check", project / "small.toml", *blocks[-2:],
+                          *sets(model__layers=3)), "blocks", "3")  # fmt: skip
+
+
+def test_an_option_goes_to_the_schemes_that_have_it(wavroute, project, tmp_path):
+    call = ["compare", project / "grid.toml", "--out", tmp_path / "out"]
+    assert_ok(wavroute(*call, "--dry-run", *sets(residual__blocks=2)))
+    plain = sets(compare__schemes='["prenorm", "rezero"]')
+    assert_error(wavroute(*call, *plain, *sets(residual__blocks=2)), "blocks", "belongs to")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_text_is_found_before_any_cell_starts(wavroute, project, tmp_path):
+    out = tmp_path / "out"
+    config = tmp_path / "texts.toml"
+    config.write_text(
+        VARIANTS.replace("small.toml", str(project / "small.toml"))
+        + f'[[compare.variant]]\nlabel = "other"\ndata.valid = "{tmp_path}/none.txt"\n'
+    )
+    assert_error(wavroute("compare", config, "--out", out), "none.txt")
+    assert not out.exists()
+
+
+def test_a_grid_goes_on_when_nobody_reads_what_it_says(wavroute, project, tmp_path):
+    out = tmp_path / "out"
+    values = sets(train__steps=2, compare__seeds="[1]")
+    process = start("compare", project / "grid.toml", "--out", out, "--speed-rounds", 0, *values)
+    process.stderr.close()
+    table = process.stdout.read()
+    assert process.wait(timeout=60) == 0
+    assert list(losses(out)) == ["prenorm-L2-s1", "wav-L2-s1"]
+    assert "wav" in table and (out / "report.html").exists()
+
+
+def test_a_cell_does_not_outlive_its_grid(wavroute, project, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["compare", project / "grid.toml", "--out", out, "--speed-rounds", 0]
+    process = start(*arguments, *sets(train__steps=100000), start_new_session=True)
+    try:
+        assert wait_until((out / "cells" / CELLS[0] / "metrics.jsonl").exists, process)
+        (cell,) = (Path(f"/proc/{process.pid}/task/{process.pid}/children")).read_text().split()
+        process.kill()
+        process.communicate(timeout=8)
+        end = time.monotonic() + 20
+        while Path(f"/proc/{cell}/cmdline").exists() and Path(f"/proc/{cell}/cmdline").read_text():
+            assert time.monotonic() < end, "the cell lives on"
+            time.sleep(0.05)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_losses_of_another_text_are_no_distance(wavroute, project, tmp_path):
+    """Two variants with two validation texts, one of another tokenizer; and the same as a report."""
+    other = tmp_path / "other.txt"
+    other.write_text((project / "train.txt").read_text()[:600])
+    config, out = tmp_path / "texts.toml", tmp_path / "out"
+    base = VARIANTS[: VARIANTS.index("[[")].replace("small.toml", str(project / "small.toml"))
+    config.write_text(
+        base.replace("seeds = [1]", "seeds = [1, 2]")
+        + f'[[compare.variant]]\nlabel = "other text"\ndata.valid = "{other}"\n'
+        + '[[compare.variant]]\nlabel = "bytes"\ndata.tokenizer = "bytes"\n'
+        + '[[compare.variant]]\nlabel = "slow"\noptimizer.lr = 1e-5\n'
+    )
+    values = sets(train__steps=2, residual__scheme="prenorm")
+    table = assert_ok(wavroute("compare", config, "--out", out, "--speed-rounds", 0, *values))
+    document = json.loads((out / "compare.json").read_text())
+    rows = {row["label"]: row for row in document["rows"]}
+    assert rows["other text"]["not_compared"] == "another validation text"
+    assert not rows["other text"]["bits_per_byte_compare"]
+    assert rows["bytes"]["not_compared"] == "another tokenizer"
+    assert rows["bytes"]["bits_per_byte_compare"]
+    assert rows["slow"]["difference"]["n"] == 2 and rows["slow"]["not_compared"] is None
+    assert "another validation text" in table and "another tokenizer, see bits/byte" in table
+    assert table.count("\u00b1") == 1  # of slow alone
+    measure = document["cells"][0]["measure"]
+    assert measure["tokens"] == measure["bytes"] == 64
+
+    page = tmp_path / "page.html"
+    cells = sorted((out / "cells").iterdir())
+    assert_ok(wavroute("report", *cells, cells[0], "-o", page))  # one of them twice
+    text = page.read_text()
+    assert "another validation text" in text and "another tokenizer" in text
+    assert "optimizer.lr=1e-05" in text

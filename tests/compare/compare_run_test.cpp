@@ -1,0 +1,138 @@
+// A comparison whose cells are a script: what becomes of the grid when they fail.
+#include "compare/compare_run.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <fstream>
+
+#include "config/load.h"
+#include "io/file.h"
+#include "report/table.h"
+#include "wavroute/error.h"
+
+namespace wavroute {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::Contains;
+using ::testing::HasSubstr;
+
+const SchemeCatalog& catalog() {
+  static const SchemeCatalog all = {{"prenorm", "", {}}, {"wav", "", {}}};
+  return all;
+}
+
+class CompareRun : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string folder = fs::temp_directory_path() / "wavroute compare XXXXXX";
+    ASSERT_NE(::mkdtemp(folder.data()), nullptr);
+    folder_ = folder;
+    config_.name = "grid";
+    config_.compare.schemes = {"prenorm", "wav"};
+    config_.compare.seeds = {1, 2};
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  // A program that is called as `train CONFIG --out FOLDER ...`; $2 and $4 of `body` are those.
+  fs::path program(const std::string& body) const {
+    const fs::path path = folder_ / "program";
+    std::ofstream(path) << "#!/bin/sh\ncase $4 in\n" << body << "\nesac\n";
+    fs::permissions(path, fs::perms::owner_all);
+    return path;
+  }
+
+  CompareOutcome compare(const std::string& body) {
+    CompareOptions options;
+    options.out = folder_ / "out";
+    make_folders(options.out);
+    options.program = program(body).string();
+    options.speed_rounds = 0;
+    options.stop = [] { return false; };
+    options.say = [this](const std::string& line) { said_.push_back(line); };
+    cells_ = expand_grid(config_, catalog());
+    return run_comparison(config_, cells_, options);
+  }
+
+  std::vector<CellStatus> statuses(const CompareOutcome& outcome) const {
+    std::vector<CellStatus> all;
+    for (const Cell& cell : outcome.comparison.cells) all.push_back(cell.status);
+    return all;
+  }
+
+  fs::path folder_;
+  Config config_;
+  std::vector<GridCell> cells_;
+  std::vector<std::string> said_;
+};
+
+// What a cell leaves: summary.json with this status and loss.
+std::string leaves(const std::string& cell, const std::string& summary) {
+  return "*" + cell + ") echo '" + summary + "' > \"$4/summary.json\";;\n";
+}
+
+constexpr const char* kGood = R"({"status": "finished", "val_loss": 2.0, "bits_per_byte": 3.0})";
+
+TEST_F(CompareRun, GoesOnAfterCellsThatFailInEveryWay) {
+  const CompareOutcome outcome =
+      compare(leaves("prenorm-L12-s1", R"({"status": "finished", "val_loss": null})") +  // a NaN
+              leaves("prenorm-L12-s2", "[[[") +  // of no program
+              "*wav-L12-s1) kill -KILL $$;;\n" + leaves("wav-L12-s2", kGood));
+  EXPECT_TRUE(outcome.complete);
+  using enum CellStatus;
+  EXPECT_THAT(statuses(outcome), ::testing::ElementsAre(kFailed, kFailed, kFailed, kFinished));
+  for (const std::string& line : said_) EXPECT_EQ(line.find("loss 0.0"), std::string::npos) << line;
+  EXPECT_THAT(said_, Contains(HasSubstr("without a finite validation loss")));
+  EXPECT_THAT(said_, Contains(HasSubstr("summary.json")));
+  EXPECT_THAT(said_, Contains(HasSubstr("exit code 137")));
+  const auto document = nlohmann::json::parse(read_file(folder_ / "out/compare.json"));
+  EXPECT_TRUE(document.at("cells").at(0).at("val_loss").is_null());
+  EXPECT_EQ(document.at("cells").at(0).at("status"), "failed");
+  EXPECT_EQ(document.at("rows").size(), 2U);
+  const std::string table = terminal_table(make_table(outcome.comparison));
+  EXPECT_THAT(table, HasSubstr("0 of 2, 2 failed"));
+}
+
+TEST_F(CompareRun, ACellThatCanNotBeStartedIsAFailedCell) {
+  config_.compare.seeds = {1};
+  fs::create_directories(folder_ / "out/configs/prenorm-L12-s1.log");  // no file can be there
+  const CompareOutcome outcome = compare(leaves("wav-L12-s1", kGood));
+  using enum CellStatus;
+  EXPECT_THAT(statuses(outcome), ::testing::ElementsAre(kFailed, kFinished));
+}
+
+TEST_F(CompareRun, AnOldResultOfAnotherTextIsRefusedBeforeAnyCellStarts) {
+  config_.compare.seeds = {1};
+  const std::string summary =
+      R"({"status": "finished", "val_loss": 2.0, "corpus_sha256": "aa", "corpus_valid_sha256": "bb"})";
+  static_cast<void>(compare(leaves("L12-s1", summary)));
+  CompareOptions options;
+  options.out = folder_ / "out";
+  options.stop = [] { return false; };
+  options.say = [](const std::string&) {};
+  options.program = "/nowhere";
+  for (GridCell& cell : cells_) cell.text = "aa cc";
+  EXPECT_THROW(static_cast<void>(run_comparison(config_, cells_, options)), UserError);
+  for (GridCell& cell : cells_) cell.text = "aa bb";
+  options.speed_rounds = 0;
+  EXPECT_TRUE(run_comparison(config_, cells_, options).complete);
+}
+
+TEST_F(CompareRun, RefusesLinksWhereItWouldWrite) {
+  cells_ = expand_grid(config_, catalog());
+  const fs::path out = folder_ / "out";
+  fs::create_directories(out / "cells");
+  fs::create_directories(out / "configs");
+  EXPECT_NO_THROW(refuse_links(out, cells_));
+  for (const char* name : {"report.html", "compare.json", "cells/wav-L12-s1", ".lock",
+                           "configs/prenorm-L12-s2.toml", "configs/wav-L12-s1.log"}) {
+    fs::create_symlink(folder_ / "elsewhere", out / name);
+    EXPECT_THROW(refuse_links(out, cells_), UserError) << name;
+    fs::remove(out / name);
+  }
+}
+
+}  // namespace
+}  // namespace wavroute
