@@ -2,11 +2,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <csignal>
 #include <memory>
+#include <system_error>
 
-#include "base/print.h"
-#include "base/printable.h"
 #include "command.h"
 #include "common.h"
 #include "compare/compare_run.h"
@@ -14,6 +12,7 @@
 #include "config/load.h"
 #include "config/print.h"
 #include "io/run_folder.h"
+#include "output.h"
 #include "report/html.h"
 #include "report/table.h"
 #include "train/forecast.h"
@@ -37,25 +36,15 @@ struct CompareArguments {
   bool json = false;
 };
 
-// Hours may lie between two lines, and the terminal may be gone by then: the grid goes on.
-void say(const std::string& line) { print_or_drop(stderr, terminal_text(line) + "\n"); }
-
-// The table or compare.json, which lies in the folder too.
-void print_result(const std::string& text) {
-  if (print_or_drop(stdout, text)) return;
-  throw Failure("expected a standard output that takes the result, it is full or closed",
-                "compare.json in the folder of the comparison holds it");
-}
-
 // The table is worth more than the page: a page that can't be made is said.
 bool report_or_say(const fs::path& out, const fs::path& page) {
   try {
     const std::vector<fs::path> folders = {out};
     write_report(folders, page);
-    say(fmt::format("report: {}", page.string()));
+    note(fmt::format("report: {}", page.string()));
     return true;
   } catch (const std::exception& error) {
-    say(fmt::format("no report: {}", error.what()));
+    note(fmt::format("no report: {}", error.what()));
     return false;
   }
 }
@@ -101,8 +90,8 @@ ComparePlan plan_cells(Config& config, bool given_micro_batch, bool resumed) {
                       given_micro_batch ? 0 : config.train.micro_batch, probe_machine());
   if (!plan.beyond_memory.empty() && !resumed) throw UserError(plan.beyond_memory, plan.hint);
   if (!plan.beyond_memory.empty()) {
-    say(fmt::format("wavroute: {}; the comparison goes on with it, as it began",
-                    plan.beyond_memory));
+    note(fmt::format("wavroute: {}; the comparison goes on with it, as it began",
+                     plan.beyond_memory));
   }
   if (!given_micro_batch) config.train.micro_batch = plan.micro_batch;
   return plan;
@@ -125,7 +114,7 @@ int compare(const CompareArguments& arguments) {
                                       !arguments.resume.empty() && fs::exists(stored));
   check_overrides(arguments.sets, plan.cells, scheme_catalog());
   if (arguments.dry_run) {
-    fmt::print("{}nothing was trained (--dry-run)\n", plan_text(plan));
+    print(plan_text(plan) + "nothing was trained (--dry-run)\n");
     return 0;
   }
 
@@ -135,7 +124,6 @@ int compare(const CompareArguments& arguments) {
   check_same_base(folder.paths().config(), config);
   write_file_atomic(folder.paths().config(), to_toml(config));
 
-  std::signal(SIGPIPE, SIG_IGN);  // a pipe that nobody reads any more costs a line, not the grid
   const StopSignal stop;
   CompareOptions options;
   options.out = out;
@@ -143,16 +131,21 @@ int compare(const CompareArguments& arguments) {
   options.speed_rounds = arguments.speed_rounds;
   options.memory_limit = usable_memory(config, probe_machine());
   options.stop = [] { return StopSignal::requested(); };
-  options.say = say;
+  // Hours may lie between two lines, and the terminal may be gone by then: the grid goes on.
+  options.say = note;
   const CompareOutcome outcome = run_comparison(config, plan.cells, options);
   if (!outcome.complete) {
-    say(fmt::format("stopped; go on: wavroute compare {} --out {} --resume auto", arguments.config,
-                    out.string()));
+    note(fmt::format("stopped; go on: wavroute compare {} --out {} --resume auto", arguments.config,
+                     out.string()));
     return 1;
   }
   const bool has_report = report_or_say(out, folder.paths().report());
-  print_result(arguments.json ? read_file(out / "compare.json")
-                              : "\n" + terminal_table(make_table(outcome.comparison)) + "\n");
+  try {
+    print(arguments.json ? read_file(out / "compare.json")
+                         : "\n" + terminal_table(make_table(outcome.comparison)) + "\n");
+  } catch (const std::system_error&) {
+    // The stream keeps its mark: main says so, with the exit code of the cells at hand.
+  }
   const bool all_finished = std::ranges::all_of(
       outcome.comparison.cells,
       [](const wavroute::Cell& cell) { return cell.status == CellStatus::kFinished; });

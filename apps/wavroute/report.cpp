@@ -1,4 +1,6 @@
 // wavroute report: one HTML page about any runs.
+#include <fmt/format.h>
+
 #include <filesystem>
 #include <memory>
 #include <vector>
