@@ -52,8 +52,11 @@ void throw_system_error(std::string_view action, const fs::path& path, int error
   switch (error_number) {
     case ENOSPC:
     case EDQUOT:
-    case EFBIG:
       throw Failure(what, "free some space, or choose another folder with --out");
+    case EFBIG:
+      throw Failure(what,
+                    "raise the limit on a file's size (ulimit -f), or choose another file "
+                    "system with --out");
     case ENOENT:
     case ENOTDIR:
     case EISDIR:

@@ -4,9 +4,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <cstdio>
+#include <string>
+#include <system_error>
 
+#include "base/print.h"
 #include "base/terminal.h"
 #include "report/table.h"
 
@@ -34,43 +38,58 @@ Console::Console(bool quiet)
 
 Console::~Console() { clear_bar(); }
 
-void Console::open_log(const std::filesystem::path& path) { log_.open(path, std::ios::app); }
+void Console::open_log(const std::filesystem::path& path) {
+  log_.open(path, std::ios::app);
+  if (!log_.is_open()) warn_side_file(path, std::generic_category().message(errno));
+}
 
 void Console::clear_bar() {
-  if (bar_shown_) fmt::print(stderr, "\r\x1b[K");
+  if (bar_shown_) print_or_drop(stderr, "\r\x1b[K");
   bar_shown_ = false;
+}
+
+void Console::log(const std::string& line) {
+  if (!log_.is_open()) return;
+  log_ << line << '\n' << std::flush;
+  if (!log_) log_.clear();  // the disk may have space again by the next line
 }
 
 void Console::say(const std::string& line) {
   clear_bar();
-  if (!quiet_) {
-    fmt::print("{}\n", line);
-    std::fflush(stdout);
-  }
-  if (log_.is_open()) log_ << line << std::endl;
+  log(line);
+  if (quiet_ || print_or_drop(stdout, line + "\n") || stdout_lost_) return;
+  stdout_lost_ = true;
+  warn_plainly(fmt::format("standard output can't be written ({}); the run goes on",
+                           std::generic_category().message(errno)));
 }
 
 void Console::note(const std::string& line) {
   clear_bar();
-  if (!quiet_) fmt::print(stderr, "{}\n", line);
-  if (log_.is_open()) log_ << line << std::endl;
+  log(line);
+  if (!quiet_) print_or_drop(stderr, line + "\n");
 }
 
-void Console::warn(const std::string& line) {
+void Console::warn(const std::string& line) { warn_plainly("wavroute: " + line); }
+
+void Console::warn_side_file(const std::filesystem::path& path, const std::string& why) {
+  warn_plainly(fmt::format("warning: {} is missing or old ({}); the run goes on",
+                           path.filename().string(), why));
+}
+
+void Console::warn_plainly(const std::string& line) {
   clear_bar();
-  fmt::print(stderr, "wavroute: {}\n", line);
-  if (log_.is_open()) log_ << line << std::endl;
+  log(line);
+  print_or_drop(stderr, line + "\n");
 }
 
 void Console::bar(int64_t step, int64_t steps, double eta_seconds) {
   if (!has_bar_) return;
   constexpr int64_t kCells = 30;
   const int64_t full = steps > 0 ? step * kCells / steps : kCells;
-  fmt::print(stderr, "\r\x1b[K{}{} {}/{}  ETA {}", std::string(static_cast<size_t>(full), '='),
-             std::string(static_cast<size_t>(kCells - full), '.'), step, steps,
-             format_duration(eta_seconds));
-  std::fflush(stderr);
-  bar_shown_ = true;
+  bar_shown_ = print_or_drop(
+      stderr, fmt::format("\r\x1b[K{}{} {}/{}  ETA {}", std::string(static_cast<size_t>(full), '='),
+                          std::string(static_cast<size_t>(kCells - full), '.'), step, steps,
+                          format_duration(eta_seconds)));
 }
 
 }  // namespace wavroute

@@ -29,7 +29,8 @@ struct ProgressLine {
 
 // What the training shows (header, intervals, validation) goes to stdout; what concerns the process
 // (a warning, where it resumed, how to go on, the next command) to stderr; all of it to the log. A
-// bar is drawn on stderr where that is a terminal.
+// bar is drawn on stderr where that is a terminal. None of it throws: a stream that is full or gone
+// is left out, and the log goes on.
 class Console {
  public:
   explicit Console(bool quiet);
@@ -42,14 +43,19 @@ class Console {
   void say(const std::string& line);
   void note(const std::string& line);  // to stderr, unless quiet
   void warn(const std::string& line);
+  // A file that the run can do without couldn't be written.
+  void warn_side_file(const std::filesystem::path& path, const std::string& why);
   void bar(int64_t step, int64_t steps, double eta_seconds);
 
  private:
   void clear_bar();
+  void log(const std::string& line);
+  void warn_plainly(const std::string& line);
 
   bool quiet_;
   bool has_bar_;
   bool bar_shown_ = false;
+  bool stdout_lost_ = false;  // said once
   std::ofstream log_;
 };
 

@@ -29,11 +29,11 @@ int64_t monotonic_ns() {
   return now.tv_sec * 1'000'000'000 + now.tv_nsec;
 }
 
-extern "C" void on_stop_signal(int) {
+extern "C" void on_stop_signal(int number) {
   const int64_t now = monotonic_ns();
   if (!stop_requested.exchange(true)) {
     first_request = now;
-  } else if (now - first_request > kSameRequest) {
+  } else if (number != SIGHUP && now - first_request > kSameRequest) {
     _exit(kInterruptedExit);
   }
 }
@@ -42,16 +42,28 @@ extern "C" void on_stop_signal(int) {
 
 StopSignal::StopSignal() {
   stop_requested = false;
-  std::signal(SIGINT, on_stop_signal);
-  std::signal(SIGTERM, on_stop_signal);
+  for (size_t i = 0; i < kStopSignals.size(); ++i) {
+    ::sigaction(kStopSignals[i], nullptr, &before_[i]);
+    if (kStopSignals[i] == SIGHUP && before_[i].sa_handler == SIG_IGN) continue;  // nohup
+    struct sigaction action {};
+    action.sa_handler = on_stop_signal;
+    action.sa_flags = SA_RESTART;
+    ::sigaction(kStopSignals[i], &action, nullptr);
+  }
 }
 
 StopSignal::~StopSignal() {
-  std::signal(SIGINT, SIG_DFL);
-  std::signal(SIGTERM, SIG_DFL);
+  for (size_t i = 0; i < kStopSignals.size(); ++i) {
+    ::sigaction(kStopSignals[i], &before_[i], nullptr);
+  }
 }
 
 bool StopSignal::requested() noexcept { return stop_requested; }
+
+void fail_instead_of_signals() {
+  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
+}
 
 int64_t peak_memory_bytes(at::Device device) {
   if (!device.is_cpu()) {

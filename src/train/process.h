@@ -1,14 +1,17 @@
 // What a run asks of its process: signals, memory, speed of a matrix product.
 #pragma once
 
+#include <array>
+#include <csignal>
 #include <cstdint>
 
 #include "wavroute/decoder.h"
 
 namespace wavroute {
 
-// From its construction on, the first SIGINT or SIGTERM only sets a mark; the second one ends the
-// process at once.
+// From its construction on, the first SIGINT, SIGTERM or SIGHUP only sets a mark; a second SIGINT or
+// SIGTERM ends the process at once (a terminal that closes may send SIGHUP twice). SIGHUP stays
+// ignored where it was (nohup).
 class StopSignal {
  public:
   StopSignal();
@@ -16,7 +19,15 @@ class StopSignal {
   StopSignal(const StopSignal&) = delete;
   StopSignal& operator=(const StopSignal&) = delete;
   [[nodiscard]] static bool requested() noexcept;
+
+ private:
+  static constexpr std::array kStopSignals = {SIGINT, SIGTERM, SIGHUP};
+  std::array<struct sigaction, kStopSignals.size()> before_{};
 };
+
+// A write to a pipe without a reader, or beyond the limit on a file's size, becomes an error of
+// that write (EPIPE, EFBIG), where a signal would end the process without a word.
+void fail_instead_of_signals();
 
 // The most memory that this process has held, bytes: its own (VmHWM) for a model on the processor,
 // that of the GPU for a model on one.

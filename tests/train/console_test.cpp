@@ -1,0 +1,123 @@
+// What a run says where nobody can hear it, and the signals that reach it.
+#include "train/console.h"
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <csignal>
+
+#include "tests/io/temporary_folder.h"
+#include "train/process.h"
+
+namespace wavroute {
+namespace {
+
+using namespace wavroute::testing;
+
+// Puts `descriptor` in the place of standard output and standard error while it lives.
+class Redirected {
+ public:
+  explicit Redirected(int descriptor) {
+    for (size_t i = 0; i < 2; ++i) {
+      saved_[i] = ::dup(static_cast<int>(i) + 1);
+      ::dup2(descriptor, static_cast<int>(i) + 1);
+    }
+    ::close(descriptor);
+  }
+  Redirected(const Redirected&) = delete;
+  Redirected& operator=(const Redirected&) = delete;
+  ~Redirected() {
+    for (size_t i = 0; i < 2; ++i) {
+      ::dup2(saved_[i], static_cast<int>(i) + 1);
+      ::close(saved_[i]);
+    }
+  }
+
+ private:
+  std::array<int, 2> saved_{};
+};
+
+int full_disk() { return ::open("/dev/full", O_WRONLY); }
+
+int pipe_without_reader() {
+  std::array<int, 2> ends{};
+  if (::pipe(ends.data()) != 0) return -1;
+  ::close(ends[0]);
+  return ends[1];
+}
+
+// Its other side is gone, as that of a window that was closed: writes fail with EIO.
+int terminal_that_went_away() {
+  const int controller = ::posix_openpt(O_RDWR | O_NOCTTY);
+  ::grantpt(controller);
+  ::unlockpt(controller);
+  const int terminal = ::open(::ptsname(controller), O_RDWR | O_NOCTTY);
+  ::close(controller);
+  return terminal;
+}
+
+class DeadConsole : public ::testing::TestWithParam<int (*)()> {};
+
+INSTANTIATE_TEST_SUITE_P(Streams, DeadConsole,
+                         ::testing::Values(full_disk, pipe_without_reader,
+                                           terminal_that_went_away));
+
+TEST_P(DeadConsole, NeverThrowsAndTheLogHasEveryLine) {
+  const TemporaryFolder folder;
+  fail_instead_of_signals();
+  const int stream = GetParam()();
+  ASSERT_GE(stream, 0);
+  {
+    const Redirected both(stream);
+    Console console(/*quiet=*/false);
+    console.open_log(folder / "train.log");
+    console.say("one");
+    console.bar(1, 2, 3.0);
+    console.note("two");
+    console.warn("three");
+    console.say("four");
+  }
+  const std::string log = get(folder / "train.log");
+  EXPECT_THAT(log, ::testing::StartsWith("one\nstandard output can't be written ("));
+  EXPECT_THAT(log, ::testing::EndsWith("\ntwo\nwavroute: three\nfour\n"));
+}
+
+TEST(Signals, ThatEndATerminalAreARequestToStop) {
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
+    const auto before = std::signal(number, SIG_DFL);
+    {
+      const StopSignal stop;
+      EXPECT_FALSE(StopSignal::requested());
+      ::raise(number);
+      EXPECT_TRUE(StopSignal::requested()) << number;
+    }
+    EXPECT_EQ(std::signal(number, before), SIG_DFL) << number;
+  }
+}
+
+TEST(Signals, HangUpStaysIgnoredWhereItWas) {
+  const auto before = std::signal(SIGHUP, SIG_IGN);
+  {
+    const StopSignal stop;
+    ::raise(SIGHUP);
+    EXPECT_FALSE(StopSignal::requested());
+  }
+  EXPECT_EQ(std::signal(SIGHUP, before), SIG_IGN);
+}
+
+TEST(Signals, OfAWriteBecomeItsError) {
+  fail_instead_of_signals();
+  const int stream = pipe_without_reader();
+  EXPECT_EQ(::write(stream, "x", 1), -1);
+  EXPECT_EQ(errno, EPIPE);
+  ::close(stream);
+  struct sigaction action {};
+  ::sigaction(SIGXFSZ, nullptr, &action);
+  EXPECT_EQ(action.sa_handler, SIG_IGN);
+}
+
+}  // namespace
+}  // namespace wavroute
