@@ -120,8 +120,10 @@ Config inherit_resolved(Config given, const Config& stored) {
 }
 
 void check_resumable(const Config& stored, const Config& resumed) {
+  // A text is known by its digest (check_same_text), not by where it lies.
   constexpr std::array kAllowed = {"train.steps",      "train.log_every", "train.eval_every",
-                                   "train.save_every", "train.keep",      "train.threads"};
+                                   "train.save_every", "train.keep",      "train.threads",
+                                   "data.train",       "data.valid"};
   std::vector<std::string> refused;
   for (const std::string& key : changed_keys(stored, resumed)) {
     if (key.starts_with("sample.")) continue;  // never touches training

@@ -53,7 +53,8 @@ enum class BeyondMemory {
 
 // What a resumed run keeps: values that `given` leaves to the program are taken from `stored`.
 [[nodiscard]] Config inherit_resolved(Config given, const Config& stored);
-// UserError where `resumed` differs from `stored` in more than a resumed run may change.
+// UserError where `resumed` differs from `stored` in more than a resumed run may change. The text
+// may lie elsewhere: that it is the same one is check_same_text's to say.
 void check_resumable(const Config& stored, const Config& resumed);
 
 }  // namespace wavroute
