@@ -70,6 +70,13 @@ class Worker {
         pass, config_.optimizer.lr);
     wait_for(model_.device());  // the update is only queued on a GPU
     const std::chrono::duration<double, std::milli> ms = std::chrono::steady_clock::now() - start;
+    if (!result.is_finite()) {
+      throw Failure(
+          fmt::format("a finite loss and gradient norm were expected at step {}, loss {} and "
+                      "gradient norm {} came out: a step without its update is not timed",
+                      steps_, result.loss, result.grad_norm),
+          "a lower optimizer.lr may help");
+    }
     return {{"ms", ms.count()}, {"loss", result.loss}};
   }
 

@@ -59,6 +59,13 @@ int eval(const EvalArguments& arguments) {
   const EvalWindows windows(tokens, context, arguments.tokens);
   const EvaluationOptions options{{}, loaded.program_or_null(), arguments.batch, arguments.prompt};
   const Evaluation result = evaluate(*loaded.model, windows, context, *loaded.tokenizer, options);
+  if (!result.is_finite()) {
+    throw Failure(
+        fmt::format("a finite loss was expected, {} came out over {} tokens of {}, from {}",
+                    result.loss, result.tokens, arguments.data, loaded.folder.string()),
+        "the model holds values that are not finite or too large: use an earlier "
+        "checkpoint");
+  }
   if (!arguments.logits.empty()) write_logits(loaded, windows, context, arguments);
   if (arguments.json) {
     nlohmann::ordered_json object = {{"run", arguments.model.run.string()},

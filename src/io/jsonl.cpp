@@ -1,11 +1,13 @@
 #include "io/jsonl.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -34,7 +36,13 @@ JsonlWriter::JsonlWriter(const std::filesystem::path& path)
 }
 
 void JsonlWriter::append(const nlohmann::ordered_json& object) {
-  // NaN has no JSON; the library writes null for it.
+  // NaN has no JSON; the library would write null for it.
+  for (const auto& [key, value] : object.items()) {
+    if (value.is_number_float() && !std::isfinite(value.get<double>())) {
+      throw Failure(fmt::format("a finite {} was expected, {} was given, for {}", key,
+                                value.get<double>(), path_.string()));
+    }
+  }
   const std::string line =
       object.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
   struct stat before {};

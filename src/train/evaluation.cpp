@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <numbers>
 
@@ -40,6 +41,8 @@ ForwardResult forward(const Decoder& model, const at::Tensor& ids,
 }
 
 }  // namespace
+
+bool Evaluation::is_finite() const { return std::isfinite(loss) && std::isfinite(bits_per_byte); }
 
 Evaluation evaluate(const Decoder& model, const EvalWindows& windows, int64_t context,
                     const Tokenizer& tokenizer, const EvaluationOptions& options) {

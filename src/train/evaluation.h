@@ -14,7 +14,11 @@ struct Evaluation {
   double bits_per_byte = 0.0;  // of the text
   double mean_depth = 0.0;     // layers per token; 0 where every token goes through all
   int64_t tokens = 0;          // scored
+
+  [[nodiscard]] bool is_finite() const;  // the loss
 };
+
+inline constexpr int64_t kPromptTokens = 32;  // of validation text, where a sample has no prompt
 
 struct EvaluationOptions {
   Progress progress;

@@ -13,7 +13,9 @@ std::span<int64_t> numbers(at::Tensor& tensor) {
 
 }  // namespace
 
-bool TrainStepResult::is_finite() const { return std::isfinite(loss) && std::isfinite(grad_norm); }
+bool TrainStepResult::is_finite() const {
+  return std::isfinite(loss) && std::isfinite(auxiliary) && std::isfinite(grad_norm);
+}
 
 TrainStepResult train_step(Decoder& model, AdamW& optimizer, const TrainStepPlan& plan,
                            const FillRows& fill, const Pass& pass, double lr) {

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 
 #include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <numbers>
 
@@ -68,6 +69,14 @@ TEST(Evaluation, IsTheMeanCrossEntropyOfEveryTokenButTheFirst) {
     ASSERT_GT(bytes, 40.0);  // some characters have more than one
     EXPECT_NEAR(result.bits_per_byte, sum / bytes / std::numbers::ln2, kRounding) << scheme;
   }
+}
+
+TEST(Evaluation, KnowsALossThatIsNotFinite) {
+  const Text text;
+  const auto model = scattered_model(small_spec("prenorm"));
+  EXPECT_TRUE(evaluate(*model, text.windows(), kContext, *text.tokenizer, {}).is_finite());
+  set_values(*model, "model.norm.weight", std::numeric_limits<double>::quiet_NaN());
+  EXPECT_FALSE(evaluate(*model, text.windows(), kContext, *text.tokenizer, {}).is_finite());
 }
 
 TEST(Evaluation, ScoresAsManyTokensAsItIsTold) {
