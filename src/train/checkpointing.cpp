@@ -1,7 +1,10 @@
 #include "train/checkpointing.h"
 
+#include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "io/checkpoint.h"
@@ -27,7 +30,23 @@ int64_t integer(const Json& state, const char* key, const fs::path& folder) {
   return found->get<int64_t>();
 }
 
+bool is_finite(const at::Tensor& flat) {
+  if (flat.numel() == 0) return true;
+  const auto [least, most] = at::aminmax(flat);  // a NaN is both; nothing of flat's size is made
+  return std::isfinite(least.item<double>()) && std::isfinite(most.item<double>());
+}
+
 }  // namespace
+
+std::optional<std::string> non_finite_part(const Decoder& model, const AdamW& optimizer) {
+  for (const FlatGroup& group : model.parameters().groups()) {
+    if (!is_finite(group.value)) return "parameters";
+  }
+  for (const auto* moments : {&optimizer.first_moments(), &optimizer.second_moments()}) {
+    if (!std::ranges::all_of(*moments, is_finite)) return "moments";
+  }
+  return std::nullopt;
+}
 
 fs::path save_checkpoint(const fs::path& run, const Decoder& model, const AdamW& optimizer,
                          const Tokenizer& tokenizer, const RunState& state, int64_t keep) {
@@ -41,7 +60,8 @@ fs::path save_checkpoint(const fs::path& run, const Decoder& model, const AdamW&
                     moments.write(writer.folder() / "optimizer.safetensors", {}));
   writer.write("config.json", model_config(model, state.progress).dump(2) + "\n");
   writer.write("tokenizer.json", tokenizer.to_json());
-  Json document = {{"steps", state.progress.steps},
+  Json document = {{"steps", state.run_steps > 0 ? state.run_steps : state.progress.steps},
+                   {"schedule_steps", state.progress.steps},
                    {"tokens", state.tokens},
                    {"updates", optimizer.updates()},
                    {"train_sha256", state.train_sha256},
@@ -82,6 +102,7 @@ RunState load_checkpoint(const fs::path& folder, Decoder& model, AdamW& optimize
   state.train_sha256 = document.value("train_sha256", "");
   state.valid_sha256 = document.value("valid_sha256", "");
   state.progress = progress_of(folder);
+  state.run_steps = integer(document, "steps", folder);
   state.tokens = integer(document, "tokens", folder);
   const auto number = [&](const char* key) {
     const auto found = document.find(key);
@@ -90,13 +111,22 @@ RunState load_checkpoint(const fs::path& folder, Decoder& model, AdamW& optimize
   };
   state.val_loss = number("val_loss");
   state.bits_per_byte = number("bits_per_byte");
+  if (const auto part = non_finite_part(model, optimizer)) {
+    throw UserError(
+        fmt::format("finite {} were expected, others are in {}", *part, folder.string()),
+        "go on from an earlier checkpoint: --resume STEP");
+  }
   return state;
 }
 
 Progress progress_of(const fs::path& folder) {
   if (!fs::exists(folder / "state.json")) return {};
   const Json document = read_state(folder);
-  return {integer(document, "step", folder), integer(document, "steps", folder)};
+  const int64_t steps = integer(document, "steps", folder);
+  // Checkpoints of before this key have the steps that were planned.
+  const bool has_plan = document.contains("schedule_steps");
+  return {integer(document, "step", folder),
+          has_plan ? integer(document, "schedule_steps", folder) : steps};
 }
 
 }  // namespace wavroute

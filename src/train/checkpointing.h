@@ -13,11 +13,14 @@ namespace wavroute {
 
 // Where a run stands, besides parameters and moments.
 struct RunState {
+  // The step, and the steps that the run was planned for at first: fractions of the steps (warm-up,
+  // cosine, frozen gates) stay what they were when a run gets more.
   Progress progress;
   std::string train_sha256, valid_sha256;  // of the text
   int64_t tokens = 0;
   std::optional<double> val_loss;  // evaluated at this very step
   std::optional<double> bits_per_byte;
+  int64_t run_steps = 0;  // of the run by now; 0: as planned at first
 };
 
 // Writes checkpoints/step_N with config.json, model.safetensors, optimizer.safetensors,
@@ -30,11 +33,17 @@ std::filesystem::path save_checkpoint(const std::filesystem::path& run, const De
 void check_same_text(const std::filesystem::path& folder, const RunState& given,
                      const DataConfig& data);
 
-// Fills the model and the optimizer from a checkpoint, which must be of the same model.
+// What of a model in training holds values that are not finite: "parameters", "moments" or nothing.
+// No checkpoint is made of such a one.
+[[nodiscard]] std::optional<std::string> non_finite_part(const Decoder& model,
+                                                         const AdamW& optimizer);
+
+// Fills the model and the optimizer from a checkpoint, which must be of the same model and finite.
 [[nodiscard]] RunState load_checkpoint(const std::filesystem::path& folder, Decoder& model,
                                        AdamW& optimizer);
 
-// Where training stood when this folder was written; {0, 0} for a folder without a state.
+// Where training stood when this folder was written, with the steps planned at first; {0, 0} for a
+// folder without a state.
 [[nodiscard]] Progress progress_of(const std::filesystem::path& folder);
 
 }  // namespace wavroute

@@ -2,16 +2,33 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "wavroute/config.h"
 
 namespace wavroute {
 
-// The factor on the peak learning rate for update `step` (from 0) of `steps`: a linear warm-up that
-// reaches 1 with its last update, then
-//   cosine    half a cosine from 1 to `final`
-//   wsd       1, and a linear decay to `final` over the last `decay` of the steps
+// What the fractions of a schedule are fractions of. The two differ once a run got more steps.
+struct SchedulePlan {
+  int64_t first = 0;  // steps planned at first: warm-up and cosine
+  int64_t end = 0;    // steps of the run: where wsd's decay ends
+};
+
+// The factor on the peak learning rate for update `step` (from 0): a linear warm-up that reaches 1
+// with its last update, then
+//   cosine    half a cosine from 1 to `final` at plan.first, and `final` after it
+//   wsd       1, and a linear decay to `final` over the last `decay` of plan.end
 //   constant  1
-[[nodiscard]] double schedule_factor(const ScheduleConfig& schedule, int64_t step, int64_t steps);
+[[nodiscard]] double schedule_factor(const ScheduleConfig& schedule, int64_t step,
+                                     SchedulePlan plan);
+
+// The plan of a run that stands after `step` updates and gets `steps` in all, in words for the user
+// too. No factor of an update up to `step` changes; UserError where wsd's decay has begun.
+struct ExtendedPlan {
+  SchedulePlan plan;
+  std::string words;
+};
+[[nodiscard]] ExtendedPlan extend_plan(const ScheduleConfig& schedule, SchedulePlan plan,
+                                       int64_t step, int64_t steps);
 
 }  // namespace wavroute

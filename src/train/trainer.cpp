@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -11,14 +12,11 @@
 #include "model/generate.h"
 #include "report/table.h"
 #include "train/process.h"
-#include "train/schedule.h"
+#include "train/run_summary.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
 namespace {
-
-constexpr int64_t kPromptTokens = 32;  // of validation text, where a sample has no prompt
-constexpr int64_t kEvalRows = 8;
 
 TrainStepPlan plan_of(const Session& session) {
   const Config& config = session.config;
@@ -26,8 +24,18 @@ TrainStepPlan plan_of(const Session& session) {
           config.optimizer.clip};
 }
 
+// Every so many steps (0: never), and after the last.
 bool is_due(int64_t step, int64_t every, int64_t last) {
   return step == last || (every > 0 && step % every == 0);
+}
+
+std::string spelled(double value) {
+  return std::isnan(value) ? std::string("nan") : fmt::format("{}", value);
+}
+
+bool all_finite(const nlohmann::json& value) {
+  if (value.is_number_float()) return std::isfinite(value.get<double>());
+  return !value.is_structured() || std::ranges::all_of(value, all_finite);
 }
 
 }  // namespace
@@ -44,7 +52,7 @@ Trainer::Trainer(Session& session, const RunPaths& paths, Console& console)
       plan_(plan_of(session)) {
   // A prompt that can't be read would end the run at its first evaluation.
   static_cast<void>(session.corpus.tokenizer->encode(config_.sample.prompt, "sample.prompt"));
-  state_.progress.steps = config_.train.steps;
+  state_.progress.steps = state_.run_steps = config_.train.steps;
   state_.train_sha256 = session.corpus.train_sha256;
   state_.valid_sha256 = session.corpus.valid_sha256;
 }
@@ -52,7 +60,14 @@ Trainer::Trainer(Session& session, const RunPaths& paths, Console& console)
 void Trainer::resume(const std::filesystem::path& checkpoint) {
   check_same_text(checkpoint, state_, config_.data);
   state_ = load_checkpoint(checkpoint, *session_.model, optimizer_);
-  state_.progress.steps = config_.train.steps;
+  if (config_.train.steps > state_.run_steps) {
+    const ExtendedPlan extended =
+        extend_plan(config_.schedule, schedule_plan(), state_.progress.step, config_.train.steps);
+    console_.warn(extended.words);
+    state_.run_steps = extended.plan.end;
+  }
+  // Before anything of a longer run is taken away: a kill must not leave its loss behind.
+  if (state_.progress.step < config_.train.steps) set_status(kRunning);
   saved_step_ = state_.progress.step;
   last_val_loss_ = state_.val_loss;
   last_bits_per_byte_ = state_.bits_per_byte;
@@ -64,12 +79,32 @@ void Trainer::resume(const std::filesystem::path& checkpoint) {
   console_.note(fmt::format("resumed from {}", checkpoint.string()));
 }
 
+SchedulePlan Trainer::schedule_plan() const { return {state_.progress.steps, state_.run_steps}; }
+
 bool Trainer::run() {
   const StopSignal stop;
   JsonlWriter metrics(paths_.metrics());
   peak_flops_ = measure_product_peak(session_.precision, config_.model,
                                      plan_.micro_batch * plan_.context, session_.model->device());
   announce();
+  if (state_.progress.step < config_.train.steps) set_status(kRunning);
+  try {
+    train(metrics);
+  } catch (...) {
+    if (status_ == kRunning) try_status(kFailed);
+    throw;
+  }
+  if (state_.progress.step < config_.train.steps) {
+    try_status(kStopped);
+    console_.note(fmt::format("stopped at step {}; a checkpoint is written", state_.progress.step));
+    return false;
+  }
+  // A run that had finished before keeps what it said, unless it was killed before it could say it.
+  if (total_.steps > 0 || !says_finished(paths_, config_.train.steps)) set_status(kFinished);
+  return true;
+}
+
+void Trainer::train(JsonlWriter& metrics) {
   const int64_t steps = config_.train.steps;
   while (state_.progress.step < steps && !StopSignal::requested()) {
     step(metrics);
@@ -78,14 +113,34 @@ bool Trainer::run() {
     if (saves || is_due(done, config_.train.eval_every, steps)) evaluate(metrics);
     if (saves) save(metrics);
   }
-  const bool finished = state_.progress.step >= steps;
   if (saved_step_ != state_.progress.step) save(metrics);
-  if (finished && (total_.steps > 0 || !std::filesystem::exists(paths_.root / "summary.json"))) {
-    write_summary("finished");
-  } else if (!finished) {
-    console_.note(fmt::format("stopped at step {}; a checkpoint is written", state_.progress.step));
+}
+
+void Trainer::set_status(std::string_view status) {
+  RunFigures figures;
+  figures.val_loss = last_val_loss_;
+  figures.bits_per_byte = last_bits_per_byte_;
+  figures.val_tokens = windows_.scored_tokens();
+  figures.val_bytes = windows_.scored_bytes(*session_.corpus.tokenizer);
+  if (total_.seconds > 0.0) {
+    figures.tokens_per_s =
+        static_cast<double>(total_.steps * session_.tokens_per_step()) / total_.seconds;
   }
-  return finished;
+  write_summary(paths_, session_, status, figures);
+  status_ = status;
+}
+
+void Trainer::try_status(std::string_view status) {
+  side_file(paths_.root / "summary.json", [&] { set_status(status); });
+}
+
+void Trainer::side_file(const std::filesystem::path& path, const std::function<void()>& write) {
+  try {
+    write();
+  } catch (const std::exception& error) {
+    const std::string what = error.what();  // libtorch's has a stack trace behind its first line
+    console_.warn_side_file(path, what.substr(0, what.find('\n')));
+  }
 }
 
 void Trainer::announce() const {
@@ -109,7 +164,8 @@ void Trainer::announce() const {
 void Trainer::step(JsonlWriter& metrics) {
   const auto start = std::chrono::steady_clock::now();
   const Progress at = state_.progress;
-  const double lr = config_.optimizer.lr * schedule_factor(config_.schedule, at.step, at.steps);
+  const double lr =
+      config_.optimizer.lr * schedule_factor(config_.schedule, at.step, schedule_plan());
   const Pass pass{true, static_cast<uint64_t>(config_.train.seed), at};
   const TrainStepResult result = train_step(
       *session_.model, optimizer_, plan_,
@@ -117,7 +173,14 @@ void Trainer::step(JsonlWriter& metrics) {
         batches_.fill(at.step, begin, end, inputs, targets);
       },
       pass, lr);
-  if (!result.is_finite()) stop_diverged(result);
+  if (!result.is_finite()) {
+    stop_diverged(
+        fmt::format("a finite loss and gradient norm were expected at step {}, loss {} and "
+                    "gradient norm {} came out",
+                    at.step + 1, spelled(result.loss + result.auxiliary),
+                    spelled(result.grad_norm)),
+        "nothing was updated");
+  }
 
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -131,10 +194,9 @@ void Trainer::step(JsonlWriter& metrics) {
                                 {"step_ms", seconds * 1e3},
                                 {"tokens_per_s", session_.tokens_per_step() / seconds},
                                 {"peak_rss_bytes", peak_memory_bytes(session_.model->device())}};
-  if (result.mean_depth > 0.0) {
-    row["aux_loss"] = result.auxiliary;
-    row["mean_depth"] = result.mean_depth;
-  }
+  const bool halts = result.mean_depth > 0.0;
+  if (halts || result.auxiliary != 0.0) row["aux_loss"] = result.auxiliary;
+  if (halts) row["mean_depth"] = result.mean_depth;
   metrics.append(row);
   for (Interval* interval : {&interval_, &total_}) {
     interval->loss += result.loss;
@@ -172,9 +234,14 @@ void Trainer::report_interval(const TrainStepResult& result, double lr) {
 }
 
 void Trainer::evaluate(JsonlWriter& metrics) {
-  const EvaluationOptions options{state_.progress, nullptr, kEvalRows};
+  const EvaluationOptions options{.progress = state_.progress};
   const Evaluation result = wavroute::evaluate(*session_.model, windows_, config_.model.context,
                                                *session_.corpus.tokenizer, options);
+  if (!result.is_finite()) {
+    stop_diverged(fmt::format("a finite validation loss was expected after step {}, {} came out",
+                              state_.progress.step, spelled(result.loss)),
+                  "no checkpoint is made of this step");
+  }
   last_val_loss_ = result.loss;
   last_bits_per_byte_ = result.bits_per_byte;
   evaluated_step_ = state_.progress.step;
@@ -187,12 +254,20 @@ void Trainer::evaluate(JsonlWriter& metrics) {
   console_.say(fmt::format("step {:>6}/{}  validation loss {:.4f}  bits/byte {:.4f}",
                            state_.progress.step, config_.train.steps, result.loss,
                            result.bits_per_byte));
-  const nlohmann::json map = routing_map(*session_.model, windows_, config_.model.context, options);
-  if (!map.is_null()) write_file_atomic(paths_.root / "routing.json", map.dump() + "\n");
-  if (config_.sample.tokens > 0) write_sample();
+  const std::filesystem::path map_file = paths_.root / "routing.json";
+  side_file(map_file, [&] {
+    const nlohmann::json map =
+        routing_map(*session_.model, windows_, config_.model.context, options);
+    if (!all_finite(map)) throw Failure("finite weights were expected, others came out");
+    if (!map.is_null()) write_file_atomic(map_file, map.dump() + "\n");
+  });
+  const std::string sample = fmt::format("step_{}.txt", state_.progress.step);
+  if (config_.sample.tokens > 0) {
+    side_file(paths_.samples() / sample, [&] { write_sample(paths_.samples() / sample); });
+  }
 }
 
-void Trainer::write_sample() const {
+void Trainer::write_sample(const std::filesystem::path& file) const {
   const Tokenizer& tokenizer = *session_.corpus.tokenizer;
   std::vector<uint32_t> prompt = tokenizer.encode(config_.sample.prompt, "sample.prompt");
   if (prompt.empty()) {
@@ -210,11 +285,14 @@ void Trainer::write_sample() const {
                                return true;
                              }));
   make_folders(paths_.samples());
-  write_file_atomic(paths_.samples() / fmt::format("step_{}.txt", state_.progress.step),
-                    text + decoder.finish() + "\n");
+  write_file_atomic(file, text + decoder.finish() + "\n");
 }
 
 void Trainer::save(JsonlWriter& metrics) {
+  if (const auto part = non_finite_part(*session_.model, optimizer_)) {
+    stop_diverged(fmt::format("finite {} were expected after step {}", *part, state_.progress.step),
+                  "no checkpoint is made of this step");
+  }
   metrics.sync();
   const bool evaluated = evaluated_step_ == state_.progress.step;
   state_.val_loss = evaluated ? last_val_loss_ : std::nullopt;
@@ -224,52 +302,15 @@ void Trainer::save(JsonlWriter& metrics) {
   saved_step_ = state_.progress.step;
 }
 
-void Trainer::stop_diverged(const TrainStepResult& result) {
-  write_summary("diverged");
+void Trainer::stop_diverged(const std::string& what, const std::string& consequence) {
+  try_status(kDiverged);
   const auto checkpoint = newest_valid_checkpoint(paths_.root);
-  const auto spelled = [](double value) {
-    return std::isnan(value) ? std::string("nan") : fmt::format("{}", value);
-  };
   throw Failure(
-      fmt::format("training diverged: a finite loss and gradient norm were expected at step {}, "
-                  "loss {} and gradient norm {} came out",
-                  state_.progress.step + 1, spelled(result.loss), spelled(result.grad_norm)),
-      fmt::format("nothing was updated; the last good checkpoint is {}; a lower optimizer.lr, a "
-                  "longer schedule.warmup or a smaller optimizer.clip may help",
+      "training diverged: " + what,
+      fmt::format("{}; the last good checkpoint is {}; a lower optimizer.lr, a longer "
+                  "schedule.warmup or a smaller optimizer.clip may help",
+                  consequence,
                   checkpoint ? checkpoint->path.string() : "none (it diverged before the first)"));
-}
-
-void Trainer::write_summary(const std::string& status) const {
-  const ModelConfig& m = config_.model;
-  const at::Device device = session_.model->device();
-  nlohmann::ordered_json summary = {{"status", status},
-                                    {"label", config_.name},
-                                    {"scheme", config_.residual.scheme},
-                                    {"layers", m.layers},
-                                    {"width", m.width},
-                                    {"heads", m.heads},
-                                    {"context", m.context},
-                                    {"batch", config_.train.batch},
-                                    {"precision", config_.train.precision},
-                                    {"seed", config_.train.seed},
-                                    {"steps", config_.train.steps},
-                                    {"parameters", session_.model->parameters().count()},
-                                    {"vocab_size", session_.model->spec().vocab_size},
-                                    {"flops_per_token", session_.forecast.flops_per_token},
-                                    {"corpus", session_.corpus.description},
-                                    {"corpus_sha256", session_.corpus.train_sha256},
-                                    {"corpus_valid_sha256", session_.corpus.valid_sha256},
-                                    {"peak_rss_bytes", peak_memory_bytes(device)}};
-  // What val_loss is the mean of: losses over other tokens are no distances from it.
-  summary["val_tokens"] = windows_.scored_tokens();
-  summary["val_bytes"] = windows_.scored_bytes(*session_.corpus.tokenizer);
-  if (last_val_loss_) summary["val_loss"] = *last_val_loss_;
-  if (last_bits_per_byte_) summary["bits_per_byte"] = *last_bits_per_byte_;
-  if (total_.seconds > 0.0) {
-    summary["tokens_per_s"] =
-        static_cast<double>(total_.steps * session_.tokens_per_step()) / total_.seconds;
-  }
-  write_file_atomic(paths_.root / "summary.json", summary.dump(2) + "\n");
 }
 
 }  // namespace wavroute

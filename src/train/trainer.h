@@ -2,13 +2,16 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <optional>
+#include <string_view>
 
 #include "data/batches.h"
 #include "io/run_folder.h"
 #include "train/checkpointing.h"
 #include "train/console.h"
 #include "train/evaluation.h"
+#include "train/schedule.h"
 #include "train/session.h"
 #include "train/step.h"
 
@@ -22,8 +25,11 @@ class Trainer {
   // Continues from a checkpoint of this run: loads it and cuts metrics.jsonl to its step.
   void resume(const std::filesystem::path& checkpoint);
 
+  [[nodiscard]] int64_t steps_done() const { return state_.progress.step; }
+
   // Trains to the last step. False: a signal stopped it; a checkpoint was written. Throws Failure
-  // where the loss or the gradient norm is not finite, before the update.
+  // where a loss, the gradient norm (before the update) or a value that a checkpoint would hold is
+  // not finite.
   [[nodiscard]] bool run();
 
  private:
@@ -33,14 +39,19 @@ class Trainer {
   };
 
   void announce() const;
+  void train(JsonlWriter& metrics);
   void step(JsonlWriter& metrics);
   void evaluate(JsonlWriter& metrics);
-  void write_sample() const;
+  void write_sample(const std::filesystem::path& file) const;
+  // Writes what the run can do without: trouble with it costs a warning.
+  void side_file(const std::filesystem::path& path, const std::function<void()>& write);
   void save(JsonlWriter& metrics);
   void report_interval(const TrainStepResult& result, double lr);
   [[nodiscard]] double seconds_left() const;
-  [[noreturn]] void stop_diverged(const TrainStepResult& result);
-  void write_summary(const std::string& status) const;
+  [[nodiscard]] SchedulePlan schedule_plan() const;
+  [[noreturn]] void stop_diverged(const std::string& what, const std::string& consequence);
+  void set_status(std::string_view status);  // in summary.json
+  void try_status(std::string_view status);  // the same where another error goes first
 
   Session& session_;
   const Config& config_;
@@ -56,6 +67,7 @@ class Trainer {
   Interval total_;  // of this process, for the time left and the summary
   std::optional<double> last_val_loss_, last_bits_per_byte_;
   int64_t evaluated_step_ = -1, saved_step_ = -1;
+  std::string_view status_;  // the last one in summary.json by this process
 };
 
 }  // namespace wavroute

@@ -238,14 +238,18 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(wavroute, project, finished
 
 
 @pytest.mark.parametrize(
-    ("every", "good"), [(1, "checkpoints/step_1;"), (4, "checkpoint is none")]
+    ("every", "words", "trained"),
+    [(1, "a finite validation loss was expected after step 1,", [1]), (4, "at step 2,", [1])],
 )
-def test_a_diverging_run_stops_before_the_update(wavroute, project, tmp_path, every, good):
-    """At this rate the first update is finite, and what the second step computes is not."""
+def test_a_diverging_run_stops_and_calls_nothing_good(
+    wavroute, project, tmp_path, every, words, trained
+):
+    """At this rate the first update is finite, and what is computed after it is not."""
     out = tmp_path / "run"
     values = sets(optimizer__lr=1e30, optimizer__clip=0, train__save_every=every)
     result = wavroute("train", project, "--out", out, *values)
-    assert_error(result, "diverged", "at step 2,", good, code=1)
-    assert [row["step"] for row in rows(out) if "loss" in row] == [1]
-    assert steps_of(out) == ([1] if every == 1 else [])
-    assert json.loads((out / "summary.json").read_text())["status"] == "diverged"
+    assert_error(result, "diverged", words, "last good checkpoint is none", code=1)
+    assert [row["step"] for row in rows(out) if "loss" in row] == trained
+    assert steps_of(out) == []
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["status"] == "diverged" and "val_loss" not in summary

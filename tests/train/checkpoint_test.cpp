@@ -122,6 +122,23 @@ TEST(Checkpoint, HoldsWhatItsStateSays) {
   EXPECT_EQ(progress_of(path).steps, kSteps);
 }
 
+TEST(Checkpoint, KnowsTheStepsThatWerePlannedAtFirst) {
+  const TemporaryFolder folder;
+  TrainingRun run(plain("wav"), 1);
+  run.train(1);
+  run.state.run_steps = 9;
+  const auto path = run.save(folder);
+  const RunState state = load_checkpoint(path, *run.model, run.optimizer);
+  EXPECT_EQ(state.progress.steps, kSteps);
+  EXPECT_EQ(state.run_steps, 9);
+  // One of before "schedule_steps": its steps are the plan.
+  nlohmann::json older = read_state(path);
+  older.erase("schedule_steps");
+  older["steps"] = 7;
+  put(path / "state.json", older.dump());
+  EXPECT_EQ(progress_of(path).steps, 7);
+}
+
 TEST(Checkpoint, OfFrozenGatesSaysSo) {
   const TemporaryFolder folder;
   TrainingRun run(plain("gated"), 1);

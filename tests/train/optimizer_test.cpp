@@ -3,10 +3,12 @@
 #include <gmock/gmock.h>
 
 #include <cmath>
+#include <optional>
 
 #include "tests/model/small_model.h"
 #include "train/adamw.h"
 #include "train/schedule.h"
+#include "wavroute/error.h"
 
 namespace wavroute {
 namespace {
@@ -15,7 +17,7 @@ using namespace wavroute::testing;
 
 // 160 steps, 10 of them warm-up, 20 of decay: exact fractions.
 double factor(const std::string& name, int64_t step) {
-  return schedule_factor({name, 0.0625, 0.1, 0.125}, step, 160);
+  return schedule_factor({name, 0.0625, 0.1, 0.125}, step, {160, 160});
 }
 
 TEST(Schedule, WarmsUpLinearlyAndReachesThePeakWithItsLastUpdate) {
@@ -48,10 +50,59 @@ TEST(Schedule, ConstantStaysAtThePeak) {
 }
 
 TEST(Schedule, NeedsNoWarmUpAndNoDecay) {
-  EXPECT_EQ(schedule_factor({"constant", 0.0, 0.1, 0.2}, 0, 10), 1.0);
-  EXPECT_EQ(schedule_factor({"wsd", 0.0, 0.1, 0.0}, 9, 10), 1.0);
-  EXPECT_NEAR(schedule_factor({"cosine", 0.0, 0.0, 0.0}, 4, 10), 0.5, 1e-14);
-  EXPECT_NEAR(schedule_factor({"cosine", 0.0, 0.25, 0.0}, 0, 1), 0.25, 1e-14);
+  EXPECT_EQ(schedule_factor({"constant", 0.0, 0.1, 0.2}, 0, {10, 10}), 1.0);
+  EXPECT_EQ(schedule_factor({"wsd", 0.0, 0.1, 0.0}, 9, {10, 10}), 1.0);
+  EXPECT_NEAR(schedule_factor({"cosine", 0.0, 0.0, 0.0}, 4, {10, 10}), 0.5, 1e-14);
+  EXPECT_NEAR(schedule_factor({"cosine", 0.0, 0.25, 0.0}, 0, {1, 1}), 0.25, 1e-14);
+}
+
+// Steps [0, 240) of a plan for 160 that gets 240 at step `at`; nothing where that is refused.
+std::optional<SchedulePlan> extended(const std::string& name, int64_t at) {
+  try {
+    return extend_plan({name, 0.0625, 0.1, 0.125}, {160, 160}, at, 240).plan;
+  } catch (const UserError&) {
+    return std::nullopt;
+  }
+}
+
+TEST(Schedule, OfARunThatGetsMoreStepsChangesNoPastUpdate) {
+  for (const char* name : {"cosine", "wsd", "constant"}) {
+    const ScheduleConfig schedule{name, 0.0625, 0.1, 0.125};
+    for (int64_t at = 1; at <= 160; ++at) {
+      const auto plan = extended(name, at);
+      ASSERT_EQ(plan.has_value(), std::string(name) != "wsd" || at <= 140) << name << at;
+      for (int64_t step = 0; plan && step < at; ++step) {
+        ASSERT_EQ(schedule_factor(schedule, step, *plan), factor(name, step)) << name << step;
+      }
+    }
+  }
+}
+
+TEST(Schedule, KeepsTheLastLevelOfCosineAndConstantInLaterSteps) {
+  for (const auto& [name, level] : {std::pair{"cosine", 0.1}, {"constant", 1.0}}) {
+    const SchedulePlan plan = *extended(name, 160);
+    for (int64_t step = 159; step < 240; ++step) {
+      EXPECT_NEAR(schedule_factor({name, 0.0625, 0.1, 0.125}, step, plan), level, 1e-14) << step;
+    }
+  }
+}
+
+TEST(Schedule, MovesTheDecayOfWsdToTheNewEnd) {
+  const ScheduleConfig schedule{"wsd", 0.0625, 0.1, 0.125};
+  const SchedulePlan plan = *extended("wsd", 140);
+  EXPECT_EQ(schedule_factor(schedule, 209, plan), 1.0);
+  EXPECT_NEAR(schedule_factor(schedule, 210, plan), 0.1 + 0.9 * 29.0 / 30.0, 1e-14);
+  EXPECT_NEAR(schedule_factor(schedule, 239, plan), 0.1, 1e-14);
+}
+
+TEST(Schedule, OfARunExtendedTwiceIsThatOfTheFirstPlan) {
+  const ScheduleConfig schedule{"cosine", 0.0625, 0.1, 0.125};
+  const SchedulePlan once = extend_plan(schedule, {160, 160}, 160, 200).plan;
+  const SchedulePlan twice = extend_plan(schedule, once, 180, 400).plan;
+  for (int64_t step = 0; step < 160; ++step) {
+    EXPECT_EQ(schedule_factor(schedule, step, twice), factor("cosine", step)) << step;
+  }
+  EXPECT_NEAR(schedule_factor(schedule, 399, twice), 0.1, 1e-14);
 }
 
 constexpr double kBeta1 = 0.9, kBeta2 = 0.95, kEps = 1e-3, kDecay = 0.1;

@@ -1,0 +1,93 @@
+#include "train/run_summary.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+
+#include "io/file.h"
+#include "train/process.h"
+#include "wavroute/error.h"
+
+namespace wavroute {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// Over all rows of metrics.jsonl, so that a run in several pieces has the figures of one.
+struct RowTotals {
+  double ms = 0.0;
+  int64_t steps = 0;
+  int64_t peak_bytes = 0;
+};
+
+RowTotals totals_of(const std::filesystem::path& metrics) {
+  RowTotals totals;
+  std::error_code error;
+  if (!std::filesystem::exists(metrics, error)) return totals;
+  std::istringstream lines(read_file(metrics));
+  for (std::string line; std::getline(lines, line);) {
+    const Json row = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (!row.is_object() || !row.contains("step_ms") || !row["step_ms"].is_number()) continue;
+    totals.ms += row["step_ms"].get<double>();
+    totals.steps += 1;
+    if (row.contains("peak_rss_bytes") && row["peak_rss_bytes"].is_number()) {
+      totals.peak_bytes = std::max(totals.peak_bytes, row["peak_rss_bytes"].get<int64_t>());
+    }
+  }
+  return totals;
+}
+
+}  // namespace
+
+void write_summary(const RunPaths& paths, const Session& session, std::string_view status,
+                   const RunFigures& figures) {
+  const Config& config = session.config;
+  const ModelConfig& m = config.model;
+  Json summary = {{"status", status},
+                  {"label", config.name},
+                  {"scheme", config.residual.scheme},
+                  {"layers", m.layers},
+                  {"width", m.width},
+                  {"heads", m.heads},
+                  {"context", m.context},
+                  {"batch", config.train.batch},
+                  {"precision", config.train.precision},
+                  {"seed", config.train.seed},
+                  {"steps", config.train.steps},
+                  {"parameters", session.model->parameters().count()},
+                  {"vocab_size", session.model->spec().vocab_size},
+                  {"flops_per_token", session.forecast.flops_per_token},
+                  {"corpus", session.corpus.description},
+                  {"corpus_sha256", session.corpus.train_sha256},
+                  {"corpus_valid_sha256", session.corpus.valid_sha256},
+                  {"val_tokens", figures.val_tokens},
+                  {"val_bytes", figures.val_bytes}};
+  if (status != kRunning) {
+    const RowTotals rows = totals_of(paths.metrics());
+    summary["peak_rss_bytes"] =
+        std::max(peak_memory_bytes(session.model->device()), rows.peak_bytes);
+    if (status == kFinished && figures.val_loss) summary["val_loss"] = *figures.val_loss;
+    if (status == kFinished && figures.bits_per_byte) {
+      summary["bits_per_byte"] = *figures.bits_per_byte;
+    }
+    if (figures.tokens_per_s) {
+      summary["tokens_per_s"] = *figures.tokens_per_s;
+    } else if (rows.ms > 0.0) {
+      const auto tokens = static_cast<double>(rows.steps * session.tokens_per_step());
+      summary["tokens_per_s"] = 1e3 * tokens / rows.ms;
+    }
+  }
+  write_file_atomic(paths.root / "summary.json", summary.dump(2) + "\n");
+}
+
+bool says_finished(const RunPaths& paths, int64_t steps) {
+  std::error_code error;
+  const std::filesystem::path file = paths.root / "summary.json";
+  if (!std::filesystem::exists(file, error)) return false;
+  const Json summary = Json::parse(read_file(file), nullptr, /*allow_exceptions=*/false);
+  return summary.is_object() && summary.value("status", Json()) == kFinished &&
+         summary.value("steps", Json()) == steps;
+}
+
+}  // namespace wavroute

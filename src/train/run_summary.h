@@ -1,0 +1,34 @@
+// summary.json: what a run is and where it stands, for compare and report.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string_view>
+
+#include "io/run_folder.h"
+#include "train/session.h"
+
+namespace wavroute {
+
+// What summary.json says of a run that is under way or was killed: neither loss nor speed.
+inline constexpr std::string_view kRunning = "running";
+inline constexpr std::string_view kFinished = "finished";  // with the loss at the last step
+inline constexpr std::string_view kStopped = "stopped";    // by a signal, a checkpoint was written
+inline constexpr std::string_view kDiverged = "diverged";
+inline constexpr std::string_view kFailed = "failed";  // by an error: a full disk
+
+struct RunFigures {
+  std::optional<double> val_loss, bits_per_byte;  // at the last step
+  // What val_loss is the mean of: losses over other tokens are no distances from it.
+  int64_t val_tokens = 0, val_bytes = 0;
+  std::optional<double> tokens_per_s;  // of this process; else from metrics.jsonl
+};
+
+void write_summary(const RunPaths& paths, const Session& session, std::string_view status,
+                   const RunFigures& figures);
+
+// Whether summary.json already says that the run of so many steps is finished.
+[[nodiscard]] bool says_finished(const RunPaths& paths, int64_t steps);
+
+}  // namespace wavroute
