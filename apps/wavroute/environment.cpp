@@ -1,26 +1,128 @@
 #include "environment.h"
 
+#include <ATen/Version.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <array>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+#include <vector>
+
 #include "bench/build_info.h"
+#include "io/file.h"
+#include "kernels/kernels.h"
 
 namespace wavroute::app {
+namespace {
 
-nlohmann::ordered_json environment(const Session& session) {
+using Json = nlohmann::ordered_json;
+
+// Of these, a change may change the last bits of results.
+constexpr std::array kDecisive = {"wavroute", "commit",  "torch",   "torch_isa", "compiler", "cpu",
+                                  "gpus",     "kernels", "threads", "device",    "variables"};
+
+// What steers the libraries under libtorch.
+constexpr std::array kVariables = {"WAVROUTE_ISA", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA",
+                                   "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS"};
+
+Json variables() {
+  Json set = Json::object();
+  for (const char* name : kVariables) {
+    if (const char* value = std::getenv(name)) set[name] = value;
+  }
+  return set;
+}
+
+Json environment(const Session& session) {
   const BuildInfo& build = build_info();
+  const TrainConfig& train = session.config.train;
   return {{"wavroute", build.version},
           {"commit", build.commit},
           {"torch", build.torch_version},
+          {"torch_isa", at::get_cpu_capability()},
           {"compiler", build.compiler},
           {"cpu", session.machine.cpu_model},
           {"isa", session.machine.instruction_sets},
           {"gpus", session.machine.gpus},
           {"cores", session.machine.cores},
-          {"threads", session.config.train.threads},
+          {"kernels",
+           train.kernels == "fused" ? to_string(kernels::chosen_kernels().isa) : train.kernels},
+          {"threads", train.threads},
           {"memory_bytes", session.machine.memory_total},
-          {"device", session.config.train.device},
-          {"precision", session.config.train.precision},
+          {"device", train.device},
+          {"precision", train.precision},
+          {"variables", variables()},
           {"corpus", session.corpus.description},
           {"train_sha256", session.corpus.train_sha256},
           {"valid_sha256", session.corpus.valid_sha256}};
+}
+
+std::string plain(const Json& value) {
+  if (value.is_string()) return value.get<std::string>();
+  if (value.is_array() && value.empty()) return "none";
+  return value.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+// "threads 2 before and 1 now"; a key that an older version didn't write is passed over.
+std::vector<std::string> differences(const Json& before, const Json& now) {
+  std::vector<std::string> words;
+  for (const char* key : kDecisive) {
+    if (!before.contains(key) || before.at(key) == now.at(key)) continue;
+    words.push_back(
+        fmt::format("{} {} before and {} now", key, plain(before.at(key)), plain(now.at(key))));
+  }
+  return words;
+}
+
+// What env.json holds; an empty object where it is missing or no object.
+Json recorded(const std::filesystem::path& file) {
+  std::error_code error;
+  if (!std::filesystem::exists(file, error)) return Json::object();
+  Json document = Json::parse(read_file(file), nullptr, /*allow_exceptions=*/false);
+  return document.is_object() ? document : Json::object();
+}
+
+std::string text_of(const Json& document, const char* key) {
+  const auto found = document.find(key);
+  return found != document.end() && found->is_string() ? found->get<std::string>() : std::string();
+}
+
+}  // namespace
+
+std::optional<std::string> record_environment(const std::filesystem::path& file,
+                                              const Session& session, int64_t step) {
+  Json document = recorded(file);
+  const Json now = environment(session);
+  std::vector<std::string> words;
+  if (step == 0 || document.empty()) {
+    document = now;
+  } else {
+    Json& resumed = document["resumed"];
+    if (!resumed.is_array()) resumed = Json::array();
+    const bool again = !resumed.empty() && resumed.back().is_object();
+    Json last = again ? resumed.back() : document;
+    last.erase(again ? "step" : "resumed");
+    words = differences(last, now);
+    if (last != now) {
+      Json entry = {{"step", step}};
+      entry.update(now);
+      resumed.push_back(std::move(entry));
+    }
+    if (resumed.empty()) document.erase("resumed");
+  }
+  write_file_atomic(file, document.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+  if (words.empty()) return std::nullopt;
+  return fmt::format(
+      "the run goes on in another environment: {}: the results may differ in the "
+      "last bits",
+      fmt::join(words, "; "));
+}
+
+std::optional<TextDigests> recorded_text(const std::filesystem::path& file) {
+  const Json document = recorded(file);
+  const TextDigests digests{text_of(document, "train_sha256"), text_of(document, "valid_sha256")};
+  return digests.train.empty() ? std::nullopt : std::optional(digests);
 }
 
 }  // namespace wavroute::app

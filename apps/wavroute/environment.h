@@ -1,12 +1,26 @@
 // What a run was made with: the content of env.json.
 #pragma once
 
-#include <nlohmann/json.hpp>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
 
 #include "train/session.h"
 
 namespace wavroute::app {
 
-[[nodiscard]] nlohmann::ordered_json environment(const Session& session);
+// Writes env.json: what the run began with, and under "resumed" what it went on with at `step`,
+// whenever that differed. Returns a sentence that names what differs from before where that may
+// change the last bits of results, or nothing.
+std::optional<std::string> record_environment(const std::filesystem::path& file,
+                                              const Session& session, int64_t step);
+
+// The sha256 of the training and the validation text that env.json names; nothing where there is
+// none.
+struct TextDigests {
+  std::string train, valid;
+};
+[[nodiscard]] std::optional<TextDigests> recorded_text(const std::filesystem::path& file);
 
 }  // namespace wavroute::app

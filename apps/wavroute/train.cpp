@@ -13,6 +13,7 @@
 #include "io/run_folder.h"
 #include "output.h"
 #include "report/html.h"
+#include "train/names.h"
 #include "train/process.h"
 #include "train/trainer.h"
 #include "wavroute/error.h"
@@ -55,11 +56,28 @@ std::optional<fs::path> checkpoint_to_resume(const RunPaths& paths, const std::s
   return found ? std::optional(found->path) : std::nullopt;
 }
 
+// A run without a checkpoint begins again, with the text that it began with.
+void check_recorded_text(const RunPaths& paths, const Session& session) {
+  const auto recorded = recorded_text(paths.env());
+  const Corpus& corpus = session.corpus;
+  if (!recorded ||
+      (recorded->train == corpus.train_sha256 && recorded->valid == corpus.valid_sha256)) {
+    return;
+  }
+  throw UserError(
+      fmt::format("the text that this run began with was expected (sha256 {} and {} in "
+                  "{}), another one was given: {}",
+                  recorded->train, recorded->valid, paths.env().string(), corpus.description),
+      "give the run its old text back, or another --out for a new run");
+}
+
 int train(const TrainArguments& arguments) {
+  fail_instead_of_signals();
   Config config =
       load_config(arguments.config, arguments.sets, scheme_catalog(), ConfigUse::kTrain).config;
-  if (arguments.dry_run) return dry_run(config);
   const RunPaths paths{arguments.out.empty() ? fs::path("runs") / config.name : arguments.out};
+  check_names(config, paths.root);
+  if (arguments.dry_run) return dry_run(config);
   const bool resumes = !arguments.resume.empty();
   const auto existing = resumes ? ExistingRun::kResume : ExistingRun::kRefuse;
 
@@ -75,15 +93,7 @@ int train(const TrainArguments& arguments) {
   const bool keeps_plan = stored || arguments.planned;
   Session session = open_session(config, keeps_plan ? BeyondMemory::kGoOn : BeyondMemory::kRefuse);
   Console console(arguments.quiet);
-  if (stored) {
-    check_resumable(*stored, session.config);
-    if (stored->train.threads != session.config.train.threads) {
-      console.warn(
-          fmt::format("the run had {} threads, now {}: the results may differ in the last "
-                      "bits",
-                      stored->train.threads, session.config.train.threads));
-    }
-  }
+  if (stored) check_resumable(*stored, session.config);
   if (!folder) folder = RunFolder::create(paths.root, existing);
   console.open_log(paths.log());
   if (!session.forecast.fits()) {
@@ -96,19 +106,26 @@ int train(const TrainArguments& arguments) {
     if (const auto checkpoint = checkpoint_to_resume(paths, arguments.resume, console)) {
       trainer.resume(*checkpoint);
     } else {
+      if (stored) check_recorded_text(paths, session);
       cut_metrics(paths.metrics(), 0);
     }
   }
   write_file_atomic(paths.config(), to_toml(session.config));
-  write_file_atomic(paths.env(), environment(session).dump(2) + "\n");
+  if (const auto change = record_environment(paths.env(), session, trainer.steps_done())) {
+    console.warn(*change);
+  }
   if (!trainer.run()) {
     console.note(fmt::format("go on: wavroute train {} --out {} --resume auto", arguments.config,
                              paths.root.string()));
     return 1;
   }
-  const std::vector<fs::path> runs = {paths.root};
-  write_report(runs, paths.report());
-  console.note(fmt::format("report: {}", paths.report().string()));
+  try {
+    const std::vector<fs::path> runs = {paths.root};
+    write_report(runs, paths.report());
+    console.note(fmt::format("report: {}", paths.report().string()));
+  } catch (const std::exception& error) {
+    console.warn_side_file(paths.report(), error.what());
+  }
   console.note(fmt::format("next: wavroute generate {} --prompt \"...\"", paths.root.string()));
   return 0;
 }
