@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "tests/model/small_model.h"
 #include "train/step.h"
@@ -28,6 +27,21 @@ FillRows batch_of(int64_t step) {
   };
 }
 
+constexpr int64_t kMicroRows = 2;
+constexpr double kBeta1 = 0.9;
+
+// Tensors of a flat buffer per group, by checkpoint name, in double.
+NamedTensors named(const Decoder& model, const std::vector<at::Tensor>& flat) {
+  NamedTensors result;
+  for (const Parameter& parameter : model.parameters().parameters()) {
+    const at::Tensor whole = parameter.view(flat[parameter.decay == Decay::kYes ? 0 : 1]);
+    for (const ParameterSlice& slice : parameter.slices) {
+      result[slice.name] = parameter.rows(slice, whole).to(at::kDouble, false, /*copy=*/true);
+    }
+  }
+  return result;
+}
+
 class Training {
  public:
   Training(const std::string& scheme, KernelChoice kernels)
@@ -36,26 +50,50 @@ class Training {
     model_->use_kernels(kernels);
   }
 
-  double step(int64_t number) {
+  // A step in micro-batches, clipped as it nearly always is here.
+  void step(int64_t number) {
     const Pass pass{true, 5, {number + 100, 1000}};
-    const TrainStepPlan plan{kRows, kRows, kContext, Recompute::kNone, 1.0};
-    return train_step(*model_, optimizer_, plan, batch_of(number), pass, 3e-3).loss;
+    const TrainStepPlan plan{kRows, kMicroRows, kContext, Recompute::kNone, 1.0};
+    ASSERT_TRUE(train_step(*model_, optimizer_, plan, batch_of(number), pass, 3e-3).is_finite());
   }
-  Decoder& model() { return *model_; }
+
+  // Weights, moments and updates of another.
+  void copy_from(const Training& other) {
+    const at::NoGradGuard no_grad;
+    for (size_t g = 0; g < 2; ++g) {
+      model_->parameters().groups()[g].value.copy_(other.model_->parameters().groups()[g].value);
+      optimizer_.first_moments()[g].copy_(other.optimizer_.first_moments()[g]);
+      optimizer_.second_moments()[g].copy_(other.optimizer_.second_moments()[g]);
+    }
+    optimizer_.set_updates(other.optimizer_.updates());
+  }
+
+  [[nodiscard]] NamedTensors weights() const {
+    std::vector<at::Tensor> flat;
+    for (const FlatGroup& group : model_->parameters().groups()) flat.push_back(group.value);
+    return named(*model_, flat);
+  }
+  [[nodiscard]] NamedTensors first_moments() const {
+    return named(*model_, optimizer_.first_moments());
+  }
 
  private:
   std::unique_ptr<Decoder> model_;
   AdamW optimizer_;
 };
 
-// Moves every weight by its last bit.
-void move_last_bits(Decoder& model) {
-  const at::NoGradGuard no_grad;
-  for (FlatGroup& group : model.parameters().groups()) group.value.mul_(1.0 + 0x1p-23);
+// after - decay * before, by name.
+NamedTensors change(const NamedTensors& after, const NamedTensors& before, double decay) {
+  NamedTensors result;
+  for (const auto& [name, tensor] : after) result[name] = tensor - decay * before.at(name);
+  return result;
 }
 
-double relative(const at::Tensor& actual, const at::Tensor& expected) {
-  return ((actual - expected).norm() / expected.norm()).item<double>();
+void expect_near(const NamedTensors& actual, const NamedTensors& expected, double bound,
+                 const std::string& what) {
+  for (const auto& [name, tensor] : expected) {
+    EXPECT_LE(error_of(actual.at(name), tensor), bound) << what << " of " << name;
+  }
 }
 
 class FusedTraining : public ::testing::TestWithParam<const char*> {};
@@ -65,49 +103,28 @@ INSTANTIATE_TEST_SUITE_P(Schemes, FusedTraining,
                                            "wav", "full_attnres"),
                          [](const auto& info) { return std::string(info.param); });
 
-TEST_P(FusedTraining, HasTheGradientsOfTheComposedPassFromSharedWeights) {
-  Training fused(GetParam(), KernelChoice::kFused);
-  const auto composed = fresh_model(small_spec(GetParam()), Precision::kFp32);
-  composed->use_kernels(KernelChoice::kComposed);
-  for (int64_t step = 0; step < 60; ++step) {
-    if (step % 6 == 0) {
-      for (size_t g = 0; g < composed->parameters().groups().size(); ++g) {
-        const at::NoGradGuard no_grad;
-        composed->parameters().groups()[g].value.copy_(
-            fused.model().parameters().groups()[g].value);
-      }
-      const PassRecord ours = record_pass(fused.model(), training());
-      const PassRecord expected = record_pass(*composed, training());
-      EXPECT_NEAR(ours.sums.loss_sum, expected.sums.loss_sum, 1e-6 * expected.sums.loss_sum);
-      for (const FlatGroup& group : composed->parameters().groups()) {
-        const size_t g = group.decay == Decay::kYes ? 0 : 1;
-        EXPECT_LE(relative(fused.model().parameters().groups()[g].grad, group.grad), 1e-5)
-            << "step " << step;
-      }
-      fused.model().parameters().zero_grad();
+// Every tensor for itself: a gradient that is wrong by a percent is wrong by ten times the bound,
+// however small the tensor is beside the others. The gradients are those that the update saw, out
+// of the first moments: m' - b1 m = (1 - b1) g.
+TEST_P(FusedTraining, TakesTheStepOfTheComposedOneFromSharedState) {
+  constexpr double kGradientBound = 1e-3, kUpdateBound = 5e-3;
+  Training fused(GetParam(), KernelChoice::kFused), composed(GetParam(), KernelChoice::kComposed);
+  for (int64_t step = 0; step < 25; ++step) {
+    if (step % 8 != 0) {
+      fused.step(step);
+      continue;
     }
-    static_cast<void>(fused.step(step));
+    composed.copy_from(fused);
+    const NamedTensors weights = fused.weights(), moments = fused.first_moments();
+    fused.step(step);
+    composed.step(step);
+    const std::string place = " at step " + std::to_string(step);
+    expect_near(change(fused.first_moments(), moments, kBeta1),
+                change(composed.first_moments(), moments, kBeta1), kGradientBound,
+                "gradient" + place);
+    expect_near(change(fused.weights(), weights, 1.0), change(composed.weights(), weights, 1.0),
+                kUpdateBound, "update" + place);
   }
-}
-
-// Rounding grows as training goes on; what the kernels add to it is what any last bit does.
-TEST_P(FusedTraining, StaysAsNearAsAChangeOfTheLastBitFor300Steps) {
-  Training composed(GetParam(), KernelChoice::kComposed),
-      moved(GetParam(), KernelChoice::kComposed), fused(GetParam(), KernelChoice::kFused);
-  move_last_bits(moved.model());
-  double first = 0.0, last = 0.0, apart_moved = 0.0, apart_fused = 0.0;
-  for (int64_t step = 0; step < 300; ++step) {
-    const double loss = composed.step(step);
-    if (step == 0) first = loss;
-    last = loss;
-    apart_moved += std::pow(moved.step(step) - loss, 2.0);
-    apart_fused += std::pow(fused.step(step) - loss, 2.0);
-  }
-  EXPECT_LT(last, 0.5 * first);  // it did learn
-  // One draw of chance against another: within ten times.
-  EXPECT_LE(std::sqrt(apart_fused), 10.0 * std::sqrt(apart_moved));
-  RecordProperty("moved", std::to_string(std::sqrt(apart_moved / 300.0)));
-  RecordProperty("fused", std::to_string(std::sqrt(apart_fused / 300.0)));
 }
 
 }  // namespace
