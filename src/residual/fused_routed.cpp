@@ -214,9 +214,14 @@ kernels::PartWrite<C> FusedRoutedStream::take_pending(Held& held) {
 void FusedRoutedStream::flush() {
   if (!pending_.defined()) return;
   at::Tensor& part = parts_[static_cast<size_t>(slot(block_, writes_ - 1))];
-  const at::Tensor update = std::move(pending_).to(at::kFloat);
+  const at::Tensor update = std::move(pending_);
   pending_.reset();
-  part = part.defined() ? at::add(part, update) : update;
+  if (!part.defined() && update.scalar_type() == at::kFloat) {
+    part = update;
+    return;
+  }
+  at::Tensor sum = arena_.empty({tokens_, d_}, at::kFloat);
+  part = part.defined() ? at::add_out(sum, part, update) : sum.copy_(update);
 }
 
 // The first sublayer reads e itself.

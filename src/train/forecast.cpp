@@ -8,12 +8,16 @@
 
 #include "report/table.h"
 #include "train/console.h"
+#include "train/evaluation.h"
 
 namespace wavroute {
 namespace {
 
 // Of the memory that is free, what a plan may use: the rest is for what a plan can't know.
 constexpr double kUsableShare = 0.9;
+
+// Bytes that libraries take of a GPU's memory besides libtorch's tensors.
+constexpr double kGpuProcess = 400e6;
 
 // A training step reaches about this share of a matrix product's speed.
 constexpr double kExpectedShareOfPeak = 0.35;
@@ -52,25 +56,33 @@ uint64_t usable_memory(const Config& config, const Machine& machine) {
 Forecast forecast(const Decoder& model, const Config& config, const Machine& machine) {
   const TrainConfig& train = config.train;
   const int64_t count = model.parameters().count();
-  const Recompute recompute = parse_recompute(train.recompute);
+  TrainingShape shape;
+  shape.precision = model.precision();
+  shape.recompute = parse_recompute(train.recompute);
+  shape.fused = model.fused();
+  if (!model.device().is_cpu()) shape.process = kGpuProcess;
+  const int64_t context = config.model.context;
+  shape.eval_rows =
+      std::min(EvaluationOptions().rows, (config.data.eval_tokens + context - 1) / context);
+  if (config.sample.tokens > 0) shape.sample_tokens = kPromptTokens + config.sample.tokens;
 
   Forecast result;
   result.parameters = count;
   result.flops_per_token = training_flops_per_token(model.spec(), model.residual());
   result.available = available_on(model.device(), machine);
-  result.largest_micro_batch =
-      largest_micro_batch(model.spec(), model.residual(), count, model.precision(), recompute,
-                          train.batch, result.available);
+  result.largest_micro_batch = largest_micro_batch(model.spec(), model.residual(), count, shape,
+                                                   train.batch, result.available);
   result.micro_batch =
       train.micro_batch > 0 ? train.micro_batch : std::max<int64_t>(result.largest_micro_batch, 1);
-  result.memory = plan_memory(model.spec(), model.residual(), count, model.precision(), recompute,
-                              result.micro_batch);
+  shape.micro_batch = result.micro_batch;
+  result.memory = plan_memory(model.spec(), model.residual(), count, shape);
   return result;
 }
 
 Forecast forecast(const Config& config, int64_t vocab_size, const Machine& machine) {
-  const Decoder model(decoder_spec(config, vocab_size), parse_precision(config.train.precision),
-                      device_of(config));
+  Decoder model(decoder_spec(config, vocab_size), parse_precision(config.train.precision),
+                device_of(config));
+  model.use_kernels(parse_kernel_choice(config.train.kernels));
   return forecast(model, config, machine);
 }
 
@@ -93,13 +105,16 @@ std::string forecast_text(const Forecast& f, const Config& config, double peak) 
   return fmt::format(
       "parameters       {}\n"
       "FLOPs per token  {} (forward and backward)\n"
-      "memory plan      {} = {} parameters and optimizer + {} activations of {} rows + {} process\n"
+      "memory plan      {} = {} parameters and optimizer + {} activations of {} rows + {} "
+      "evaluation "
+      "+ {} process\n"
       "expected time    {} for {} steps of {} tokens, if {:.0f} % of {} FLOP/s are reached\n",
       format_count(static_cast<double>(f.parameters)), format_magnitude(f.flops_per_token),
       format_bytes(f.memory.total()), format_bytes(f.memory.parameters),
-      format_bytes(f.memory.activations), f.micro_batch, format_bytes(f.memory.base),
-      format_duration(expected_seconds(f, config, peak)), config.train.steps,
-      format_count(tokens_per_step(config)), 100 * kExpectedShareOfPeak, format_magnitude(peak));
+      format_bytes(f.memory.activations), f.micro_batch, format_bytes(f.memory.evaluation),
+      format_bytes(f.memory.base), format_duration(expected_seconds(f, config, peak)),
+      config.train.steps, format_count(tokens_per_step(config)), 100 * kExpectedShareOfPeak,
+      format_magnitude(peak));
 }
 
 }  // namespace wavroute

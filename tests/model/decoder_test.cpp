@@ -215,29 +215,5 @@ TEST(Parameters, OfEverySchemeAreCountedByHand) {
   EXPECT_EQ(shared->parameters().count(), plain - 3 * layer + d + 1);
 }
 
-TEST(MemoryPlan, GrowsWithTheMicroBatchAndShrinksWithRecomputation) {
-  for (const SchemeInfo& scheme : residual_schemes()) {
-    const auto model = fresh_model(small_spec(scheme.name));
-    const auto plan = [&](Recompute recompute, int64_t rows) {
-      return plan_memory(model->spec(), model->residual(), model->parameters().count(),
-                         Precision::kBf16, recompute, rows);
-    };
-    for (int64_t rows = 1; rows < 64; rows *= 2) {
-      EXPECT_GT(plan(Recompute::kNone, 2 * rows).total(), plan(Recompute::kNone, rows).total());
-      EXPECT_EQ(plan(Recompute::kNone, 2 * rows).parameters,
-                plan(Recompute::kNone, rows).parameters);
-    }
-    EXPECT_LE(plan(Recompute::kLayer, 8).total(), plan(Recompute::kNone, 8).total());
-    const auto fits = [&](double available) {
-      return largest_micro_batch(model->spec(), model->residual(), model->parameters().count(),
-                                 Precision::kBf16, Recompute::kNone, 12, available);
-    };
-    EXPECT_EQ(fits(1e18), 12);
-    EXPECT_EQ(fits(plan(Recompute::kNone, 6).total()), 6);
-    EXPECT_EQ(fits(plan(Recompute::kNone, 5).total()), 4);  // the divisors of 12
-    EXPECT_EQ(fits(plan(Recompute::kNone, 1).total() - 1.0), 0);
-  }
-}
-
 }  // namespace
 }  // namespace wavroute
