@@ -11,7 +11,9 @@
 
 #include "bench/build_info.h"
 #include "io/file.h"
+#include "io/json_text.h"
 #include "kernels/kernels.h"
+#include "wavroute/error.h"
 
 namespace wavroute::app {
 namespace {
@@ -58,14 +60,14 @@ Json environment(const Session& session) {
           {"valid_sha256", session.corpus.valid_sha256}};
 }
 
-std::string plain(const Json& value) {
+std::string plain(const nlohmann::json& value) {
   if (value.is_string()) return value.get<std::string>();
   if (value.is_array() && value.empty()) return "none";
-  return value.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return json_excerpt(value);
 }
 
 // "threads 2 before and 1 now"; a key that an older version didn't write is passed over.
-std::vector<std::string> differences(const Json& before, const Json& now) {
+std::vector<std::string> differences(const nlohmann::json& before, const nlohmann::json& now) {
   std::vector<std::string> words;
   for (const char* key : kDecisive) {
     if (!before.contains(key) || before.at(key) == now.at(key)) continue;
@@ -75,15 +77,21 @@ std::vector<std::string> differences(const Json& before, const Json& now) {
   return words;
 }
 
-// What env.json holds; an empty object where it is missing or no object.
-Json recorded(const std::filesystem::path& file) {
+// What env.json holds; an empty object where it is missing or damaged.
+nlohmann::json recorded(const std::filesystem::path& file) {
   std::error_code error;
-  if (!std::filesystem::exists(file, error)) return Json::object();
-  Json document = Json::parse(read_file(file), nullptr, /*allow_exceptions=*/false);
-  return document.is_object() ? document : Json::object();
+  if (!std::filesystem::exists(file, error)) return nlohmann::json::object();
+  const std::string text = read_file(file);
+  try {
+    nlohmann::json document = parse_json(text, file.string());
+    if (document.is_object()) return document;
+  } catch (const UserError&) {
+    // Made anew: the run needs none of it.
+  }
+  return nlohmann::json::object();
 }
 
-std::string text_of(const Json& document, const char* key) {
+std::string text_of(const nlohmann::json& document, const char* key) {
   const auto found = document.find(key);
   return found != document.end() && found->is_string() ? found->get<std::string>() : std::string();
 }
@@ -92,26 +100,23 @@ std::string text_of(const Json& document, const char* key) {
 
 std::optional<std::string> record_environment(const std::filesystem::path& file,
                                               const Session& session, int64_t step) {
-  Json document = recorded(file);
-  const Json now = environment(session);
-  std::vector<std::string> words;
+  const Json ordered = environment(session);
+  nlohmann::json document = recorded(file);
   if (step == 0 || document.empty()) {
-    document = now;
-  } else {
-    Json& resumed = document["resumed"];
-    if (!resumed.is_array()) resumed = Json::array();
-    const bool again = !resumed.empty() && resumed.back().is_object();
-    Json last = again ? resumed.back() : document;
-    last.erase(again ? "step" : "resumed");
-    words = differences(last, now);
-    if (last != now) {
-      Json entry = {{"step", step}};
-      entry.update(now);
-      resumed.push_back(std::move(entry));
-    }
-    if (resumed.empty()) document.erase("resumed");
+    write_file_atomic(file, ordered.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+    return std::nullopt;
   }
+  const nlohmann::json now = ordered;
+  nlohmann::json& resumed = document["resumed"];
+  if (!resumed.is_array()) resumed = nlohmann::json::array();
+  const bool again = !resumed.empty() && resumed.back().is_object();
+  nlohmann::json last = again ? resumed.back() : document;
+  last.erase(again ? "step" : "resumed");
+  if (last == now) return std::nullopt;
+  resumed.push_back(now);
+  resumed.back()["step"] = step;
   write_file_atomic(file, document.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+  const std::vector<std::string> words = differences(last, now);
   if (words.empty()) return std::nullopt;
   return fmt::format(
       "the run goes on in another environment: {}: the results may differ in the "
@@ -120,7 +125,7 @@ std::optional<std::string> record_environment(const std::filesystem::path& file,
 }
 
 std::optional<TextDigests> recorded_text(const std::filesystem::path& file) {
-  const Json document = recorded(file);
+  const nlohmann::json document = recorded(file);
   const TextDigests digests{text_of(document, "train_sha256"), text_of(document, "valid_sha256")};
   return digests.train.empty() ? std::nullopt : std::optional(digests);
 }

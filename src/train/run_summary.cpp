@@ -4,8 +4,10 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
+#include <string_view>
 
 #include "io/file.h"
+#include "io/json_text.h"
 #include "train/process.h"
 #include "wavroute/error.h"
 
@@ -13,6 +15,15 @@ namespace wavroute {
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+// Null for what is no JSON: a torn line, a damaged file.
+nlohmann::json parsed(std::string_view text) {
+  try {
+    return parse_json(text, "a run folder");
+  } catch (const UserError&) {
+    return nullptr;
+  }
+}
 
 // Over all rows of metrics.jsonl, so that a run in several pieces has the figures of one.
 struct RowTotals {
@@ -27,7 +38,7 @@ RowTotals totals_of(const std::filesystem::path& metrics) {
   if (!std::filesystem::exists(metrics, error)) return totals;
   std::istringstream lines(read_file(metrics));
   for (std::string line; std::getline(lines, line);) {
-    const Json row = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+    const nlohmann::json row = parsed(line);
     if (!row.is_object() || !row.contains("step_ms") || !row["step_ms"].is_number()) continue;
     totals.ms += row["step_ms"].get<double>();
     totals.steps += 1;
@@ -85,9 +96,9 @@ bool says_finished(const RunPaths& paths, int64_t steps) {
   std::error_code error;
   const std::filesystem::path file = paths.root / "summary.json";
   if (!std::filesystem::exists(file, error)) return false;
-  const Json summary = Json::parse(read_file(file), nullptr, /*allow_exceptions=*/false);
-  return summary.is_object() && summary.value("status", Json()) == kFinished &&
-         summary.value("steps", Json()) == steps;
+  const nlohmann::json summary = parsed(read_file(file));
+  return summary.is_object() && summary.value("status", nlohmann::json()) == kFinished &&
+         summary.value("steps", nlohmann::json()) == steps;
 }
 
 }  // namespace wavroute
