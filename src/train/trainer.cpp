@@ -304,13 +304,16 @@ void Trainer::save(JsonlWriter& metrics) {
 
 void Trainer::stop_diverged(const std::string& what, const std::string& consequence) {
   try_status(kDiverged);
-  const auto checkpoint = newest_valid_checkpoint(paths_.root);
-  throw Failure(
-      "training diverged: " + what,
-      fmt::format("{}; the last good checkpoint is {}; a lower optimizer.lr, a longer "
-                  "schedule.warmup or a smaller optimizer.clip may help",
-                  consequence,
-                  checkpoint ? checkpoint->path.string() : "none (it diverged before the first)"));
+  std::string good = "none (it diverged before the first)";
+  try {
+    if (const auto found = newest_valid_checkpoint(paths_.root)) good = found->path.string();
+  } catch (const Error& error) {  // must not hide why training ended
+    good = fmt::format("not known ({})", error.what());
+  }
+  throw Failure("training diverged: " + what,
+                fmt::format("{}; the last good checkpoint is {}; a lower optimizer.lr, a longer "
+                            "schedule.warmup or a smaller optimizer.clip may help",
+                            consequence, good));
 }
 
 }  // namespace wavroute
