@@ -18,8 +18,6 @@ struct Evaluation {
   [[nodiscard]] bool is_finite() const;  // the loss
 };
 
-inline constexpr int64_t kPromptTokens = 32;  // of validation text, where a sample has no prompt
-
 struct EvaluationOptions {
   Progress progress;
   const LayerProgram* program = nullptr;

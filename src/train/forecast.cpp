@@ -9,6 +9,7 @@
 #include "report/table.h"
 #include "train/console.h"
 #include "train/evaluation.h"
+#include "train/sample.h"
 
 namespace wavroute {
 namespace {

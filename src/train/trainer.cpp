@@ -9,10 +9,10 @@
 #include <numbers>
 
 #include "io/file.h"
-#include "model/generate.h"
 #include "report/table.h"
 #include "train/process.h"
 #include "train/run_summary.h"
+#include "train/sample.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -261,31 +261,13 @@ void Trainer::evaluate(JsonlWriter& metrics) {
     if (!all_finite(map)) throw Failure("finite weights were expected, others came out");
     if (!map.is_null()) write_file_atomic(map_file, map.dump() + "\n");
   });
-  const std::string sample = fmt::format("step_{}.txt", state_.progress.step);
-  if (config_.sample.tokens > 0) {
-    side_file(paths_.samples() / sample, [&] { write_sample(paths_.samples() / sample); });
-  }
-}
-
-void Trainer::write_sample(const std::filesystem::path& file) const {
-  const Tokenizer& tokenizer = *session_.corpus.tokenizer;
-  std::vector<uint32_t> prompt = tokenizer.encode(config_.sample.prompt, "sample.prompt");
-  if (prompt.empty()) {
-    for (int64_t i = 0; i < std::min(kPromptTokens, session_.corpus.valid.size()); ++i) {
-      prompt.push_back(session_.corpus.valid.at(i));
-    }
-  }
-  const Sampling sampling{config_.sample.temperature, config_.sample.top_k, config_.sample.top_p,
-                          static_cast<uint64_t>(config_.train.seed)};
-  StreamDecoder decoder(session_.corpus.tokenizer);
-  std::string text = tokenizer.decode(prompt);
-  static_cast<void>(generate(*session_.model, prompt, config_.sample.tokens, sampling, nullptr,
-                             state_.progress, [&](uint32_t token) {
-                               text += decoder.feed(token);
-                               return true;
-                             }));
-  make_folders(paths_.samples());
-  write_file_atomic(file, text + decoder.finish() + "\n");
+  if (config_.sample.tokens == 0) return;
+  const std::filesystem::path sample =
+      paths_.samples() / fmt::format("step_{}.txt", state_.progress.step);
+  side_file(sample, [&] {
+    make_folders(paths_.samples());
+    write_file_atomic(sample, sample_text(session_, state_.progress) + "\n");
+  });
 }
 
 void Trainer::save(JsonlWriter& metrics) {

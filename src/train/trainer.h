@@ -42,7 +42,6 @@ class Trainer {
   void train(JsonlWriter& metrics);
   void step(JsonlWriter& metrics);
   void evaluate(JsonlWriter& metrics);
-  void write_sample(const std::filesystem::path& file) const;
   // Writes what the run can do without: trouble with it costs a warning.
   void side_file(const std::filesystem::path& path, const std::function<void()>& write);
   void save(JsonlWriter& metrics);

@@ -1,0 +1,31 @@
+#include "train/sample.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "model/generate.h"
+
+namespace wavroute {
+
+std::string sample_text(const Session& session, const Progress& progress) {
+  const SampleConfig& sample = session.config.sample;
+  const Tokenizer& tokenizer = *session.corpus.tokenizer;
+  std::vector<uint32_t> prompt = tokenizer.encode(sample.prompt, "sample.prompt");
+  if (prompt.empty()) {
+    for (int64_t i = 0; i < std::min(kPromptTokens, session.corpus.valid.size()); ++i) {
+      prompt.push_back(session.corpus.valid.at(i));
+    }
+  }
+  const Sampling sampling{sample.temperature, sample.top_k, sample.top_p,
+                          static_cast<uint64_t>(session.config.train.seed)};
+  StreamDecoder decoder(session.corpus.tokenizer);
+  std::string text = tokenizer.decode(prompt);
+  static_cast<void>(generate(*session.model, prompt, sample.tokens, sampling, nullptr, progress,
+                             [&](uint32_t token) {
+                               text += decoder.feed(token);
+                               return true;
+                             }));
+  return text + decoder.finish();
+}
+
+}  // namespace wavroute
