@@ -6,7 +6,7 @@
 # Defines: TorchWheel_ROOT, TorchWheel_VERSION, TorchWheel_CUDA (ON for a CUDA wheel)
 #          TorchWheel::torch  headers and libraries, with an rpath to the wheel
 #          TorchWheel::openmp the OpenMP library that libtorch's threads are from
-#          TorchWheel::fmt    only the fmt headers that torch bundles, header-only
+#          TorchWheel::fmt    only the fmt headers that torch bundles; src/base/fmt.cpp is the library
 
 if(NOT WAVROUTE_PYTHON)
   if(DEFINED ENV{WAVROUTE_PYTHON} AND NOT "$ENV{WAVROUTE_PYTHON}" STREQUAL "")
@@ -80,5 +80,4 @@ if(TorchWheel_FOUND AND NOT TARGET TorchWheel::torch)
   file(CREATE_LINK ${TorchWheel_ROOT}/include/fmt ${CMAKE_BINARY_DIR}/fmt-headers/fmt SYMBOLIC)
   add_library(TorchWheel::fmt INTERFACE IMPORTED)
   target_include_directories(TorchWheel::fmt SYSTEM INTERFACE ${CMAKE_BINARY_DIR}/fmt-headers)
-  target_compile_definitions(TorchWheel::fmt INTERFACE FMT_HEADER_ONLY=1)
 endif()
