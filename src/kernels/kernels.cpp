@@ -27,9 +27,14 @@ namespace wavroute::kernels {
   extern const ByType<RunningKernels> running_kernels;       \
   }
 WAVROUTE_DECLARE_TABLES(portable)
-#ifdef WAVROUTE_X86
+// Which of them are in this build is the build's to say (WAVROUTE_ISAS).
+#ifdef WAVROUTE_AVX2
 WAVROUTE_DECLARE_TABLES(avx2)
+#endif
+#ifdef WAVROUTE_AVX512
 WAVROUTE_DECLARE_TABLES(avx512)
+#endif
+#ifdef WAVROUTE_AVX512_BF16
 WAVROUTE_DECLARE_TABLES(avx512_bf16)
 namespace avx512_bf16 {
 extern const AttentionKernels<Bf16> tile_attention;
@@ -44,7 +49,7 @@ namespace {
         &isa::attention_kernels, &isa::finished_kernels, &isa::running_kernels \
   }
 
-#ifdef WAVROUTE_X86
+#ifdef WAVROUTE_AVX512_BF16
 // Whether the processor has tile registers that multiply bf16 numbers, and this process may use
 // them: Linux saves them only for those that ask. Not every compiler knows their names.
 bool get_tiles() {
@@ -66,13 +71,19 @@ std::vector<Kernels> find_usable() {
   std::vector<Kernels> usable = {WAVROUTE_TABLES(portable, Isa::kPortable)};
 #ifdef WAVROUTE_X86
   __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0;
-  const bool avx512 =
+  [[maybe_unused]] const bool avx2 =
+      __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0;
+  [[maybe_unused]] const bool avx512 =
       avx2 && __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
       __builtin_cpu_supports("avx512vl") != 0 && __builtin_cpu_supports("avx512dq") != 0;
-  const bool avx512_bf16 = avx512 && __builtin_cpu_supports("avx512bf16") != 0;
+  [[maybe_unused]] const bool avx512_bf16 = avx512 && __builtin_cpu_supports("avx512bf16") != 0;
+#ifdef WAVROUTE_AVX2
   if (avx2) usable.push_back(WAVROUTE_TABLES(avx2, Isa::kAvx2));
+#endif
+#ifdef WAVROUTE_AVX512
   if (avx512) usable.push_back(WAVROUTE_TABLES(avx512, Isa::kAvx512));
+#endif
+#ifdef WAVROUTE_AVX512_BF16
   if (avx512_bf16) usable.push_back(WAVROUTE_TABLES(avx512_bf16, Isa::kAvx512Bf16));
   if (avx512_bf16 && get_tiles()) {
     static const ByType<AttentionKernels> attention = {avx512_bf16::attention_kernels.fp32,
@@ -80,6 +91,7 @@ std::vector<Kernels> find_usable() {
     usable.push_back(WAVROUTE_TABLES(avx512_bf16, Isa::kAmxBf16));
     usable.back().attention = &attention;
   }
+#endif
 #endif
   return usable;
 }
