@@ -1,0 +1,22 @@
+// Token files: the input is a whole file.
+#include <vector>
+
+#include "data/token_file.h"
+#include "fuzz.h"
+
+using namespace wavroute;
+
+WAVROUTE_FUZZ_TARGET(text) {
+  static const auto tokenizer = make_bytes_tokenizer();
+  const auto file = fuzz::scratch() / "input.tokens";
+  fuzz::put(file, text);
+  fuzz::accepts([&] { (void)token_file_tokenizer(file); });
+  fuzz::accepts([&] {
+    const TokenView tokens = open_token_file(file, *tokenizer);
+    fuzz::require(tokens.packed().size() + 64 == text.size(),
+                  "a file is its header and its tokens");
+    std::vector<int64_t> ids(static_cast<size_t>(tokens.size()));
+    tokens.copy(0, ids);
+    for (const int64_t id : ids) fuzz::require(0 <= id && id < 256, "an id is in the vocabulary");
+  });
+}
