@@ -1,4 +1,5 @@
-// Matrix products of a sublayer, by libtorch.
+// Matrix products of a sublayer. In fp32 they are cut into tiles that follow from the shape alone,
+// so that no number of threads changes a bit; in bf16 they are libtorch's, which cuts as it likes.
 #pragma once
 
 #include <ATen/core/Tensor.h>

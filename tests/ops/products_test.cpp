@@ -1,7 +1,10 @@
 // The products of a sublayer.
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <dlfcn.h>
 #include <gtest/gtest.h>
+
+#include <vector>
 
 #include "ops/products.h"
 
@@ -32,6 +35,66 @@ TEST(AddWeightGrad, AddsTheProductInBothTypes) {
     const double error = (grad.to(at::kDouble) - expected).abs().max().item<double>();
     EXPECT_LE(error, type == at::kFloat ? 0.0 : expected.max().item<double>() * 0x1p-8);
   }
+}
+
+// Larger than a tile both ways, with rests; one tile; a product of nothing.
+struct Sizes {
+  int64_t tokens, in, out;
+};
+const std::vector<Sizes> kSizes = {{700, 70, 530}, {300, 300, 300}, {5, 7, 3}, {0, 4, 6}};
+
+// The three products of a sublayer.
+std::vector<at::Tensor> products(const Sizes& s, at::ScalarType type) {
+  Arena arena;
+  at::manual_seed(1);
+  const at::Tensor x = at::randn({s.tokens, s.in}), w = at::randn({s.out, s.in});
+  const at::Tensor du = at::randn({s.tokens, s.out});
+  at::Tensor grad = at::ones({s.out, s.in}, type == at::kDouble ? at::kDouble : at::kFloat);
+  if (type == at::kDouble) {
+    const at::Tensor a = x.to(type), b = w.to(type), d = du.to(type);
+    return {at::mm(a, b.t()), at::mm(d, b), grad + at::mm(d.t(), a)};
+  }
+  add_weight_grad(arena, du.to(type), x.to(type), grad);
+  return {project(arena, x.to(type), w.to(type)), project_backward(arena, du.to(type), w.to(type)),
+          grad};
+}
+
+TEST(Products, AreThoseOfTheirFormulas) {
+  for (const Sizes& sizes : kSizes) {
+    const auto exact = products(sizes, at::kDouble);
+    for (const auto type : {at::kFloat, at::kBFloat16}) {
+      const auto found = products(sizes, type);
+      for (size_t i = 0; i < exact.size(); ++i) {
+        ASSERT_EQ(found[i].sizes(), exact[i].sizes());
+        const double error = (found[i].to(at::kDouble) - exact[i]).norm().item<double>();
+        EXPECT_LE(error, (type == at::kFloat ? 1e-6 : 1e-2) * exact[i].norm().item<double>()) << i;
+      }
+    }
+  }
+}
+
+TEST(Products, InFp32AreTheSameBitForBitWithAnyNumberOfThreads) {
+  const int before = at::get_num_threads();
+  for (const Sizes& sizes : kSizes) {
+    at::set_num_threads(1);
+    const auto expected = products(sizes, at::kFloat);
+    for (const int threads : {2, 3}) {
+      at::set_num_threads(threads);
+      const auto found = products(sizes, at::kFloat);
+      for (size_t i = 0; i < expected.size(); ++i) {
+        EXPECT_TRUE(at::equal(found[i], expected[i])) << i << ", " << threads << " threads";
+      }
+    }
+  }
+  at::set_num_threads(before);
+}
+
+TEST(Products, LeaveOtherProductsTheirThreads) {
+  if (dlsym(RTLD_DEFAULT, "MKL_Get_Max_Threads") == nullptr) GTEST_SKIP() << "no MKL";
+  const auto most = reinterpret_cast<int (*)()>(dlsym(RTLD_DEFAULT, "MKL_Get_Max_Threads"));
+  const int before = most();
+  static_cast<void>(products(kSizes[2], at::kFloat));
+  EXPECT_EQ(most(), before);
 }
 
 TEST(AddWeightGrad, TakesAnEmptyBatch) {
