@@ -18,6 +18,7 @@ class AdditiveStream final : public ComposedStream {
   void write(const Site& site, const at::Tensor& update) override {
     if (term(site).scale != nullptr) return ComposedStream::write(site, update);
     const at::NoGradGuard no_grad;
+    update_type_ = update.scalar_type();
     state_ = next(site, state_, update, /*live=*/true);
   }
 
@@ -25,7 +26,8 @@ class AdditiveStream final : public ComposedStream {
     const AdditiveTerm added = term(site);
     if (added.scale != nullptr) return ComposedStream::write_backward(site);
     const at::NoGradGuard no_grad;
-    return added.coefficient == 1.0 ? grad_[0] : grad_[0] * added.coefficient;
+    const at::Tensor grad = added.coefficient == 1.0 ? grad_[0] : grad_[0] * added.coefficient;
+    return grad.to(update_type_);
   }
 
  protected:
@@ -44,6 +46,7 @@ class AdditiveStream final : public ComposedStream {
   }
 
   const AdditiveResidual& scheme_;
+  at::ScalarType update_type_ = at::kFloat;
 };
 
 }  // namespace

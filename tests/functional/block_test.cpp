@@ -6,6 +6,7 @@
 
 #include "ops/arena.h"
 #include "residual/routed.h"
+#include "tests/error_ratio.h"
 #include "tests/functional/support.h"
 #include "wavroute/residual.h"
 
@@ -131,7 +132,7 @@ using Record = std::vector<at::Tensor>;
 
 class Driven {
  public:
-  Driven(const SchemeCase& c, at::ScalarType storage)
+  Driven(const SchemeCase& c, at::ScalarType storage, const std::string& draw = {})
       : size_{c.layers, kWidth},
         residual_(find_scheme(c.scheme).create(c.options, size_, kNormEps)) {
     residual_->declare(table_);
@@ -143,7 +144,7 @@ class Driven {
     const at::NoGradGuard no_grad;
     for (const Parameter& parameter : table_.parameters()) {  // no zero query, no unit gain
       parameter.value.add_(
-          random_values(parameter.shape, parameter.slices[0].name).mul(0.3).to(storage));
+          random_values(parameter.shape, parameter.slices[0].name + draw).mul(0.3).to(storage));
     }
   }
   [[nodiscard]] const RoutedResidual& scheme() const {
@@ -281,19 +282,28 @@ TEST_P(Stream, InDoubleIsTheComposedStreamInValueAndGradient) {
   }
 }
 
-// As far from double as the trainer's stream of the same types is.
+// As far from double as the trainer's stream of the same types is, over several draws of the
+// parameters: what rounding errors grow to in one of them is a matter of chance.
 TEST_P(Stream, OnKernelsIsTheTrainersStreamInValueAndGradient) {
-  Driven exact(GetParam(), at::kDouble), driven(GetParam(), at::kFloat);
-  const Record reference = exact.run(e, grad, at::kDouble, /*fused=*/false);
   for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
     SCOPED_TRACE(type);
-    const at::Tensor embedding = e.to(at::kFloat);
-    const Record trainers = driven.run(embedding, grad, type, /*fused=*/true);
-    const Record ours = driven.run_functional(embedding, grad, type);
-    const auto their_errors = errors(trainers, reference), own = errors(ours, reference);
-    for (size_t i = 0; i < own.size(); ++i) {
-      EXPECT_LE(own[i], 2.0 * their_errors[i] + 1e-6) << i;
-      EXPECT_LE(own[i], type == at::kFloat ? 1e-5 : 0.2) << i;
+    std::array<testing::ErrorRatio, 3> to_trainers, to_bound;
+    for (uint64_t draw = 1; draw <= testing::ErrorRatio::kDraws; ++draw) {
+      const std::string name = " of draw " + std::to_string(draw);
+      Driven exact(GetParam(), at::kDouble, name), driven(GetParam(), at::kFloat, name);
+      const Record reference = exact.run(e, grad, at::kDouble, /*fused=*/false);
+      const at::Tensor embedding = e.to(at::kFloat);
+      const Record trainers = driven.run(embedding, grad, type, /*fused=*/true);
+      const Record ours = driven.run_functional(embedding, grad, type);
+      const auto theirs = errors(trainers, reference), own = errors(ours, reference);
+      for (size_t i = 0; i < own.size(); ++i) {
+        to_trainers[i].add(own[i], theirs[i], 1e-7);
+        to_bound[i].add(own[i], type == at::kFloat ? 1e-5 : 0.2, 0.0);
+      }
+    }
+    for (size_t i = 0; i < to_bound.size(); ++i) {
+      EXPECT_LE(to_trainers[i].mean(), 1.5) << i;
+      EXPECT_LE(to_bound[i].mean(), 1.0) << i;
     }
   }
 }

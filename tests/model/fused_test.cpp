@@ -41,33 +41,43 @@ NamedTensors by_kind(const NamedTensors& gradients) {
 
 class FusedPass : public ::testing::TestWithParam<SchemeCase> {
  protected:
-  // The fused pass is as far from float64 as the composed one of its precision: all gradients
-  // together within `factor`; one parameter, or one kind, where chance weighs more, within six
-  // times and `single`. `floor` stands for one rounding.
-  static void expect_as_exact(const DecoderSpec& spec, Precision precision, double factor,
-                              double floor, double single) {
-    const PassRecord exact =
-        record_pass(*model_of(spec, Precision::kFp64, KernelChoice::kComposed), training());
-    const PassRecord composed =
-        record_pass(*model_of(spec, precision, KernelChoice::kComposed), training());
-    const PassRecord fused =
-        record_pass(*model_of(spec, precision, KernelChoice::kFused), training());
-    EXPECT_LE(error_of(fused.logits, exact.logits),
-              factor * error_of(composed.logits, exact.logits) + floor);
-    EXPECT_NEAR(fused.sums.loss_sum, exact.sums.loss_sum,
-                factor * std::abs(composed.sums.loss_sum - exact.sums.loss_sum) + 18 * floor);
-    EXPECT_NEAR(fused.sums.auxiliary, exact.sums.auxiliary, 18 * floor);
-    const at::Tensor gradients = all_of(exact.gradients);
-    EXPECT_LE(error_of(all_of(fused.gradients), gradients),
-              factor * error_of(all_of(composed.gradients), gradients) + floor)
-        << "composed: " << error_of(all_of(composed.gradients), gradients);
-    const NamedTensors of_fused = by_kind(fused.gradients);
-    const NamedTensors of_composed = by_kind(composed.gradients);
-    for (const auto& [kind, gradient] : by_kind(exact.gradients)) {
-      const double allowed = error_of(of_composed.at(kind), gradient);
-      EXPECT_LE(error_of(of_fused.at(kind), gradient), 6.0 * allowed + single)
-          << kind << ", composed: " << allowed;
+  static PassRecord pass_of(const DecoderSpec& spec, Precision precision, KernelChoice kernels,
+                            uint64_t draw) {
+    const auto model = fresh_model(spec, precision);
+    scatter(*model, {}, draw);
+    model->use_kernels(kernels);
+    return record_pass(*model, training());
+  }
+
+  // The fused pass is as far from float64 as the composed one of its precision, over several draws
+  // of the parameters: within a factor of 2 for logits and for all gradients together, of 3 for one
+  // parameter or one kind, whose errors are fewer numbers. `floor` stands for one rounding.
+  static void expect_as_exact(const DecoderSpec& spec, Precision precision, double floor) {
+    ErrorRatio logits, loss, gradients;
+    std::map<std::string, ErrorRatio> kinds;
+    for (uint64_t draw = 1; draw <= ErrorRatio::kDraws; ++draw) {
+      const PassRecord exact = pass_of(spec, Precision::kFp64, KernelChoice::kComposed, draw);
+      const PassRecord composed = pass_of(spec, precision, KernelChoice::kComposed, draw);
+      const PassRecord fused = pass_of(spec, precision, KernelChoice::kFused, draw);
+      logits.add(error_of(fused.logits, exact.logits), error_of(composed.logits, exact.logits),
+                 floor);
+      loss.add(std::abs(fused.sums.loss_sum - exact.sums.loss_sum),
+               std::abs(composed.sums.loss_sum - exact.sums.loss_sum), 18 * floor);
+      EXPECT_NEAR(fused.sums.auxiliary, exact.sums.auxiliary, 18 * floor);
+      const at::Tensor all = all_of(exact.gradients);
+      gradients.add(error_of(all_of(fused.gradients), all),
+                    error_of(all_of(composed.gradients), all), floor);
+      const NamedTensors of_fused = by_kind(fused.gradients);
+      const NamedTensors of_composed = by_kind(composed.gradients);
+      for (const auto& [kind, gradient] : by_kind(exact.gradients)) {
+        kinds[kind].add(error_of(of_fused.at(kind), gradient),
+                        error_of(of_composed.at(kind), gradient), floor);
+      }
     }
+    EXPECT_LE(logits.mean(), 2.0);
+    EXPECT_LE(loss.mean(), 2.0);
+    EXPECT_LE(gradients.mean(), 2.0);
+    for (const auto& [kind, ratio] : kinds) EXPECT_LE(ratio.mean(), 3.0) << kind;
   }
 };
 
@@ -75,12 +85,11 @@ INSTANTIATE_TEST_SUITE_P(Registry, FusedPass, ::testing::ValuesIn(scheme_cases()
                          [](const auto& info) { return info.param.label; });
 
 TEST_P(FusedPass, HasTheValuesAndGradientsOfTheComposedOneInFp32) {
-  expect_as_exact(small_spec(GetParam()), Precision::kFp32, 2.0, 1e-6, 4e-6);
+  expect_as_exact(small_spec(GetParam()), Precision::kFp32, 1e-6);
 }
 
 TEST_P(FusedPass, HasTheValuesAndGradientsOfTheComposedOneInBf16) {
-  // A router's gradient is made of differences of near equals, where h and mixtures of 8 bits show.
-  expect_as_exact(small_spec(GetParam()), Precision::kBf16, 4.0, 4e-3, 0.3);
+  expect_as_exact(small_spec(GetParam()), Precision::kBf16, 4e-3);
 }
 
 TEST_P(FusedPass, IsTheSameBitForBitWithBlocksOrLayersRecomputed) {
@@ -109,6 +118,34 @@ TEST_P(FusedPass, IsTheSameBitForBitWithAnyNumberOfThreads) {
   }
 }
 
+// Every eps 0, a token whose embedding is 0, and updates of 0: sums, details and norms of nothing.
+TEST_P(FusedPass, GivesRowsOfZerosTheValueAndTheGradientZeroAsTheComposedOneDoes) {
+  DecoderSpec spec = small_spec(GetParam());
+  spec.model.rms_norm_eps = 0.0;
+  spec.model.output_init = 0.0;
+  for (const OptionSpec& option : find_scheme(spec.scheme).options) {
+    if (option.name == "matching_epsilon") spec.options[option.name] = 0.0;
+  }
+  const auto pass_of = [&](Precision precision, KernelChoice kernels) {
+    const auto model = fresh_model(spec, precision);
+    scatter(*model, {"o_proj", "down_proj"});
+    model->embedding().value.detach()[3].zero_();
+    model->use_kernels(kernels);
+    return record_pass(*model, training());
+  };
+  const PassRecord exact = pass_of(Precision::kFp64, KernelChoice::kComposed);
+  for (const auto& [name, gradient] : exact.gradients) {
+    EXPECT_TRUE(gradient.isfinite().all().item<bool>()) << name;
+  }
+  for (const KernelChoice kernels : {KernelChoice::kFused, KernelChoice::kComposed}) {
+    const PassRecord record = pass_of(Precision::kFp32, kernels);
+    EXPECT_LE(error_of(record.logits, exact.logits), 1e-5);
+    EXPECT_LE(error_of(all_of(record.gradients), all_of(exact.gradients)), 1e-4);
+    const PassRecord rough = pass_of(Precision::kBf16, kernels);
+    EXPECT_TRUE(all_of(rough.gradients).isfinite().all().item<bool>());
+  }
+}
+
 TEST_P(FusedPass, TakesAnEmptyBatch) {
   for (const Precision precision : {Precision::kFp32, Precision::kBf16}) {
     const auto model = model_of(small_spec(GetParam()), precision, KernelChoice::kFused);
@@ -120,6 +157,26 @@ TEST_P(FusedPass, TakesAnEmptyBatch) {
     for (const FlatGroup& group : model->parameters().groups()) {
       EXPECT_TRUE(at::equal(group.grad, at::zeros_like(group.grad)));
     }
+  }
+}
+
+TEST_P(FusedPass, RunsALayerProgramInBothPrecisions) {
+  const DecoderSpec spec = small_spec(GetParam());
+  if (spec.scheme == "act" || spec.scheme == "full_attnres") GTEST_SKIP() << "takes no program";
+  const LayerProgram program = LayerProgram::parse("0,2x2,3", spec.model.layers);
+  for (const Precision precision : {Precision::kFp32, Precision::kBf16}) {
+    std::vector<at::Tensor> gradients;
+    for (const KernelChoice kernels : {KernelChoice::kFused, KernelChoice::kComposed}) {
+      const auto model = model_of(spec, precision, kernels);
+      const at::Tensor ids = random_tokens(2, spec.model.context);
+      PassOptions options;
+      options.pass = training();
+      options.program = &program;
+      model->parameters().zero_grad();
+      EXPECT_GT(training_pass(*model, ids, ids, options).loss_sum, 0.0);
+      gradients.push_back(all_of(gradients_of(*model)));
+    }
+    EXPECT_LE(error_of(gradients[0], gradients[1]), precision == Precision::kFp32 ? 1e-3 : 1.0);
   }
 }
 

@@ -83,14 +83,14 @@ std::unique_ptr<Decoder> scattered_model(const DecoderSpec& spec, Precision prec
   return model;
 }
 
-void scatter(Decoder& model, const std::vector<std::string>& except) {
+void scatter(Decoder& model, const std::vector<std::string>& except, uint64_t draw) {
   const at::NoGradGuard no_grad;
   for_each_tensor(model, [&](const Parameter& parameter, const ParameterSlice& slice) {
     const auto holds = [&](const std::string& part) {
       return slice.name.find(part) != std::string::npos;
     };
     if (std::ranges::any_of(except, holds)) return;
-    const Philox random(1, "scatter", slice.name);
+    const Philox random(draw, "scatter", slice.name);
     at::Tensor rows = parameter.rows(slice, parameter.value);
     at::Tensor values = at::empty(rows.sizes(), at::kDouble);
     // Biases and scales stay near enough to zero for every source and gate to matter.

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "model/training_pass.h"
+#include "tests/error_ratio.h"
 #include "wavroute/decoder.h"
 
 namespace wavroute::testing {
@@ -42,8 +43,9 @@ inline void PrintTo(const SchemeCase& scheme_case, std::ostream* out) { *out << 
 [[nodiscard]] std::unique_ptr<Decoder> scattered_model(const DecoderSpec& spec,
                                                        Precision precision = Precision::kFp64,
                                                        at::Device device = at::kCPU);
-// Adds N(0, 0.3), keyed by checkpoint names, to every parameter whose name holds none of `except`.
-void scatter(Decoder& model, const std::vector<std::string>& except = {});
+// Adds N(0, 0.3), keyed by `draw` and checkpoint names, to every parameter whose name holds none of
+// `except`.
+void scatter(Decoder& model, const std::vector<std::string>& except = {}, uint64_t draw = 1);
 // Sets every parameter whose name ends in `suffix`; fails the test where there is none.
 void set_values(Decoder& model, std::string_view suffix, double value);
 
@@ -81,6 +83,7 @@ struct PassRecord {
 [[nodiscard]] double difference(const at::Tensor& a, const at::Tensor& b);
 // Root mean square of the error, relative to that of `exact`, which is in double.
 [[nodiscard]] double error_of(const at::Tensor& actual, const at::Tensor& exact);
+
 // Expects the same names, and the same bits (tolerance 0) or values within `tolerance`.
 void expect_equal(const NamedTensors& actual, const NamedTensors& expected, double tolerance = 0.0);
 

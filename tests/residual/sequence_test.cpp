@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "base/philox.h"
+#include "model/sublayer.h"
 #include "tests/model/small_model.h"
 #include "tests/residual/halting.h"
 
@@ -96,6 +97,39 @@ TEST_P(EveryScheme, RecomputesBitForBit) {
       EXPECT_EQ(again.sums.auxiliary, kept.sums.auxiliary);
       EXPECT_TRUE(at::equal(again.logits, kept.logits));
       expect_equal(again.gradients, kept.gradients);
+    }
+  }
+}
+
+// On stock operators and on our kernels: a sublayer's backward multiplies it by weights of that
+// type.
+TEST_P(EveryScheme, GivesTheGradientOfAnUpdateInTheTypeOfTheUpdate) {
+  const at::NoGradGuard no_grad;
+  for (const Precision precision : {Precision::kFp32, Precision::kBf16}) {
+    const auto model = scattered_model(small_spec(GetParam()), precision);
+    const at::Tensor e = model->embed(random_tokens(2, 9));
+    for (ops::Arena* arena : {static_cast<ops::Arena*>(nullptr), &model->arena()}) {
+      StreamOptions options;
+      options.pass = training();
+      options.record = true;
+      options.arena = arena;
+      const auto stream = model->residual().open(options);
+      std::vector<Site> sites;
+      for (const int64_t layer : executed_layers(*model, options.pass)) {
+        sites.push_back(Site::at(2 * layer));
+        sites.push_back(Site::at(2 * layer + 1));
+      }
+      stream->begin(e);
+      for (const Site& site : sites) {
+        stream->write(site, stream->read_normed(site, model->sublayer(site).norm()) * 0.5);
+      }
+      const at::Tensor x = stream->read_out_normed(model->final_norm());
+      stream->read_out_normed_backward(model->final_norm(), x, 1.0);
+      for (size_t i = sites.size(); i-- > 0;) {
+        const at::Tensor du = stream->write_backward(sites[i]);
+        EXPECT_EQ(du.scalar_type(), compute_type(precision)) << sites[i].index();
+        stream->read_normed_backward(sites[i], model->sublayer(sites[i]).norm(), du);
+      }
     }
   }
 }
