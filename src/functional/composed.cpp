@@ -5,21 +5,18 @@
 
 #include "functional/operators.h"
 #include "functional/running.h"
+#include "ops/zero_rows.h"
 
 namespace wavroute::functional::composed {
 namespace {
 
 at::Tensor mean_square(const at::Tensor& v) { return v.square().mean(-1); }
 
-// 1 / sqrt(x), and 0 of 0: a row of zeros with an eps of zero adds nothing.
-at::Tensor inverse_root(const at::Tensor& x) { return x.rsqrt().masked_fill(x == 0, 0.0); }
-
 // rho from mean squares; a summary is matched to nothing.
 at::Tensor ratio_of(const at::Tensor& power, const OptionalTensor& summary, double eps) {
   const at::NoGradGuard no_grad;
   if (!summary) return at::ones_like(power);
-  const at::Tensor detail = power + eps;
-  return ((*summary + eps) / detail).masked_fill(detail == 0, 0.0).sqrt();
+  return ops::quotient(*summary, power, eps).sqrt();
 }
 
 struct Norm {
@@ -27,7 +24,7 @@ struct Norm {
 };
 Norm normed(const at::Tensor& h, const OptionalTensor& gain, double eps, at::ScalarType type) {
   if (!gain) return {h.to(type, /*non_blocking=*/false, /*copy=*/true), absent(h)};
-  const at::Tensor inverse = (mean_square(h) + eps).rsqrt();
+  const at::Tensor inverse = ops::inverse_root(mean_square(h), eps);
   return {(h * inverse.unsqueeze(-1) * *gain).to(type), inverse.detach()};
 }
 
@@ -69,7 +66,7 @@ std::tuple<at::Tensor, at::Tensor> source_scalars(const at::Tensor& row,
   OptionalTensor summary_power;
   if (summary) summary_power = mean_square(summary->to(type));
   const at::Tensor ratio = ratio_of(power, summary_power, matching_eps);
-  return {ratio, inverse_root(ratio.square() * power + norm_eps)};
+  return {ratio, ops::inverse_root(ratio.square() * power, norm_eps)};
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> route_mix(at::TensorList rows,
@@ -133,7 +130,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
     OptionalTensor summary;
     if (forms[s] > 0) summary = mean_square(sums[0].detach());
     const at::Tensor ratio = ratio_of(power.detach(), summary, matching_eps);
-    const at::Tensor inverse = inverse_root(ratio.square() * power + norm_eps);
+    const at::Tensor inverse = ops::inverse_root(ratio.square() * power, norm_eps);
     const at::Tensor dot = at::matmul(sum, query);
     logits.push_back(ratio * inverse * dot + bias.select(0, static_cast<int64_t>(s)));
     ratios.push_back(ratio);

@@ -59,7 +59,9 @@ void add_norm_rows(const AddNorm<C>& a, int64_t row) {
     Vec inverse[kRows];
     for (int r = 0; r < kRows; ++r) {
       const float mean = sum(squares[r]) / static_cast<float>(a.d);
-      const float inverse_rms = 1.0F / __builtin_sqrtf(mean + a.eps);
+      // A row of zeros with an eps of zero gets zero for what would be 0 / 0, and no gradient.
+      const float square = mean + a.eps;
+      const float inverse_rms = square == 0.0F ? 0.0F : 1.0F / __builtin_sqrtf(square);
       if (a.inverse_rms != nullptr) a.inverse_rms[row + r] = inverse_rms;
       inverse[r] = broadcast(inverse_rms);
     }

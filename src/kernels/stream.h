@@ -12,7 +12,8 @@
 
 namespace wavroute::kernels {
 
-// h' = h + coefficient * scale * u;  x = gain * h' / rms(h'),  rms = sqrt(mean h'^2 + eps)
+// h' = h + coefficient * scale * u;  x = gain * h' / rms(h'),  rms = sqrt(mean h'^2 + eps). Where
+// rms is 0, x and the gradient of h' through it are 0.
 template <typename C>
 struct AddNorm {
   int64_t d = 0;

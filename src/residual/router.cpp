@@ -5,6 +5,8 @@
 
 #include <vector>
 
+#include "ops/zero_rows.h"
+
 namespace wavroute {
 namespace {
 
@@ -36,7 +38,7 @@ at::Tensor mix(std::span<const Source> sources, const Router& router, double eps
   std::vector<at::Tensor> logits;
   logits.reserve(sources.size());
   for (const Source& source : sources) {
-    const at::Tensor inverse_rms = source.value.square().mean(-1).add(eps).rsqrt();
+    const at::Tensor inverse_rms = ops::inverse_root(source.value.square().mean(-1), eps);
     at::Tensor logit = at::matmul(source.value, query) * inverse_rms;
     if (source.basis >= 0) logit = logit + router.bias->value[source.basis];
     logits.push_back(std::move(logit));
@@ -52,8 +54,8 @@ at::Tensor mix(std::span<const Source> sources, const Router& router, double eps
 
 at::Tensor matching_ratio(const at::Tensor& detail, const at::Tensor& summary, double eps) {
   const at::NoGradGuard no_grad;
-  const auto power = [eps](const at::Tensor& v) { return v.square().mean(-1, true).add(eps); };
-  return (power(summary) / power(detail)).sqrt();
+  const auto power = [](const at::Tensor& v) { return v.square().mean(-1, true); };
+  return ops::quotient(power(summary), power(detail), eps).sqrt();
 }
 
 RowKinds RowKinds::first(int64_t n) const {
@@ -87,12 +89,12 @@ RowScalars row_scalars(const at::Tensor& rows, const at::Tensor& power, const Ro
   scalars.dot = at::matmul(rows, router.query->value.view({-1}) * router.gain->value);
   if (kinds.details > 0) {
     scalars.ratio =
-        ((power.index_select(0, kinds.summary) + matching_eps) / (power + matching_eps)).sqrt_();
+        ops::quotient(power.index_select(0, kinds.summary), power, matching_eps).sqrt_();
     scalars.ratio.masked_fill_(kinds.is_summary, 1.0);  // which it is, save 0 / 0
   } else {
     scalars.ratio = at::ones_like(power);
   }
-  scalars.inverse_rms = (scalars.ratio.square() * power).add_(norm_eps).rsqrt_();
+  scalars.inverse_rms = ops::inverse_root(scalars.ratio.square() * power, norm_eps);
   at::Tensor logits = scalars.dot * scalars.ratio * scalars.inverse_rms;
   if (kinds.details > 0) {
     const at::Tensor& bias = router.bias->value;

@@ -29,7 +29,8 @@ struct Source {
 [[nodiscard]] at::Tensor mix(std::span<const Source> sources, const Router& router, double eps,
                              at::Tensor* weights = nullptr);
 
-// rho = sqrt((mean S^2 + eps) / (mean D^2 + eps)) [B,T,1], without history.
+// rho = sqrt((mean S^2 + eps) / (mean D^2 + eps)) [B,T,1], without history; 0 where it divides by
+// 0.
 [[nodiscard]] at::Tensor matching_ratio(const at::Tensor& detail, const at::Tensor& summary,
                                         double eps);
 

@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include "ops/norm.h"
+#include "ops/zero_rows.h"
 #include "residual/prenorm_op.h"
 #include "wavroute/residual.h"
 
@@ -33,7 +34,7 @@ at::Tensor Stream::normed(const at::Tensor& h, const PreNorm& norm) {
   if (record_) record.leaf.set_requires_grad(true);
   record.x = record.leaf;
   if (norm.gain != nullptr) {
-    record.x = at::rms_norm(record.x, norm.gain->value.sizes(), norm.gain->value, norm.eps);
+    record.x = ops::rms_norm(record.x, norm.gain->value, norm.eps);
   }
   record.x = record.x.to(norm.type);
   at::Tensor x = record.x.detach();

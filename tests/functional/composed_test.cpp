@@ -57,6 +57,27 @@ TEST(Composed, RowsOfZerosWithoutAnEpsAreNoNumbersOfTheirOwn) {
   EXPECT_EQ(inverse.abs().sum().item<double>(), 0.0);
 }
 
+// In double the composed form, in float our kernels.
+TEST(Composed, RowsOfZerosWithoutAnEpsTakeNoGradient) {
+  for (const at::ScalarType type : {at::kDouble, at::kFloat}) {
+    const at::Tensor zeros = at::zeros({kTokens, kWidth}, type);
+    const at::Tensor gain = random_values({kWidth}, "gain").to(type);
+    const at::Tensor h = zeros.clone().set_requires_grad(true);
+    const at::Tensor x = add_norm(h, {}, gain, 0.0).x;
+    EXPECT_TRUE(at::equal(x.detach(), zeros));
+    torch::autograd::backward({x}, {at::ones_like(x)});
+    EXPECT_TRUE(at::equal(h.grad(), zeros));
+
+    const at::Tensor u = zeros.clone().set_requires_grad(true);
+    const Mixture finished = {zeros, at::zeros({kTokens}, type), at::ones({kTokens}, type)};
+    const at::Tensor query = random_values({kWidth}, "query").to(type);
+    const Read read = route_read(u, 1, Tensors(2), {0, 1}, finished,
+                                 {query, at::zeros({2}, type), gain}, {0.0, 0.0});
+    torch::autograd::backward({read.x}, {at::ones_like(read.x)});
+    EXPECT_TRUE(at::equal(u.grad(), zeros));
+  }
+}
+
 TEST(Composed, RouteMixIsItsFormulaAndItsGradientTheDifference) {
   for (const int64_t n : {1, 4}) {
     SCOPED_TRACE(n);

@@ -197,6 +197,22 @@ TEST(AdamW, GoesOnFromTheUpdatesAndMomentsOfAnother) {
   }
 }
 
+// A float holds nothing of such an eps: a gradient that always was 0 would give 0 / 0.
+TEST(AdamW, WithTheSmallestEpsLeavesWhatHasNoGradientAsItIs) {
+  for (const at::ScalarType storage : {at::kFloat, at::kDouble}) {
+    ParameterTable table;
+    Parameter& parameter = table.declare("p", {3}, Decay::kNo, {2.0});
+    table.allocate(storage, storage, at::kCPU, 1);
+    OptimizerConfig smallest = config();
+    smallest.eps = 1e-60;
+    AdamW optimizer(table, smallest);
+    const at::NoGradGuard no_grad;
+    table.zero_grad();
+    optimizer.update(0.1, 1.0);
+    EXPECT_TRUE(at::equal(parameter.value, at::full({3}, 2.0, storage)));
+  }
+}
+
 TEST(AdamW, LeavesTheGapsBetweenParametersAtZero) {
   const auto model = scattered_model(small_spec("wav"), Precision::kFp32);
   AdamW optimizer(model->parameters(), config());

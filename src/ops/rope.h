@@ -1,0 +1,30 @@
+// The rotations of a model's positions, made for the length in use: a model may say that it takes
+// millions of positions and be given a few.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <mutex>
+
+#include "ops/attention.h"
+
+namespace wavroute::ops {
+
+class RopeRows {
+ public:
+  // For heads of `width` numbers; of the type and on the device of `options`.
+  RopeRows(int64_t width, double theta, const at::TensorOptions& options);
+
+  // Of positions first .. first + length - 1, views of a table that at least doubles when it grows.
+  // From any thread.
+  [[nodiscard]] RopeTable of(int64_t first, int64_t length);
+
+ private:
+  int64_t width_;
+  double theta_;
+  at::TensorOptions options_;
+  std::mutex mutex_;
+  RopeTable table_;
+};
+
+}  // namespace wavroute::ops

@@ -1,0 +1,33 @@
+#include "ops/zero_rows.h"
+
+#include <ATen/ATen.h>
+
+namespace wavroute::ops {
+namespace {
+
+bool vanishes(double eps) { return static_cast<float>(eps) == 0.0F; }
+
+}  // namespace
+
+// What is masked takes 1 for the 0 first: autograd would multiply the 0 that comes back to it by
+// the infinite slope at 0.
+at::Tensor inverse_root(const at::Tensor& square, double eps) {
+  const at::Tensor sum = square + eps;
+  if (!vanishes(eps)) return sum.rsqrt();
+  const at::Tensor zero = sum == 0;
+  return sum.masked_fill(zero, 1.0).rsqrt().masked_fill(zero, 0.0);
+}
+
+at::Tensor quotient(const at::Tensor& a, const at::Tensor& b, double eps) {
+  const at::Tensor divisor = b + eps;
+  if (!vanishes(eps)) return (a + eps) / divisor;
+  const at::Tensor zero = divisor == 0;
+  return ((a + eps) / divisor.masked_fill(zero, 1.0)).masked_fill(zero, 0.0);
+}
+
+at::Tensor rms_norm(const at::Tensor& h, const at::Tensor& gain, double eps) {
+  if (!vanishes(eps)) return at::rms_norm(h, gain.sizes(), gain, eps);
+  return h * inverse_root(h.square().mean(-1, true), eps) * gain;
+}
+
+}  // namespace wavroute::ops
