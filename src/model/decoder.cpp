@@ -9,6 +9,7 @@
 #include "config/model_size.h"
 #include "model/sublayer.h"
 #include "ops/arena.h"
+#include "ops/ids.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -111,9 +112,8 @@ void Decoder::declare_parameters() {
   const int64_t d = m.width, head_width = d / m.heads;
   const Init init{0.0, kInitStddev};
   const Init output_init{0.0, *m.output_init};
-  const auto rope = std::make_shared<const ops::RopeTable>(
-      ops::rope_table(0, m.context, head_width, m.rope_theta,
-                      at::TensorOptions(device_).dtype(storage_type(precision_))));
+  const auto rope = std::make_shared<ops::RopeRows>(
+      head_width, m.rope_theta, at::TensorOptions(device_).dtype(storage_type(precision_)));
 
   embedding_ =
       &table_.declare("model.embed_tokens.weight", {spec_.vocab_size, d}, Decay::kYes, init);
@@ -158,6 +158,7 @@ const Sublayer& Decoder::sublayer(const Site& site) const {
 }
 
 at::Tensor Decoder::embed(const at::Tensor& ids) const {
+  if (ids.is_cpu()) ops::check_ids(ids, embedding_->value.size(0));
   return at::embedding(embedding_->value, ids);
 }
 
@@ -194,6 +195,7 @@ ForwardResult Decoder::forward(const at::Tensor& ids, const ForwardOptions& opti
     throw Failure(fmt::format("a cache of {} tokens was expected to be enough, {} were given",
                               options.state->capacity, options.state->position + ids.size(1)));
   }
+  arena_->begin_pass();
   const LayerProgram plain(spec_.model.layers);
   const LayerProgram& program = options.program != nullptr ? *options.program : plain;
 

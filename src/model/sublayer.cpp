@@ -40,14 +40,13 @@ at::Tensor rotate(const at::Tensor& x, const ops::RopeTable& rope) {
 }
 
 Attention::Attention(const ModelConfig& model, const PreNorm& norm, Parameter* qkv, Parameter* out,
-                     std::shared_ptr<const ops::RopeTable> rope)
+                     std::shared_ptr<ops::RopeRows> rope)
     : Sublayer(norm, {qkv, out}),
       qkv_(qkv),
       out_(out),
       heads_(model.heads),
       kv_heads_(model.kv_heads),
       head_width_(model.width / model.heads),
-      theta_(model.rope_theta),
       rope_(std::move(rope)) {}
 
 // Queries, keys and values [B, T, (heads + 2 kv_heads) * head width]; queries only of `rows`.
@@ -90,7 +89,7 @@ at::Tensor Attention::forward(const at::Tensor& x, const SublayerContext& contex
   const at::Tensor qkv =
       project(x, rows).view({batch, length, heads_ + 2 * kv_heads_, head_width_});
   const int64_t first = context.state != nullptr ? context.state->position : 0;
-  const at::Tensor turned = rotate(qkv.narrow(2, 0, heads_ + kv_heads_), rope(first, length));
+  const at::Tensor turned = rotate(qkv.narrow(2, 0, heads_ + kv_heads_), rope_->of(first, length));
   const auto heads_of = [](const at::Tensor& x, int64_t begin, int64_t count) {
     return x.narrow(2, begin, count).transpose(1, 2);
   };
@@ -105,18 +104,10 @@ kernels::AttentionShape Attention::shape_of(const at::Tensor& x) const {
   return {x.size(0), x.size(1), heads_, kv_heads_, head_width_};
 }
 
-ops::RopeTable Attention::rope(int64_t first, int64_t length) const {
-  const auto& [cos, sin] = *rope_;
-  if (first + length <= cos.size(0)) {
-    return {cos.narrow(0, first, length), sin.narrow(0, first, length)};
-  }
-  return ops::rope_table(first, length, head_width_, theta_, cos.options());
-}
-
 at::Tensor Attention::run(const at::Tensor& x, ops::Arena& arena, Kept* kept) const {
   const at::Tensor rows = x.flatten(0, 1);
   const at::Tensor qkv = ops::project(arena, rows, qkv_->compute);
-  const ops::Attended attended = ops::attention(arena, qkv, shape_of(x), rope(0, x.size(1)));
+  const ops::Attended attended = ops::attention(arena, qkv, shape_of(x), rope_->of(0, x.size(1)));
   const at::Tensor u = ops::project(arena, attended.y, out_->compute);
   if (kept != nullptr) *kept = {x, qkv, attended.y, attended.lse};
   return u.view(x.sizes());
@@ -129,7 +120,7 @@ at::Tensor Attention::run_backward(const at::Tensor& du, ops::Arena& arena, Kept
   const at::Tensor dy = ops::project_backward(arena, rows, out_->compute);
   ops::add_weight_grad(arena, rows, attended.y, out_->value.mutable_grad());
   const at::Tensor dqkv =
-      ops::attention_backward(arena, kept[1], attended, dy, shape_of(x), rope(0, x.size(1)));
+      ops::attention_backward(arena, kept[1], attended, dy, shape_of(x), rope_->of(0, x.size(1)));
   ops::add_weight_grad(arena, dqkv, x.flatten(0, 1), qkv_->value.mutable_grad());
   return ops::project_backward(arena, dqkv, qkv_->compute).view(x.sizes());
 }

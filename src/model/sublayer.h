@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "ops/attention.h"
+#include "ops/rope.h"
 #include "wavroute/config.h"
 #include "wavroute/decoder.h"
 #include "wavroute/parameters.h"
@@ -55,9 +56,9 @@ class Sublayer {
 class Attention final : public Sublayer {
  public:
   // qkv [(heads + 2 kv_heads) * head width, d], out [d, heads * head width]
-  // rope: the rotations of positions 0 .. model.context - 1, where x is.
+  // rope: the rotations of positions, where x is.
   Attention(const ModelConfig& model, const PreNorm& norm, Parameter* qkv, Parameter* out,
-            std::shared_ptr<const ops::RopeTable> rope);
+            std::shared_ptr<ops::RopeRows> rope);
 
   [[nodiscard]] at::Tensor forward(const at::Tensor& x,
                                    const SublayerContext& context) const override;
@@ -67,7 +68,6 @@ class Attention final : public Sublayer {
 
  private:
   [[nodiscard]] kernels::AttentionShape shape_of(const at::Tensor& x) const;
-  [[nodiscard]] ops::RopeTable rope(int64_t first, int64_t length) const;
   [[nodiscard]] at::Tensor project(const at::Tensor& x, const at::Tensor& rows) const;
   [[nodiscard]] at::Tensor attend(const at::Tensor& q, at::Tensor k, at::Tensor v,
                                   const SublayerContext& context) const;
@@ -75,8 +75,7 @@ class Attention final : public Sublayer {
   Parameter* qkv_;
   Parameter* out_;
   int64_t heads_, kv_heads_, head_width_;
-  double theta_;
-  std::shared_ptr<const ops::RopeTable> rope_;
+  std::shared_ptr<ops::RopeRows> rope_;
 };
 
 // down( silu(gate(x)) * up(x) )

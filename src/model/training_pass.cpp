@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "model/sublayer.h"
+#include "ops/arena.h"
 #include "ops/cross_entropy.h"
 #include "ops/flat.h"
 #include "ops/products.h"
@@ -163,6 +164,7 @@ struct HeadResult {
 HeadResult head_pass(Decoder& model, const at::Tensor& x, const at::Tensor& targets,
                      const PassOptions& options) {
   const at::AutoGradMode with_grad(true);
+  if (targets.is_cpu()) ops::check_ids(targets, model.spec().vocab_size, /*targets=*/true);
   const at::Tensor leaf = x.detach().set_requires_grad(true);
   const at::Tensor logits = model.head(leaf).to(storage_type(model.precision()));
   const at::Tensor loss = at::cross_entropy_loss(logits.flatten(0, 1), targets.flatten(), {},
@@ -205,6 +207,7 @@ void add_embedding_grad(Decoder& model, const at::Tensor& ids, const at::Tensor&
 PassResult training_pass(Decoder& model, const at::Tensor& ids, const at::Tensor& targets,
                          const PassOptions& options) {
   const at::NoGradGuard no_grad;
+  model.arena().begin_pass();
   Driver driver(model, options);
   Stream& stream = driver.stream();
   stream.begin(model.embed(ids));

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <new>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 namespace wavroute::ops {
@@ -32,18 +33,37 @@ class Arena::Pool {
     for (const Slab& slab : slabs_) munmap(slab.start, slab.size);
   }
 
-  void* take(size_t bytes) {
+  struct Block {
+    void* start;
+    int64_t pass;  // that it was last lent in
+  };
+
+  Block take(size_t bytes) {
     const std::lock_guard lock(mutex_);
-    std::vector<void*>& free = free_[bytes];
-    if (free.empty()) return make(bytes);
-    void* block = free.back();  // the last one given back: the likeliest to be in the cache
-    free.pop_back();
+    std::vector<Block>& free = free_[bytes];
+    Block block = {nullptr, -1};
+    if (free.empty()) {
+      block.start = make(bytes);
+    } else {
+      block = free.back();  // the last one given back: the likeliest to be in the cache
+      free.pop_back();
+    }
+    if (block.pass != pass_) needed_ += static_cast<int64_t>(bytes);
+    block.pass = pass_;
     return block;
   }
 
-  void give_back(void* block, size_t bytes) {
+  void give_back(Block block, size_t bytes) {
     const std::lock_guard lock(mutex_);
     free_[bytes].push_back(block);
+  }
+
+  // False where too much of what is held is of no use to a pass.
+  bool begin_pass() {
+    const std::lock_guard lock(mutex_);
+    most_needed_ = std::max(most_needed_, std::exchange(needed_, 0));
+    ++pass_;
+    return taken_ <= 3 * most_needed_ + static_cast<int64_t>(kSlab);
   }
 
   int64_t bytes() const {
@@ -82,14 +102,22 @@ class Arena::Pool {
   }
 
   mutable std::mutex mutex_;
-  std::map<size_t, std::vector<void*>> free_;  // by size
+  std::map<size_t, std::vector<Block>> free_;  // by size
   std::vector<Slab> slabs_;
   char* next_ = nullptr;  // of the newest slab, what was never handed out
   size_t left_ = 0;
   int64_t taken_ = 0, misses_ = 0;
+  int64_t pass_ = 0;
+  int64_t needed_ = 0, most_needed_ = 0;  // bytes of different blocks lent: in this pass, in any
 };
 
 Arena::Arena() : pool_(std::make_shared<Pool>()) {}
+
+void Arena::begin_pass() {
+  if (pool_->begin_pass()) return;
+  earlier_misses_ += pool_->misses();
+  pool_ = std::make_shared<Pool>();  // the old one goes with its last tensor
+}
 
 at::Tensor Arena::empty(at::IntArrayRef sizes, at::ScalarType type) {
   const int64_t count =
@@ -97,9 +125,9 @@ at::Tensor Arena::empty(at::IntArrayRef sizes, at::ScalarType type) {
   size_t bytes =
       rounded(std::max<size_t>(static_cast<size_t>(count) * c10::elementSize(type), 1), kAlignment);
   if (bytes >= kPage) bytes += kGap;
-  void* block = pool_->take(bytes);
+  const Pool::Block block = pool_->take(bytes);
   return at::from_blob(
-      block, sizes, [pool = pool_, bytes](void* p) { pool->give_back(p, bytes); },
+      block.start, sizes, [pool = pool_, block, bytes](void*) { pool->give_back(block, bytes); },
       at::TensorOptions().dtype(type));
 }
 
@@ -119,6 +147,6 @@ at::Tensor Arena::empty_apart(int64_t count, at::IntArrayRef sizes, at::ScalarTy
 }
 
 int64_t Arena::bytes() const { return pool_->bytes(); }
-int64_t Arena::misses() const { return pool_->misses(); }
+int64_t Arena::misses() const { return earlier_misses_ + pool_->misses(); }
 
 }  // namespace wavroute::ops

@@ -6,13 +6,13 @@
 #include <cstdint>
 
 #include "ops/arena.h"
+#include "ops/ids.h"
 
 namespace wavroute::ops {
 
-inline constexpr int64_t kUnscored = -100;
-
 // The loss summed over the scored tokens, in nats. logits [tokens, V], float or bfloat16, become
-// weight * d(sum) / d(logits); targets [tokens] int64, kUnscored where a token is not scored.
+// weight * d(sum) / d(logits); targets [tokens] int64, kUnscored where a token is not scored;
+// UserError for another that is no column of the logits.
 [[nodiscard]] double cross_entropy(Arena& arena, at::Tensor logits, const at::Tensor& targets,
                                    double weight);
 

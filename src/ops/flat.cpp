@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "ops/ids.h"
 #include "ops/parallel.h"
 #include "ops/typed.h"
 
@@ -46,6 +47,7 @@ void add_bf16(const at::Tensor& from, at::Tensor to) {
 
 void add_rows(const at::Tensor& ids, const at::Tensor& rows, at::Tensor table) {
   const int64_t tokens = ids.numel(), d = table.size(1);
+  check_ids(ids, table.size(0));
   const int64_t* id = in<int64_t>(ids);
   const float* from = in<float>(rows);
   float* to = out<float>(table);

@@ -16,7 +16,8 @@ void adamw(const kernels::AdamwStep& step, int64_t count);
 // to (float) += from (bfloat16), both contiguous.
 void add_bf16(const at::Tensor& from, at::Tensor to);
 
-// table.grad [V, d] += rows [tokens, d] at ids [tokens], in the order of the tokens.
+// table.grad [V, d] += rows [tokens, d] at ids [tokens], in the order of the tokens. UserError for
+// an id that is no row of the table.
 void add_rows(const at::Tensor& ids, const at::Tensor& rows, at::Tensor table);
 
 }  // namespace wavroute::ops

@@ -112,6 +112,30 @@ TEST(Decoder, WithoutTheRestGivesTheLastLogitsAlone) {
   EXPECT_LE(difference(last, logits_of(*model, ids).narrow(1, 8, 1)), 1e-12);
 }
 
+TEST(Decoder, TakesNoMemoryForPositionsThatNobodyAsksFor) {
+  DecoderSpec spec = small_spec("prenorm");
+  const auto plain = scattered_model(spec);
+  spec.model.context = int64_t{1} << 40;
+  const auto patient = scattered_model(spec);
+  const at::Tensor ids = random_tokens(2, 9);
+  EXPECT_TRUE(at::equal(logits_of(*patient, ids), logits_of(*plain, ids)));
+}
+
+TEST(Decoder, RefusesIdsThatAreNoTokens) {
+  for (const KernelChoice kernels : {KernelChoice::kFused, KernelChoice::kComposed}) {
+    const auto model = fresh_model(small_spec("wav"), Precision::kFp32);
+    model->use_kernels(kernels);
+    const at::Tensor ids = random_tokens(2, 9);
+    for (const int64_t id : {int64_t{17}, int64_t{-1}, int64_t{1} << 40}) {
+      at::Tensor wrong = ids.clone();
+      wrong[1][4] = id;
+      EXPECT_THROW(static_cast<void>(logits_of(*model, wrong)), UserError);
+      EXPECT_THROW(static_cast<void>(training_pass(*model, wrong, ids, {})), UserError);
+      EXPECT_THROW(static_cast<void>(training_pass(*model, ids, wrong, {})), UserError);
+    }
+  }
+}
+
 TEST(Decoder, RefusesMoreTokensThanItsCacheHolds) {
   const auto model = fresh_model(small_spec("prenorm"));
   InferenceState state = model->inference_state(2, 8);

@@ -58,6 +58,44 @@ TEST(Arena, GivesDisjointAlignedTensorsOfAnySize) {
   }
 }
 
+TEST(Arena, KeepsNoMoreThanThriceTheLargestPassOfAProcessWhosePassesDiffer) {
+  Arena arena;
+  constexpr int64_t kMegabyte = 1 << 20, kSlabs = 48 * kMegabyte;
+  for (int64_t pass = 1; pass <= 200; ++pass) {
+    arena.begin_pass();
+    const at::Tensor a = arena.empty({(pass * 7 % 31 + 10) * kMegabyte + pass}, at::kByte);
+    const at::Tensor b = arena.empty({pass}, at::kByte);
+    EXPECT_LE(arena.bytes(), 4 * 41 * kMegabyte + kSlabs) << pass;
+  }
+}
+
+TEST(Arena, TakesNothingForPassesOfAFewSizesAfterTheFirstOfEach) {
+  Arena arena;
+  const auto run = [&](int64_t size) {
+    arena.begin_pass();
+    const at::Tensor a = arena.empty({size}, at::kByte), b = arena.empty({size / 2}, at::kByte);
+  };
+  const auto round = [&] {  // training passes, the rest of a batch, and an evaluation
+    for (int i = 0; i < 3; ++i) run(100'000'000);
+    run(60'000'000);
+    run(80'000'000);
+  };
+  round();
+  const int64_t misses = arena.misses();
+  for (int i = 0; i < 5; ++i) round();
+  EXPECT_EQ(arena.misses(), misses);
+}
+
+TEST(Arena, LeavesTensorsThatOutliveItsPassesAlone) {
+  Arena arena;
+  const at::Tensor kept = arena.empty({1000}, at::kFloat).fill_(3.0);
+  for (int64_t pass = 1; pass <= 20; ++pass) {
+    arena.begin_pass();
+    arena.empty({pass * 10'000'000}, at::kByte).fill_(1);
+  }
+  EXPECT_EQ(kept.sum().item<float>(), 3000.0F);
+}
+
 // The sets of a first cache repeat every page.
 constexpr uintptr_t kPage = 4096;
 
