@@ -2,6 +2,11 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <span>
+
 namespace wavroute {
 namespace {
 
@@ -11,6 +16,16 @@ const char* kind_name(SublayerKind kind) {
 
 nlohmann::json place(const Site& site) {
   return {{"sublayer", site.index() + 1}, {"layer", site.layer}, {"kind", kind_name(site.kind)}};
+}
+
+// The number below which a fraction of `values` lies, linear between two of them; reorders
+// `values`, none of which is a NaN. (at::quantile takes at most 2^24 numbers.)
+double quantile(std::span<double> values, double fraction) {
+  const double place = fraction * static_cast<double>(values.size() - 1);
+  const auto low = values.begin() + static_cast<std::ptrdiff_t>(place);
+  std::nth_element(values.begin(), low, values.end());
+  if (low + 1 == values.end()) return *low;
+  return std::lerp(*low, *std::min_element(low + 1, values.end()), place - std::floor(place));
 }
 
 }  // namespace
@@ -37,11 +52,13 @@ void RoutingTap::on_weights(const std::optional<Site>& site, std::span<const Sou
 
 void RoutingTap::on_gate(const Site& site, const at::Tensor& alpha) {
   const at::Tensor values = alpha.flatten(0, 1).index({scored_}).to(at::kDouble).flatten().cpu();
-  const at::Tensor quantiles = at::quantile(values, at::tensor({0.1, 0.9}, at::kDouble));
   nlohmann::json entry = place(site);
-  entry["mean"] = values.mean().item<double>();
-  entry["p10"] = quantiles[0].item<double>();
-  entry["p90"] = quantiles[1].item<double>();
+  const double mean = values.mean().item<double>();
+  entry["mean"] = mean;
+  const std::span<double> numbers(values.mutable_data_ptr<double>(),
+                                  static_cast<size_t>(values.numel()));
+  entry["p10"] = std::isnan(mean) ? mean : quantile(numbers, 0.1);
+  entry["p90"] = std::isnan(mean) ? mean : quantile(numbers, 0.9);
   gates_.push_back(std::move(entry));
 }
 

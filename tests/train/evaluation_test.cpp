@@ -9,6 +9,7 @@
 #include "data/token_file.h"
 #include "tests/model/small_model.h"
 #include "train/evaluation.h"
+#include "train/routing_tap.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -155,6 +156,19 @@ TEST(RoutingMap, IsNullWhereTheSchemeDecidesNothing) {
   for (const char* scheme : {"prenorm", "rezero", "layerdrop"}) {
     const auto model = scattered_model(small_spec(scheme));
     EXPECT_TRUE(routing_map(*model, text.windows(), kContext, {}).is_null()) << scheme;
+  }
+}
+
+// More numbers than at::quantile takes: 0, 1, 2, .. in another order.
+TEST(RoutingMap, HasTheDecilesOfAnyNumberOfGates) {
+  for (const int64_t count : {int64_t{1}, int64_t{12}, (int64_t{1} << 24) + 9}) {
+    RoutingTap tap(at::ones({1}, at::kBool));
+    const at::Tensor numbers = at::arange(count, at::kFloat).roll(count / 3);
+    tap.on_gate(Site::at(0), numbers.view({1, 1, count}));
+    const nlohmann::json gate = tap.document("gated", 0).at("gates").at(0);
+    const auto last = static_cast<double>(count - 1);
+    EXPECT_NEAR(gate.at("p10").get<double>(), 0.1 * last, 1e-6 * last);
+    EXPECT_NEAR(gate.at("p90").get<double>(), 0.9 * last, 1e-6 * last);
   }
 }
 
