@@ -30,6 +30,7 @@ void write(std::string_view text) {
 
 void prepare_streams() {
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);  // a file beyond the limit is an error of the call, EFBIG
   for (int number = 0; number <= 2; ++number) {
     if (::fcntl(number, F_GETFD) >= 0 || errno != EBADF) continue;
     // open() takes the lowest free number: those below are open by now. A result is not lost in

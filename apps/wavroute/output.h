@@ -7,8 +7,8 @@
 namespace wavroute::app {
 
 // Call it before anything is opened. A standard stream that is closed is opened on /dev/null, so
-// that its number goes to no file of ours (and print() fails); a reader that goes away is an error,
-// not a signal.
+// that its number goes to no file of ours (and print() fails); a reader that goes away, or a
+// limit on the size of files, is an error, not a signal.
 void prepare_streams();
 
 // Writes to stdout. On a terminal, control characters (of names, keys, generated text) are shown
