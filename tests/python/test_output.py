@@ -126,8 +126,9 @@ def test_names_are_escaped_in_messages(wavroute, run, tmp_path):
 @pytest.mark.parametrize("variables", [{"TERM": "dumb"}, {"TERM": "xterm", "NO_COLOR": "1"},
                                        {"TERM": ""}, {"TERM": "xterm"}], ids=str)
 def test_escape_codes_go_only_to_a_terminal_that_takes_them(project, tmp_path, variables):
-    text = on_a_terminal("train", project, "--out", tmp_path / "run",
-                         *sets(train__steps=2, train__log_every=1), **({"NO_COLOR": ""} | variables))
+    steps = sets(train__steps=2, train__log_every=1)
+    text = on_a_terminal("train", project, "--out", tmp_path / "run", *steps,
+                         **({"NO_COLOR": ""} | variables))
     assert "step" in text
     assert ("\x1b[" in text) == (variables == {"TERM": "xterm"})
 
@@ -172,8 +173,9 @@ def test_memory_that_is_not_there_is_named_with_its_size():
 
 
 def test_help_lines_begin_with_a_capital(wavroute):
-    for command in ([], ["bench"], ["bench", "step"], ["bench", "op"], ["bench", "peak"], ["doctor"],
-                    ["eval"], ["generate"], ["train"], ["compare"], ["config"], ["report"]):
+    commands = ["", "bench", "bench step", "bench op", "bench peak", "doctor", "eval", "generate",
+                "train", "compare", "config", "report"]
+    for command in map(str.split, commands):
         lines = assert_ok(wavroute(*command, "--help")).split("Operators:")[0].splitlines()
         told = [line[30:] for line in lines if line[28:30] == "  " and line[30:31].strip()]
         assert told
