@@ -133,7 +133,21 @@ SafetensorsFile open_weights(const fs::path& folder) {
         fmt::format("one {} was expected, shards were given, in {}", kModelFile, folder.string()),
         "save the model with a max_shard_size that is larger than the model");
   }
-  return SafetensorsFile(folder / kModelFile);
+  if (fs::exists(folder / "adapter_config.json", error)) {
+    throw UserError(
+        fmt::format("one whole model was expected, an adapter to add to it was given, in {}",
+                    (folder / "adapter_config.json").string()),
+        "merge the adapter into the model and save that: merge_and_unload() of peft");
+  }
+  SafetensorsFile file(folder / kModelFile);
+  const auto format = file.metadata().find("format");
+  if (format != file.metadata().end() && (format->second == "tf" || format->second == "flax")) {
+    throw UserError(fmt::format("weights in PyTorch's layout were expected, format {} was given, "
+                                "in {}",
+                                printable(format->second), file.path().string()),
+                    "save the model from PyTorch");
+  }
+  return file;
 }
 
 }  // namespace

@@ -197,6 +197,22 @@ TEST(ModelFolder, RefusesShards) {
   EXPECT_THAT(refusal_of(folder), HasSubstr("shards"));
 }
 
+TEST(ModelFolder, RefusesWeightsThatAnotherFileOrLayoutChanges) {
+  const auto model = fresh_model(small_spec("prenorm"), Precision::kFp32);
+  const TemporaryFolder folder;
+  write_model(*model, folder);
+  put(folder / "adapter_config.json", "{}");
+  EXPECT_THAT(refusal_of(folder), HasSubstr("adapter_config.json"));
+  for (const char* format : {"tf", "flax"}) {
+    const TemporaryFolder other;
+    write_model(*model, other);
+    TensorFile file;
+    file.add(model->parameters(), value_buffers(model->parameters()), "");
+    file.write(other / "model.safetensors", {{"format", format}});
+    EXPECT_THAT(refusal_of(other), HasSubstr(format));
+  }
+}
+
 TEST(ModelConfig, CallsAModelALlamaWhereItIsOne) {
   for (const SchemeInfo& scheme : residual_schemes()) {
     const auto model = fresh_model(small_spec(scheme.name));
