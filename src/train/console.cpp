@@ -11,6 +11,7 @@
 #include <system_error>
 
 #include "base/print.h"
+#include "base/printable.h"
 #include "base/terminal.h"
 #include "report/table.h"
 
@@ -50,14 +51,14 @@ void Console::clear_bar() {
 
 void Console::log(const std::string& line) {
   if (!log_.is_open()) return;
-  log_ << line << '\n' << std::flush;
+  log_ << terminal_text(line) << '\n' << std::flush;
   if (!log_) log_.clear();  // the disk may have space again by the next line
 }
 
 void Console::say(const std::string& line) {
   clear_bar();
   log(line);
-  if (quiet_ || print_or_drop(stdout, line + "\n") || stdout_lost_) return;
+  if (quiet_ || print_or_drop(stdout, terminal_text(line) + "\n") || stdout_lost_) return;
   stdout_lost_ = true;
   warn_plainly(fmt::format("standard output can't be written ({}); the run goes on",
                            std::generic_category().message(errno)));
@@ -66,7 +67,7 @@ void Console::say(const std::string& line) {
 void Console::note(const std::string& line) {
   clear_bar();
   log(line);
-  if (!quiet_) print_or_drop(stderr, line + "\n");
+  if (!quiet_) print_or_drop(stderr, terminal_text(line) + "\n");
 }
 
 void Console::warn(const std::string& line) { warn_plainly("wavroute: " + line); }
@@ -79,7 +80,7 @@ void Console::warn_side_file(const std::filesystem::path& path, const std::strin
 void Console::warn_plainly(const std::string& line) {
   clear_bar();
   log(line);
-  print_or_drop(stderr, line + "\n");
+  print_or_drop(stderr, terminal_text(line) + "\n");
 }
 
 void Console::bar(int64_t step, int64_t steps, double eta_seconds) {

@@ -123,6 +123,15 @@ def test_names_are_escaped_in_messages(wavroute, run, tmp_path):
         assert "\\x1b" in done.stderr
 
 
+def test_names_are_escaped_in_what_a_training_says(wavroute, project, tmp_path):
+    text, out = tmp_path / "a\x1b[31mb.txt", tmp_path / "run"
+    text.write_text((project.parent / "train.txt").read_text())
+    values = sets(data__train=text, data__valid=text, train__steps=1)
+    done = wavroute("train", project, "--out", out, *values)
+    said = assert_ok(done) + done.stderr + (out / "train.log").read_text()
+    assert "\\x1b[31mb.txt" in said and not CONTROL.search(said), said
+
+
 @pytest.mark.parametrize("variables", [{"TERM": "dumb"}, {"TERM": "xterm", "NO_COLOR": "1"},
                                        {"TERM": ""}, {"TERM": "xterm"}], ids=str)
 def test_escape_codes_go_only_to_a_terminal_that_takes_them(project, tmp_path, variables):
