@@ -79,13 +79,13 @@ class OneThread {
 bool multiply(const Product& p) {
   if (sgemm_ == nullptr || MKL_Set_Num_Threads_Local == nullptr) return false;
   if (std::max({p.m, p.n, p.k}) > kMost) return false;
-  // Large enough for a thread to be busy for as long as packing is small beside it, small enough to
-  // go round: at least 16 where the output has so many halves.
-  constexpr int64_t kLarge = 256, kSmall = 128, kEnough = 16;
-  int64_t rows = kLarge, columns = kLarge;
+  // So large that packing is little beside multiplying, so small that there are enough for many
+  // threads: halved while there are fewer than 16, the last time for fewer than 8.
+  int64_t rows = 256, columns = 512;
   const auto tiles = [&] { return chunk_count(p.m, rows) * chunk_count(p.n, columns); };
-  if (tiles() < kEnough) rows = kSmall;
-  if (tiles() < kEnough) columns = kSmall;
+  if (tiles() < 16) columns = 256;
+  if (tiles() < 16) rows = 128;
+  if (tiles() < 8) columns = 128;
   const int64_t across = chunk_count(p.n, columns);
   parallel_for(tiles(), [&](int64_t begin, int64_t end) {
     const OneThread one_thread;
