@@ -1,5 +1,6 @@
 // A whole routed stream by functional operators under ordinary autograd, against the stream that
 // the trainer drives by hand: how a user writes WAV's forward, and that it is the same function.
+#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 
 #include <map>
@@ -236,8 +237,12 @@ class Driven {
 
 class Stream : public ::testing::TestWithParam<SchemeCase> {
  protected:
+  void SetUp() override { at::set_num_threads(1); }  // work this small only waits for other threads
+  void TearDown() override { at::set_num_threads(threads_); }
+
   at::Tensor e = random_values({kTokens, kWidth}, "e");
   at::Tensor grad = random_values({kTokens, kWidth}, "grad", at::kBFloat16);
+  int threads_ = at::get_num_threads();
 
   // Root mean squares of the errors of the read-out, de, and all parameters together.
   static std::array<double, 3> errors(const Record& actual, const Record& exact) {
