@@ -3,6 +3,7 @@
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "command.h"
@@ -62,7 +63,7 @@ int eval(const EvalArguments& arguments) {
   if (!result.is_finite()) {
     throw Failure(
         fmt::format("a finite loss was expected, {} came out over {} tokens of {}, from {}",
-                    result.loss, result.tokens, arguments.data, loaded.folder.string()),
+                    std::abs(result.loss), result.tokens, arguments.data, loaded.folder.string()),
         "the model holds values that are not finite or too large: use an earlier "
         "checkpoint");
   }
