@@ -10,6 +10,7 @@
 #include <iostream>
 #include <system_error>
 
+#include "base/print.h"
 #include "base/printable.h"
 #include "base/terminal.h"
 
@@ -53,11 +54,7 @@ void flush() {
   if (std::fflush(stdout) != 0) fail(errno);
 }
 
-void note(std::string_view line) {
-  const std::string text = terminal_text(line) + "\n";
-  std::fwrite(text.data(), 1, text.size(), stderr);
-  std::fflush(stderr);
-}
+void note(std::string_view line) { print_or_drop(stderr, terminal_text(line) + "\n"); }
 
 void finish_output() {
   flush();  // before std::cout, which would keep the reason to itself

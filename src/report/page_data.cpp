@@ -15,7 +15,7 @@ using nlohmann::json;
 constexpr std::size_t kMostTrainPoints = 800;  // more than a screen has columns for
 constexpr std::size_t kMostValidationPoints = 2000;
 constexpr std::size_t kMostRoutingRows = 8192;  // sublayers, gates, depths that can be meant
-constexpr std::size_t kLongestLabel = 60;       // bytes
+constexpr std::size_t kLongestLabel = 200;      // bytes
 // A row has no place for the sources that come after its own: half of the places are empty in a
 // model whose sublayers read all that came before.
 constexpr std::size_t kPlacesPerWeight = 8, kFreePlaces = 4096;
