@@ -5,9 +5,9 @@
 #include <string>
 #include <string_view>
 
+#include "base/utf8.h"
 #include "config/fields.h"
 #include "config/print.h"
-#include "data/utf8.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
