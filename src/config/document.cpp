@@ -5,6 +5,7 @@
 #include <toml++/toml.h>
 #include <algorithm>
 
+#include "base/toml_bounds.h"
 #include "config/literal.h"
 #include "wavroute/error.h"
 
@@ -51,8 +52,11 @@ Node convert(const toml::node& node) {
   return result;
 }
 
-// The value of a document that holds one key alone; throws toml::parse_error.
+// The value of a document that holds one key alone; throws toml::parse_error, or a UserError where
+// the text is beyond the bounds.
 Node only_value(const std::string& text) {
+  // Other values hold no keys, and a path may have many dots.
+  if (text.starts_with('{') || text.starts_with('[')) check_toml_bounds("value = " + text, "--set");
   Node document = convert(toml::parse("value = " + text));
   auto& members = std::get<Node::Table>(document.value);
   const bool one_line = text.find('\n') == std::string::npos;
@@ -70,6 +74,7 @@ std::string_view kind_name(const Node& node) {
 }
 
 Node parse_document(std::string_view text, const std::string& file) {
+  check_toml_bounds(text, file);
   try {
     return convert(toml::parse(text));
   } catch (const toml::parse_error& error) {
@@ -83,6 +88,7 @@ Node parse_value(const std::string& text) {
   try {
     return only_value(text);
   } catch (const toml::parse_error&) {
+  } catch (const UserError&) {
   }
   try {
     return only_value(literal(text));  // through the parser, so that its UTF-8 check applies

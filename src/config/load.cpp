@@ -23,6 +23,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr uintmax_t kMostBytes = uintmax_t{1} << 20;
+
 // A configuration's text and where it was found.
 struct Source {
   std::string text;
@@ -32,6 +34,19 @@ struct Source {
 };
 
 std::string read_text(const fs::path& path) {
+  // A pipe would be waited for, and a device has no end.
+  std::error_code failed;
+  if (!fs::is_regular_file(path, failed)) {
+    throw UserError(
+        fmt::format("expected a configuration in a regular file, given a device or pipe, "
+                    "'{}'",
+                    path.string()),
+        "write its content to a file first");
+  }
+  if (const auto bytes = fs::file_size(path, failed); !failed && bytes > kMostBytes) {
+    throw UserError(fmt::format("expected a configuration of at most {} bytes, given {}, '{}'",
+                                kMostBytes, bytes, path.string()));
+  }
   std::ifstream in(path, std::ios::binary);
   std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
   if (!in.good() && !in.eof()) {

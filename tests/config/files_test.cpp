@@ -1,3 +1,5 @@
+#include <sys/stat.h>
+
 #include "support.h"
 
 namespace wavroute {
@@ -83,6 +85,45 @@ TEST_F(Files, FileBesidesGoesBeforeAPresetOfTheSameName) {
   EXPECT_EQ(load("extends = \"tiny.toml\"").config.model.layers, 4);  // the preset
   (void)write("tiny.toml", "[model]\nlayers = 3\n");
   EXPECT_EQ(load("extends = \"tiny.toml\"").config.model.layers, 3);
+}
+
+TEST_F(Files, OnlyRegularFilesOfABoundedSizeAreRead) {
+  const auto refusal = [&](const std::string& path) {
+    return user_error([&] { (void)load_config(path, {}, catalog_, ConfigUse::kTrain); }).what;
+  };
+  const std::string pipe = (folder_ / "pipe.toml").string();
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);  // nobody writes: opening it would wait for ever
+  EXPECT_THAT(refusal(pipe), HasSubstr("in a regular file, given a device or pipe, '" + pipe));
+  EXPECT_THAT(refusal("/dev/zero"), HasSubstr("'/dev/zero'"));
+  const std::string large = write("large.toml", "");
+  std::filesystem::resize_file(large, uint64_t{1} << 40);
+  EXPECT_THAT(refusal(large), HasSubstr("at most 1048576 bytes, given 1099511627776, '" + large));
+  (void)write("base.toml", "");
+  std::filesystem::remove(folder_ / "base.toml");
+  ASSERT_EQ(::mkfifo((folder_ / "base.toml").c_str(), 0600), 0);
+  EXPECT_THAT(refusal(write("child.toml", "extends = \"base.toml\"")), HasSubstr("base.toml"));
+}
+
+// Each of them ends a process whose reader calls itself once for each level.
+TEST_F(Files, DeepNestingIsAnErrorWithItsLine) {
+  // `begin`, 20,000 times `part`, `end`.
+  const auto deep = [](std::string begin, const std::string& part, const std::string& end) {
+    for (int i = 0; i < 20000; ++i) begin += part;
+    return begin.append(end);
+  };
+  const std::vector<std::string> texts = {
+      deep("a = ", "[", ""),         deep("a = ", "{a=", ""),        deep("", "a.", "a = 1"),
+      deep("[", "a.", "a]"),         deep("[[", "a.", "a]]"),        deep("", "[", ""),
+      deep("a = {", "a.", "a = 1}"), deep("a = [{", "a.", "a = 1}]")};
+  for (const std::string& text : texts) {
+    const std::string what = user_error([&] { (void)load("name = \"x\"\n" + text); }).what;
+    EXPECT_THAT(what, HasSubstr("run.toml:2")) << text.substr(0, 20);
+    EXPECT_LT(what.size(), 400U) << text.substr(0, 20);
+  }
+  for (const std::string& text : {deep("", "[", ""), deep("{", "a.", "a=1}")}) {
+    EXPECT_THAT(user_error([&] { (void)load("", {"train.steps=" + text}); }).what,
+                HasSubstr("expected an integer"));
+  }
 }
 
 }  // namespace
