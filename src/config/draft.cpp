@@ -26,7 +26,9 @@ Draft::Draft(const Config& config, const SchemeCatalog& catalog, ConfigUse use)
     : catalog_(catalog), use_(use), config_(config), continued_(true) {}
 
 void Draft::apply(std::span<const Assignment> layer) {
+  const std::string text = config_.data.train;
   for (const Assignment& assignment : layer) apply_one(assignment);
+  if (config_.data.train != text) forget_limit(layer);
   if (!schemes_given()) return;  // a base file may hold options alone: settled in finish()
   for (const Assignment& assignment : layer) {
     if (!is_option(assignment)) continue;
@@ -64,6 +66,21 @@ void Draft::apply_one(const Assignment& a) {
     }
   }
   places_[a.dotted_key()] = a.place;
+}
+
+// A limit is meant for the text that it was written for: another text comes whole, unless the layer
+// that names it limits it as well.
+void Draft::forget_limit(std::span<const Assignment> layer) {
+  const auto find = [&](std::string_view key) {
+    return std::ranges::find(layer, key, &Assignment::dotted_key);
+  };
+  if (config_.data.max_bytes == 0 || find("data.max_bytes") != layer.end()) return;
+  config_.data.max_bytes = 0;
+  if (const auto train = find("data.train"); train != layer.end()) {
+    Place place = train->place;
+    place.origin = fmt::format("{} names another data.train", place.origin);
+    places_["data.max_bytes"] = place;
+  }
 }
 
 void Draft::read_variants(const Assignment& a) {

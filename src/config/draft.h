@@ -26,7 +26,8 @@ class Draft {
   // Lays one file, or all of the command line, over what is there. A later layer may choose another
   // scheme, and the options that the earlier ones gave to theirs then go; within a layer, an option
   // that its schemes don't know is a UserError. For a comparison, it is one unless a later layer
-  // names a scheme that has it.
+  // names a scheme that has it. A later layer may name another data.train, and the data.max_bytes of
+  // the earlier ones then goes.
   void apply(std::span<const Assignment> layer);
 
   // Checks the whole and returns it. `default_name` is the name of a run that was given none.
@@ -43,6 +44,7 @@ class Draft {
   };
 
   void apply_one(const Assignment& assignment);
+  void forget_limit(std::span<const Assignment> layer);
   void read_variants(const Assignment& assignment);
   [[nodiscard]] Variant read_variant(const Node& node, const Place& place) const;
   // The schemes whose options may stand in [residual], and whether anything named them.

@@ -87,6 +87,29 @@ TEST_F(Files, FileBesidesGoesBeforeAPresetOfTheSameName) {
   EXPECT_EQ(load("extends = \"tiny.toml\"").config.model.layers, 3);
 }
 
+TEST_F(Files, ALimitGoesWithTheTextThatItWasWrittenFor) {
+  const auto limit = [](const LoadedConfig& loaded) { return loaded.config.data.max_bytes; };
+  const std::string tiny = "extends = \"tiny.toml\"\n";
+  EXPECT_EQ(limit(load(tiny)), 500000);
+  // Another text comes whole, whether a file or the command line names it ...
+  EXPECT_EQ(limit(load(tiny + "[data]\ntrain = \"t.txt\"\n")), 0);
+  const LoadedConfig set = load(tiny, {"train.steps=3", "data.train=t.txt"});
+  EXPECT_EQ(limit(set), 0);
+  EXPECT_EQ(set.origins.at("data.max_bytes"), "--set names another data.train");
+  EXPECT_EQ(limit(load("[data]\ntrain = \"t.txt\"\nmax_bytes = 7\n", {"data.train=u.txt"})), 0);
+  // ... but limited by whoever names it, in any order, or later,
+  EXPECT_EQ(limit(load(tiny + "[data]\nmax_bytes = 7\ntrain = \"t.txt\"\n")), 7);
+  EXPECT_EQ(limit(load(tiny, {"data.max_bytes=7", "data.train=t.txt"})), 7);
+  EXPECT_EQ(limit(load(tiny + "[data]\ntrain = \"t.txt\"\n", {"data.max_bytes=7"})), 7);
+  // and the same text keeps its limit.
+  EXPECT_EQ(limit(load(tiny, {"data.train=torch-source"})), 500000);
+  EXPECT_EQ(limit(load(tiny + "[data]\ntokenizer = \"chars\"\n")), 500000);
+  const Config given = load("[data]\ntrain = \"t.txt\"\nmax_bytes = 7\n").config;
+  const std::vector<std::string> other = {"data.train=u.txt"}, seed = {"train.seed=2"};
+  EXPECT_EQ(with_overrides(given, other, catalog_).data.max_bytes, 0);
+  EXPECT_EQ(with_overrides(given, seed, catalog_).data.max_bytes, 7);
+}
+
 TEST_F(Files, OnlyRegularFilesOfABoundedSizeAreRead) {
   const auto refusal = [&](const std::string& path) {
     return user_error([&] { (void)load_config(path, {}, catalog_, ConfigUse::kTrain); }).what;
