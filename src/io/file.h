@@ -107,9 +107,10 @@ class Sha256 {
 [[nodiscard]] std::string sha256_hex(std::string_view text);
 [[nodiscard]] std::string sha256_file(const std::filesystem::path& path);
 
-// A regular file, mapped read-only. The mapping outlives a rename or removal of the file; cutting
-// the file short while it is mapped is fatal (SIGBUS), which is why our files only ever appear by
-// rename.
+// A regular file, mapped read-only. The mapping outlives a rename or removal of the file. If the
+// file is cut short while it is mapped, or its disk fails, reading ends the process with exit code
+// 1 and a message that names it (the system sends SIGBUS, which no exception can leave); our own
+// files only ever appear by rename.
 class MappedFile {
  public:
   explicit MappedFile(const std::filesystem::path& path);

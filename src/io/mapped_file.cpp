@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "io/file.h"
+#include "io/mapped_ranges.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -14,7 +15,9 @@ namespace {
 
 void unmap(std::span<const std::byte> bytes) {
   // munmap takes a non-const pointer, though it writes nothing.
-  if (!bytes.empty()) ::munmap(const_cast<std::byte*>(bytes.data()), bytes.size());
+  if (bytes.empty()) return;
+  forget_mapped_range(bytes.data());
+  ::munmap(const_cast<std::byte*>(bytes.data()), bytes.size());
 }
 
 }  // namespace
@@ -35,6 +38,7 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
   void* start = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
   if (start == MAP_FAILED) throw_system_error("map", path, errno);
   bytes_ = {static_cast<const std::byte*>(start), size};
+  remember_mapped_range(bytes_, path.string());
 }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept : bytes_(std::exchange(other.bytes_, {})) {}

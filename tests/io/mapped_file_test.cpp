@@ -1,0 +1,48 @@
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <string>
+
+#include "io/file.h"
+#include "temporary_folder.h"
+
+namespace wavroute {
+namespace {
+
+using testing::put;
+using testing::TemporaryFolder;
+
+// Reads the last byte of a mapped file of two pages that was cut to one: the system sends SIGBUS.
+void read_beyond_the_cut(const std::filesystem::path& path) {
+  const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  put(path, std::string(2 * page, 'x'));
+  const MappedFile file(path);
+  std::filesystem::resize_file(path, page);
+  volatile const char last = file.text().back();
+  static_cast<void>(last);
+}
+
+TEST(MappedFileDeathTest, SaysWhichFileWasCutShortAndExitsWithOne) {
+  const TemporaryFolder folder;
+  EXPECT_EXIT(read_beyond_the_cut(folder / "tokens"), ::testing::ExitedWithCode(1),
+              "cannot read .*/tokens: it was cut short.*\n.*hint: ");
+  EXPECT_EXIT(read_beyond_the_cut(folder / "a\x1b[2J"), ::testing::ExitedWithCode(1),
+              "a.x1b\\[2J: it was cut short");
+}
+
+TEST(MappedFileDeathTest, AnotherBusErrorStaysOne) {
+  const TemporaryFolder folder;
+  put(folder / "a", "x");
+  const MappedFile file(folder / "a");
+  EXPECT_EXIT(::raise(SIGBUS), ::testing::KilledBySignal(SIGBUS), "");
+  EXPECT_EXIT(
+      {
+        for (int i = 0; i < 200; ++i) const MappedFile again(folder / "a");
+        read_beyond_the_cut(folder / "b");  // ranges that were forgotten leave room
+      },
+      ::testing::ExitedWithCode(1), "/b: it was cut short");
+}
+
+}  // namespace
+}  // namespace wavroute
