@@ -1,13 +1,18 @@
 #include "data/token_cache.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
+#include <charconv>
+#include <chrono>
 #include <cstdlib>
 #include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "base/printable.h"
 #include "base/utf8.h"
 #include "io/file.h"
 #include "wavroute/error.h"
@@ -18,6 +23,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kPieceBytes = size_t{1} << 20;
+constexpr const char* kSuffix = ".tokens";
 
 // A text, and what encoding it needs.
 struct Task {
@@ -37,35 +43,83 @@ void for_each_piece(const Task& task, const std::function<void(std::span<const u
   }
 }
 
-// Reads every token, which throws where one is not of the vocabulary.
-void check_all(const TokenView& tokens) {
-  std::vector<int64_t> piece(kPieceBytes);
-  for (int64_t begin = 0; begin < tokens.size(); begin += static_cast<int64_t>(piece.size())) {
-    const int64_t count = std::min<int64_t>(tokens.size() - begin, piece.size());
-    tokens.copy(begin, std::span(piece).first(static_cast<size_t>(count)));
-  }
-}
-
-// The cached tokens; nothing where the file is missing or damaged.
-std::optional<TokenView> open_cached(const fs::path& path, const Tokenizer& tokenizer) {
+// The cached tokens; nothing where the file is missing, damaged or of another text. Its time
+// becomes that of this use, for prune().
+std::optional<TokenView> open_cached(const fs::path& path, const Tokenizer& tokenizer,
+                                     std::string_view text_sha256) {
   std::error_code ignored;
   if (!fs::exists(path, ignored)) return std::nullopt;
   try {
-    TokenView tokens = open_token_file(path, tokenizer);
-    check_all(tokens);
+    TokenView tokens = open_tokens_of_text(path, tokenizer, text_sha256);
+    fs::last_write_time(path, fs::file_time_type::clock::now(), ignored);
     return tokens;
-  } catch (const Error&) {  // damaged: written anew
+  } catch (const Error&) {  // written anew
   }
   return std::nullopt;
 }
 
-TokenView write_cached(const fs::path& path, const Task& task, int64_t count) {
-  make_folders(path.parent_path());
-  remove_stale_temporaries(path.parent_path());
-  TokenFileWriter writer(path, task.tokenizer, count);
+// $WAVROUTE_CACHE_BYTES, else 10 GB.
+uintmax_t cache_limit() {
+  constexpr uintmax_t kDefault = 10'000'000'000;
+  const char* value = std::getenv("WAVROUTE_CACHE_BYTES");
+  if (value == nullptr || *value == '\0') return kDefault;
+  const std::string_view text = value;
+  uintmax_t bytes = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), bytes);
+  if (error != std::errc() || end != text.data() + text.size()) {
+    throw UserError(
+        fmt::format("expected a number of bytes, got {} in WAVROUTE_CACHE_BYTES", printable(text)));
+  }
+  return bytes;
+}
+
+// Whether the cache gave a file this name: 64 hexadecimal digits and the suffix.
+bool is_cached_name(const fs::path& path) {
+  const std::string stem = path.stem().string();
+  return path.extension() == kSuffix && stem.size() == 64 &&
+         stem.find_first_not_of("0123456789abcdef") == std::string::npos;
+}
+
+// Removes the files that were used longest ago until the others are within the limit. Those of the
+// last hour stay: a run uses several. A process that has one mapped keeps it.
+void prune(const fs::path& folder, uintmax_t limit) {
+  struct Entry {
+    fs::file_time_type used;
+    uintmax_t bytes;
+    fs::path path;
+  };
+  std::vector<Entry> entries;
+  uintmax_t total = 0;
+  std::error_code failed;
+  for (fs::directory_iterator entry(folder, failed), end; !failed && entry != end;
+       entry.increment(failed)) {
+    std::error_code gone;
+    if (!is_cached_name(entry->path()) || !entry->is_regular_file(gone)) continue;
+    const fs::file_time_type used = entry->last_write_time(gone);
+    const uintmax_t bytes = gone ? 0 : entry->file_size(gone);
+    if (gone) continue;  // another process has removed it
+    entries.push_back({used, bytes, entry->path()});
+    total += bytes;
+  }
+  std::ranges::sort(entries, {}, &Entry::used);
+  const auto recent = fs::file_time_type::clock::now() - std::chrono::hours(1);
+  for (const Entry& entry : entries) {
+    if (total <= limit || entry.used > recent) break;
+    fs::remove(entry.path, failed);
+    total -= entry.bytes;
+  }
+}
+
+TokenView write_cached(const fs::path& path, const Task& task, int64_t count,
+                       std::string_view text_sha256) {
+  const fs::path folder = path.parent_path();
+  make_folders(folder);
+  remove_stale_temporaries(folder);
+  TokenFileWriter writer(path, task.tokenizer, count, text_sha256);
   for_each_piece(task, [&](auto ids) { writer.append(ids); });
   writer.commit();
-  return open_token_file(path, task.tokenizer).named(std::string(task.name));
+  prune(folder, cache_limit());
+  return open_tokens_of_text(path, task.tokenizer, text_sha256).named(std::string(task.name));
 }
 
 TokenView keep_in_memory(const Task& task) {
@@ -87,7 +141,9 @@ fs::path cache_folder() {
       {{"WAVROUTE_CACHE", ""}, {"XDG_CACHE_HOME", "wavroute"}, {"HOME", ".cache/wavroute"}}};
   for (const auto& [variable, below] : kPlaces) {
     const char* value = std::getenv(variable);
-    if (value != nullptr && *value != '\0') return fs::path(value) / below;
+    if (value == nullptr || *value == '\0') continue;
+    if (std::string_view(value) == "off" && *below == '\0') return {};
+    return fs::path(value) / below;
   }
   return {};
 }
@@ -98,13 +154,15 @@ TokenView tokenise(std::string_view text, std::string_view text_sha256, const To
   const fs::path folder = cache_folder();
   if (folder.empty()) return keep_in_memory(task);
   const std::string key = sha256_hex(std::string(text_sha256) + tokenizer.hash());
-  const fs::path path = folder / (key + ".tokens");
-  if (auto tokens = open_cached(path, tokenizer)) return tokens->named(std::string(name));
+  const fs::path path = folder / (key + kSuffix);
+  if (auto tokens = open_cached(path, tokenizer, text_sha256))
+    return tokens->named(std::string(name));
   // Counting first finds every unknown character before anything is written.
   int64_t count = 0;
   for_each_piece(task, [&](auto ids) { count += std::ssize(ids); });
+  static_cast<void>(cache_limit());  // a wrong value is said, not taken for a full disk
   try {
-    return write_cached(path, task, count);
+    return write_cached(path, task, count, text_sha256);
   } catch (const Error&) {  // a cache is a convenience: not writable, or the disk is full
     return keep_in_memory(task);
   }

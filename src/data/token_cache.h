@@ -11,14 +11,15 @@
 namespace wavroute {
 
 // $WAVROUTE_CACHE, else $XDG_CACHE_HOME/wavroute, else ~/.cache/wavroute; empty where none of these
-// variables is set.
+// variables is set, and for WAVROUTE_CACHE=off.
 [[nodiscard]] std::filesystem::path cache_folder();
 
 // The tokens of `text` (named `name` in errors; `text_sha256` in hexadecimal is the key, together
 // with the tokenizer; `offset` is where it begins in its file, for errors). Reuses the file of the
-// cache where it is sound, else writes it; safe with other processes at the same time, since files
-// appear by rename. Where the cache can't be written, the tokens stay in memory. UserError for a
-// character that the tokenizer doesn't know.
+// cache where its checksum holds and it says that it is of this text and tokenizer, else writes it
+// and removes what was used longest ago beyond $WAVROUTE_CACHE_BYTES (10 GB); safe with other
+// processes at the same time, since files appear by rename. Where the cache can't be written, the
+// tokens stay in memory. UserError for a character that the tokenizer doesn't know.
 [[nodiscard]] TokenView tokenise(std::string_view text, std::string_view text_sha256,
                                  const Tokenizer& tokenizer, std::string_view name,
                                  uint64_t offset = 0);

@@ -17,22 +17,31 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "token files are read as they lie");
 
 constexpr std::string_view kMagic = "WAVROUTE";
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
+constexpr uint32_t kWithoutTrailer = 1;
 constexpr size_t kDigestBytes = 32;
+using Digest = std::array<uint8_t, kDigestBytes>;
 
 struct Header {
   std::array<char, 8> magic;
   uint32_t version;
   uint32_t width;
   uint64_t count;
-  std::array<uint8_t, kDigestBytes> tokenizer;
+  Digest tokenizer;
   std::array<uint8_t, 8> zero;
 };
 static_assert(sizeof(Header) == 64);
 
-std::array<uint8_t, kDigestBytes> digest_from_hex(std::string_view hex) {
-  std::array<uint8_t, kDigestBytes> digest{};
-  for (size_t i = 0; i < kDigestBytes; ++i) {
+struct Trailer {
+  Digest text;
+  Digest content;  // of all bytes of the file before it
+};
+static_assert(sizeof(Trailer) == 64);
+
+// All zero for an empty text.
+Digest digest_from_hex(std::string_view hex) {
+  Digest digest{};
+  for (size_t i = 0; 2 * i < hex.size() && i < kDigestBytes; ++i) {
     const std::string_view pair = hex.substr(2 * i, 2);
     std::from_chars(pair.data(), pair.data() + pair.size(), digest[i], 16);
   }
@@ -40,7 +49,7 @@ std::array<uint8_t, kDigestBytes> digest_from_hex(std::string_view hex) {
 }
 
 // Empty for the digest that stands for "not known".
-std::string hex_from_digest(const std::array<uint8_t, kDigestBytes>& digest) {
+std::string hex_from_digest(const Digest& digest) {
   if (std::all_of(digest.begin(), digest.end(), [](uint8_t byte) { return byte == 0; })) return {};
   std::string hex;
   for (const uint8_t byte : digest) hex += fmt::format("{:02x}", byte);
@@ -53,6 +62,10 @@ std::string hex_from_digest(const std::array<uint8_t, kDigestBytes>& digest) {
                   "the token file is damaged or of another kind; make it again from its text");
 }
 
+size_t trailer_bytes(const Header& header) {
+  return header.version == kWithoutTrailer ? 0 : sizeof(Trailer);
+}
+
 Header read_header(std::span<const std::byte> content, const std::filesystem::path& path) {
   Header header{};
   if (content.size() < sizeof header) {
@@ -60,8 +73,8 @@ Header read_header(std::span<const std::byte> content, const std::filesystem::pa
   }
   std::memcpy(&header, content.data(), sizeof header);
   if (!has_token_magic(content)) throw_bad(path, "a token file (magic WAVROUTE)", "another file");
-  if (header.version != kVersion) {
-    throw_bad(path, "token file version 1", fmt::format("version {}", header.version));
+  if (header.version != kVersion && header.version != kWithoutTrailer) {
+    throw_bad(path, "token file version 1 or 2", fmt::format("version {}", header.version));
   }
   if (header.width != 2 && header.width != 4) {
     throw_bad(path, "a token width of 2 or 4 bytes", fmt::format("{}", header.width));
@@ -69,7 +82,11 @@ Header read_header(std::span<const std::byte> content, const std::filesystem::pa
   if (header.zero != decltype(header.zero){}) {
     throw_bad(path, "zeros in the last 8 bytes of the header", "something else");
   }
-  const uint64_t body = content.size() - sizeof header;
+  const size_t around = sizeof header + trailer_bytes(header);
+  if (content.size() < around) {
+    throw_bad(path, fmt::format("at least {} bytes", around), fmt::format("{}", content.size()));
+  }
+  const uint64_t body = content.size() - around;
   // Divided, not multiplied: a hostile count must not overflow.
   if (body % header.width != 0 || header.count != body / header.width) {
     throw_bad(path,
@@ -77,6 +94,19 @@ Header read_header(std::span<const std::byte> content, const std::filesystem::pa
               fmt::format("{} bytes", body));
   }
   return header;
+}
+
+// Holds the file against its checksum. A version without one gives a trailer of zeros.
+Trailer check_trailer(std::span<const std::byte> content, const Header& header,
+                      const std::filesystem::path& path) {
+  Trailer trailer{};
+  if (trailer_bytes(header) == 0) return trailer;
+  std::memcpy(&trailer, content.data() + content.size() - sizeof trailer, sizeof trailer);
+  const std::string found = sha256_hex(content.first(content.size() - kDigestBytes));
+  if (digest_from_hex(found) != trailer.content) {
+    throw_bad(path, "content with the checksum at its end", "other content");
+  }
+  return trailer;
 }
 
 template <typename Token>
@@ -128,13 +158,14 @@ void TokenView::copy(int64_t begin, std::span<int64_t> out) const {
       std::find_if(out.begin(), out.end(), [&](int64_t t) { return t >= vocab_size_; });
   if (bad != out.end()) {
     throw UserError(fmt::format("expected tokens below {}, got {} at token {} of {}", vocab_size_,
-                                *bad, begin + (bad - out.begin()), name_),
+                                *bad, first_ + begin + (bad - out.begin()), name_),
                     "the token file is damaged, or was made with another tokenizer");
   }
 }
 
 TokenView TokenView::slice(int64_t begin, int64_t count) const {
   TokenView part = *this;
+  part.first_ += begin;
   part.packed_ =
       packed_.subspan(static_cast<size_t>(begin * width_), static_cast<size_t>(count * width_));
   return part;
@@ -146,6 +177,14 @@ TokenView TokenView::named(std::string name) const {
   return same;
 }
 
+void TokenView::check_all() const {
+  constexpr int64_t kPiece = int64_t{1} << 16;
+  std::vector<int64_t> piece(static_cast<size_t>(std::min(kPiece, size())));
+  for (int64_t begin = 0; begin < size(); begin += kPiece) {
+    copy(begin, std::span(piece).first(static_cast<size_t>(std::min(kPiece, size() - begin))));
+  }
+}
+
 bool has_token_magic(std::span<const std::byte> content) noexcept {
   return content.size() >= kMagic.size() &&
          std::memcmp(content.data(), kMagic.data(), kMagic.size()) == 0;
@@ -155,7 +194,14 @@ std::string token_file_tokenizer(const std::filesystem::path& path) {
   return hex_from_digest(read_header(MappedFile(path).bytes(), path).tokenizer);
 }
 
-TokenView open_token_file(const std::filesystem::path& path, const Tokenizer& tokenizer) {
+namespace {
+
+struct OpenedFile {
+  TokenView tokens;
+  std::string tokenizer, text;  // SHA-256 in hexadecimal; empty where it is not known
+};
+
+OpenedFile open_checked(const std::filesystem::path& path, const Tokenizer& tokenizer) {
   const auto file = std::make_shared<const MappedFile>(path);
   const Header header = read_header(file->bytes(), path);
   const std::string hash = hex_from_digest(header.tokenizer);
@@ -166,8 +212,42 @@ TokenView open_token_file(const std::filesystem::path& path, const Tokenizer& to
                     tokenizer.name(), tokenizer.vocab_size(), path.string()),
         "make the token file again from its text, with this tokenizer");
   }
-  return {file, file->bytes().subspan(sizeof header), static_cast<int>(header.width),
-          tokenizer.vocab_size(), path.string()};
+  const Trailer trailer = check_trailer(file->bytes(), header, path);
+  const auto packed = file->bytes().subspan(sizeof header, header.count * header.width);
+  return {{file, packed, static_cast<int>(header.width), tokenizer.vocab_size(), path.string()},
+          hash,
+          hex_from_digest(trailer.text)};
+}
+
+}  // namespace
+
+TokenView open_token_file(const std::filesystem::path& path, const Tokenizer& tokenizer) {
+  TokenView tokens = open_checked(path, tokenizer).tokens;
+  tokens.check_all();
+  return tokens;
+}
+
+TokenView open_tokens_of_text(const std::filesystem::path& path, const Tokenizer& tokenizer,
+                              std::string_view text_sha256) {
+  OpenedFile opened = open_checked(path, tokenizer);
+  if (opened.text != text_sha256 || opened.tokenizer.empty()) {
+    throw_bad(path, fmt::format("tokens of the text {}", text_sha256), "those of another");
+  }
+  // What the checksum covers was made by the tokenizer: no id is beyond its vocabulary.
+  return std::move(opened.tokens);
+}
+
+TokenView open_raw_tokens(const std::filesystem::path& path, int width,
+                          const Tokenizer& tokenizer) {
+  const auto file = std::make_shared<const MappedFile>(path);
+  if (file->bytes().size() % static_cast<size_t>(width) != 0) {
+    throw UserError(fmt::format("expected ids of {} bytes each, got {} bytes in {}", width,
+                                file->bytes().size(), path.string()),
+                    "data.format = \"tokens16\" or \"tokens32\" is for files of nothing but ids");
+  }
+  TokenView tokens(file, file->bytes(), width, tokenizer.vocab_size(), path.string());
+  tokens.check_all();
+  return tokens;
 }
 
 TokenView tokens_in_memory(std::span<const uint32_t> ids, int64_t vocab_size, std::string name) {
@@ -184,21 +264,29 @@ void pack_tokens(std::span<const uint32_t> ids, int width, std::vector<std::byte
 }
 
 TokenFileWriter::TokenFileWriter(const std::filesystem::path& path, const Tokenizer& tokenizer,
-                                 int64_t count)
-    : file_(path), width_(token_width(tokenizer.vocab_size())), missing_(count) {
+                                 int64_t count, std::string_view text_sha256)
+    : file_(path),
+      text_sha256_(text_sha256),
+      width_(token_width(tokenizer.vocab_size())),
+      missing_(count) {
   Header header{};
   std::copy(kMagic.begin(), kMagic.end(), header.magic.begin());
   header.version = kVersion;
   header.width = static_cast<uint32_t>(width_);
   header.count = static_cast<uint64_t>(count);
   header.tokenizer = digest_from_hex(tokenizer.hash());
-  file_.write(std::as_bytes(std::span(&header, 1)));
+  write(std::as_bytes(std::span(&header, 1)));
+}
+
+void TokenFileWriter::write(std::span<const std::byte> bytes) {
+  sha256_.update(bytes);
+  file_.write(bytes);
 }
 
 void TokenFileWriter::append(std::span<const uint32_t> ids) {
   std::vector<std::byte> packed;
   pack_tokens(ids, width_, packed);
-  file_.write(packed);
+  write(packed);
   missing_ -= static_cast<int64_t>(ids.size());
 }
 
@@ -207,6 +295,11 @@ void TokenFileWriter::commit() {
     throw Failure(
         fmt::format("expected as many tokens as were promised, {} are missing", missing_));
   }
+  Trailer trailer{};
+  trailer.text = digest_from_hex(text_sha256_);
+  write(std::as_bytes(std::span(&trailer.text, 1)));
+  trailer.content = digest_from_hex(sha256_.hex());
+  file_.write(std::as_bytes(std::span(&trailer.content, 1)));
   file_.commit();
 }
 

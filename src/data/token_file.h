@@ -1,12 +1,16 @@
 // Token files, and views of tokens wherever they lie.
 //
-// A token file is a header of 64 bytes and then the tokens, all little-endian:
+// A token file is a header of 64 bytes, the tokens, and a trailer of 64 bytes, all little-endian:
 //   0  8 bytes   magic "WAVROUTE"
-//   8  u32       version, 1
+//   8  u32       version, 2
 //  12  u32       width of a token in bytes, 2 or 4
 //  16  u64       count of tokens
 //  24  32 bytes  SHA-256 of the tokenizer (Tokenizer::hash()); all zero = not known
 //  56  8 bytes   zero
+// and in the trailer
+//   0  32 bytes  SHA-256 of the text that the tokens stand for; all zero = not known
+//  32  32 bytes  SHA-256 of everything before these 32 bytes
+// Version 1 has no trailer. Any other version is refused.
 #pragma once
 
 #include <cstddef>
@@ -15,6 +19,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "io/file.h"
@@ -43,11 +48,14 @@ class TokenView {
   [[nodiscard]] TokenView slice(int64_t begin, int64_t count) const;
   // The same tokens under another name in errors.
   [[nodiscard]] TokenView named(std::string name) const;
+  // Reads every token: UserError as for at().
+  void check_all() const;
 
  private:
   std::shared_ptr<const void> owner_;
   std::span<const std::byte> packed_;
   int width_ = 2;
+  int64_t first_ = 0;  // where this begins in what it is a slice of, for errors
   int64_t vocab_size_ = 0;
   std::string name_;
 };
@@ -59,9 +67,20 @@ class TokenView {
 // UserError where the header or the file's length is wrong.
 [[nodiscard]] std::string token_file_tokenizer(const std::filesystem::path& path);
 
-// Maps a token file. UserError, naming the file, for a wrong header or length and for a tokenizer
-// that isn't the file's.
+// Maps a token file. UserError, naming the file, for a wrong header, length or checksum, for a
+// tokenizer that isn't the file's, and for a token that is beyond its vocabulary.
 [[nodiscard]] TokenView open_token_file(const std::filesystem::path& path,
+                                        const Tokenizer& tokenizer);
+
+// The same for a file that must say that it is made of the text with this SHA-256 (hexadecimal) by
+// this tokenizer, checksum and all: one that doesn't is a UserError.
+[[nodiscard]] TokenView open_tokens_of_text(const std::filesystem::path& path,
+                                            const Tokenizer& tokenizer,
+                                            std::string_view text_sha256);
+
+// A file of nothing but ids, `width` bytes each (2 or 4), as nanoGPT writes them. UserError for a
+// length that is no multiple of the width and for an id beyond the vocabulary.
+[[nodiscard]] TokenView open_raw_tokens(const std::filesystem::path& path, int width,
                                         const Tokenizer& tokenizer);
 
 // The tokens `ids` as a view of memory.
@@ -71,13 +90,19 @@ class TokenView {
 // Writes a token file piece by piece; it appears under its name with commit() or not at all.
 class TokenFileWriter {
  public:
-  // `count`: how many tokens there will be; commit() holds the caller to it.
-  TokenFileWriter(const std::filesystem::path& path, const Tokenizer& tokenizer, int64_t count);
+  // `count`: how many tokens there will be; commit() holds the caller to it. `text_sha256`
+  // (hexadecimal): of the text that they stand for; empty = not known.
+  TokenFileWriter(const std::filesystem::path& path, const Tokenizer& tokenizer, int64_t count,
+                  std::string_view text_sha256 = {});
   void append(std::span<const uint32_t> ids);
   void commit();
 
  private:
+  void write(std::span<const std::byte> bytes);
+
   AtomicFile file_;
+  Sha256 sha256_;  // of everything written so far
+  std::string text_sha256_;
   int width_;
   int64_t missing_;
 };

@@ -2,10 +2,12 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 
 #include "data/scratch.h"
 #include "data/token_cache.h"
@@ -226,14 +228,85 @@ TEST_F(CorpusFiles, TheCacheIsReused) {
   const Corpus first = open(text);
   const auto files = cached_files();
   ASSERT_EQ(files.size(), 2U);  // one for each split
-  // Swapping a token in the cached file shows that it is what is read the second time.
-  for (const auto& file : files) {
+  // A file that was written anew would be another file under the same name.
+  const auto identities = [&] {
+    std::vector<ino_t> numbers;
+    for (const auto& file : files) {
+      struct stat status {};
+      EXPECT_EQ(::stat(file.c_str(), &status), 0);
+      numbers.push_back(status.st_ino);
+      std::filesystem::create_hard_link(file, file.string() + ".held");  // the number stays taken
+    }
+    return numbers;
+  };
+  const auto before = identities();
+  EXPECT_EQ(all_tokens(open(text).train), all_tokens(first.train));
+  for (const auto& file : files) std::filesystem::remove(file.string() + ".held");
+  EXPECT_EQ(identities(), before);
+}
+
+// A cache that a full disk or a crash filled with zeros has the right length and valid tokens.
+TEST_F(CorpusFiles, ACacheFileIsTrustedOnlyForTheTextAndTheContentThatItWasMadeOf) {
+  const std::string text = lines(1000);
+  const auto tokens = all_tokens(open(text).train);
+  const auto files = cached_files();
+  const auto refill = [&](const std::function<std::string(const std::filesystem::path&)>& make) {
+    std::vector<std::string> contents;
+    for (const auto& file : files) contents.push_back(make(file));
+    for (size_t i = 0; i < files.size(); ++i) {
+      std::ofstream(files[i], std::ios::binary) << contents[i];
+    }
+  };
+  refill([](const auto& file) {
     std::string content = content_of(file);
-    content[64] = 'L';
-    std::ofstream(file, std::ios::binary) << content;
-  }
-  EXPECT_EQ(open(text).train.at(0), 'L');
-  EXPECT_EQ(cached_files().size(), 2U);
+    std::fill(content.begin() + 64, content.end() - 64, '\0');
+    return content;
+  });
+  EXPECT_EQ(all_tokens(open(text).train), tokens);
+  refill([](const auto& file) {
+    std::string content = content_of(file);
+    content[64] ^= 1;
+    return content;
+  });
+  EXPECT_EQ(all_tokens(open(text).train), tokens);
+  // The other split's file: whole, of this tokenizer, of another text.
+  refill([&](const auto& file) { return content_of(file == files[0] ? files[1] : files[0]); });
+  EXPECT_EQ(all_tokens(open(text).train), tokens);
+}
+
+TEST_F(CorpusFiles, TheCacheDropsWhatWasUsedLongestAgoBeyondItsLimitAndNothingElse) {
+  (void)open(lines(1000));
+  const auto old = cached_files();
+  const auto now = std::filesystem::file_time_type::clock::now();
+  std::filesystem::last_write_time(old[0], now - std::chrono::hours(48));
+  std::filesystem::last_write_time(old[1], now - std::chrono::hours(24));
+  const std::string foreign = write("cache/notes.tokens", std::string(100000, 'x'));
+  std::filesystem::last_write_time(foreign, now - std::chrono::hours(72));
+  uintmax_t bytes = std::filesystem::file_size(old[1]);
+  data_.valid = write("valid.txt", lines(10));
+  const std::string text = lines(500);
+  bytes += 2 * (text.size() + std::filesystem::file_size(data_.valid)) + 2 * 128;
+  setenv("WAVROUTE_CACHE_BYTES", std::to_string(bytes).c_str(), 1);
+  (void)open(text);
+  EXPECT_FALSE(std::filesystem::exists(old[0]));
+  EXPECT_TRUE(std::filesystem::exists(old[1]));
+  EXPECT_TRUE(std::filesystem::exists(foreign));
+  setenv("WAVROUTE_CACHE_BYTES", "0", 1);  // what was used within the hour stays even so
+  (void)open(lines(501));
+  EXPECT_FALSE(std::filesystem::exists(old[1]));
+  EXPECT_EQ(cached_files().size(), 1 + 2 + 1U);
+  setenv("WAVROUTE_CACHE_BYTES", "10 GB", 1);
+  EXPECT_THAT(error_of(lines(502)), HasSubstr("'10 GB' in WAVROUTE_CACHE_BYTES"));
+  unsetenv("WAVROUTE_CACHE_BYTES");
+}
+
+TEST_F(CorpusFiles, TheCacheCanBeTurnedOff) {
+  const auto expected = all_tokens(open(lines(1000)).train);
+  for (const auto& file : cached_files()) std::filesystem::remove(file);
+  setenv("WAVROUTE_CACHE", "off", 1);
+  EXPECT_EQ(all_tokens(open(lines(1000)).train), expected);
+  EXPECT_TRUE(cached_files().empty());
+  EXPECT_FALSE(std::filesystem::exists("off"));
 }
 
 TEST_F(CorpusFiles, TheCacheKnowsTextsAndTokenizersApart) {
