@@ -3,6 +3,7 @@
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -23,6 +24,7 @@ namespace {
 struct EvalArguments {
   ModelArguments model;
   std::string data;
+  std::string format = "auto";
   std::filesystem::path logits;
   int64_t tokens = 0;
   int64_t batch = 8;
@@ -54,9 +56,11 @@ void check_writable(const std::filesystem::path& path) { const AtomicFile there(
 int eval(const EvalArguments& arguments) {
   if (!arguments.logits.empty()) check_writable(arguments.logits);
   const LoadedModel loaded = load(arguments.model);
+  const TokenView tokens = open_tokens(arguments.data, *loaded.tokenizer, arguments.format);
+  // A text shorter than a window is a window of its own length.
   const int64_t context =
-      arguments.context > 0 ? arguments.context : loaded.model->spec().model.context;
-  const TokenView tokens = open_tokens(arguments.data, *loaded.tokenizer, context);
+      std::min(arguments.context > 0 ? arguments.context : loaded.model->spec().model.context,
+               tokens.size() - 1);
   const EvalWindows windows(tokens, context, arguments.tokens);
   const EvaluationOptions options{{}, loaded.program_or_null(), arguments.batch, arguments.prompt};
   const Evaluation result = evaluate(*loaded.model, windows, context, *loaded.tokenizer, options);
@@ -97,6 +101,9 @@ void add_eval(CLI::App& root, Action& action) {
   add_model_arguments(*command, arguments->model, "fp32");
   command->add_option("--data", arguments->data, "A text file, a token file, or torch-source")
       ->required();
+  command->add_option("--format", arguments->format, "auto, text, bytes, tokens16 or tokens32")
+      ->check(CLI::IsMember({"auto", "text", "bytes", "tokens16", "tokens32"}))
+      ->capture_default_str();
   command->add_option("--logits", arguments->logits,
                       "Write ids and logits of the first batch to this safetensors file");
   command->add_option("--tokens", arguments->tokens, "Score at most this many tokens; 0: all")

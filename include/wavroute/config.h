@@ -33,6 +33,7 @@ struct ResidualConfig {
 struct DataConfig {
   std::string train = "torch-source";  // a text file, a token file, or "torch-source"
   std::string valid;                   // empty: the corpus' own split, or the last 5 % of the text
+  std::string format = "auto";         // auto | text | bytes | tokens16 | tokens32
   std::string tokenizer = "bytes";     // bytes | chars
   int64_t eval_tokens = 1000000;
   int64_t max_bytes = 0;  // use only the first max_bytes of the training text; 0 = all

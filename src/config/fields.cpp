@@ -48,6 +48,11 @@ std::vector<Field> data_fields() {
   return {
       {.section = "data", .key = "train", .slot = slot<&C::data, &D::train>, .is_path = true},
       {.section = "data", .key = "valid", .slot = slot<&C::data, &D::valid>, .is_path = true},
+      {"data",
+       "format",
+       slot<&C::data, &D::format>,
+       {},
+       {"auto", "text", "bytes", "tokens16", "tokens32"}},
       {"data", "tokenizer", slot<&C::data, &D::tokenizer>, {}, {"bytes", "chars"}},
       {"data", "eval_tokens", slot<&C::data, &D::eval_tokens>, at_least(1)},
       {"data", "max_bytes", slot<&C::data, &D::max_bytes>, at_least(0)},

@@ -82,7 +82,12 @@ void TrainingBatches::fill(int64_t step, int64_t row_begin, int64_t row_end,
 
 EvalWindows::EvalWindows(TokenView tokens, int64_t context, int64_t eval_tokens)
     : tokens_(std::move(tokens)), context_(context), scored_(tokens_.size() - 1) {
-  require_one_sequence(tokens_, context);
+  if (scored_ < 1) {
+    throw UserError(
+        fmt::format("expected at least 2 tokens (the first is not scored), got {} in {}",
+                    tokens_.size(), tokens_.name()),
+        "use a longer text");
+  }
   if (eval_tokens > 0) scored_ = std::min(scored_, eval_tokens);
 }
 

@@ -54,7 +54,8 @@ class EvalWindows {
  public:
   static constexpr int64_t kIgnored = -100;  // the target of a place that is not scored
 
-  // eval_tokens <= 0: all. UserError where `tokens` are fewer than one window.
+  // eval_tokens <= 0: all. Tokens fewer than T + 1 are one window, the rest of it unscored;
+  // UserError for fewer than two.
   EvalWindows(TokenView tokens, int64_t context, int64_t eval_tokens);
 
   [[nodiscard]] int64_t count() const noexcept;  // windows

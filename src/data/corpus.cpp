@@ -46,6 +46,12 @@ std::shared_ptr<const Tokenizer> tokenizer_beside(const std::string& token_file)
 }
 
 Opened open_torch_source(const DataConfig& data, std::shared_ptr<const Tokenizer> tokenizer) {
+  if (data.format == "tokens16" || data.format == "tokens32") {
+    throw UserError(
+        fmt::format("expected a file of ids for data.format = \"{}\", got \"{}\" as "
+                    "data.train",
+                    data.format, kTorchSource));
+  }
   const fs::path root = find_torch_root();
   TorchSource source = read_torch_source(root, data.max_bytes);
   if (!tokenizer && wants_chars(data)) {
@@ -62,26 +68,27 @@ Opened open_torch_source(const DataConfig& data, std::shared_ptr<const Tokenizer
           text_split(name("validation", source.valid_files), std::move(source.valid))};
 }
 
-Split open_validation(const std::string& source, const Tokenizer& tokenizer) {
+Split open_validation(const std::string& source, const Tokenizer& tokenizer,
+                      std::string_view format) {
   if (source == kTorchSource) {
     TorchSource text = read_torch_source(find_torch_root(), 0);
     return text_split(std::string(kTorchSource) + ", validation split", std::move(text.valid));
   }
-  Split split = open_split(source);
-  if (split.is_tokens) split.tokens = open_token_file(source, tokenizer);
+  Split split = open_split(source, format);
+  if (split.is_tokens) open_split_tokens(split, tokenizer);
   return split;
 }
 
 Opened open_file(const DataConfig& data, int64_t sequence,
                  std::shared_ptr<const Tokenizer> tokenizer) {
-  Split whole = open_split(data.train);
+  Split whole = open_split(data.train, data.format);
   if (!tokenizer && wants_chars(data)) {
     tokenizer = whole.is_tokens ? tokenizer_beside(data.train)
                                 : make_chars_tokenizer(whole.text, whole.name);
   } else if (!tokenizer) {
     tokenizer = make_bytes_tokenizer();
   }
-  if (whole.is_tokens) whole.tokens = open_token_file(data.train, *tokenizer);
+  if (whole.is_tokens) open_split_tokens(whole, *tokenizer);
   Opened opened{std::move(tokenizer), std::move(whole), {}};
   if (data.valid.empty()) {
     std::tie(opened.train, opened.valid) = part_split(opened.train, sequence, *opened.tokenizer);
@@ -91,12 +98,11 @@ Opened open_file(const DataConfig& data, int64_t sequence,
 }
 
 // Tokenises a split; gives the SHA-256 of its text.
-std::string finish(Split& split, const Tokenizer& tokenizer, int64_t context) {
+std::string finish(Split& split, const Tokenizer& tokenizer) {
   std::string sha256 = split.is_tokens ? sha256_hex(split.tokens.packed()) : sha256_hex(split.text);
   if (!split.is_tokens) {
     split.tokens = tokenise(split.text, sha256, tokenizer, split.name, split.offset);
   }
-  require_one_sequence(split.tokens, context);
   return sha256;
 }
 
@@ -119,12 +125,15 @@ Corpus open_corpus(const DataConfig& data, int64_t context,
   Opened opened = data.train == kTorchSource ? open_torch_source(data, std::move(known))
                                              : open_file(data, context + 1, std::move(known));
   const Tokenizer& tokenizer = *opened.tokenizer;
-  if (!data.valid.empty()) opened.valid = open_validation(data.valid, tokenizer);
+  if (!data.valid.empty()) opened.valid = open_validation(data.valid, tokenizer, data.format);
 
   Corpus corpus;
   corpus.tokenizer = opened.tokenizer;
-  corpus.train_sha256 = finish(opened.train, tokenizer, context);
-  corpus.valid_sha256 = finish(opened.valid, tokenizer, context);
+  corpus.train_sha256 = finish(opened.train, tokenizer);
+  corpus.valid_sha256 = finish(opened.valid, tokenizer);
+  for (const Split* split : {&opened.train, &opened.valid}) {
+    require_one_sequence(split->tokens, context);
+  }
   corpus.train = opened.train.tokens;
   corpus.valid = opened.valid.tokens;
   corpus.train_bytes = bytes_of(opened.train, tokenizer);
@@ -139,9 +148,16 @@ Corpus open_corpus(const DataConfig& data, int64_t context,
   return corpus;
 }
 
-TokenView open_tokens(const std::string& source, const Tokenizer& tokenizer, int64_t context) {
-  Split split = open_validation(source, tokenizer);
-  finish(split, tokenizer, context);
+TokenView open_tokens(const std::string& source, const Tokenizer& tokenizer,
+                      std::string_view format) {
+  Split split = open_validation(source, tokenizer, format);
+  finish(split, tokenizer);
+  if (split.tokens.size() < 2) {
+    throw UserError(
+        fmt::format("expected at least 2 tokens (the first is not scored), got {} in {}",
+                    split.tokens.size(), split.name),
+        "use a longer text");
+  }
   return split.tokens;
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "data/token_file.h"
 #include "wavroute/config.h"
@@ -25,23 +26,25 @@ struct Corpus {
 
 // Opens the corpus for sequences of `context` tokens.
 //
-// data.train is a text file, a token file (known by its first bytes) or "torch-source"; data.valid
+// data.train is a file, read as data.format says (split.h), or "torch-source"; data.valid
 // likewise, and where it is empty: the corpus' own split (torch-source), else the last 5 % of the
 // training file, or one sequence where that is more, from the beginning of a line where one is
 // near. data.max_bytes limits what is left for training after that.
 //
 // `known` is the tokenizer of a checkpoint; without it, data.tokenizer makes one. The vocabulary of
 // "chars" is made of everything that data.train names, before the split and the limit. The
-// tokenizer of a token file other than of bytes stands beside it, as FILE.tokenizer.json.
+// tokenizer of a file of tokens other than of bytes stands beside it, as FILE.tokenizer.json.
 //
 // UserError: a missing, empty or too short text (model.context + 1 tokens in each split), a
-// character that the vocabulary doesn't have (with its offset), a token file of another tokenizer.
+// character that the vocabulary doesn't have (with its offset), a token file of another tokenizer,
+// an id beyond its vocabulary, a file that data.format doesn't fit.
 [[nodiscard]] Corpus open_corpus(const DataConfig& data, int64_t context,
                                  std::shared_ptr<const Tokenizer> known = nullptr);
 
 // The tokens of one text file, token file or the validation split of "torch-source", for an
-// evaluation with a tokenizer that is already there. Errors as above.
+// evaluation with a tokenizer that is already there: two tokens or more. `format` as data.format.
+// Errors as above.
 [[nodiscard]] TokenView open_tokens(const std::string& source, const Tokenizer& tokenizer,
-                                    int64_t context);
+                                    std::string_view format = "auto");
 
 }  // namespace wavroute

@@ -3,11 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
+#include <span>
 #include <system_error>
 #include <vector>
 
 #include "base/nearest.h"
 #include "base/utf8.h"
+#include "data/known_formats.h"
 #include "io/file.h"
 #include "wavroute/error.h"
 
@@ -71,6 +74,31 @@ size_t cut_text(const Split& whole, int64_t sequence, const Tokenizer& tokenizer
   return is_near ? line_end + 1 : cut;
 }
 
+// Sets is_tokens and raw_width, and refuses what is no text.
+void set_kind(Split& split, std::string_view format) {
+  std::optional<NotText> refused;
+  const bool is_ours = has_token_magic(std::as_bytes(std::span(split.text)));
+  if (format == "auto") {
+    split.is_tokens = is_ours;
+    if (!is_ours) refused = not_text(split.text);
+  } else if (format == "text") {
+    refused = is_ours ? NotText{"a token file", "data.format = \"auto\" reads it"}
+                      : known_format(split.text);
+  } else if (format == "tokens16" || format == "tokens32") {
+    split.is_tokens = true;
+    split.raw_width = format == "tokens16" ? 2 : 4;
+  } else if (format != "bytes") {
+    throw UserError(
+        fmt::format("expected auto, text, bytes, tokens16 or tokens32, got \"{}\" in "
+                    "data.format",
+                    format));
+  }
+  if (refused) {
+    throw UserError(fmt::format("expected text, got {} in {}", refused->what, split.name),
+                    refused->hint);
+  }
+}
+
 }  // namespace
 
 Split text_split(std::string name, std::string text) {
@@ -82,7 +110,7 @@ Split text_split(std::string name, std::string text) {
   return split;
 }
 
-Split open_split(const fs::path& path) {
+Split open_split(const fs::path& path, std::string_view format) {
   std::error_code ignored;
   if (!fs::exists(path, ignored)) {
     throw UserError(fmt::format("expected a text file or a token file, found no {}", path.string()),
@@ -93,11 +121,16 @@ Split open_split(const fs::path& path) {
   split.name = path.string();
   split.owner = file;
   split.text = file->text();
-  split.is_tokens = has_token_magic(file->bytes());
   if (split.text.empty()) {
     throw UserError(fmt::format("expected text, got an empty file: {}", split.name));
   }
+  set_kind(split, format);
   return split;
+}
+
+void open_split_tokens(Split& split, const Tokenizer& tokenizer) {
+  split.tokens = split.raw_width == 0 ? open_token_file(split.name, tokenizer)
+                                      : open_raw_tokens(split.name, split.raw_width, tokenizer);
 }
 
 std::pair<Split, Split> part_split(const Split& whole, int64_t sequence,

@@ -191,8 +191,17 @@ TEST(EvalWindows, ScoredBytesAreThoseOfTheScoredCharacters) {
   EXPECT_EQ(EvalWindows(tokens, 2, 2).scored_bytes(*chars), 1 + 2);
 }
 
-TEST(EvalWindows, ATextShorterThanOneSequenceIsAnError) {
-  EXPECT_THAT(user_error([] { EvalWindows(counting_tokens(8), 8, 0); }), HasSubstr("got 8"));
+TEST(EvalWindows, ATextShorterThanOneSequenceIsOneWindow) {
+  for (const int64_t count : {2, 5, 8}) {
+    const EvalWindows windows(counting_tokens(count), 8, 0);
+    EXPECT_EQ(windows.count(), 1);
+    EXPECT_EQ(windows.scored_tokens(), count - 1);
+    EXPECT_EQ(std::ssize(scored(windows, 8, 1)), count - 1);
+  }
+}
+
+TEST(EvalWindows, ATextWithoutATokenToScoreIsAnError) {
+  EXPECT_THAT(user_error([] { EvalWindows(counting_tokens(1), 8, 0); }), HasSubstr("got 1"));
   EXPECT_THAT(user_error([] { EvalWindows(TokenView(), 8, 0); }), HasSubstr("got 0"));
 }
 

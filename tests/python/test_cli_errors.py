@@ -1,6 +1,10 @@
 """Wrong use of the command line: exit code 2, what was expected and given and where, and a hint."""
 
+import gzip
+import json
+import re
 import signal
+import struct
 
 import paths
 import pytest
@@ -14,6 +18,8 @@ from cli_tools import (
     write_project,
 )
 
+# Ids of 16 bits without a header, as nanoGPT's prepare.py writes them; one is beyond any byte.
+NANOGPT = struct.pack("<2000H", *(i % 250 if i != 1000 else 50000 for i in range(2000)))
 SHORT_TEXT = "the cat sat"  # 11 tokens, one sequence takes context + 1 = 17
 UNKNOWN_AT = 39
 UNKNOWN_TEXT = "the cat sat on the mat and the cat ran Z then"
@@ -77,6 +83,45 @@ def test_a_text_shorter_than_one_sequence_names_both_lengths(wavroute, project, 
     result = wavroute("train", project, "--out", tmp_path / "run", *sets(data__train=text))
     assert_error(result, "17 tokens", f"got {len(SHORT_TEXT)}", text)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_text_shorter_than_the_context_is_scored(wavroute, run, tmp_path):
+    text = tmp_path / "short.txt"
+    text.write_text(SHORT_TEXT)
+    scored = json.loads(assert_ok(wavroute("eval", run, "--data", text, "--json")))
+    assert scored["tokens"] == len(SHORT_TEXT) - 1
+    assert 0 < scored["loss"] < 10
+    text.write_text("t")
+    assert_error(wavroute("eval", run, "--data", text), "at least 2 tokens", text)
+
+
+@pytest.mark.parametrize(
+    ("content", "sets_of_data", "words"),
+    [
+        (gzip.compress(b"the cat sat on the mat\n" * 99), {}, ["gzip", "gunzip"]),
+        (NANOGPT, {}, ["16-bit token ids", 'data.format = "tokens16"']),
+        (NANOGPT, {"data__format": "tokens16"}, ["below 256", "got 50000 at token 1000 of"]),
+        (struct.pack("<256i", 20240520, 1, 9, *[0] * 253) + NANOGPT, {}, ["llm.c", "tokens16"]),
+    ],
+    ids=["gzip", "nanogpt", "beyond-the-vocabulary", "llmc"],
+)
+def test_a_binary_file_is_not_taken_for_text(
+    wavroute, project, tmp_path, content, sets_of_data, words
+):
+    text = tmp_path / "train.bin"
+    text.write_bytes(content)
+    more = {"data__train": text, "data__valid": "", "data__tokenizer": "bytes"} | sets_of_data
+    result = wavroute("train", project, "--out", tmp_path / "run", *sets(**more))
+    assert_error(result, text, *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_limit_of_a_preset_is_not_that_of_another_text(wavroute, project):
+    text = project.parent / "train.txt"
+    shown = assert_ok(wavroute("config", "show", "tiny", *sets(data__train=text)))
+    assert re.search(r"max_bytes = 0 +# --set names another data.train", shown)
+    shown = assert_ok(wavroute("config", "show", "tiny"))
+    assert re.search(r"max_bytes = 500000 +# preset tiny", shown)
 
 
 def test_a_missing_file_is_named_with_its_nearest_neighbour(wavroute, project, run, tmp_path):
