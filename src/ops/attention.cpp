@@ -23,7 +23,7 @@ void run_units(const Args& args, const Kernel& kernel, const at::Tensor& scratch
   float* const all = out<float>(scratch);
   const int64_t floats = scratch.size(1);
   parallel_for(args.shape.batch * args.shape.kv_heads, [&](int64_t begin, int64_t end) {
-    kernel(args, begin, end, all + at::get_thread_num() * floats);
+    kernel(args, begin, end, all + thread_index() * floats);
   });
 }
 

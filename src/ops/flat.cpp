@@ -51,12 +51,14 @@ void add_rows(const at::Tensor& ids, const at::Tensor& rows, at::Tensor table) {
   const int64_t* id = in<int64_t>(ids);
   const float* from = in<float>(rows);
   float* to = out<float>(table);
-  parallel_for(d, [&](int64_t begin, int64_t end) {  // a thread has columns of its own
+  constexpr int64_t kLine = 16;                               // floats of a cache line
+  const auto add_columns = [&](int64_t begin, int64_t end) {  // a thread has columns of its own
     for (int64_t token = 0; token < tokens; ++token) {
       float* row = to + id[token] * d;
       for (int64_t c = begin; c < end; ++c) row[c] += from[token * d + c];
     }
-  });
+  };
+  parallel_for(d, add_columns, kLine);
 }
 
 }  // namespace wavroute::ops

@@ -1,4 +1,5 @@
-// Loops over threads. The threads are libtorch's own: at::set_num_threads() sets their number.
+// Loops over threads: as many as at::get_num_threads() says, of a pool of our own
+// (base/thread_pool.h).
 #pragma once
 
 #include <cstdint>
@@ -7,8 +8,16 @@
 namespace wavroute::ops {
 
 // Calls body(begin, end) for parts of [0, count), from several threads at once. What a part is
-// depends on the number of threads: results must not.
-void parallel_for(int64_t count, const std::function<void(int64_t begin, int64_t end)>& body);
+// depends on the number of threads, and who gets it on what else the machine does: results must
+// not. No part but the last is shorter than `least`. What a body calls of libtorch and MKL runs on
+// the thread of the body alone. A loop within a body, or beside a loop of another thread, is a
+// plain one.
+void parallel_for(int64_t count, const std::function<void(int64_t begin, int64_t end)>& body,
+                  int64_t least = 1);
+
+// Within a body: the index of its thread, below at::get_num_threads() of who called the loop. Else
+// 0.
+[[nodiscard]] int thread_index();
 
 // Tokens that share one partial sum: fixed, so that sums over tokens don't depend on threads.
 inline constexpr int64_t kTokensPerChunk = 32;

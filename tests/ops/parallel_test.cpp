@@ -4,30 +4,161 @@
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <map>
 #include <mutex>
 #include <set>
+#include <stdexcept>
 #include <thread>
 #include <vector>
 
 namespace wavroute::ops {
 namespace {
 
-// Fails where parallel.cpp is compiled without OpenMP: at::parallel_for is a plain loop then.
-TEST(ParallelFor, SplitsItsWorkOverThreads) {
-  const int before = at::get_num_threads();
-  at::set_num_threads(2);
-  std::mutex mutex;
-  std::set<std::thread::id> threads;
-  int64_t parts = 0;
-  parallel_for(1000, [&](int64_t, int64_t) {
-    const std::lock_guard lock(mutex);
-    threads.insert(std::this_thread::get_id());
-    ++parts;
+// As many threads as `threads` until the end of the scope.
+class Threads {
+ public:
+  explicit Threads(int threads) : before_(at::get_num_threads()) { at::set_num_threads(threads); }
+  ~Threads() { at::set_num_threads(before_); }
+  Threads(const Threads&) = delete;
+  Threads& operator=(const Threads&) = delete;
+
+ private:
+  int before_;
+};
+
+// Waits in each of `count` bodies until all are there: fewer threads would wait in vain.
+class Meeting {
+ public:
+  explicit Meeting(int count) : missing_(count) {}
+  [[nodiscard]] bool comes_about() {
+    std::unique_lock lock(mutex_);
+    if (--missing_ == 0) changed_.notify_all();
+    return changed_.wait_for(lock, std::chrono::seconds(60), [&] { return missing_ <= 0; });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int missing_;
+};
+
+TEST(ParallelFor, UsesAsManyThreadsAsLibtorchWouldAndKnowsThemByIndex) {
+  for (const int threads : {3, 2}) {
+    const Threads some(threads);
+    Meeting meeting(threads);
+    std::mutex mutex;
+    std::set<std::thread::id> ids;
+    std::set<int> indices;
+    bool met = true;
+    for_chunks(
+        threads,
+        [&](int64_t, int64_t, int64_t) {
+          const bool all_here = meeting.comes_about();
+          const std::lock_guard lock(mutex);
+          met = met && all_here;
+          ids.insert(std::this_thread::get_id());
+          indices.insert(thread_index());
+        },
+        1);
+    EXPECT_TRUE(met);
+    EXPECT_EQ(ids.size(), static_cast<size_t>(threads));
+    EXPECT_EQ(*indices.begin(), 0);
+    EXPECT_EQ(*indices.rbegin(), threads - 1);
+    EXPECT_EQ(thread_index(), 0);
+  }
+}
+
+// A product within a body must not start threads of its own, nor depend on how many there are.
+TEST(ParallelFor, ABodysCallsOfLibtorchStayOnItsThread) {
+  for (const int threads : {2, 1}) {
+    const Threads some(threads);
+    std::atomic<int> most = 0;
+    parallel_for(100,
+                 [&](int64_t, int64_t) { most = std::max(most.load(), at::get_num_threads()); });
+    EXPECT_EQ(most, 1);
+    EXPECT_EQ(at::get_num_threads(), threads);
+  }
+}
+
+TEST(ParallelFor, ALoopWithinABodyIsAPlainOne) {
+  const Threads two(2);
+  std::atomic<int> calls = 0;
+  std::atomic<bool> same = true;
+  parallel_for(8, [&](int64_t, int64_t) {
+    const auto outer = std::this_thread::get_id();
+    const int index = thread_index();
+    parallel_for(10, [&](int64_t begin, int64_t end) {
+      calls += static_cast<int>(end - begin);
+      if (std::this_thread::get_id() != outer || thread_index() != index) same = false;
+    });
   });
-  at::set_num_threads(before);
-  EXPECT_EQ(parts, 2);
-  EXPECT_EQ(threads.size(), 2U);
+  EXPECT_EQ(calls, 80);
+  EXPECT_TRUE(same);
+}
+
+TEST(ParallelFor, LoopsOfSeveralThreadsDoNotDisturbEachOther) {
+  const Threads two(2);
+  std::atomic<bool> right = true;
+  const auto loops = [&] {
+    for (int loop = 0; loop < 2000; ++loop) {
+      std::atomic<int64_t> sum = 0;
+      for_chunks(
+          5, [&](int64_t chunk, int64_t, int64_t) { sum += chunk; }, 1);
+      if (sum != 10) right = false;
+    }
+  };
+  std::thread other(loops);
+  loops();
+  other.join();
+  EXPECT_TRUE(right);
+}
+
+TEST(ParallelFor, ThrowsWhatABodyThrows) {
+  const Threads two(2);
+  EXPECT_THROW(parallel_for(100, [](int64_t, int64_t) { throw std::runtime_error("no"); }),
+               std::runtime_error);
+  EXPECT_EQ(at::get_num_threads(), 2);
+}
+
+// A fork has one thread: the others of the pool are its parent's.
+TEST(ParallelFor, WorksInAProcessThatWasForked) {
+  const Threads two(2);
+  std::atomic<int64_t> sum = 0;
+  const auto add = [&] {
+    parallel_for(1000, [&](int64_t begin, int64_t end) { sum += end - begin; });
+  };
+  add();
+  const pid_t child = fork();
+  if (child == 0) {
+    add();
+    _exit(sum == 2000 ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
+
+TEST(ParallelFor, NoPartButTheLastIsShorterThanAsked) {
+  const Threads two(2);
+  for (const int64_t count : {1, 15, 16, 17, 100, 1000}) {
+    std::mutex mutex;
+    std::map<int64_t, int64_t> parts;
+    parallel_for(
+        count,
+        [&](int64_t begin, int64_t end) {
+          const std::lock_guard lock(mutex);
+          parts[begin] = end;
+        },
+        16);
+    for (const auto& [begin, end] : parts) EXPECT_TRUE(end - begin >= 16 || end == count);
+  }
 }
 
 TEST(ParallelFor, CoversEveryNumberOnce) {
@@ -41,9 +172,8 @@ TEST(ParallelFor, CoversEveryNumberOnce) {
 }
 
 TEST(ForChunks, CutsTheSameChunksWithAnyNumberOfThreads) {
-  const int before = at::get_num_threads();
   for (const int threads : {1, 2, 3}) {
-    at::set_num_threads(threads);
+    const Threads some(threads);
     const int64_t tokens = 2 * kTokensPerChunk + 5;
     std::mutex mutex;
     std::set<std::vector<int64_t>> chunks;
@@ -56,7 +186,6 @@ TEST(ForChunks, CutsTheSameChunksWithAnyNumberOfThreads) {
                                                      {2, 2 * kTokensPerChunk, tokens}};
     EXPECT_EQ(chunks, expected) << threads << " threads";
   }
-  at::set_num_threads(before);
 }
 
 }  // namespace
