@@ -81,6 +81,12 @@ std::string difference_text(const TableRow& row) {
   return row.not_compared + (row.bits_compare ? ", see bits/byte" : "");
 }
 
+// A label that holds keys would be wider than what stands below it.
+std::string reference_heading(const std::string& label) {
+  constexpr std::size_t kMost = 40;  // bytes
+  return label.size() <= kMost ? fmt::format("vs {}", label) : "vs reference";
+}
+
 std::string escaped_for_markdown(const std::string& text) {
   std::string result;
   for (const char c : text) {
@@ -175,7 +181,7 @@ std::vector<TableColumn> table_columns(const Table& table) {
       [](const TableRow& r) { return keys_text(r.differs); },
       [](const TableRow& r) { return !r.differs.empty(); });
   value("loss", "loss", &TableRow::loss, format_loss);
-  add("difference", fmt::format("vs {}", cut(table.reference, kShownLabel)), true, difference_text,
+  add("difference", reference_heading(table.reference), true, difference_text,
       [](const TableRow& r) { return r.difference || !r.not_compared.empty(); });
   value("bits_per_byte", "bits/byte", &TableRow::bits_per_byte, format_loss);
   value("tokens_per_s", "tokens/s", &TableRow::tokens_per_s, format_count);
