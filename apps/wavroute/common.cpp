@@ -139,22 +139,25 @@ LoadedModel load(const ModelArguments& arguments) {
   config = resolve_machine(config, probe_machine());
 
   LoadedModel loaded;
-  loaded.folder = resolve_run(
-      arguments.run, arguments.checkpoint, [](const auto& checkpoint, const std::string& reason) {
-        note(fmt::format("wavroute: passed over {}: {}", checkpoint.path.string(), reason));
-      });
+  const auto on_skip = [](const auto& checkpoint, const std::string& reason) {
+    note(fmt::format("wavroute: passed over {}: {}", checkpoint.path.string(), reason));
+  };
   std::vector<std::string> ignored;
-  DecoderSpec spec = read_model_config(loaded.folder, &ignored);
+  read_run_folder(arguments.run, arguments.checkpoint, on_skip, [&](const fs::path& folder) {
+    loaded.folder = folder;
+    ignored.clear();
+    DecoderSpec spec = read_model_config(folder, &ignored);
+    change_options(spec, arguments.options);
+    check_weights(spec, folder);
+    loaded.model = std::make_unique<Decoder>(
+        std::move(spec), parse_precision(config.train.precision), device_of(config));
+    load_parameters(*loaded.model, folder);
+    loaded.tokenizer = find_tokenizer(folder, arguments.tokenizer);
+  });
   if (!ignored.empty()) {
     note(fmt::format("wavroute: not known, ignored: {}, in {}", fmt::join(ignored, ", "),
                      (loaded.folder / "config.json").string()));
   }
-  change_options(spec, arguments.options);
-  check_weights(spec, loaded.folder);
-  loaded.model = std::make_unique<Decoder>(std::move(spec), parse_precision(config.train.precision),
-                                           device_of(config));
-  load_parameters(*loaded.model, loaded.folder);
-  loaded.tokenizer = find_tokenizer(loaded.folder, arguments.tokenizer);
   check_vocabulary(loaded);
   loaded.program = parse_program(arguments, *loaded.model);
   loaded.free_memory = usable_memory(config, probe_machine());

@@ -122,6 +122,8 @@ int compare(const CompareArguments& arguments) {
   const RunFolder folder = RunFolder::create(
       out, arguments.resume.empty() ? ExistingRun::kRefuse : ExistingRun::kResume);
   check_same_base(folder.paths().config(), config);
+  if (!folder.warning().empty()) note("wavroute: " + folder.warning());
+  folder.sweep();
   write_file_atomic(folder.paths().config(), to_toml(config));
 
   const StopSignal stop;

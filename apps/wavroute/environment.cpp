@@ -12,6 +12,7 @@
 #include "bench/build_info.h"
 #include "io/file.h"
 #include "io/json_text.h"
+#include "io/run_folder.h"
 #include "kernels/kernels.h"
 #include "wavroute/error.h"
 
@@ -39,7 +40,8 @@ Json variables() {
 Json environment(const Session& session) {
   const BuildInfo& build = build_info();
   const TrainConfig& train = session.config.train;
-  return {{"wavroute", build.version},
+  return {{"format", kRunFormat},
+          {"wavroute", build.version},
           {"commit", build.commit},
           {"torch", build.torch_version},
           {"torch_isa", at::get_cpu_capability()},

@@ -47,7 +47,7 @@ void write_logits(const LoadedModel& loaded, const EvalWindows& windows, int64_t
   TensorFile file;
   file.add("ids", ids);
   file.add("logits", out.logits.to(at::kFloat));
-  file.write(arguments.logits, {{"format", "pt"}});
+  file.write(followed_link(arguments.logits), {{"format", "pt"}});
 }
 
 // Before minutes of scoring: the file that comes of it can be written.

@@ -7,6 +7,7 @@
 
 #include "base/printable.h"
 #include "command.h"
+#include "io/file.h"
 #include "output.h"
 #include "report/html.h"
 #include "wavroute/error.h"
@@ -22,7 +23,7 @@ struct ReportArguments {
 };
 
 int report(const ReportArguments& arguments) {
-  fs::path out = arguments.out;
+  fs::path out = followed_link(arguments.out);
   if (out.empty()) {
     out = arguments.runs.size() == 1 ? arguments.runs.front() / "report.html" : "report.html";
     // Only a path that the user names may lead elsewhere.

@@ -45,15 +45,52 @@ int dry_run(const Config& config) {
   return 0;
 }
 
-// The checkpoint to go on from; nothing where there is none.
+// The checkpoint to go on from; nothing where the run begins at step 0: with --resume new, or where
+// it has none yet. Where it has none that is whole, only the user can say that it may begin again.
 std::optional<fs::path> checkpoint_to_resume(const RunPaths& paths, const std::string& which,
                                              Console& console) {
+  if (which == "new") return std::nullopt;
   if (which != "auto") return resolve_run(paths.root, which);
+  std::string damage;
   const auto found =
       newest_valid_checkpoint(paths.root, [&](const Checkpoint& skipped, const std::string& why) {
         console.warn(fmt::format("passed over {}: {}", skipped.path.string(), why));
+        if (damage.empty()) damage = why;
       });
-  return found ? std::optional(found->path) : std::nullopt;
+  if (found) return found->path;
+  if (!damage.empty()) {
+    throw UserError(fmt::format("expected a whole checkpoint to go on from, found none whole ({}), "
+                                "in {}",
+                                damage, paths.checkpoints().string()),
+                    "--resume new sets them aside and begins at step 0");
+  }
+  return std::nullopt;
+}
+
+// What the folder's run was trained with; nothing where there is no run yet. Its lock is held.
+std::optional<Config> stored_config(const RunPaths& paths, const std::string& resume) {
+  if (resume.empty()) return std::nullopt;
+  check_run_format(paths);
+  if (is_there(paths.config())) {
+    return load_config(paths.config().string(), {}, scheme_catalog(), ConfigUse::kTrain).config;
+  }
+  if (resume != "new" && !list_checkpoints(paths.root).empty()) {
+    throw UserError(fmt::format("expected the configuration of the checkpoints that are there, "
+                                "found none at {}",
+                                paths.config().string()),
+                    "give the run its config.toml back; --resume new sets the checkpoints aside "
+                    "and begins at step 0");
+  }
+  return std::nullopt;
+}
+
+void sweep(const RunFolder& folder, Console& console) {
+  const std::vector<fs::path> left = folder.sweep();
+  if (left.empty()) return;
+  console.warn(
+      fmt::format("left {}: it is half-written by another host or container, or from "
+                  "before a restart ({} in all); remove it if nobody writes it any more",
+                  left.front().string(), left.size()));
 }
 
 // A run without a checkpoint begins again, with the text that it began with.
@@ -81,34 +118,31 @@ int train(const TrainArguments& arguments) {
   const bool resumes = !arguments.resume.empty();
   const auto existing = resumes ? ExistingRun::kResume : ExistingRun::kRefuse;
 
-  // A folder that is there is claimed first; a new one is made once the configuration is known to
-  // be good.
-  std::optional<RunFolder> folder;
-  if (fs::exists(paths.root)) folder = RunFolder::create(paths.root, existing);
-  std::optional<Config> stored;
-  if (resumes && fs::exists(paths.config())) {
-    stored = load_config(paths.config().string(), {}, scheme_catalog(), ConfigUse::kTrain).config;
-    config = inherit_resolved(config, *stored);
-  }
+  // Locked before it is looked at: nobody else can begin a run there any more. A folder that is
+  // new goes again if the configuration turns out to be no good.
+  const RunFolder folder = RunFolder::create(paths.root, existing);
+  const std::optional<Config> stored = stored_config(paths, arguments.resume);
+  if (stored) config = inherit_resolved(config, *stored);
   const bool keeps_plan = stored || arguments.planned;
   Session session = open_session(config, keeps_plan ? BeyondMemory::kGoOn : BeyondMemory::kRefuse);
   Console console(arguments.quiet);
   if (stored) check_resumable(*stored, session.config);
-  if (!folder) folder = RunFolder::create(paths.root, existing);
+  if (!folder.warning().empty()) console.warn(folder.warning());
+  Trainer trainer(session, paths, console);
+  detach_file(paths.log());
   console.open_log(paths.log());
   if (!session.forecast.fits()) {
     console.warn(
         fmt::format("{}; the run goes on with it", beyond_memory(session.forecast).what()));
   }
-
-  Trainer trainer(session, paths, console);
   if (resumes) {
     if (const auto checkpoint = checkpoint_to_resume(paths, arguments.resume, console)) {
       trainer.resume(*checkpoint);
     } else {
       if (stored) check_recorded_text(paths, session);
-      cut_metrics(paths.metrics(), 0);
+      trainer.begin();
     }
+    sweep(folder, console);
   }
   write_file_atomic(paths.config(), to_toml(session.config));
   if (const auto change = record_environment(paths.env(), session, trainer.steps_done())) {
@@ -140,7 +174,8 @@ void add_train(CLI::App& root, Action& action) {
       ->allow_extra_args(false);
   command->add_option("-o,--out", arguments->out, "The run folder (default: runs/NAME)");
   command->add_option("--resume", arguments->resume,
-                      "'auto': go on from the newest checkpoint, or begin; or a step");
+                      "'auto': go on from the newest checkpoint, or begin; a step; or 'new': begin "
+                      "at step 0 and set the checkpoints aside");
   command->add_flag("--dry-run", arguments->dry_run,
                     "Print size, cost and memory plan; train nothing");
   // wavroute compare plans the memory of all its cells at once. An empty group hides it.

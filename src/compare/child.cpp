@@ -97,6 +97,7 @@ ChildResult run_child(const std::vector<std::string>& argv, const std::filesyste
   for (std::string& word : words) pointers.push_back(word.data());
   pointers.push_back(nullptr);
   const std::string path = log.string();
+  detach_file(log);
   const pid_t child = start(pointers.data(), path.c_str());
   if (child < 0) {
     throw Failure(

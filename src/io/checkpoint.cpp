@@ -3,16 +3,17 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <utility>
 
 #include "io/file.h"
-#include "io/json_text.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -37,25 +38,45 @@ std::optional<int64_t> step_of(std::string_view name) {
 void remove_checkpoint(const fs::path& checkpoint) {
   const fs::path hidden =
       checkpoint.parent_path() / temporary_name("removed-" + checkpoint.filename().string());
-  remove_tree(hidden);
   if (::rename(checkpoint.c_str(), hidden.c_str()) != 0) {
     throw_system_error("remove", checkpoint, errno);
   }
   remove_tree(hidden);
 }
 
+// Renames a checkpoint to PREFIX-step_N beside it, or PREFIX-step_N.2 and so on.
+fs::path set_aside(const fs::path& checkpoint, std::string_view prefix) {
+  const std::string name = fmt::format("{}-{}", prefix, checkpoint.filename().string());
+  for (int count = 1;; ++count) {
+    const fs::path to =
+        checkpoint.parent_path() / (count == 1 ? name : fmt::format("{}.{}", name, count));
+    if (::renameat2(AT_FDCWD, checkpoint.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) {
+      return to;
+    }
+    if (errno == EEXIST) continue;
+    // A file system without that flag: a rename replaces nothing but an empty folder.
+    if (errno != EINVAL && errno != ENOSYS) throw_system_error("rename", checkpoint, errno);
+    if (::rename(checkpoint.c_str(), to.c_str()) == 0) return to;
+    if (errno != EEXIST && errno != ENOTEMPTY && errno != ENOTDIR) {
+      throw_system_error("rename", checkpoint, errno);
+    }
+  }
+}
+
 // Puts the folder `from` in the place `to`; what was there is gone afterwards.
 void replace_folder(const fs::path& from, const fs::path& to) {
-  if (!fs::exists(to)) {
+  if (!is_there(to)) {
     if (::rename(from.c_str(), to.c_str()) != 0) throw_system_error("write", to, errno);
   } else if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) == 0) {
     sync_folder(to.parent_path());
     remove_tree(from);
   } else {
-    // A file system that can't exchange: for a moment there is neither, and an earlier checkpoint
-    // is the newest.
-    remove_checkpoint(to);
+    // A file system that can't exchange: for a moment there is neither. Whoever is killed then
+    // finds the old one under a name that is never swept.
+    const fs::path old = set_aside(to, "replaced");
     if (::rename(from.c_str(), to.c_str()) != 0) throw_system_error("write", to, errno);
+    sync_folder(to.parent_path());
+    remove_tree(old);
   }
   sync_folder(to.parent_path());
 }
@@ -65,68 +86,65 @@ FileDigest digest_of(const fs::path& path) {
   return {file.bytes().size(), sha256_hex(file.bytes())};
 }
 
-// "files" of state.json, once its form is checked.
-std::map<std::string, FileDigest> listed_files(const json& state) {
-  std::map<std::string, FileDigest> files;
-  const auto found = state.find("files");
-  if (found == state.end() || !found->is_object() || found->empty()) {
-    throw UserError("state.json lists no files");
-  }
-  for (const auto& [name, entry] : found->items()) {
-    const bool plain = !name.empty() && name != ".." && name.find('/') == std::string::npos;
-    if (!plain || !entry.is_object() || !entry.contains("bytes") ||
-        !entry["bytes"].is_number_unsigned() || !entry.contains("sha256") ||
-        !entry["sha256"].is_string()) {
-      throw UserError("state.json lists a file in a form that isn't ours");
+void check_size(const fs::path& checkpoint, const std::string& name, uint64_t expected) {
+  struct stat status {};
+  if (::stat((checkpoint / name).c_str(), &status) != 0) {
+    if (errno == ENOENT || errno == ENOTDIR) {
+      throw DamagedCheckpoint(fmt::format("{} is missing", name), checkpoint);
     }
-    files[name] = {entry["bytes"].get<uint64_t>(), entry["sha256"].get<std::string>()};
+    throw_system_error("look at", checkpoint / name, errno);
   }
-  return files;
-}
-
-void check_size(const fs::path& path, uint64_t expected) {
-  std::error_code error;
-  const fs::file_status status = fs::status(path, error);
-  const std::string name = path.filename().string();
-  if (!fs::exists(status)) throw UserError(fmt::format("{} is missing", name));
-  if (!fs::is_regular_file(status)) throw UserError(fmt::format("{} is no regular file", name));
-  const uint64_t bytes = fs::file_size(path);
-  if (bytes != expected) {
-    throw UserError(fmt::format("{} has {} bytes, expected {}", name, bytes, expected));
+  if (!S_ISREG(status.st_mode)) {
+    throw DamagedCheckpoint(fmt::format("{} is no regular file", name), checkpoint);
+  }
+  if (const auto bytes = static_cast<uint64_t>(status.st_size); bytes != expected) {
+    throw DamagedCheckpoint(fmt::format("{} has {} bytes, expected {}", name, bytes, expected),
+                            checkpoint);
   }
 }
 
-// Sizes only: cheap enough to look at every checkpoint.
-std::optional<std::string> verify_sizes(const fs::path& checkpoint) {
+// Sizes only: cheap enough to look at every checkpoint. Throws DamagedCheckpoint.
+json state_of_whole_size(const fs::path& checkpoint) {
+  json state = read_state(checkpoint);
+  for (const auto& [name, digest] : listed_files(state)) {
+    check_size(checkpoint, name, digest.bytes);
+  }
+  return state;
+}
+
+// The files may vanish between two looks where a run in training removes the checkpoint.
+std::string checksum_in(const fs::path& checkpoint, const std::string& name) {
   try {
-    for (const auto& [name, digest] : listed_files(read_state(checkpoint))) {
-      check_size(checkpoint / name, digest.bytes);
-    }
-  } catch (const std::exception& error) {
-    return error.what();
+    return sha256_file(checkpoint / name);
+  } catch (const UserError&) {
+    if (is_there(checkpoint / name)) throw;
+    throw DamagedCheckpoint(fmt::format("{} is missing", name), checkpoint);
   }
-  return std::nullopt;
 }
 
-std::optional<Checkpoint> best_of(const std::vector<Checkpoint>& checkpoints) {
-  std::optional<Checkpoint> best;
-  double lowest = 0;
-  for (const Checkpoint& checkpoint : checkpoints) {
-    double loss = NAN;
-    try {
-      const json state = read_state(checkpoint.path);
-      const auto found = state.find("val_loss");
-      if (found != state.end() && found->is_number()) loss = found->get<double>();
-    } catch (const Error&) {
-      continue;  // unreadable: it doesn't compete
-    }
-    if (std::isfinite(loss) && (!best || loss < lowest)) {
-      best = checkpoint;
-      lowest = loss;
-    }
-  }
-  return best;
+// The validation loss by which a checkpoint competes to be the best.
+std::optional<double> competing_loss(const json& state) {
+  const auto found = state.find("val_loss");
+  if (found == state.end() || !found->is_number()) return std::nullopt;
+  const auto loss = found->get<double>();
+  return std::isfinite(loss) ? std::optional(loss) : std::nullopt;
 }
+
+// Keeps the lowest loss; the earlier of equals, where it is shown checkpoints by step.
+class BestOf {
+ public:
+  void show(const Checkpoint& checkpoint, const json& state) {
+    const auto loss = competing_loss(state);
+    if (!loss || (best_ && *loss >= lowest_)) return;
+    best_ = checkpoint;
+    lowest_ = *loss;
+  }
+  [[nodiscard]] const std::optional<Checkpoint>& best() const { return best_; }
+
+ private:
+  std::optional<Checkpoint> best_;
+  double lowest_ = 0.0;
+};
 
 }  // namespace
 
@@ -134,7 +152,6 @@ CheckpointWriter::CheckpointWriter(const fs::path& run, int64_t step)
     : final_(run / "checkpoints" / folder_name(step)),
       temporary_(run / "checkpoints" / temporary_name(folder_name(step))),
       step_(step) {
-  remove_tree(temporary_);
   make_folders(temporary_);
 }
 
@@ -153,12 +170,8 @@ void CheckpointWriter::add_digest(const std::string& name, FileDigest digest) {
 }
 
 fs::path CheckpointWriter::finish(json state) {
-  std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(temporary_)) {
-    names.push_back(entry.path().filename().string());
-  }
   json files = json::object();
-  for (const std::string& name : names) {
+  for (const std::string& name : list_folder(temporary_)) {
     const fs::path path = temporary_ / name;
     const auto known = digests_.find(name);
     const FileDigest digest = known != digests_.end() ? known->second : digest_of(path);
@@ -171,7 +184,7 @@ fs::path CheckpointWriter::finish(json state) {
   }
   state["step"] = step_;
   state["files"] = std::move(files);
-  write_file_atomic(temporary_ / "state.json", state.dump(2) + "\n");  // syncs the folder as well
+  write_file_atomic(temporary_ / "state.json", state_text(std::move(state)));  // syncs the folder
   replace_folder(temporary_, final_);
   temporary_.clear();
   return final_;
@@ -180,37 +193,29 @@ fs::path CheckpointWriter::finish(json state) {
 std::vector<Checkpoint> list_checkpoints(const fs::path& run) {
   const fs::path folder = run / "checkpoints";
   std::vector<Checkpoint> checkpoints;
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(folder, error)) {
-    std::error_code ignored;
-    const auto step = step_of(entry.path().filename().native());
-    if (step && entry.is_directory(ignored)) checkpoints.push_back({*step, entry.path()});
+  for (const std::string& name : list_folder(folder)) {
+    const auto step = step_of(name);
+    struct stat status {};
+    if (!step) continue;
+    if (::stat((folder / name).c_str(), &status) != 0) {
+      if (errno == ENOENT) continue;  // removed meanwhile
+      throw_system_error("look at", folder / name, errno);
+    }
+    if (S_ISDIR(status.st_mode)) checkpoints.push_back({*step, folder / name});
   }
-  if (error && error.value() != ENOENT) throw_system_error("list", folder, error.value());
   std::ranges::sort(checkpoints, {}, &Checkpoint::step);
   return checkpoints;
 }
 
-json read_state(const fs::path& checkpoint) {
-  const fs::path path = checkpoint / "state.json";
-  json state = read_json(path);
-  if (!state.is_object()) {
-    throw UserError(fmt::format("expected a JSON object, found none, in {}", path.string()),
-                    "take another checkpoint");
-  }
-  return state;
-}
-
 std::optional<std::string> verify_checkpoint(const fs::path& checkpoint) {
-  if (auto reason = verify_sizes(checkpoint)) return reason;
   try {
-    for (const auto& [name, digest] : listed_files(read_state(checkpoint))) {
-      if (sha256_file(checkpoint / name) != digest.sha256) {
+    for (const auto& [name, digest] : listed_files(state_of_whole_size(checkpoint))) {
+      if (checksum_in(checkpoint, name) != digest.sha256) {
         return fmt::format("{} does not match its checksum", name);
       }
     }
-  } catch (const std::exception& error) {
-    return error.what();
+  } catch (const DamagedCheckpoint& damage) {
+    return damage.reason();
   }
   return std::nullopt;
 }
@@ -218,29 +223,69 @@ std::optional<std::string> verify_checkpoint(const fs::path& checkpoint) {
 std::optional<Checkpoint> newest_valid_checkpoint(const fs::path& run,
                                                   const OnSkippedCheckpoint& on_skip) {
   std::vector<Checkpoint> checkpoints = list_checkpoints(run);
-  for (; !checkpoints.empty(); checkpoints.pop_back()) {
-    const auto reason = verify_checkpoint(checkpoints.back().path);
-    if (!reason) return checkpoints.back();
-    if (on_skip) on_skip(checkpoints.back(), *reason);
+  std::set<int64_t> skipped;
+  while (!checkpoints.empty()) {
+    const Checkpoint newest = checkpoints.back();
+    const auto damage = verify_checkpoint(newest.path);
+    if (!damage) return newest;
+    if (!is_there(newest.path)) {
+      // A run in training removed it, which has written a newer one before.
+      checkpoints = list_checkpoints(run);
+      std::erase_if(checkpoints, [&](const Checkpoint& c) { return skipped.contains(c.step); });
+      continue;
+    }
+    if (on_skip) on_skip(newest, *damage);
+    skipped.insert(newest.step);
+    checkpoints.pop_back();
   }
   return std::nullopt;
 }
 
-std::optional<Checkpoint> best_checkpoint(const fs::path& run) {
-  return best_of(list_checkpoints(run));
+std::optional<Checkpoint> best_checkpoint(const fs::path& run, const OnSkippedCheckpoint& on_skip) {
+  BestOf best;
+  for (const Checkpoint& checkpoint : list_checkpoints(run)) {
+    try {
+      best.show(checkpoint, read_state(checkpoint.path));
+    } catch (const DamagedCheckpoint& damage) {
+      if (on_skip && is_there(checkpoint.path)) on_skip(checkpoint, damage.reason());
+    }
+  }
+  return best.best();
 }
 
 void retain_checkpoints(const fs::path& run, int64_t keep, int64_t step) {
-  std::vector<Checkpoint> checkpoints = list_checkpoints(run);
-  std::erase_if(checkpoints, [&](const Checkpoint& checkpoint) {
-    return checkpoint.step > step || verify_sizes(checkpoint.path).has_value();
-  });
-  const auto best = best_of(checkpoints);
-  const auto count = static_cast<int64_t>(checkpoints.size());
-  for (int64_t i = 0; i < count - std::max<int64_t>(keep, 1); ++i) {
-    const Checkpoint& checkpoint = checkpoints[static_cast<size_t>(i)];
-    if (!best || checkpoint.step != best->step) remove_checkpoint(checkpoint.path);
+  std::vector<Checkpoint> whole;
+  BestOf best;
+  for (const Checkpoint& checkpoint : list_checkpoints(run)) {
+    if (checkpoint.step > step) continue;
+    try {
+      best.show(checkpoint, state_of_whole_size(checkpoint.path));
+      whole.push_back(checkpoint);
+    } catch (const Error&) {  // damaged, or unreadable just now: neither counted nor removed
+    }
   }
+  const auto count = static_cast<int64_t>(whole.size());
+  for (int64_t i = 0; i < count - std::max<int64_t>(keep, 1); ++i) {
+    const Checkpoint& checkpoint = whole[static_cast<size_t>(i)];
+    if (!best.best() || checkpoint.step != best.best()->step) remove_checkpoint(checkpoint.path);
+  }
+}
+
+std::vector<SetAside> set_aside_later(const fs::path& run, int64_t step) {
+  const auto prefix = [](const fs::path& checkpoint) {
+    try {
+      return verify_checkpoint(checkpoint) ? "damaged" : "later";
+    } catch (const Error&) {  // can't be read just now
+      return "later";
+    }
+  };
+  std::vector<SetAside> moved;
+  for (const Checkpoint& checkpoint : list_checkpoints(run)) {
+    if (checkpoint.step <= step) continue;
+    moved.push_back({checkpoint.path, set_aside(checkpoint.path, prefix(checkpoint.path))});
+  }
+  if (!moved.empty()) sync_folder(run / "checkpoints");
+  return moved;
 }
 
 }  // namespace wavroute

@@ -1,5 +1,9 @@
 // Checkpoints: RUN/checkpoints/step_N/, each whole or not there. state.json is written last and
 // holds the size and checksum of every other file.
+//
+// Damage (a file that is missing, cut, changed) belongs to the checkpoint: readers pass over it.
+// Trouble in reading (no permission, a broken device, no memory, too many open files) says nothing
+// of what lies there: it is thrown.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +16,7 @@
 #include <string_view>
 #include <vector>
 
-#include "wavroute/safetensors.h"
+#include "io/checkpoint_state.h"
 
 namespace wavroute {
 
@@ -51,11 +55,8 @@ class CheckpointWriter {
 // The checkpoints of a run by step, unchecked. A run without any gives none.
 [[nodiscard]] std::vector<Checkpoint> list_checkpoints(const std::filesystem::path& run);
 
-// The content of a checkpoint's state.json; a UserError where it is missing or no JSON object.
-[[nodiscard]] nlohmann::json read_state(const std::filesystem::path& checkpoint);
-
 // Holds a checkpoint's files against the sizes and checksums in its state.json. Returns what is
-// wrong ("model.safetensors has 10 bytes, expected 12"); nothing if it is whole.
+// damaged ("model.safetensors has 10 bytes, expected 12"); nothing if it is whole.
 [[nodiscard]] std::optional<std::string> verify_checkpoint(const std::filesystem::path& checkpoint);
 
 // Called for each checkpoint that was passed over, with the reason.
@@ -65,14 +66,24 @@ using OnSkippedCheckpoint = std::function<void(const Checkpoint&, const std::str
 [[nodiscard]] std::optional<Checkpoint> newest_valid_checkpoint(
     const std::filesystem::path& run, const OnSkippedCheckpoint& on_skip = {});
 
-// The checkpoint with the lowest "val_loss" in its state (the earlier of equals), unchecked.
-// States without a finite val_loss don't compete.
-[[nodiscard]] std::optional<Checkpoint> best_checkpoint(const std::filesystem::path& run);
+// The checkpoint with the lowest "val_loss" in its state (the earlier of equals); its files are
+// unchecked. States without a finite val_loss don't compete.
+[[nodiscard]] std::optional<Checkpoint> best_checkpoint(const std::filesystem::path& run,
+                                                        const OnSkippedCheckpoint& on_skip = {});
 
 // Removes all but the last `keep` checkpoints (at least one) and the best. Only steps up to
 // `step`, the one just written, count or go: what a run that was resumed from an earlier step
 // left beyond it must not push the new ones out. Neither do checkpoints with missing or cut
-// files. The caller holds the run's lock.
+// files, and those that can't be read. The caller holds the run's lock.
 void retain_checkpoints(const std::filesystem::path& run, int64_t keep, int64_t step);
+
+struct SetAside {
+  std::filesystem::path from, to;
+};
+
+// Renames the checkpoints beyond `step` (-1: all), so that no reader takes them for a part of the
+// run any more and the user still has them: later-step_N, or damaged-step_N for a damaged one. The
+// caller holds the run's lock.
+std::vector<SetAside> set_aside_later(const std::filesystem::path& run, int64_t step);
 
 }  // namespace wavroute

@@ -1,13 +1,14 @@
 #include "io/file.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
-#include <charconv>
+#include <memory>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -17,8 +18,6 @@
 namespace wavroute {
 namespace fs = std::filesystem;
 namespace {
-
-constexpr std::string_view kTemporaryPrefix = ".tmp-";
 
 Descriptor open_or_throw(std::string_view action, const fs::path& path, int flags) {
   Descriptor file(::open(path.c_str(), flags | O_CLOEXEC, 0666));
@@ -30,18 +29,34 @@ fs::path folder_of(const fs::path& path) {
   return path.has_parent_path() ? path.parent_path() : fs::path(".");
 }
 
-// The process that a temporary name carries; -1 for a name that isn't one.
-pid_t owner_of(std::string_view name) {
-  if (!name.starts_with(kTemporaryPrefix)) return -1;
-  const std::string_view digits = name.substr(name.rfind('-') + 1);
-  pid_t owner = -1;
-  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), owner);
-  return error == std::errc() && end == digits.data() + digits.size() && owner > 0 ? owner : -1;
+constexpr const char* kRegularFileHint = "write its content to a file first";
+
+// Opens a regular file to read. Without O_NONBLOCK a pipe without a writer would block here.
+Descriptor open_regular(const fs::path& path, struct stat& status) {
+  Descriptor file = open_or_throw("open", path, O_RDONLY | O_NONBLOCK);
+  if (::fstat(file.get(), &status) != 0) throw_system_error("read", path, errno);
+  if (S_ISDIR(status.st_mode)) throw_system_error("read", path, EISDIR);
+  if (!S_ISREG(status.st_mode)) {
+    throw UserError(
+        fmt::format("expected a regular file, found a device or pipe, at {}", path.string()),
+        kRegularFileHint);
+  }
+  return file;
 }
 
-bool is_stale(std::string_view name) {
-  const pid_t owner = owner_of(name);
-  return owner > 0 && (owner == ::getpid() || (::kill(owner, 0) != 0 && errno == ESRCH));
+// Calls visit(bytes) with the content, piece by piece.
+template <class Visit>
+void read_pieces(const fs::path& path, Visit&& visit) {
+  struct stat status {};
+  const Descriptor file = open_regular(path, status);
+  std::vector<char> buffer(size_t{1} << 18);
+  for (;;) {
+    const ssize_t count = ::read(file.get(), buffer.data(), buffer.size());
+    if (count == 0) return;
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) throw_system_error("read", path, errno);
+    visit(std::string_view(buffer.data(), static_cast<size_t>(count)));
+  }
 }
 
 }  // namespace
@@ -67,8 +82,15 @@ void throw_system_error(std::string_view action, const fs::path& path, int error
     case EPERM:
     case EROFS:
       throw UserError(what, "change its permissions, or choose another place");
+    case EMFILE:
+    case ENFILE:
+      throw Failure(what, "close other programs, or raise the limit on open files (ulimit -n)");
+    case ENOMEM:
+      throw Failure(what, "close other programs, then try again");
+    case EIO:
+      throw Failure(what, "the device reports an error: the system's log (dmesg) says more");
     default:
-      throw Failure(what);
+      throw Failure(what, "nothing was changed by this; try again, or choose another place");
   }
 }
 
@@ -96,16 +118,45 @@ void write_all(const Descriptor& file, std::span<const std::byte> bytes, const f
 }
 
 std::string read_file(const fs::path& path) {
-  const Descriptor file = open_or_throw("open", path, O_RDONLY);
   std::string content;
-  std::vector<char> buffer(1 << 16);
-  for (;;) {
-    const ssize_t count = ::read(file.get(), buffer.data(), buffer.size());
-    if (count == 0) return content;
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) throw_system_error("read", path, errno);
-    content.append(buffer.data(), static_cast<size_t>(count));
+  read_pieces(path, [&](std::string_view piece) { content.append(piece); });
+  return content;
+}
+
+// By read(2), not by a mapping: a device that fails while a mapping is read is fatal (SIGBUS).
+std::string sha256_file(const fs::path& path) {
+  Sha256 sha;
+  read_pieces(path, [&](std::string_view piece) { sha.update(piece); });
+  return sha.hex();
+}
+
+bool is_there(const fs::path& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) == 0) return true;
+  if (errno != ENOENT && errno != ENOTDIR) throw_system_error("look at", path, errno);
+  return false;
+}
+
+std::vector<std::string> list_folder(const fs::path& folder) {
+  struct Close {
+    void operator()(DIR* stream) const noexcept { ::closedir(stream); }
+  };
+  std::vector<std::string> names;
+  const std::unique_ptr<DIR, Close> stream(::opendir(folder.c_str()));
+  if (!stream) {
+    if (errno == ENOENT) return names;
+    throw_system_error("list", folder, errno);
   }
+  for (;;) {
+    errno = 0;
+    const dirent* entry = ::readdir(stream.get());
+    if (entry == nullptr && errno != 0) throw_system_error("list", folder, errno);
+    if (entry == nullptr) break;
+    const std::string name = entry->d_name;
+    if (name != "." && name != "..") names.push_back(name);
+  }
+  std::ranges::sort(names);
+  return names;
 }
 
 void make_folders(const fs::path& folder) {
@@ -137,37 +188,42 @@ void remove_tree(const fs::path& path) {
   if (error) throw_system_error("remove", path, error.value());
 }
 
-std::string temporary_name(std::string_view label) {
-  return fmt::format("{}{}-{}", kTemporaryPrefix, label, ::getpid());
+fs::path followed_link(const fs::path& path) {
+  std::error_code error;
+  if (!fs::is_symlink(path, error)) return path;
+  fs::path target = fs::weakly_canonical(path, error);
+  if (error) throw_system_error("follow the link", path, error.value());
+  return target;
 }
 
-void remove_stale_temporaries(const fs::path& folder) {
-  std::vector<fs::path> stale;
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(folder, error)) {
-    if (is_stale(entry.path().filename().native())) stale.push_back(entry.path());
+void detach_file(const fs::path& path) {
+  struct stat status {};
+  if (::lstat(path.c_str(), &status) != 0) {
+    if (errno == ENOENT) return;
+    throw_system_error("look at", path, errno);
   }
-  if (error && error.value() != ENOENT) throw_system_error("list", folder, error.value());
-  for (const fs::path& path : stale) remove_tree(path);
+  if (S_ISREG(status.st_mode) && status.st_nlink == 1) return;
+  // What was read through a link must not be lost.
+  write_file_atomic(path, S_ISLNK(status.st_mode) && !is_there(path) ? "" : read_file(path));
 }
 
 AtomicFile::AtomicFile(const fs::path& path) : path_(path) {
-  std::error_code error;
-  if (fs::is_symlink(path_, error)) path_ = fs::weakly_canonical(path_, error);
-  const fs::file_status status = fs::status(path_, error);
-  if (fs::is_directory(status)) throw_system_error("write", path_, EISDIR);
-  if (fs::exists(status) && !fs::is_regular_file(status)) {
-    // Root may rename over /dev/null, and would.
-    throw UserError(fmt::format("expected a regular file to write, found a device or pipe, at {}",
-                                path_.string()),
-                    "choose the name of a file");
+  struct stat status {};
+  if (::lstat(path_.c_str(), &status) == 0) {
+    if (S_ISDIR(status.st_mode)) throw_system_error("write", path_, EISDIR);
+    if (!S_ISREG(status.st_mode) && !S_ISLNK(status.st_mode)) {
+      // Root may rename over /dev/null, and would.
+      throw UserError(fmt::format("expected a regular file to write, found a device or pipe, at {}",
+                                  path_.string()),
+                      "choose the name of a file");
+    }
   }
-  for (int attempt = 0; file_.get() < 0; ++attempt) {
-    temporary_ =
-        folder_of(path_) / temporary_name(fmt::format("{}-{}", path_.filename().string(), attempt));
-    file_ = Descriptor(::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
-    if (file_.get() < 0 && errno != EEXIST) throw_system_error("create", path_, errno);
-  }
+  temporary_ = folder_of(path_) / temporary_name(path_.filename().native());
+  file_ = Descriptor(::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
+  if (file_.get() >= 0) return;
+  const int open_error = errno;
+  temporary_.clear();
+  throw_system_error("create", path_, open_error);
 }
 
 AtomicFile::~AtomicFile() {
@@ -182,6 +238,10 @@ void AtomicFile::commit() {
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) throw_system_error("write", path_, errno);
   temporary_.clear();
   sync_folder(folder_of(path_));
+  try {
+    (void)remove_stale_temporaries(folder_of(path_), path_.filename().native());
+  } catch (const Error&) {  // the file is written; a folder that can't be listed is no reason
+  }
 }
 
 void write_file_atomic(const fs::path& path, std::string_view content) {

@@ -12,6 +12,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace wavroute {
 
@@ -40,8 +41,15 @@ class Descriptor {
 void write_all(const Descriptor& file, std::span<const std::byte> bytes,
                const std::filesystem::path& path);
 
-// The whole content of a regular file.
+// The whole content of a regular file; a device or pipe, which may have no end, is a UserError.
 [[nodiscard]] std::string read_file(const std::filesystem::path& path);
+
+// Whether anything is there, links followed. What the system can't say (no permission, a broken
+// device) is an Error: it is no "no".
+[[nodiscard]] bool is_there(const std::filesystem::path& path);
+
+// The names in a folder, sorted; none where there is no such folder.
+[[nodiscard]] std::vector<std::string> list_folder(const std::filesystem::path& folder);
 
 // Makes a folder and its missing parents, and makes their names durable.
 void make_folders(const std::filesystem::path& folder);
@@ -55,18 +63,30 @@ void sync_file(const std::filesystem::path& path);
 // Removes a file or a whole folder; links are removed, not followed. Nothing there is no error.
 void remove_tree(const std::filesystem::path& path);
 
-// The name for something unfinished: ".tmp-LABEL-PID". Readers skip such names.
+// The name for something unfinished, which no other program gives and no other call returns:
+// ".wavroute-tmp-LABEL-PLACE-PID-START-COUNT" (process_identity.h). Readers skip such names.
 [[nodiscard]] std::string temporary_name(std::string_view label);
 
-// Removes what temporary_name named and a dead process left behind in `folder`. This process'
-// own names count as dead too (process numbers repeat after a reboot): call it before making any.
-void remove_stale_temporaries(const std::filesystem::path& folder);
+// Removes from `folder` what temporary_name named (for `label`, where one is given) and a process
+// that is known to be dead left behind. Returns those whose maker isn't known here: of another
+// host or container, or from before this machine started.
+std::vector<std::filesystem::path> remove_stale_temporaries(const std::filesystem::path& folder,
+                                                            std::string_view label = {});
+
+// Where a link leads, for an output that the user named; any other path stays what it is.
+[[nodiscard]] std::filesystem::path followed_link(const std::filesystem::path& path);
+
+// Prepares a file that is appended to: one that is a link, or has a second name (hard link),
+// becomes a file of its own with the same content, so that nothing outside the folder is written.
+// UserError for a folder, device or pipe. No file is none to prepare.
+void detach_file(const std::filesystem::path& path);
 
 // A file that appears under its name whole or not at all: written under a temporary name in the
-// same folder, then fsync, rename, fsync of the folder. Without commit() the old file stands.
+// same folder, then fsync, rename, fsync of the folder. Without commit() the old file stands. A
+// link is replaced, not followed (followed_link is for callers that want that).
 class AtomicFile {
  public:
-  // Refuses a path that is there but no regular file (a folder, a device). Follows links.
+  // Refuses a path that is there but neither a regular file nor a link (a folder, a device).
   explicit AtomicFile(const std::filesystem::path& path);
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
@@ -75,6 +95,7 @@ class AtomicFile {
   // Not buffered: give it large pieces.
   void write(std::span<const std::byte> bytes);
   void write(std::string_view text) { write(std::as_bytes(std::span(text))); }
+  // Also removes what killed processes left of the same name.
   void commit();
 
  private:
@@ -129,13 +150,31 @@ class MappedFile {
 
 // Holds a folder for this process (flock on FOLDER/.lock) until destruction or the end of the
 // process, however it ends. A folder that another holder has is a UserError that names its
-// process.
+// process. Where the file system has no flock, FOLDER/.lock-holder keeps others out and names its
+// holder; one that a dead process of this machine left is taken over.
 class FileLock {
  public:
-  explicit FileLock(const std::filesystem::path& folder);
+  // As flock(2).
+  using Flock = int (*)(int file, int operation);
+
+  explicit FileLock(const std::filesystem::path& folder, Flock flock = nullptr);
+  FileLock(FileLock&& other) noexcept;
+  FileLock& operator=(FileLock&&) = delete;
+  ~FileLock();
+
+  // What the user should know of it; mostly empty.
+  [[nodiscard]] const std::string& warning() const noexcept { return warning_; }
+  // Takes FOLDER/.lock away again if this object made it.
+  void remove_if_made() noexcept;
 
  private:
+  void hold_by_file(int flock_error);
+
+  std::filesystem::path folder_;
   Descriptor file_;
+  std::filesystem::path holder_;  // empty unless this lock is FOLDER/.lock-holder
+  std::string warning_;
+  bool made_ = false;
 };
 
 }  // namespace wavroute

@@ -1,41 +1,174 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
+#include <system_error>
+#include <utility>
 
 #include "io/file.h"
+#include "io/process_identity.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
+namespace fs = std::filesystem;
 namespace {
 
-// "process 1234", as the holder wrote it; it may not have come to that yet.
-std::string holder_of(const Descriptor& file) {
-  std::array<char, 32> digits{};
-  const ssize_t count = ::pread(file.get(), digits.data(), digits.size(), 0);
-  if (count <= 0) return "another process";
-  return fmt::format("process {}", std::string_view(digits.data(), static_cast<size_t>(count)));
+constexpr const char* kLock = ".lock";
+constexpr const char* kHolder = ".lock-holder";
+constexpr off_t kLongestContent = 1024;  // ours is shorter; anything longer is somebody's file
+constexpr const char* kInUse = "wait until it ends, stop it, or choose another folder with --out";
+
+// "PID HOST PLACE-PID-START", which a holder writes into its file.
+std::string own_content() {
+  const ProcessIdentity self = this_process();
+  return fmt::format("{} {} {}\n", self.pid, host_name(), self.text());
+}
+
+std::string content_of(const Descriptor& file) {
+  std::array<char, kLongestContent> content{};
+  const ssize_t count = ::pread(file.get(), content.data(), content.size(), 0);
+  return {content.data(), static_cast<size_t>(std::max<ssize_t>(count, 0))};
+}
+
+// "process 1234 on HOST"; a holder may not have come to write it yet.
+std::string holder_in(const std::string& content) {
+  const size_t pid = content.find_first_of(" \n"), host = content.find_first_of(" \n", pid + 1);
+  if (content.empty()) return "another process";
+  if (pid >= host) return "process " + content.substr(0, pid);  // as older versions wrote it
+  return fmt::format("process {} on {}", content.substr(0, pid),
+                     content.substr(pid + 1, host - pid - 1));
+}
+
+ProcessIdentity identity_in(const std::string& content) {
+  const size_t end = content.find_last_not_of('\n') + 1;
+  const size_t space = content.rfind(' ', end);
+  if (end == 0 || space == content.npos) return {};
+  return ProcessIdentity::parse(std::string_view(content).substr(space + 1, end - space - 1));
+}
+
+// Neither a link nor anything that isn't a lock of ours is opened to be overwritten. Sets `made`
+// where the file was not there.
+Descriptor open_lock(const fs::path& path, bool& made) {
+  constexpr int kFlags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+  Descriptor file;
+  int open_error = ENOENT;
+  while (file.get() < 0 && open_error == ENOENT) {  // removed between the two calls
+    file = Descriptor(::open(path.c_str(), kFlags | O_CREAT | O_EXCL, 0666));
+    made = file.get() >= 0;
+    if (!made && errno == EEXIST) {
+      file = Descriptor(::open(path.c_str(), kFlags));
+      open_error = errno;
+    } else {
+      open_error = errno;
+      break;
+    }
+  }
+  struct stat status {};
+  const bool opened = file.get() >= 0 && ::fstat(file.get(), &status) == 0;
+  if (!opened && open_error != ELOOP) throw_system_error("lock", path, open_error);
+  if (!opened || !S_ISREG(status.st_mode) || status.st_size > kLongestContent) {
+    throw UserError(fmt::format("expected a lock file of ours, found {}, at {}",
+                                opened ? "something else" : "a link", path.string()),
+                    "move it away, or choose another folder with --out");
+  }
+  return file;
+}
+
+bool is_same_file(const Descriptor& file, const fs::path& path) {
+  struct stat held {
+  }, named{};
+  return ::fstat(file.get(), &held) == 0 && ::lstat(path.c_str(), &named) == 0 &&
+         held.st_dev == named.st_dev && held.st_ino == named.st_ino;
+}
+
+bool has_no_flock(int error) {
+  return error == ENOLCK || error == ENOSYS || error == EOPNOTSUPP || error == EINVAL;
+}
+
+// Removes the holder's file if its maker is dead. Another process may do the same at this moment,
+// so it is taken out of the way under a name of our own first, and put back if it is a live one.
+bool take_over(const fs::path& holder, const ProcessIdentity& expected) {
+  if (!is_known_dead(expected)) return false;
+  const fs::path taken = holder.parent_path() / temporary_name("lock-holder");
+  if (::rename(holder.c_str(), taken.c_str()) != 0) return errno == ENOENT;
+  if (!is_known_dead(identity_in(read_file(taken)))) {
+    (void)::link(taken.c_str(), holder.c_str());
+    ::unlink(taken.c_str());
+    return false;
+  }
+  ::unlink(taken.c_str());
+  return true;
 }
 
 }  // namespace
 
-FileLock::FileLock(const std::filesystem::path& folder) {
-  const std::filesystem::path path = folder / ".lock";
-  file_ = Descriptor(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
-  if (file_.get() < 0) throw_system_error("lock", path, errno);
-  if (::flock(file_.get(), LOCK_EX | LOCK_NB) != 0) {
-    if (errno != EWOULDBLOCK) throw_system_error("lock", path, errno);
-    throw UserError(fmt::format("expected a free folder, but {} is using {}", holder_of(file_),
-                                folder.string()),
-                    "wait until it ends, stop it, or choose another folder with --out");
-  }
-  // The file stays for good: removing it would let two processes lock two files of one name.
-  const std::string digits = std::to_string(::getpid());
+FileLock::FileLock(const fs::path& folder, Flock flock) : folder_(folder) {
+  const fs::path path = folder / kLock;
+  if (flock == nullptr) flock = ::flock;
+  do {
+    file_ = open_lock(path, made_);
+    if (flock(file_.get(), LOCK_EX | LOCK_NB) != 0) {
+      const int flock_error = errno;
+      if (flock_error == EWOULDBLOCK) {
+        throw UserError(fmt::format("expected a free folder, but {} is using {}",
+                                    holder_in(content_of(file_)), folder.string()),
+                        kInUse);
+      }
+      if (!has_no_flock(flock_error)) throw_system_error("lock", path, flock_error);
+      hold_by_file(flock_error);
+      return;
+    }
+    // Its holder may have removed the file in the meantime, with a folder that it had made.
+  } while (!is_same_file(file_, path));
   if (::ftruncate(file_.get(), 0) != 0) throw_system_error("lock", path, errno);
-  write_all(file_, std::as_bytes(std::span(digits)), path);
+  const std::string content = own_content();
+  write_all(file_, std::as_bytes(std::span(content)), path);
+}
+
+void FileLock::hold_by_file(int flock_error) {
+  const fs::path path = folder_ / kHolder;
+  constexpr int kFlags = O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+  for (;;) {
+    const Descriptor made(::open(path.c_str(), kFlags | O_WRONLY | O_CREAT | O_EXCL, 0666));
+    if (made.get() >= 0) {
+      holder_ = path;
+      const std::string content = own_content();
+      write_all(made, std::as_bytes(std::span(content)), path);
+      break;
+    }
+    if (errno != EEXIST) throw_system_error("lock", path, errno);
+    const Descriptor there(::open(path.c_str(), kFlags | O_RDONLY));
+    if (there.get() < 0 && errno == ENOENT) continue;
+    if (there.get() < 0) throw_system_error("lock", path, errno);
+    const std::string content = content_of(there);
+    if (take_over(path, identity_in(content))) continue;
+    throw UserError(fmt::format("expected a free folder, but {} is using {}", holder_in(content),
+                                folder_.string()),
+                    fmt::format("{}; if it has ended, remove {}", kInUse, path.string()));
+  }
+  warning_ = fmt::format(
+      "this file system has no locks ({}): {} keeps other processes out of the "
+      "folder",
+      std::generic_category().message(flock_error), path.string());
+}
+
+FileLock::FileLock(FileLock&& other) noexcept
+    : folder_(std::move(other.folder_)),
+      file_(std::move(other.file_)),
+      holder_(std::exchange(other.holder_, {})),
+      warning_(std::move(other.warning_)),
+      made_(std::exchange(other.made_, false)) {}
+
+FileLock::~FileLock() {
+  if (!holder_.empty()) ::unlink(holder_.c_str());
+}
+
+void FileLock::remove_if_made() noexcept {
+  if (std::exchange(made_, false)) ::unlink((folder_ / kLock).c_str());
 }
 
 }  // namespace wavroute

@@ -30,8 +30,10 @@ bool keeps(std::string_view line, int64_t step) {
 
 }  // namespace
 
-JsonlWriter::JsonlWriter(const std::filesystem::path& path)
-    : path_(path), file_(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666)) {
+JsonlWriter::JsonlWriter(const std::filesystem::path& path) : path_(path) {
+  detach_file(path);
+  constexpr int kFlags = O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
+  file_ = Descriptor(::open(path.c_str(), kFlags, 0666));
   if (file_.get() < 0) throw_system_error("open", path_, errno);
 }
 
@@ -61,8 +63,7 @@ void JsonlWriter::sync() {
 }
 
 void cut_metrics(const std::filesystem::path& path, int64_t step) {
-  std::error_code error;
-  if (!std::filesystem::exists(path, error)) return;
+  if (!is_there(path)) return;
   const std::string before = read_file(path);
   std::string after;
   for (std::string_view rest = before; !rest.empty();) {

@@ -11,7 +11,7 @@ namespace wavroute {
 
 // Appends JSON objects to a file, one line each. A line is one write(2), so a reader or a kill
 // finds whole lines; where the disk is full, the part of a line that fitted is taken back. A number
-// that is not finite is a Failure: JSON has none.
+// that is not finite is a Failure: JSON has none. A link at `path` is not followed (detach_file).
 class JsonlWriter {
  public:
   explicit JsonlWriter(const std::filesystem::path& path);

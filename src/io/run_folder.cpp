@@ -2,12 +2,20 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <signal.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <limits>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "io/json_text.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -16,22 +24,11 @@ namespace {
 
 constexpr std::string_view kRunKinds = "a run folder, a checkpoint folder or a Hugging Face folder";
 
-bool is_there(const fs::path& path) {
-  std::error_code error;
-  return fs::exists(path, error);
-}
-
 // "config.toml, train.log and 3 more": what lies in a folder that isn't what we looked for.
 std::string describe_content(const fs::path& folder) {
   constexpr size_t kMost = 6;
-  std::vector<std::string> names;
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(folder, error)) {
-    names.push_back(entry.path().filename().string());
-  }
-  if (error) throw_system_error("list", folder, error.value());
+  std::vector<std::string> names = list_folder(folder);
   if (names.empty()) return "an empty folder";
-  std::ranges::sort(names);
   const size_t more = names.size() - std::min(names.size(), kMost);
   names.resize(names.size() - more);
   return fmt::format("a folder with {}{}", fmt::join(names, ", "),
@@ -46,12 +43,15 @@ std::string steps_of(const std::vector<Checkpoint>& checkpoints) {
 }
 
 fs::path verified(const fs::path& checkpoint) {
-  if (const auto reason = verify_checkpoint(checkpoint)) {
-    throw UserError(fmt::format("expected a whole checkpoint, found that {}, in {}", *reason,
-                                checkpoint.string()),
-                    "take another checkpoint, or train again");
+  if (const auto damage = verify_checkpoint(checkpoint)) {
+    throw DamagedCheckpoint(*damage, checkpoint);
   }
   return checkpoint;
+}
+
+bool is_folder(const fs::path& path) {
+  std::error_code ignored;
+  return is_there(path) && fs::is_directory(path, ignored);
 }
 
 fs::path newest_of(const fs::path& run, const OnSkippedCheckpoint& on_skip) {
@@ -72,7 +72,12 @@ fs::path choose_checkpoint(const fs::path& run, std::string_view which,
   if (which.empty()) return newest_of(run, on_skip);
   const std::vector<Checkpoint> checkpoints = list_checkpoints(run);
   if (which == "best") {
-    if (const auto best = best_checkpoint(run)) return verified(best->path);
+    for (auto best = best_checkpoint(run, on_skip); best; best = best_checkpoint(run, on_skip)) {
+      const auto damage = verify_checkpoint(best->path);
+      if (!damage) return best->path;
+      // A run in training may have removed it, which has a better one by then.
+      if (is_there(best->path)) throw DamagedCheckpoint(*damage, best->path);
+    }
     throw UserError(fmt::format("expected a checkpoint with a validation loss, found none, in {}",
                                 run.string()),
                     "leave --checkpoint out for the newest one");
@@ -85,6 +90,40 @@ fs::path choose_checkpoint(const fs::path& run, std::string_view which,
                               which, run.string()),
                   checkpoints.empty() ? "this run has no checkpoint yet"
                                       : "its checkpoints: " + steps_of(checkpoints));
+}
+
+// Whether a name is ".tmp-LABEL-PID" of a process that isn't there: what versions before the
+// present names (temporary_name) made of a checkpoint.
+bool is_old_form(std::string_view name) {
+  for (const std::string_view prefix : {".tmp-step_", ".tmp-removed-step_"}) {
+    if (!name.starts_with(prefix)) continue;
+    const std::string_view rest = name.substr(prefix.size());  // STEP-PID
+    const size_t dash = rest.find('-');
+    if (dash == 0 || dash == rest.npos) return false;
+    const std::string_view digits = rest.substr(dash + 1);
+    int64_t step = -1, pid = -1;
+    std::from_chars(rest.data(), rest.data() + dash, step);
+    std::from_chars(digits.data(), digits.data() + digits.size(), pid);
+    return rest == fmt::format("{}-{}", step, pid) && step >= 0 && pid > 0 &&
+           pid <= std::numeric_limits<pid_t>::max() && ::kill(static_cast<pid_t>(pid), 0) != 0 &&
+           errno == ESRCH;
+  }
+  return false;
+}
+
+// Such names are only taken for ours inside RUN/checkpoints, under the run's lock, and where
+// nothing but the files of a checkpoint lies in them.
+void remove_old_forms(const fs::path& checkpoints) {
+  constexpr std::array<std::string_view, 5> kOurs = {
+      "config.json", "model.safetensors", "optimizer.safetensors", "tokenizer.json", "state.json"};
+  for (const std::string& name : list_folder(checkpoints)) {
+    if (!is_old_form(name) || !is_folder(checkpoints / name)) continue;
+    const std::vector<std::string> inside = list_folder(checkpoints / name);
+    const bool is_ours = std::ranges::all_of(inside, [&](const std::string& file) {
+      return std::ranges::find(kOurs, file) != kOurs.end() || file.starts_with(".tmp-");
+    });
+    if (is_ours) remove_tree(checkpoints / name);
+  }
 }
 
 [[noreturn]] void refuse(const fs::path& run) {
@@ -101,38 +140,88 @@ fs::path choose_checkpoint(const fs::path& run, std::string_view which,
 }  // namespace
 
 bool RunPaths::hold_a_run() const {
-  std::error_code error;
   const auto left = {config(), env(), metrics(), log()};
   return std::ranges::any_of(left, is_there) ||
-         (fs::is_directory(checkpoints(), error) && !fs::is_empty(checkpoints(), error));
+         (is_folder(checkpoints()) && !list_folder(checkpoints()).empty());
 }
 
-RunFolder::RunFolder(RunPaths paths, FileLock lock)
-    : paths_(std::move(paths)), lock_(std::move(lock)) {}
+void check_run_format(const RunPaths& paths) {
+  if (!is_there(paths.env())) return;
+  nlohmann::json env;
+  try {
+    env = parse_json(read_file(paths.env()), paths.env().string());
+  } catch (const UserError&) {
+    return;
+  }
+  if (!env.is_object()) return;
+  const auto format = env.find("format");
+  if (format == env.end() || (format->is_number() && format->get<double>() <= kRunFormat)) return;
+  throw UserError(
+      fmt::format("expected a run folder of format {} at most, found format {}, in {}", kRunFormat,
+                  format->is_number() ? format->dump() : "of another kind", paths.root.string()),
+      "a newer version of wavroute wrote it: use that one");
+}
+
+RunFolder::RunFolder(RunPaths paths, bool made, FileLock lock)
+    : paths_(std::move(paths)), made_(made), lock_(std::move(lock)) {}
+
+RunFolder::~RunFolder() {
+  try {
+    if (paths_.root.empty() || paths_.hold_a_run()) return;  // moved from, or in use
+  } catch (const std::exception&) {
+    return;
+  }
+  lock_.remove_if_made();
+  if (made_) ::rmdir(paths_.root.c_str());  // refuses a folder with anything in it
+}
 
 RunFolder RunFolder::create(const fs::path& root, ExistingRun existing) {
-  make_folders(root);
-  RunFolder folder({root}, FileLock(root));
-  remove_stale_temporaries(root);
-  remove_stale_temporaries(folder.paths().checkpoints());
-  if (existing == ExistingRun::kRefuse && folder.paths().hold_a_run()) {
+  const RunPaths paths{root};
+  const auto refuse_a_run = [&] {
+    if (existing == ExistingRun::kResume || !paths.hold_a_run()) return;
     throw UserError(fmt::format("expected a new folder, found a run in {}", root.string()),
                     "continue it with --resume auto, or choose another folder with --out");
+  };
+  constexpr int kAttempts = 20;  // another process may remove the empty folder that it made
+  for (int attempt = 1;; ++attempt) {
+    refuse_a_run();  // before anything is made there
+    const bool made = !is_there(root);
+    make_folders(root);
+    try {
+      RunFolder folder(paths, made, FileLock(root));
+      refuse_a_run();
+      return folder;
+    } catch (const Error&) {
+      if (attempt == kAttempts || is_there(root)) throw;
+    }
   }
-  return folder;
+}
+
+std::vector<fs::path> RunFolder::sweep() const {
+  std::vector<fs::path> left;
+  for (const fs::path& folder :
+       {paths_.root, paths_.samples(), paths_.checkpoints(), paths_.root / "configs"}) {
+    if (!is_folder(folder)) continue;
+    for (fs::path& path : remove_stale_temporaries(folder)) left.push_back(std::move(path));
+  }
+  remove_old_forms(paths_.checkpoints());
+  return left;
 }
 
 fs::path resolve_run(const fs::path& run, std::string_view which,
                      const OnSkippedCheckpoint& on_skip) {
-  std::error_code error;
-  if (!fs::is_directory(run, error)) {
+  if (!is_folder(run)) {
     throw UserError(fmt::format("expected {}, found {}, at {}", kRunKinds,
                                 is_there(run) ? "a file" : "nothing", run.string()),
                     "name the folder that --out named in training");
   }
-  const RunPaths paths{run};
+  // A model may lie beside somebody's config.toml or in front of somebody's checkpoints: only both
+  // of ours make a run of its folder.
   const bool has_model = is_there(run / "config.json") && is_there(run / "model.safetensors");
-  if (fs::is_directory(paths.checkpoints(), error) || (is_there(paths.config()) && !has_model)) {
+  const bool has_config = is_there(RunPaths{run}.config());
+  const bool has_checkpoints =
+      is_folder(RunPaths{run}.checkpoints()) && !list_checkpoints(run).empty();
+  if (has_model ? has_config && has_checkpoints : has_config || has_checkpoints) {
     return choose_checkpoint(run, which, on_skip);
   }
   const bool is_checkpoint = is_there(run / "state.json");
@@ -144,6 +233,20 @@ fs::path resolve_run(const fs::path& run, std::string_view which,
         "name the run folder, or leave --checkpoint out");
   }
   return is_checkpoint ? verified(run) : run;
+}
+
+void read_run_folder(const fs::path& run, std::string_view which,
+                     const OnSkippedCheckpoint& on_skip,
+                     const std::function<void(const fs::path&)>& read) {
+  constexpr int kAttempts = 20;
+  for (int attempt = 1;; ++attempt) {
+    const fs::path folder = resolve_run(run, which, on_skip);
+    try {
+      return read(folder);
+    } catch (const Error&) {
+      if (attempt == kAttempts || is_there(folder)) throw;
+    }
+  }
 }
 
 }  // namespace wavroute

@@ -3,7 +3,10 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "io/checkpoint.h"
 #include "io/file.h"
@@ -27,23 +30,42 @@ struct RunPaths {
   [[nodiscard]] bool hold_a_run() const;
 };
 
+// The form of a run folder's files. env.json names it; without a number it is format 1.
+inline constexpr int64_t kRunFormat = 1;
+
+// UserError where a newer version wrote the run. Its env.json may be missing or damaged.
+void check_run_format(const RunPaths& paths);
+
 enum class ExistingRun { kRefuse, kResume };
 
-// A run folder that this process writes, locked until destruction.
+// A run folder that this process writes, locked until destruction. A folder that it made goes again
+// at destruction if nothing came into it.
 class RunFolder {
  public:
-  // Makes the folder and its parents, takes the lock, and sweeps out what a killed process left
-  // half-written. A UserError where another process holds it, where it can't be written, or where
-  // it already holds a run and that isn't to be resumed.
+  // Makes the folder and its parents and takes the lock; removes nothing. A UserError where another
+  // process holds it, where it can't be written, or where it already holds a run and that isn't to
+  // be resumed. Look at what the folder holds after this call, not before: until then another
+  // process may begin a run there.
   [[nodiscard]] static RunFolder create(const std::filesystem::path& root,
                                         ExistingRun existing = ExistingRun::kRefuse);
+  RunFolder(RunFolder&&) noexcept = default;
+  RunFolder& operator=(RunFolder&&) = delete;
+  ~RunFolder();
 
   [[nodiscard]] const RunPaths& paths() const noexcept { return paths_; }
+  // What the user should know of the lock; mostly empty.
+  [[nodiscard]] const std::string& warning() const noexcept { return lock_.warning(); }
+
+  // Removes what killed processes left half-written in this folder and its parts. Call it once it
+  // is certain that the command goes on with this folder. Returns what is left because its maker
+  // isn't known here (another host or container, or before this machine started).
+  std::vector<std::filesystem::path> sweep() const;
 
  private:
-  RunFolder(RunPaths paths, FileLock lock);
+  RunFolder(RunPaths paths, bool made, FileLock lock);
 
   RunPaths paths_;
+  bool made_;
   FileLock lock_;
 };
 
@@ -54,5 +76,11 @@ class RunFolder {
 [[nodiscard]] std::filesystem::path resolve_run(const std::filesystem::path& run,
                                                 std::string_view which = {},
                                                 const OnSkippedCheckpoint& on_skip = {});
+
+// Calls read(folder) with what resolve_run gives. A run in training removes old checkpoints: where
+// the folder is gone when read() fails, both are done again.
+void read_run_folder(const std::filesystem::path& run, std::string_view which,
+                     const OnSkippedCheckpoint& on_skip,
+                     const std::function<void(const std::filesystem::path&)>& read);
 
 }  // namespace wavroute

@@ -21,13 +21,21 @@ using Json = nlohmann::json;
 constexpr const char* kFirst = "exp_avg.";
 constexpr const char* kSecond = "exp_avg_sq.";
 
-int64_t integer(const Json& state, const char* key, const fs::path& folder) {
+// read_state has looked at the type of every value that is there.
+const Json& required(const Json& state, const char* key, const fs::path& folder) {
   const auto found = state.find(key);
-  if (found == state.end() || !found->is_number_integer()) {
-    throw UserError(
-        fmt::format("an integer '{}' was expected in {}", key, (folder / "state.json").string()));
-  }
-  return found->get<int64_t>();
+  if (found != state.end()) return *found;
+  throw UserError(fmt::format("'{}' was expected, none was found, in {}", key,
+                              (folder / "state.json").string()),
+                  "take another checkpoint: --resume STEP");
+}
+
+int64_t integer(const Json& state, const char* key, const fs::path& folder) {
+  return required(state, key, folder).get<int64_t>();
+}
+
+std::string text(const Json& state, const char* key, const fs::path& folder) {
+  return required(state, key, folder).get<std::string>();
 }
 
 bool is_finite(const at::Tensor& flat) {
@@ -81,7 +89,7 @@ void check_same_text(const fs::path& folder, const RunState& given, const DataCo
   for (const auto& [key, digest, source] :
        {std::tuple("train_sha256", given.train_sha256, data.train),
         std::tuple("valid_sha256", given.valid_sha256, valid)}) {
-    const std::string stored = document.value(key, "");
+    const std::string stored = text(document, key, folder);
     if (stored == digest) continue;
     throw UserError(fmt::format("a resumed run must keep its text: {} = {} was expected, {} was "
                                 "given by {}",
@@ -99,8 +107,8 @@ RunState load_checkpoint(const fs::path& folder, Decoder& model, AdamW& optimize
   const Json document = read_state(folder);
   optimizer.set_updates(integer(document, "updates", folder));
   RunState state;
-  state.train_sha256 = document.value("train_sha256", "");
-  state.valid_sha256 = document.value("valid_sha256", "");
+  state.train_sha256 = text(document, "train_sha256", folder);
+  state.valid_sha256 = text(document, "valid_sha256", folder);
   state.progress = progress_of(folder);
   state.run_steps = integer(document, "steps", folder);
   state.tokens = integer(document, "tokens", folder);
@@ -119,8 +127,18 @@ RunState load_checkpoint(const fs::path& folder, Decoder& model, AdamW& optimize
   return state;
 }
 
+void check_tokens(const fs::path& folder, const RunState& state, int64_t tokens_per_step) {
+  const int64_t step = state.progress.step;
+  // A count beyond what int64_t holds would have been refused as a number.
+  if (state.tokens % tokens_per_step == 0 && state.tokens / tokens_per_step == step) return;
+  throw UserError(
+      fmt::format("'tokens' of {} steps of {} were expected, {} were found, in {}", step,
+                  tokens_per_step, state.tokens, (folder / "state.json").string()),
+      "take another checkpoint: --resume STEP");
+}
+
 Progress progress_of(const fs::path& folder) {
-  if (!fs::exists(folder / "state.json")) return {};
+  if (!is_there(folder / "state.json")) return {};
   const Json document = read_state(folder);
   const int64_t steps = integer(document, "steps", folder);
   // Checkpoints of before this key have the steps that were planned.

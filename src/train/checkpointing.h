@@ -38,9 +38,14 @@ void check_same_text(const std::filesystem::path& folder, const RunState& given,
 [[nodiscard]] std::optional<std::string> non_finite_part(const Decoder& model,
                                                          const AdamW& optimizer);
 
-// Fills the model and the optimizer from a checkpoint, which must be of the same model and finite.
+// Fills the model and the optimizer from a checkpoint, which must be of the same model and finite,
+// and whose state.json must have every value that a run goes on from.
 [[nodiscard]] RunState load_checkpoint(const std::filesystem::path& folder, Decoder& model,
                                        AdamW& optimizer);
+
+// UserError where a checkpoint's tokens are not its steps of `tokens_per_step` each.
+void check_tokens(const std::filesystem::path& folder, const RunState& state,
+                  int64_t tokens_per_step);
 
 // Where training stood when this folder was written, with the steps planned at first; {0, 0} for a
 // folder without a state.

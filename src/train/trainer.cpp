@@ -24,6 +24,16 @@ TrainStepPlan plan_of(const Session& session) {
           config.optimizer.clip};
 }
 
+// Takes what came after `step` (-1: all) out of the run: left there, a later resume would jump to
+// it. Checkpoints first: metrics without a checkpoint of their step are cut by the next resume.
+void give_up_later(const RunPaths& paths, int64_t step, Console& console) {
+  for (const SetAside& moved : set_aside_later(paths.root, step)) {
+    console.warn(fmt::format("set aside {} as {}: remove it if you don't need it",
+                             moved.from.string(), moved.to.filename().string()));
+  }
+  cut_metrics(paths.metrics(), std::max<int64_t>(step, 0));
+}
+
 // Every so many steps (0: never), and after the last.
 bool is_due(int64_t step, int64_t every, int64_t last) {
   return step == last || (every > 0 && step % every == 0);
@@ -60,6 +70,7 @@ Trainer::Trainer(Session& session, const RunPaths& paths, Console& console)
 void Trainer::resume(const std::filesystem::path& checkpoint) {
   check_same_text(checkpoint, state_, config_.data);
   state_ = load_checkpoint(checkpoint, *session_.model, optimizer_);
+  check_tokens(checkpoint, state_, session_.tokens_per_step());
   if (config_.train.steps > state_.run_steps) {
     const ExtendedPlan extended =
         extend_plan(config_.schedule, schedule_plan(), state_.progress.step, config_.train.steps);
@@ -71,13 +82,13 @@ void Trainer::resume(const std::filesystem::path& checkpoint) {
   saved_step_ = state_.progress.step;
   last_val_loss_ = state_.val_loss;
   last_bits_per_byte_ = state_.bits_per_byte;
-  // What came after this step is given up: left there, a later resume would jump to it.
-  for (const Checkpoint& later : list_checkpoints(paths_.root)) {
-    if (later.step > state_.progress.step) remove_tree(later.path);
-  }
-  cut_metrics(paths_.metrics(), state_.progress.step);
+  give_up_later(paths_, state_.progress.step, console_);
+  // Whoever was killed between a checkpoint and this left one too many.
+  retain_checkpoints(paths_.root, config_.train.keep, state_.progress.step);
   console_.note(fmt::format("resumed from {}", checkpoint.string()));
 }
+
+void Trainer::begin() { give_up_later(paths_, -1, console_); }
 
 SchedulePlan Trainer::schedule_plan() const { return {state_.progress.steps, state_.run_steps}; }
 

@@ -22,8 +22,12 @@ class Trainer {
   // The folder is locked by the caller and holds config.toml. Session and console outlive this.
   Trainer(Session& session, const RunPaths& paths, Console& console);
 
-  // Continues from a checkpoint of this run: loads it and cuts metrics.jsonl to its step.
+  // Continues from a checkpoint of this run: loads it, sets later ones aside, removes those beyond
+  // train.keep, and cuts metrics.jsonl to its step.
   void resume(const std::filesystem::path& checkpoint);
+  // Begins at step 0 where the folder may hold a run: sets its checkpoints aside and empties
+  // metrics.jsonl.
+  void begin();
 
   [[nodiscard]] int64_t steps_done() const { return state_.progress.step; }
 

@@ -9,8 +9,11 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
+#include <iostream>
 #include <nlohmann/json.hpp>
+#include <random>
 #include <string>
 #include <utility>
 
@@ -81,8 +84,17 @@ TEST(Kill, BetweenTheLastWriteAndTheRenameLeavesTheOldContent) {
   EXPECT_EQ(child.wait(), SIGKILL);
   EXPECT_EQ(get(folder / "a"), "old");
   EXPECT_THAT(names_in(folder.path()), SizeIs(2));
-  remove_stale_temporaries(folder.path());
+  write_file_atomic(folder / "a", "newer");
   EXPECT_THAT(names_in(folder.path()), ElementsAre("a"));
+}
+
+// The moments of kills, drawn anew at each run; WAVROUTE_TEST_SEED=N repeats one.
+std::mt19937 random_moments() {
+  const char* given = std::getenv("WAVROUTE_TEST_SEED");
+  const auto seed = given == nullptr ? std::random_device()()
+                                     : static_cast<unsigned>(std::strtoul(given, nullptr, 10));
+  std::cout << "moments of kills: WAVROUTE_TEST_SEED=" << seed << std::endl;
+  return std::mt19937(seed);
 }
 
 // A reader looks at a file that is rewritten all the time, until its writer is killed.
@@ -95,6 +107,7 @@ TEST(Kill, AtAnyMomentOfManyWritesLeavesOneWholeContent) {
     ASSERT_EQ(std::ranges::count(content, content.front()), static_cast<ptrdiff_t>(kSize));
   };
   write_file_atomic(folder / "a", std::string(kSize, 'z'));
+  std::mt19937 moments = random_moments();
   for (int round = 0; round < 10; ++round) {
     Child child([&] {
       for (char letter = 'a';; letter = letter == 'y' ? 'a' : static_cast<char>(letter + 1)) {
@@ -103,7 +116,7 @@ TEST(Kill, AtAnyMomentOfManyWritesLeavesOneWholeContent) {
         file.commit();
       }
     });
-    for (int look = 0; look < 10 + round; ++look) expect_whole();
+    for (auto looks = 1 + moments() % 30; looks > 0; --looks) expect_whole();
     child.kill();
     EXPECT_EQ(child.wait(), SIGKILL);
     expect_whole();
@@ -112,6 +125,7 @@ TEST(Kill, AtAnyMomentOfManyWritesLeavesOneWholeContent) {
 
 TEST(Kill, WhileACheckpointIsWrittenLeavesTheLastOneAndTheNextRunSweepsUp) {
   const TemporaryFolder run;
+  put(run / "config.toml", "");
   CheckpointWriter(run.path(), 1).finish({});
   Child child([&] {
     CheckpointWriter writer(run.path(), 2);
@@ -120,7 +134,9 @@ TEST(Kill, WhileACheckpointIsWrittenLeavesTheLastOneAndTheNextRunSweepsUp) {
   });
   EXPECT_EQ(child.wait(), SIGKILL);
   EXPECT_THAT(list_checkpoints(run.path()), SizeIs(1));
-  (void)RunFolder::create(run.path(), ExistingRun::kResume);
+  const RunFolder resumed = RunFolder::create(run.path(), ExistingRun::kResume);
+  EXPECT_THAT(names_in(run / "checkpoints"), SizeIs(2));
+  resumed.sweep();
   EXPECT_THAT(names_in(run / "checkpoints"), ElementsAre("step_1"));
 }
 
@@ -128,19 +144,21 @@ TEST(Kill, WhileACheckpointIsReplacedLeavesAWholeOneInItsPlace) {
   const TemporaryFolder run;
   const auto write_checkpoint = [&](char letter) {
     CheckpointWriter writer(run.path(), 5);
-    for (const char* name : {"config.json", "model.safetensors", "optimizer.safetensors"}) {
+    for (const char* name :
+         {"config.json", "model.safetensors", "optimizer.safetensors", "tokenizer.json"}) {
       writer.write(name, std::string(20'000, letter));
     }
     writer.finish({});
   };
   write_checkpoint('z');
+  std::mt19937 moments = random_moments();
   for (int round = 0; round < 15; ++round) {
     Child child([&] {
       for (char letter = 'a';; letter = letter == 'y' ? 'a' : static_cast<char>(letter + 1)) {
         write_checkpoint(letter);
       }
     });
-    ::usleep(static_cast<useconds_t>(2'000 + 1'700 * round));
+    ::usleep(static_cast<useconds_t>(1'000 + moments() % 29'000));
     child.kill();
     EXPECT_EQ(child.wait(), SIGKILL);
     EXPECT_EQ(verify_checkpoint(run / "checkpoints/step_5"), std::nullopt) << "round " << round;
@@ -211,7 +229,9 @@ TEST_F(FullDisk, LeavesTheOldSafetensorsFile) {
 TEST_F(FullDisk, LeavesTheLastCheckpointWhole) {
   const auto write_checkpoint = [&](int64_t step, size_t size) {
     CheckpointWriter writer(disk(), step);
-    writer.write("config.json", "{}");
+    for (const char* name : {"config.json", "optimizer.safetensors", "tokenizer.json"}) {
+      writer.write(name, "{}");
+    }
     writer.write("model.safetensors", std::string(size, 'x'));
     writer.finish({});
   };

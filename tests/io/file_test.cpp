@@ -2,12 +2,18 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <functional>
 #include <string>
 #include <utility>
+#include <vector>
 
+#include "dead_process.h"
 #include "temporary_folder.h"
 #include "wavroute/error.h"
 
@@ -25,6 +31,7 @@ using testing::names_in;
 using testing::put;
 using testing::TemporaryFolder;
 using ::testing::UnorderedElementsAre;
+using ::testing::UnorderedElementsAreArray;
 
 TEST(AtomicFile, ReplacesTheOldContentAndLeavesNothingElse) {
   const TemporaryFolder folder;
@@ -57,13 +64,39 @@ TEST(AtomicFile, TwoWritersOfOneNameDoNotMix) {
   EXPECT_EQ(get(folder / "a"), "second");
 }
 
-TEST(AtomicFile, WritesThroughALinkAndKeepsTheLink) {
+TEST(AtomicFile, ReplacesALinkAndLeavesItsTarget) {
   const TemporaryFolder folder;
   put(folder / "target", "old");
   fs::create_symlink("target", folder / "link");
   write_file_atomic(folder / "link", "new");
-  EXPECT_TRUE(fs::is_symlink(folder / "link"));
-  EXPECT_EQ(get(folder / "target"), "new");
+  EXPECT_FALSE(fs::is_symlink(folder / "link"));
+  EXPECT_EQ(get(folder / "link"), "new");
+  EXPECT_EQ(get(folder / "target"), "old");
+}
+
+TEST(FollowedLink, IsTheTargetOfALinkAndEveryOtherPathItself) {
+  const TemporaryFolder folder;
+  fs::create_symlink("target", folder / "link");
+  EXPECT_EQ(followed_link(folder / "link").filename(), "target");
+  EXPECT_EQ(followed_link("no/such/file"), "no/such/file");
+  EXPECT_EQ(followed_link(""), "");
+}
+
+TEST(AtomicFile, TakesTheLongestNameThatThereIs) {
+  const TemporaryFolder folder;
+  std::string name(255, 'x');
+  name.replace(46, 4, "\xf0\x9f\x8c\x8a");  // a character across the end of the label
+  write_file_atomic(folder / name, "content");
+  EXPECT_EQ(get(folder / name), "content");
+}
+
+TEST(AtomicFile, RemovesWhatADeadProcessLeftOfTheSameName) {
+  const TemporaryFolder folder;
+  const std::string other = testing::name_of_a_dead_process("b");
+  put(folder / testing::name_of_a_dead_process("a"), "half");
+  put(folder / other, "half");
+  write_file_atomic(folder / "a", "whole");
+  EXPECT_THAT(names_in(folder.path()), UnorderedElementsAre("a", other));
 }
 
 TEST(AtomicFile, RefusesWhatIsNoRegularFile) {
@@ -119,6 +152,68 @@ TEST(ReadFile, AMissingFileOrAFolderIsAUserError) {
               HasSubstr("Is a directory"));
 }
 
+// A pipe without a writer would block for ever, /dev/zero has no end.
+TEST(ReadFile, RefusesWhatIsNoRegularFile) {
+  const TemporaryFolder folder;
+  ASSERT_EQ(::mkfifo((folder / "pipe").c_str(), 0666), 0);
+  for (const fs::path& path : {folder / "pipe", fs::path("/dev/zero")}) {
+    for (const auto& read : {std::function([&] { (void)read_file(path); }),
+                             std::function([&] { (void)sha256_file(path); }),
+                             std::function([&] { MappedFile{path}; })}) {
+      EXPECT_THAT(message_of<UserError>(read),
+                  AllOf(HasSubstr("expected a regular file"), HasSubstr(path.string())));
+    }
+  }
+}
+
+// Reading address 0 of a process is an input/output error.
+TEST(ReadFile, ABrokenDeviceIsAFailureThatNamesThePath) {
+  EXPECT_THAT(message_of<Failure>([] { (void)read_file("/proc/self/mem"); }),
+              AllOf(HasSubstr("/proc/self/mem: Input/output error"), HasSubstr("dmesg")));
+}
+
+TEST(IsThere, SaysNoOnlyWhereNothingIs) {
+  const TemporaryFolder folder;
+  put(folder / "file", "");
+  fs::create_symlink("none", folder / "dangling");
+  fs::create_symlink("loop", folder / "loop");
+  EXPECT_TRUE(is_there(folder.path()));
+  EXPECT_FALSE(is_there(folder / "none"));
+  EXPECT_FALSE(is_there(folder / "file/below"));
+  EXPECT_FALSE(is_there(folder / "dangling"));
+  EXPECT_THAT(message_of<UserError>([&] { (void)is_there(folder / "loop"); }),
+              HasSubstr((folder / "loop").string()));
+}
+
+TEST(ListFolder, GivesAllNamesSortedAndNoneOfAFolderThatIsNotThere) {
+  const TemporaryFolder folder;
+  EXPECT_THAT(list_folder(folder / "none"), IsEmpty());
+  for (const char* name : {"b", ".a", "c"}) put(folder / name, "");
+  EXPECT_THAT(list_folder(folder.path()), ElementsAre(".a", "b", "c"));
+  EXPECT_THAT(message_of<UserError>([&] { (void)list_folder(folder / "b"); }),
+              HasSubstr("Not a directory"));
+}
+
+TEST(DetachFile, MakesAFileOfItsOwnOfALinkOrASecondName) {
+  const TemporaryFolder folder;
+  put(folder / "target", "lines");
+  fs::create_symlink("target", folder / "link");
+  fs::create_hard_link(folder / "target", folder / "second");
+  fs::create_symlink("none", folder / "dangling");
+  for (const char* name : {"link", "second"}) {
+    detach_file(folder / name);
+    EXPECT_EQ(get(folder / name), "lines");
+    put(folder / name, "more");
+    EXPECT_EQ(get(folder / "target"), "lines") << name;
+  }
+  detach_file(folder / "dangling");
+  EXPECT_TRUE(fs::is_regular_file(fs::symlink_status(folder / "dangling")));
+  detach_file(folder / "nothing");
+  EXPECT_FALSE(fs::exists(folder / "nothing"));
+  ASSERT_EQ(::mkfifo((folder / "pipe").c_str(), 0666), 0);
+  EXPECT_THROW(detach_file(folder / "pipe"), UserError);
+}
+
 TEST(MappedFile, GivesTheContentEvenAfterTheNameIsReplaced) {
   const TemporaryFolder folder;
   put(folder / "a", "old");
@@ -167,20 +262,30 @@ TEST(RemoveTree, RemovesFoldersButNotWhatTheirLinksPointTo) {
   EXPECT_THAT(names_in(folder.path()), ElementsAre("kept"));
 }
 
-TEST(RemoveStaleTemporaries, TakesThoseOfDeadProcessesAlone) {
+TEST(RemoveStaleTemporaries, TakesOurFormsOfDeadProcessesOfThisVeryPlaceAlone) {
   const TemporaryFolder folder;
-  const pid_t child = ::fork();
-  if (child == 0) ::_exit(0);
-  ::waitpid(child, nullptr, 0);
-  const std::string dead = ".tmp-step_3-" + std::to_string(child);
-  const std::string parents = ".tmp-step_3-" + std::to_string(::getppid());
-  fs::create_directories(folder / dead / "inside");
-  for (const std::string& name : {parents, std::string("step_3"), std::string(".tmp-x")}) {
-    put(folder / name, "");
+  const std::string dead = testing::name_of_a_dead_process("step_3");
+  ASSERT_TRUE(dead.starts_with(".wavroute-tmp-step_3-"));
+  const std::string alive = temporary_name("step_3"),
+                    foreign = testing::name_of_another_place("step_3");
+  // The number of a process that is alive, but began at another time: it was given out again.
+  std::string reused = alive;
+  reused.insert(reused.rfind('-', reused.rfind('-') - 1) + 1, "9");
+  const std::string pid = std::to_string(testing::pid_of_a_dead_process());
+  std::vector<std::string> kept = {alive, foreign, "step_3", ".tmp-x", ".tmp-step_3-" + pid};
+  // Names that differ from ours in one place each.
+  for (const std::string& part :
+       {"x" + dead, dead + "x", dead + "-", dead.substr(1), dead.substr(0, dead.rfind('-')),
+        ".wavroute-tmp-" + pid, ".wavroute-tmp" + dead.substr(dead.find("-step_3") + 7)}) {
+    kept.push_back(part);
   }
-  put(folder / temporary_name("mine"), "");
-  remove_stale_temporaries(folder.path());
-  EXPECT_THAT(names_in(folder.path()), UnorderedElementsAre(parents, "step_3", ".tmp-x"));
+  fs::create_directories(folder / dead / "inside");
+  put(folder / reused, "");
+  for (const std::string& name : kept) put(folder / name, "");
+  EXPECT_THAT(remove_stale_temporaries(folder.path(), "step_4"), IsEmpty());
+  EXPECT_TRUE(fs::exists(folder / dead));  // of another label
+  EXPECT_THAT(remove_stale_temporaries(folder.path()), ElementsAre(folder / foreign));
+  EXPECT_THAT(names_in(folder.path()), UnorderedElementsAreArray(kept));
 }
 
 TEST(FileLock, KeepsASecondHolderOutAndNamesTheFirst) {
@@ -215,7 +320,70 @@ TEST(FileLock, IsFreeAgainAfterItsHolder) {
   put(folder / ".lock", "99999999999");  // of a longer process number
   { const FileLock lock(folder.path()); }
   const FileLock lock(folder.path());
-  EXPECT_EQ(get(folder / ".lock"), std::to_string(::getpid()));
+  EXPECT_TRUE(get(folder / ".lock").starts_with(std::to_string(::getpid()) + " "));
+  EXPECT_EQ(lock.warning(), "");
+}
+
+TEST(FileLock, WritesThroughNoLinkAndOverNobodysFile) {
+  const TemporaryFolder folder;
+  put(folder / "target", "precious");
+  fs::create_symlink("target", folder / ".lock");
+  EXPECT_THAT(message_of<UserError>([&] { FileLock{folder.path()}; }),
+              AllOf(HasSubstr("found a link"), HasSubstr((folder / ".lock").string())));
+  EXPECT_EQ(get(folder / "target"), "precious");
+  fs::remove(folder / ".lock");
+  put(folder / ".lock", std::string(5000, 'x'));
+  EXPECT_THAT(message_of<UserError>([&] { FileLock{folder.path()}; }), HasSubstr("something else"));
+  EXPECT_EQ(get(folder / ".lock").size(), 5000U);
+}
+
+// Whoever waits for a lock file that its holder removes with the folder must not get a second lock
+// beside the one on the new file.
+TEST(FileLock, IsOnTheFileThatHasTheName) {
+  const TemporaryFolder folder;
+  static fs::path lock_file;
+  lock_file = folder / ".lock";
+  const FileLock lock(folder.path(), [](int file, int operation) {
+    static bool removed = false;
+    if (!std::exchange(removed, true)) fs::remove(lock_file);  // between open and flock
+    return ::flock(file, operation);
+  });
+  EXPECT_THROW(FileLock{folder.path()}, UserError);
+}
+
+int no_flock(int, int) {
+  errno = ENOLCK;
+  return -1;
+}
+
+TEST(FileLock, OnAFileSystemWithoutFlockAFileKeepsOthersOut) {
+  const TemporaryFolder folder;
+  const fs::path holder = folder / ".lock-holder";
+  {
+    const FileLock lock(folder.path(), no_flock);
+    EXPECT_THAT(lock.warning(), AllOf(HasSubstr("has no locks"), HasSubstr(holder.string())));
+    EXPECT_THAT(message_of<UserError>([&] { FileLock(folder.path(), no_flock); }),
+                AllOf(HasSubstr("process " + std::to_string(::getpid()) + " on "),
+                      HasSubstr("remove " + holder.string())));
+  }
+  EXPECT_FALSE(fs::exists(holder));
+}
+
+TEST(FileLock, WithoutFlockTakesOverFromTheDeadOfThisMachineAlone) {
+  const TemporaryFolder folder;
+  const fs::path holder = folder / ".lock-holder";
+  const auto content = [](const std::string& temporary) {  // PLACE-PID-START of its name
+    const std::string maker = temporary.substr(temporary.find("-x-") + 3);
+    return "12 host " + maker.substr(0, maker.rfind('-')) + "\n";
+  };
+  put(holder, content(testing::name_of_a_dead_process("x")));
+  { const FileLock lock(folder.path(), no_flock); }
+  for (const std::string& left : {content(testing::name_of_another_place("x")), std::string()}) {
+    put(holder, left);
+    EXPECT_THROW(FileLock(folder.path(), no_flock), UserError) << left;
+    EXPECT_EQ(get(holder), left);
+  }
+  EXPECT_THAT(names_in(folder.path()), UnorderedElementsAre(".lock", ".lock-holder"));
 }
 
 }  // namespace

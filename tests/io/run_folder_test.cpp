@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "dead_process.h"
 #include "temporary_folder.h"
 
 namespace wavroute {
@@ -14,15 +15,19 @@ namespace {
 
 namespace fs = std::filesystem;
 using ::testing::AllOf;
+using ::testing::ElementsAre;
+using testing::get;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using testing::message_of;
+using testing::names_in;
 using testing::put;
 using testing::TemporaryFolder;
+using ::testing::UnorderedElementsAre;
 
 void make_checkpoint(const fs::path& run, int64_t step, double val_loss) {
   CheckpointWriter writer(run, step);
-  writer.write("config.json", "{}");
-  writer.write("model.safetensors", "weights");
+  testing::put_checkpoint_files(writer);
   writer.finish({{"val_loss", val_loss}});
 }
 
@@ -69,14 +74,97 @@ TEST(RunFolder, IsLockedWhileItLives) {
   EXPECT_NO_THROW((void)RunFolder::create(folder.path(), ExistingRun::kResume));
 }
 
-TEST(RunFolder, SweepsOutWhatWasLeftHalfWritten) {
+TEST(RunFolder, IsGoneAgainWhereNothingCameIntoIt) {
   const TemporaryFolder folder;
-  const fs::path stale = folder / "checkpoints" / temporary_name("step_3");
-  fs::create_directories(stale / "inside");
-  put(folder / temporary_name("config.toml-0"), "");
-  (void)RunFolder::create(folder.path());  // what is half-written is no run
-  EXPECT_FALSE(fs::exists(stale));
-  EXPECT_FALSE(fs::exists(folder / temporary_name("config.toml-0")));
+  { const RunFolder run = RunFolder::create(folder / "new"); }
+  EXPECT_FALSE(fs::exists(folder / "new"));
+  {
+    const RunFolder run = RunFolder::create(folder / "used");
+    put(run.paths().config(), "");
+  }
+  EXPECT_THAT(names_in(folder / "used"), UnorderedElementsAre(".lock", "config.toml"));
+  // Somebody's folder stays as it was.
+  fs::create_directory(folder / "somebodys");
+  put(folder / "somebodys/notes.txt", "");
+  { const RunFolder run = RunFolder::create(folder / "somebodys"); }
+  EXPECT_THAT(names_in(folder / "somebodys"), ElementsAre("notes.txt"));
+}
+
+TEST(RunFolder, RefusedLeavesSomebodysFolderAsItWas) {
+  const TemporaryFolder folder;
+  put(folder / "config.toml", "");
+  const std::string left = testing::name_of_a_dead_process("step_3");
+  put(folder / left, "");
+  EXPECT_THROW((void)RunFolder::create(folder.path()), UserError);
+  EXPECT_THAT(names_in(folder.path()), UnorderedElementsAre("config.toml", left));
+}
+
+TEST(RunFolder, SweepsOutWhatADeadProcessLeftInAllItsPartsAndNothingBefore) {
+  const TemporaryFolder folder;
+  put(folder / "config.toml", "");
+  const std::string dead = testing::name_of_a_dead_process("step_3");
+  for (const char* part : {"checkpoints", "samples", "configs", "cells"}) {
+    fs::create_directories(folder / part);
+    put(folder / part / dead, "");
+  }
+  fs::create_directories(folder / "checkpoints" /
+                         testing::name_of_a_dead_process("removed-step_2") / "inside");
+  put(folder / dead, "");
+  const RunFolder run = RunFolder::create(folder.path(), ExistingRun::kResume);
+  EXPECT_TRUE(fs::exists(folder / dead));  // the command may still be refused
+  EXPECT_THAT(run.sweep(), IsEmpty());
+  EXPECT_THAT(names_in(folder.path()), UnorderedElementsAre(".lock", "config.toml", "checkpoints",
+                                                            "samples", "configs", "cells"));
+  EXPECT_THAT(names_in(folder / "checkpoints"), IsEmpty());
+  EXPECT_THAT(names_in(folder / "samples"), IsEmpty());
+  EXPECT_THAT(names_in(folder / "configs"), IsEmpty());
+  EXPECT_THAT(names_in(folder / "cells"), ElementsAre(dead));  // no part of a run folder
+}
+
+TEST(RunFolder, SweepNamesWhatAnotherHostOrContainerMayStillWrite) {
+  const TemporaryFolder folder;
+  const std::string foreign = testing::name_of_another_place("step_3");
+  fs::create_directories(folder / "checkpoints" / foreign);
+  const RunFolder run = RunFolder::create(folder.path(), ExistingRun::kResume);
+  EXPECT_THAT(run.sweep(), ElementsAre(folder / "checkpoints" / foreign));
+  EXPECT_TRUE(fs::exists(folder / "checkpoints" / foreign));
+}
+
+// ".tmp-LABEL-PID" is what earlier versions wrote; others may give such names as well.
+TEST(RunFolder, SweepsOldFormsOnlyWhereAndWhatAnEarlierVersionMadeThem) {
+  const TemporaryFolder folder;
+  const std::string pid = std::to_string(testing::pid_of_a_dead_process());
+  const fs::path checkpoints = folder / "checkpoints";
+  const auto make = [&](const std::string& name, const std::string& inside) {
+    fs::create_directories(checkpoints / name);
+    put(checkpoints / name / inside, "");
+    return name;
+  };
+  make(".tmp-step_7-" + pid, "model.safetensors");
+  make(".tmp-removed-step_6-" + pid, ".tmp-config.json-0-" + pid);
+  const std::string thesis = make(".tmp-step_8-" + pid, "thesis.tex"),
+                    other = make(".tmp-backup-" + pid, "model.safetensors"),
+                    alive = make(".tmp-step_9-" + std::to_string(::getpid()), "config.json");
+  put(folder / (".tmp-config.toml-0-" + pid), "");
+  const RunFolder run = RunFolder::create(folder.path(), ExistingRun::kResume);
+  run.sweep();
+  EXPECT_THAT(names_in(checkpoints), UnorderedElementsAre(thesis, other, alive));
+  EXPECT_TRUE(fs::exists(folder / (".tmp-config.toml-0-" + pid)));
+}
+
+TEST(RunFolder, OfANewerFormatIsRefusedAndOfAnOlderOneRead) {
+  const TemporaryFolder folder;
+  const RunPaths paths{folder.path()};
+  check_run_format(paths);
+  for (const char* read : {R"({"wavroute": "0.1"})", R"({"format": 1})", "cut {"}) {
+    put(paths.env(), read);
+    EXPECT_NO_THROW(check_run_format(paths)) << read;
+  }
+  for (const char* newer : {R"({"format": 2})", R"({"format": "b"})", R"({"format": 1e300})"}) {
+    put(paths.env(), newer);
+    EXPECT_THAT(message_of<UserError>([&] { check_run_format(paths); }),
+                AllOf(HasSubstr("newer version"), HasSubstr(folder.path().string())));
+  }
 }
 
 TEST(RunFolder, AnUnusablePathIsAUserErrorThatNamesIt) {
@@ -142,6 +230,44 @@ TEST(ResolveRun, TakesAHuggingFaceFolder) {
   EXPECT_EQ(resolve_run(model.path()), model.path());
   EXPECT_THAT(message_of<UserError>([&] { (void)resolve_run(model.path(), "10"); }),
               HasSubstr("checkpoint '10'"));
+}
+
+TEST(ResolveRun, AModelBesideAFolderOfCheckpointsIsAModel) {
+  const TemporaryFolder model;
+  fs::create_directories(model / "checkpoints/step_100");  // of some other program
+  put(model / "config.json", "{}");
+  put(model / "model.safetensors", "");
+  EXPECT_EQ(resolve_run(model.path()), model.path());
+  // A run may train in the folder of the model that it began with.
+  put(model / "config.toml", "");
+  fs::remove(model / "checkpoints/step_100");
+  make_checkpoint(model.path(), 5, 1.0);
+  EXPECT_EQ(resolve_run(model.path()), model / "checkpoints/step_5");
+  fs::remove(model / "config.json");  // a model in several files
+  fs::remove(model / "config.toml");
+  fs::remove_all(model / "checkpoints/step_5");
+  put(model / "model.safetensors.index.json", "{}");
+  EXPECT_THAT(message_of<UserError>([&] { (void)resolve_run(model.path()); }),
+              HasSubstr("found a model in several"));
+}
+
+TEST(ReadRunFolder, LooksAgainWhereTheCheckpointVanishesWhileItIsRead) {
+  const TemporaryFolder run;
+  make_checkpoint(run.path(), 10, 1.0);
+  int reads = 0;
+  read_run_folder(run.path(), "", {}, [&](const fs::path& folder) {
+    if (++reads == 1) {  // the run in training writes the next one and removes this
+      make_checkpoint(run.path(), 20, 2.0);
+      fs::remove_all(run / "checkpoints/step_10");
+    }
+    EXPECT_EQ(get(folder / "model.safetensors").empty(), reads == 1);
+    (void)read_file(folder / "model.safetensors");
+  });
+  EXPECT_EQ(reads, 2);
+  // A folder that is still there has an error of its own.
+  EXPECT_THROW(
+      read_run_folder(run.path(), "", {}, [&](const fs::path&) { throw UserError("wrong"); }),
+      UserError);
 }
 
 TEST(ResolveRun, SaysWhatItFoundInstead) {

@@ -56,6 +56,15 @@ inline std::vector<std::string> names_in(const std::filesystem::path& folder) {
   return names;
 }
 
+// The files of a checkpoint besides state.json, all small; `model` is the content of one of them.
+template <class Writer>
+void put_checkpoint_files(Writer& writer, const std::string& model = "weights") {
+  for (const char* name : {"config.json", "optimizer.safetensors", "tokenizer.json"}) {
+    writer.write(name, "{}");
+  }
+  put(writer.folder() / "model.safetensors", model);
+}
+
 // Runs `action` and returns the message of the `ErrorType` that it throws, hint included.
 template <class ErrorType, class Action>
 std::string message_of(Action&& action) {

@@ -1,6 +1,7 @@
 // Stopping and going on.
 #include <gmock/gmock.h>
 
+#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "io/checkpoint.h"
@@ -174,15 +175,45 @@ TEST(Checkpoint, WithoutMomentsOrCountsIsRefused) {
     EXPECT_THROW(static_cast<void>(load_checkpoint(path, *run.model, run.optimizer)), UserError)
         << file;
   }
-  for (const char* key : {"updates", "tokens", "step", "steps"}) {
+  for (const char* key : {"updates", "tokens", "step", "steps", "train_sha256", "valid_sha256"}) {
     const TemporaryFolder folder;
     const auto path = run.save(folder);
     nlohmann::json state = read_state(path);
-    state[key] = "1";
-    put(path / "state.json", state.dump());
-    const std::string message = message_of<UserError>(
-        [&] { static_cast<void>(load_checkpoint(path, *run.model, run.optimizer)); });
-    EXPECT_THAT(message, ::testing::HasSubstr(std::string("'") + key + "'"));
+    // As a version before the checksum wrote it: else the checksum would say it first.
+    state.erase("format");
+    state.erase("state_sha256");
+    for (const auto& change :
+         {std::function([&] { state[key] = "1"; }), std::function([&] { state.erase(key); })}) {
+      change();
+      put(path / "state.json", state.dump());
+      const std::string message = message_of<UserError>(
+          [&] { static_cast<void>(load_checkpoint(path, *run.model, run.optimizer)); });
+      EXPECT_THAT(message, ::testing::AllOf(::testing::HasSubstr(std::string("'") + key + "'"),
+                                            ::testing::HasSubstr(path.string())));
+    }
+  }
+}
+
+TEST(Checkpoint, WithoutTheFormatAndChecksumOfTodayIsRead) {
+  const TemporaryFolder folder;
+  TrainingRun run(plain("prenorm"), 1);
+  run.train(1);
+  const auto path = run.save(folder);
+  nlohmann::json state = read_state(path);
+  for (const char* key : {"format", "state_sha256"}) state.erase(key);
+  put(path / "state.json", state.dump(2));
+  TrainingRun resumed(plain("prenorm"), 2);
+  resumed.state = load_checkpoint(path, *resumed.model, resumed.optimizer);
+  EXPECT_EQ(resumed.state.progress.step, 1);
+  expect_equal(values_of(*resumed.model), values_of(*run.model));
+}
+
+TEST(Checkpoint, OfTokensThatAreNotThoseOfItsStepsIsRefused) {
+  const RunState state{{3, kSteps}, "", "", 60, {}, {}};
+  EXPECT_NO_THROW(check_tokens("folder", state, 20));
+  for (const int64_t per_step : {10, 19, 30}) {
+    EXPECT_THAT(message_of<UserError>([&] { check_tokens("folder", state, per_step); }),
+                ::testing::HasSubstr("'tokens'"));
   }
 }
 

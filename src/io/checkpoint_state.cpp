@@ -1,0 +1,232 @@
+#include "io/checkpoint_state.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+#include <string_view>
+
+#include "io/file.h"
+#include "io/json_text.h"
+
+namespace wavroute {
+namespace fs = std::filesystem;
+using nlohmann::json;
+namespace {
+
+constexpr std::string_view kStateFile = "state.json";
+constexpr std::string_view kChecksumKey = "state_sha256";
+constexpr size_t kDigits = 64;
+constexpr uintmax_t kLargestState = 1 << 20;  // bytes; ours are about one KiB
+// Every checkpoint holds these beside state.json, and lists no others.
+const std::set<std::string> kFiles = {"config.json", "model.safetensors", "optimizer.safetensors",
+                                      "tokenizer.json"};
+
+bool is_digest(const json& value) {
+  if (!value.is_string()) return false;
+  const auto& text = value.get_ref<const std::string&>();
+  return text.size() == kDigits && text.find_first_not_of("0123456789abcdef") == std::string::npos;
+}
+
+// Where the checksum's digits stand in the text; npos where there is none in our form.
+size_t checksum_position(std::string_view text) {
+  const std::string before = fmt::format("\n  \"{}\": \"", kChecksumKey);
+  const size_t found = text.find(before);
+  if (found == text.npos || text.size() - found < before.size() + kDigits) return text.npos;
+  return found + before.size();
+}
+
+// The SHA-256 of the text whose own digits are zeros.
+std::string checksum_of(std::string text, size_t position) {
+  text.replace(position, kDigits, kDigits, '0');
+  return sha256_hex(text);
+}
+
+// Looks at one state; every complaint is a DamagedCheckpoint.
+class StateCheck {
+ public:
+  StateCheck(const json& state, const fs::path& checkpoint)
+      : state_(state), checkpoint_(checkpoint) {}
+
+  void run() const {
+    const auto found = integer("step", 0);
+    if (!found) fail("step", "an integer of at least 0", nullptr);
+    const int64_t step = *found;
+    const std::string name = folder_name();
+    const std::string of_step = fmt::format("step_{}", step);
+    const bool names_a_step = name.size() > 5 && name.starts_with("step_") &&
+                              name.find_first_not_of("0123456789", 5) == name.npos;
+    if (names_a_step && name != of_step) {
+      throw DamagedCheckpoint(
+          fmt::format("{} says step {}, the folder is {}", kStateFile, step, name), checkpoint_);
+    }
+    if (const auto steps = integer("steps", 0); steps && *steps < step) {
+      fail("steps", fmt::format("at least the step, {}", step), &state_.at("steps"));
+    }
+    integer("tokens", 0);
+    integer("schedule_steps", 0);
+    // Each step is one update of the optimizer.
+    if (const auto updates = integer("updates", 0); updates && *updates != step) {
+      fail("updates", fmt::format("the step, {}", step), &state_.at("updates"));
+    }
+    for (const char* key : {"val_loss", "bits_per_byte"}) {
+      const json* value = find(key);
+      if (value == nullptr || value->is_null()) continue;
+      if (!value->is_number() || !std::isfinite(value->get<double>())) {
+        fail(key, "a number or null", value);
+      }
+    }
+    for (const char* key : {"train_sha256", "valid_sha256"}) {
+      const json* value = find(key);
+      if (value != nullptr && !is_digest(*value) && *value != "") {
+        fail(key, "a SHA-256 in hexadecimal", value);
+      }
+    }
+    check_files();
+  }
+
+  // Nothing where the key is missing.
+  std::optional<int64_t> integer(const char* key, int64_t least) const {
+    const json* value = find(key);
+    if (value == nullptr) return std::nullopt;
+    const bool fits = value->is_number_unsigned()
+                          ? value->get<uint64_t>() <= uint64_t{std::numeric_limits<int64_t>::max()}
+                          : value->is_number_integer();
+    if (!fits || value->get<int64_t>() < least) {
+      fail(key, fmt::format("an integer of at least {}", least), value);
+    }
+    return value->get<int64_t>();
+  }
+
+ private:
+  [[noreturn]] void fail(std::string_view key, const std::string& expected,
+                         const json* given) const {
+    throw DamagedCheckpoint(
+        fmt::format("{}: expected '{}' to be {}, found {}", kStateFile, key, expected,
+                    given == nullptr ? "nothing" : json_excerpt(*given)),
+        checkpoint_);
+  }
+
+  const json* find(const char* key) const {
+    const auto found = state_.find(key);
+    return found == state_.end() ? nullptr : &*found;
+  }
+
+  std::string folder_name() const {
+    const fs::path name = checkpoint_.filename();
+    return (name.empty() ? checkpoint_.parent_path().filename() : name).string();
+  }
+
+  void check_files() const {
+    const json* files = find("files");
+    if (files == nullptr || !files->is_object()) {
+      throw DamagedCheckpoint(fmt::format("{} lists no files", kStateFile), checkpoint_);
+    }
+    std::set<std::string> names;
+    for (const auto& [name, entry] : files->items()) {
+      names.insert(name);
+      if (!entry.is_object() || !entry.contains("bytes") || !entry["bytes"].is_number_unsigned() ||
+          !entry.contains("sha256") || !is_digest(entry["sha256"])) {
+        throw DamagedCheckpoint(fmt::format("{} lists a file in a form that isn't ours: {}",
+                                            kStateFile, json_excerpt(json(name))),
+                                checkpoint_);
+      }
+    }
+    if (names == kFiles) return;
+    throw DamagedCheckpoint(
+        fmt::format("{} lists other files than {}", kStateFile, fmt::join(kFiles, ", ")),
+        checkpoint_);
+  }
+
+  const json& state_;
+  const fs::path& checkpoint_;
+};
+
+std::string read_state_text(const fs::path& checkpoint) {
+  const fs::path path = checkpoint / kStateFile;
+  if (!is_there(path)) {
+    throw DamagedCheckpoint(fmt::format("{} is missing", kStateFile), checkpoint);
+  }
+  std::error_code error;
+  if (!fs::is_regular_file(path, error)) {
+    throw DamagedCheckpoint(fmt::format("{} is no regular file", kStateFile), checkpoint);
+  }
+  if (const uintmax_t bytes = fs::file_size(path, error); !error && bytes > kLargestState) {
+    throw DamagedCheckpoint(
+        fmt::format("{} has {} bytes, expected at most {}", kStateFile, bytes, kLargestState),
+        checkpoint);
+  }
+  return read_file(path);
+}
+
+json parse_state(const std::string& text, const fs::path& checkpoint) {
+  std::string found = "something else than an object";
+  try {
+    json state = parse_json(text, (checkpoint / kStateFile).string());
+    if (state.is_object()) return state;
+  } catch (const UserError& error) {
+    found = error.what();
+  }
+  throw DamagedCheckpoint(fmt::format("{} is no JSON object of ours: {}", kStateFile, found),
+                          checkpoint);
+}
+
+// A checksum where there is one comes before everything else: a bit that fell over in "format"
+// would make a newer version of an old one.
+void check_checksum(const json& state, const std::string& text, const fs::path& checkpoint) {
+  const auto format = state.find("format");
+  if (format == state.end() && !state.contains(kChecksumKey)) return;  // format 1
+  const size_t position = checksum_position(text);
+  if (position == text.npos ||
+      checksum_of(text, position) != std::string_view(text).substr(position, kDigits)) {
+    throw DamagedCheckpoint(fmt::format("{} does not match its checksum", kStateFile), checkpoint);
+  }
+}
+
+}  // namespace
+
+DamagedCheckpoint::DamagedCheckpoint(const std::string& reason, const fs::path& checkpoint)
+    : UserError(fmt::format("expected a whole checkpoint, found that {}, in {}", reason,
+                            checkpoint.string()),
+                "take another checkpoint, or train again"),
+      reason_(reason) {}
+
+std::string state_text(json state) {
+  state["format"] = kCheckpointFormat;
+  state[kChecksumKey] = std::string(kDigits, '0');
+  std::string text = state.dump(2) + "\n";
+  const size_t position = checksum_position(text);
+  text.replace(position, kDigits, checksum_of(text, position));
+  return text;
+}
+
+json read_state(const fs::path& checkpoint) {
+  const std::string text = read_state_text(checkpoint);
+  const json state = parse_state(text, checkpoint);
+  check_checksum(state, text, checkpoint);
+  const StateCheck check(state, checkpoint);
+  if (const auto format = check.integer("format", 1); format.value_or(1) > kCheckpointFormat) {
+    throw UserError(
+        fmt::format("expected a checkpoint of format {} at most, found format {}, in {}",
+                    kCheckpointFormat, *format, checkpoint.string()),
+        "a newer version of wavroute wrote it: use that one");
+  }
+  check.run();
+  return state;
+}
+
+std::map<std::string, FileDigest> listed_files(const json& state) {
+  std::map<std::string, FileDigest> files;
+  for (const auto& [name, entry] : state.at("files").items()) {
+    files[name] = {entry["bytes"].get<uint64_t>(), entry["sha256"].get<std::string>()};
+  }
+  return files;
+}
+
+}  // namespace wavroute

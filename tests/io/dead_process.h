@@ -1,0 +1,46 @@
+// Names of temporaries whose makers are dead, or somewhere else.
+#pragma once
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <string>
+
+#include "io/file.h"
+
+namespace wavroute::testing {
+
+inline pid_t pid_of_a_dead_process() {
+  const pid_t child = ::fork();
+  if (child == 0) ::_exit(0);
+  ::waitpid(child, nullptr, 0);
+  return child;
+}
+
+// What temporary_name gave a child that has ended.
+inline std::string name_of_a_dead_process(const std::string& label) {
+  int ends[2] = {};
+  if (::pipe(ends) != 0) return {};
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const std::string name = temporary_name(label);
+    ::_exit(::write(ends[1], name.data(), name.size()) < 0 ? 1 : 0);
+  }
+  ::close(ends[1]);
+  std::string name(300, '\0');
+  const ssize_t size = ::read(ends[0], name.data(), name.size());
+  ::close(ends[0]);
+  ::waitpid(child, nullptr, 0);
+  name.resize(size < 0 ? 0 : static_cast<size_t>(size));
+  return name;
+}
+
+// The same, but of another host, container or boot: PLACE differs.
+inline std::string name_of_another_place(const std::string& label) {
+  std::string name = name_of_a_dead_process(label);
+  const size_t place = name.find(label) + label.size() + 1;
+  name[place] = name[place] == '1' ? '2' : '1';
+  return name;
+}
+
+}  // namespace wavroute::testing
