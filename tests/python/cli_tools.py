@@ -54,6 +54,14 @@ def write_project(folder: Path) -> Path:
     return path
 
 
+def draw_of_test() -> random.Random:
+    """Random choices that are new at each run; what pytest prints of a failure repeats them:
+    WAVROUTE_TEST_SEED=N."""
+    seed = int(os.environ.get("WAVROUTE_TEST_SEED") or random.SystemRandom().randrange(2**32))
+    print(f"random choices: WAVROUTE_TEST_SEED={seed}")
+    return random.Random(seed)
+
+
 def sets(**values: object) -> list[str]:
     """sets(train__steps=3) is ["--set", "train.steps=3"]."""
     pairs = [f"{key.replace('__', '.')}={value}" for key, value in values.items()]

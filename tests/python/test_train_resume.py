@@ -1,7 +1,6 @@
 """A run that was stopped, killed or out of disk ends with the bytes of one never stopped."""
 
 import json
-import random
 import shutil
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from cli_tools import (
     assert_equal_runs,
     assert_error,
     assert_ok,
+    draw_of_test,
     finish,
     rows,
     sets,
@@ -58,7 +58,24 @@ def lines_of(run):
 
 def is_saving(run):
     """Whether a checkpoint is being written, under its temporary name."""
-    return any((run / "checkpoints").glob(".tmp-*"))
+    return any((run / "checkpoints").glob(".wavroute-tmp-*"))
+
+
+def content_of(run):
+    """Every file of a run but the log and the lock, with its bytes."""
+    return {
+        path.relative_to(run): path.read_bytes()
+        for path in run.rglob("*")
+        if path.is_file() and path.name not in ("train.log", ".lock")
+    }
+
+
+def assert_error_at_end(result, *words):
+    """assert_error where warnings come before the error."""
+    lines = result.stderr.splitlines(keepends=True)
+    errors = [i for i, line in enumerate(lines) if line.startswith("wavroute: ")]
+    result.stderr = "".join(lines[errors[-1] :])
+    assert_error(result, *words)
 
 
 def kill_in_training(arguments, run, draw):
@@ -93,7 +110,7 @@ def test_a_killed_run_ends_with_the_bytes_of_one_never_stopped(
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert_ok(wavroute("train", project, "--out", whole, "-q", *values))
     arguments = ["train", project, "--out", killed, "--resume", "auto", "-q", *values]
-    draw = random.Random()
+    draw = draw_of_test()
     kills = sum(kill_in_training(arguments, killed, draw) for _ in range(KILLS))
     assert kills > 0, "every run was over before its kill: the test shows nothing"
     assert_ok(wavroute(*arguments))
@@ -130,7 +147,9 @@ def test_a_torn_metrics_line_is_cut(wavroute, project, finished, copy):
 
 
 @pytest.mark.parametrize("name", ["model", "optimizer"])
-def test_a_corrupt_newest_checkpoint_is_passed_over(wavroute, project, finished, copy, name):
+def test_a_corrupt_newest_checkpoint_is_passed_over_and_set_aside(
+    wavroute, project, finished, copy, name
+):
     path = copy / "checkpoints" / "step_12" / f"{name}.safetensors"
     content = bytearray(path.read_bytes())
     content[-7] ^= 1
@@ -141,6 +160,53 @@ def test_a_corrupt_newest_checkpoint_is_passed_over(wavroute, project, finished,
     assert f"resumed from {copy}/checkpoints/step_8" in result.stderr
     assert "resumed" not in result.stdout
     assert_equal_runs(finished, copy, 12)
+    aside = copy / "checkpoints" / "damaged-step_12"
+    assert (aside / f"{name}.safetensors").read_bytes() == content
+    assert f"set aside {copy}/checkpoints/step_12 as damaged-step_12" in result.stderr
+
+
+def test_resuming_an_earlier_step_sets_later_ones_aside(wavroute, project, finished, copy):
+    result = wavroute("train", project, "--out", copy, "--resume", "8")
+    assert_ok(result)
+    assert_equal_runs(finished, copy, 12)
+    later = copy / "checkpoints" / "later-step_12"
+    name = "model.safetensors"
+    assert (later / name).read_bytes() == weights(finished, 12)[0]
+    assert f"set aside {copy}/checkpoints/step_12 as later-step_12" in result.stderr
+    assert_ok(wavroute("eval", later, "--data", project.parent / "valid.txt"))
+
+
+def test_starting_anew_where_checkpoints_lie_needs_a_word(wavroute, project, finished, copy):
+    checkpoints = copy / "checkpoints"
+    for step in (8, 12):
+        (checkpoints / f"step_{step}" / "model.safetensors").write_bytes(b"")
+    before = content_of(copy)
+    result = wavroute("train", project, "--out", copy, "--resume", "auto")
+    assert_error_at_end(result, "found none whole (model.safetensors has 0 bytes", "--resume new")
+    assert content_of(copy) == before
+    assert_ok(wavroute("train", project, "--out", copy, "--resume", "new"))
+    assert_equal_runs(finished, copy, 12)
+    assert {"damaged-step_8", "damaged-step_12"} <= {path.name for path in checkpoints.iterdir()}
+
+
+def test_checkpoints_without_their_configuration_are_not_continued(wavroute, project, copy):
+    (copy / "config.toml").unlink()
+    before = content_of(copy)
+    result = wavroute("train", project, "--out", copy, "--resume", "auto")
+    assert_error(result, copy / "config.toml", "--resume new")
+    assert content_of(copy) == before
+
+
+def test_keep_is_caught_up_after_a_kill_before_old_checkpoints_went(wavroute, project, copy):
+    """The kill came between the rename of step_12 and the removal of step_4."""
+    shutil.copytree(copy / "checkpoints" / "step_8", copy / "checkpoints" / "step_4")
+    state = copy / "checkpoints" / "step_4" / "state.json"
+    content = json.loads(state.read_text()) | {"step": 4, "updates": 4, "val_loss": None}
+    for key in ("format", "state_sha256"):  # as a version before the checksum wrote it
+        del content[key]
+    state.write_text(json.dumps(content))
+    assert_ok(wavroute("train", project, "--out", copy, "--resume", "auto"))
+    assert steps_of(copy) == [8, 12]
 
 
 def test_a_finished_run_is_left_as_it_is(wavroute, project, finished, copy):
