@@ -157,9 +157,11 @@ void TokenView::copy(int64_t begin, std::span<int64_t> out) const {
   const auto bad =
       std::find_if(out.begin(), out.end(), [&](int64_t t) { return t >= vocab_size_; });
   if (bad != out.end()) {
-    throw UserError(fmt::format("expected tokens below {}, got {} at token {} of {}", vocab_size_,
-                                *bad, first_ + begin + (bad - out.begin()), name_),
-                    "the token file is damaged, or was made with another tokenizer");
+    throw UserError(
+        fmt::format("expected tokens below {}, got {} at token {} of {}", vocab_size_, *bad,
+                    first_ + begin + (bad - out.begin()), name_),
+        "the file is damaged, or was made with another tokenizer: today there are \"bytes\", "
+        "and \"chars\" with its vocabulary beside the file, as FILE.tokenizer.json");
   }
 }
 
