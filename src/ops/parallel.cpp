@@ -140,10 +140,11 @@ int thread_index() { return std::max(current_thread, 0); }
 void parallel_for(int64_t count, const std::function<void(int64_t, int64_t)>& body, int64_t least) {
   if (count <= 0) return;
   const int64_t threads = current_thread >= 0 ? 1 : at::get_num_threads();
-  const int64_t parts = threads == 1 ? 1 : std::min(count, threads * kPartsPerThread);
-  const int64_t length = std::max((count + parts - 1) / parts, least);
-  run_chunks(chunk_count(count, length),
-             [&](int64_t part) { body(part * length, std::min((part + 1) * length, count)); });
+  const int64_t most = std::max(count / std::max(least, int64_t{1}), int64_t{1});
+  const int64_t parts = threads == 1 ? 1 : std::min(most, threads * kPartsPerThread);
+  const int64_t length = count / parts, longer = count % parts;  // as many parts have one more
+  const auto begin_of = [&](int64_t part) { return part * length + part * longer / parts; };
+  run_chunks(parts, [&](int64_t part) { body(begin_of(part), begin_of(part + 1)); });
 }
 
 void for_chunks(int64_t count, const std::function<void(int64_t, int64_t, int64_t)>& body,
