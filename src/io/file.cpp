@@ -189,11 +189,15 @@ void remove_tree(const fs::path& path) {
 }
 
 fs::path followed_link(const fs::path& path) {
-  std::error_code error;
-  if (!fs::is_symlink(path, error)) return path;
-  fs::path target = fs::weakly_canonical(path, error);
-  if (error) throw_system_error("follow the link", path, error.value());
-  return target;
+  constexpr int kMostLinks = 40;  // as the system counts
+  fs::path at = path;
+  for (int count = 0; count < kMostLinks; ++count) {
+    std::error_code error;
+    const fs::path target = fs::read_symlink(at, error);
+    if (error) return at;
+    at = folder_of(at) / target;  // an absolute target replaces the folder
+  }
+  throw_system_error("follow the link", path, ELOOP);
 }
 
 void detach_file(const fs::path& path) {

@@ -40,6 +40,7 @@ class CheckpointState : public ::testing::Test {
                            {"valid_sha256", ""},
                            {"val_loss", 1.25},
                            {"bits_per_byte", nullptr}});
+    good_ = json::parse(get(file()));
   }
 
   [[nodiscard]] fs::path file() const { return path_ / "state.json"; }
@@ -54,7 +55,7 @@ class CheckpointState : public ::testing::Test {
 
   TemporaryFolder run_;
   fs::path path_;
-  json good_ = json::parse(get(file()));
+  json good_;
 };
 
 TEST_F(CheckpointState, NamesItsFormatAndHasAChecksumOfItsOwn) {
