@@ -27,11 +27,13 @@ TEST(JsonlWriter, AppendsOneLinePerObjectInTheOrderOfItsKeys) {
   EXPECT_EQ(get(folder / "m"), "{\"step\":1}\n{\"step\":2,\"loss\":0.5}\n{\"text\":\"a\\nb\"}\n");
 }
 
-TEST(JsonlWriter, WritesWhatJsonHasNoWordForAsValidJson) {
+TEST(JsonlWriter, RefusesANumberThatJsonHasNoWordForAndTakesBytesThatAreNoUtf8) {
   const TemporaryFolder folder;
-  JsonlWriter(folder / "m").append({{"loss", NAN}, {"sample", "\xff"}});
-  const auto object = ordered_json::parse(get(folder / "m"));
-  EXPECT_TRUE(object["loss"].is_null());
+  JsonlWriter writer(folder / "m");
+  EXPECT_THROW(writer.append({{"loss", NAN}}), Failure);
+  EXPECT_EQ(get(folder / "m"), "");
+  writer.append({{"sample", "\xff"}});
+  EXPECT_EQ(ordered_json::parse(get(folder / "m"))["sample"], "\xef\xbf\xbd");
 }
 
 TEST(JsonlWriter, KeepsEveryBitOfADouble) {
