@@ -177,9 +177,10 @@ std::string difference_note(const Table& table) {
   for (const auto& [reason, fair] : reasons) {
     for (const bool by_bits : {true, false}) {
       if (by_bits ? !fair.first : !fair.second) continue;
-      const auto labels = labels_where(table, [&](const TableRow& row) {
-        return row.not_compared == reason && row.bits_compare == by_bits;
-      });
+      const auto labels =
+          labels_where(table, [&reason = reason, &by_bits = by_bits](const TableRow& row) {
+            return row.not_compared == reason && row.bits_compare == by_bits;
+          });
       note +=
           fmt::format(" No difference to {} for {}: {}{}.", table.reference, labels, reason,
                       by_bits ? "; bits per byte are of the same text and can be compared" : "");
