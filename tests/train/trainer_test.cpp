@@ -160,6 +160,7 @@ TEST_F(TrainerTest, GoesOnFromNoCheckpointThatIsNotFinite) {
   Session session = open_session(config_);
   AdamW optimizer(session.model->parameters(), config_.optimizer);
   poison(*session.model);
+  optimizer.set_updates(5);
   RunState state{{5, 10}, session.corpus.train_sha256, session.corpus.valid_sha256, 80, {}, {}};
   save_checkpoint(paths().root, *session.model, optimizer, *session.corpus.tokenizer, state, 9);
   EXPECT_THAT(message_of<UserError>([&] { static_cast<void>(run(5)); }),
