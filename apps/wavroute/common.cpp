@@ -45,7 +45,7 @@ std::shared_ptr<const Tokenizer> find_tokenizer(const fs::path& folder, const st
   std::error_code error;
   const bool has_own = fs::exists(fs::symlink_status(file, error));
   if (wanted == "bytes") {
-    const auto bytes = make_bytes_tokenizer();
+    auto bytes = make_bytes_tokenizer();
     if (has_own) check_same_tokenizer(file, *bytes);
     return bytes;
   }

@@ -101,7 +101,7 @@ void add_eval(CLI::App& root, Action& action) {
   add_model_arguments(*command, arguments->model, "fp32");
   command->add_option("--data", arguments->data, "A text file, a token file, or torch-source")
       ->required();
-  command->add_option("--format", arguments->format, "auto, text, bytes, tokens16 or tokens32")
+  command->add_option("--format", arguments->format, "One of auto, text, bytes, tokens16, tokens32")
       ->check(CLI::IsMember({"auto", "text", "bytes", "tokens16", "tokens32"}))
       ->capture_default_str();
   command->add_option("--logits", arguments->logits,

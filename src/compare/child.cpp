@@ -94,6 +94,7 @@ ChildResult run_child(const std::vector<std::string>& argv, const std::filesyste
                       const std::function<bool()>& stop) {
   std::vector<std::string> words = argv;
   std::vector<char*> pointers;
+  pointers.reserve(words.size() + 1);
   for (std::string& word : words) pointers.push_back(word.data());
   pointers.push_back(nullptr);
   const std::string path = log.string();

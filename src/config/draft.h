@@ -26,8 +26,8 @@ class Draft {
   // Lays one file, or all of the command line, over what is there. A later layer may choose another
   // scheme, and the options that the earlier ones gave to theirs then go; within a layer, an option
   // that its schemes don't know is a UserError. For a comparison, it is one unless a later layer
-  // names a scheme that has it. A later layer may name another data.train, and the data.max_bytes of
-  // the earlier ones then goes.
+  // names a scheme that has it. A later layer may name another data.train, and the data.max_bytes
+  // of the earlier ones then goes.
   void apply(std::span<const Assignment> layer);
 
   // Checks the whole and returns it. `default_name` is the name of a run that was given none.

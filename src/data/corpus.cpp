@@ -130,10 +130,9 @@ Corpus open_corpus(const DataConfig& data, int64_t context,
   Corpus corpus;
   corpus.tokenizer = opened.tokenizer;
   corpus.train_sha256 = finish(opened.train, tokenizer);
+  require_one_sequence(opened.train.tokens, context);
   corpus.valid_sha256 = finish(opened.valid, tokenizer);
-  for (const Split* split : {&opened.train, &opened.valid}) {
-    require_one_sequence(split->tokens, context);
-  }
+  require_one_sequence(opened.valid.tokens, context);
   corpus.train = opened.train.tokens;
   corpus.valid = opened.valid.tokens;
   corpus.train_bytes = bytes_of(opened.train, tokenizer);

@@ -48,7 +48,7 @@ void remove_checkpoint(const fs::path& checkpoint) {
 fs::path set_aside(const fs::path& checkpoint, std::string_view prefix) {
   const std::string name = fmt::format("{}-{}", prefix, checkpoint.filename().string());
   for (int count = 1;; ++count) {
-    const fs::path to =
+    fs::path to =
         checkpoint.parent_path() / (count == 1 ? name : fmt::format("{}.{}", name, count));
     if (::renameat2(AT_FDCWD, checkpoint.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) {
       return to;

@@ -84,7 +84,7 @@ class StateCheck {
     }
     for (const char* key : {"train_sha256", "valid_sha256"}) {
       const json* value = find(key);
-      if (value != nullptr && !is_digest(*value) && *value != "") {
+      if (value != nullptr && !is_digest(*value) && *value != json(std::string())) {
         fail(key, "a SHA-256 in hexadecimal", value);
       }
     }
@@ -208,7 +208,7 @@ std::string state_text(json state) {
 
 json read_state(const fs::path& checkpoint) {
   const std::string text = read_state_text(checkpoint);
-  const json state = parse_state(text, checkpoint);
+  json state = parse_state(text, checkpoint);
   check_checksum(state, text, checkpoint);
   const StateCheck check(state, checkpoint);
   if (const auto format = check.integer("format", 1); format.value_or(1) > kCheckpointFormat) {

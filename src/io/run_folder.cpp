@@ -179,6 +179,7 @@ RunFolder RunFolder::create(const fs::path& root, ExistingRun existing) {
   const RunPaths paths{root};
   const auto refuse_a_run = [&] {
     if (existing == ExistingRun::kResume || !paths.hold_a_run()) return;
+    if (is_there(root / ".lock")) static_cast<void>(FileLock(root));  // names who trains there
     throw UserError(fmt::format("expected a new folder, found a run in {}", root.string()),
                     "continue it with --resume auto, or choose another folder with --out");
   };

@@ -45,7 +45,7 @@ void add_bf16(const at::Tensor& from, at::Tensor to) {
       kElementsPerChunk);
 }
 
-void add_rows(const at::Tensor& ids, const at::Tensor& rows, at::Tensor table) {
+void add_rows(const at::Tensor& ids, const at::Tensor& rows, const at::Tensor& table) {
   const int64_t tokens = ids.numel(), d = table.size(1);
   check_ids(ids, table.size(0));
   const int64_t* id = in<int64_t>(ids);

@@ -18,6 +18,6 @@ void add_bf16(const at::Tensor& from, at::Tensor to);
 
 // table.grad [V, d] += rows [tokens, d] at ids [tokens], in the order of the tokens. UserError for
 // an id that is no row of the table.
-void add_rows(const at::Tensor& ids, const at::Tensor& rows, at::Tensor table);
+void add_rows(const at::Tensor& ids, const at::Tensor& rows, const at::Tensor& table);
 
 }  // namespace wavroute::ops

@@ -159,7 +159,7 @@ std::string format_difference(const PairedDifference& difference) {
 std::vector<TableColumn> table_columns(const Table& table) {
   using Text = std::function<std::string(const TableRow&)>;
   std::vector<TableColumn> columns;
-  const auto add = [&](std::string name, std::string heading, bool numeric, const Text& text,
+  const auto add = [&](std::string name, const std::string& heading, bool numeric, const Text& text,
                        const std::function<bool(const TableRow&)>& shown) {
     if (std::ranges::none_of(table.rows, shown)) return;
     TableColumn column{std::move(name), on_one_line(heading), numeric, {}};

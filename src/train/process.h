@@ -9,8 +9,8 @@
 
 namespace wavroute {
 
-// From its construction on, the first SIGINT, SIGTERM or SIGHUP only sets a mark; a second SIGINT or
-// SIGTERM ends the process at once (a terminal that closes may send SIGHUP twice). SIGHUP stays
+// From its construction on, the first SIGINT, SIGTERM or SIGHUP only sets a mark; a second SIGINT
+// or SIGTERM ends the process at once (a terminal that closes may send SIGHUP twice). SIGHUP stays
 // ignored where it was (nohup).
 class StopSignal {
  public:

@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <random>
@@ -42,8 +43,7 @@ using ::testing::UnorderedElementsAre;
 // A process that runs `action` until it ends itself or is killed.
 class Child {
  public:
-  template <class Action>
-  explicit Child(Action&& action) : process_(::fork()) {
+  explicit Child(const std::function<void()>& action) : process_(::fork()) {
     if (process_ != 0) return;
     try {
       action();

@@ -1,4 +1,5 @@
 // The decoder's own parts: rotation, heads, precisions, cost.
+#include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
 
@@ -197,7 +198,7 @@ TEST(Cost, CountsTheMatrixProductsAndTheCausalHalfOfAttention) {
   const auto model = fresh_model(spec);
   // Per layer: q and o 16 x 16, k and v 16 x 8, gate, up and down 16 x 24; a product is 2 FLOPs per
   // weight. Attention: scores and sums over half the context, 2 products of 16 channels.
-  const double layer = 2.0 * (2 * 16 * 16 + 2 * 16 * 8 + 3 * 16 * 24) + 2.0 * 2.0 * (10 / 2) * 16;
+  const double layer = 2.0 * (2 * 16 * 16 + 2 * 16 * 8 + 3 * 16 * 24) + 2.0 * 2.0 * 5 * 16;
   const double forward = 4 * layer + 2.0 * 16 * 17;
   EXPECT_EQ(forward_flops_per_token(model->spec(), model->residual(), 10), forward);
   const double at_context = forward - 4 * (2.0 * 2.0 * 0.5 * 16);  // a context of 9

@@ -1,6 +1,7 @@
 """What each command prints and writes when all is well."""
 
 import json
+import re
 
 import paths
 import pytest
@@ -92,7 +93,9 @@ def test_config_show_gives_each_value_with_its_origin(wavroute, project):
 
 def test_the_configuration_of_a_run_is_a_configuration(wavroute, run, project):
     shown = assert_ok(wavroute("config", "show", run / "config.toml"))
-    assert "auto" not in shown.split("[compare]")[0]
+    # data.format = "auto" is the one that stays: only so is a token file of ours read.
+    resolved = re.sub(r'format = "auto" .*', "", shown.split("[compare]")[0])
+    assert "auto" not in resolved
     assert_ok(wavroute("config", "check", run / "config.toml"))
 
 

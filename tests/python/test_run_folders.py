@@ -95,7 +95,9 @@ def test_a_link_inside_a_run_folder_is_not_written_through(
     before = target.read_bytes()
     (copy / name).symlink_to(target)
     values = sets(train__steps=13)
-    assert_ok(wavroute("train", project, "--out", copy, "--resume", "auto", *values))
+    # env.json is only written where something has changed.
+    elsewhere = {"WAVROUTE_ISA": "portable"} if name == "env.json" else {}
+    assert_ok(wavroute("train", project, "--out", copy, "--resume", "auto", *values, env=elsewhere))
     assert target.read_bytes() == before
     assert not (copy / name).is_symlink() and (copy / name).stat().st_size > 0
     if name == "metrics.jsonl":

@@ -64,6 +64,7 @@ def test_a_terminal_that_goes_away_saves_like_a_signal(wavroute, project, tmp_pa
         stdout=terminal,
         stderr=terminal,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # tests may run under nohup
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     os.close(terminal)

@@ -1,4 +1,5 @@
 // Stopping and going on.
+#include <ATen/ATen.h>
 #include <gmock/gmock.h>
 
 #include <functional>
