@@ -52,10 +52,22 @@ void write_tokens(const path& file, const Tokenizer& tokenizer) {
   writer.commit();
 }
 
+// Version 1 has no trailer, and so no checksum that keeps a changed byte from being looked at.
+void write_old_tokens(const path& file, const path& newer) {
+  std::string content = read_file(newer);
+  content.resize(content.size() - 64);
+  content[8] = 1;
+  fuzz::put(file, content);
+}
+
 void write_state(const path& seeds) {
   CheckpointWriter writer(fuzz::scratch(), 3);
-  writer.write("config.json", "{}");
-  const path checkpoint = writer.finish({{"val_loss", 3.5}, {"tokens", 96}});
+  for (const char* name :
+       {"config.json", "model.safetensors", "optimizer.safetensors", "tokenizer.json"}) {
+    writer.write(name, "{}");
+  }
+  const path checkpoint =
+      writer.finish({{"val_loss", 3.5}, {"tokens", 96}, {"updates", 3}, {"steps", 10}});
   fuzz::put(seeds / "trained", read_file(checkpoint / "state.json"));
 }
 
@@ -95,6 +107,7 @@ int main(int argc, char** argv) {
   std::filesystem::create_directories(seeds / "tokens");
   write_weights(seeds / "safetensors" / "two");
   write_tokens(seeds / "tokens" / "bytes", *bytes);
+  write_old_tokens(seeds / "tokens" / "version_1", seeds / "tokens" / "bytes");
   write_state(seeds / "state");
   write_comparison(seeds / "comparison" / "grid");
   fuzz::put(seeds / "metrics" / "rows", kMetrics);
