@@ -255,6 +255,7 @@ TEST_F(CorpusFiles, ACacheFileIsTrustedOnlyForTheTextAndTheContentThatItWasMadeO
   const auto files = cached_files();
   const auto refill = [&](const std::function<std::string(const std::filesystem::path&)>& make) {
     std::vector<std::string> contents;
+    contents.reserve(files.size());
     for (const auto& file : files) contents.push_back(make(file));
     for (size_t i = 0; i < files.size(); ++i) {
       std::ofstream(files[i], std::ios::binary) << contents[i];
@@ -314,7 +315,7 @@ TEST_F(CorpusFiles, TheCacheCanBeTurnedOff) {
 
 // The bytes with which each format begins, as its specification gives them.
 TEST_F(CorpusFiles, KnownBinaryFormatsAreRefusedByName) {
-  const auto padded = [](std::string begin) { return begin + std::string(400, 'x'); };
+  const auto padded = [](const std::string& begin) { return begin + std::string(400, 'x'); };
   std::string tar(1024, 'x'), safetensors = R"(........{"a":{}})" + std::string(64, 'x');
   tar.replace(257, 6, std::string("ustar\0", 6));
   safetensors.replace(0, 8, std::string("\x08\0\0\0\0\0\0\0", 8));
