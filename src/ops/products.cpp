@@ -30,8 +30,7 @@ namespace {
 constexpr int kRowMajor = 101, kPlain = 111, kTransposed = 112;  // of cblas.h
 constexpr int64_t kMost = std::numeric_limits<int>::max();
 
-// ---- fp32: tiles of the output, each on one thread
-// -----------------------------------------------
+// ---- fp32: tiles of the output, each on one thread --------------------------------------------
 //
 // MKL cuts a product by the number of threads, sums included, and on some machines another cut
 // gives other bits. Tiles that follow from the shape alone are the same with any number of threads.
