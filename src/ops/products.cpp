@@ -20,7 +20,7 @@ extern "C" {
                           const int* n, const int* k, const float* alpha, const float* a,
                           const int* lda, const float* b, const int* ldb, const float* beta,
                           float* c, const int* ldc);
-// How many threads a product of the calling thread may use; returns what it was, 0 for the default.
+// With it, a loop's body has its products on its own thread (parallel.cpp).
 [[gnu::weak]] int MKL_Set_Num_Threads_Local(int threads);
 }
 
@@ -62,18 +62,6 @@ void multiply_tile(const Product& p, int64_t row, int64_t rows, int64_t column, 
          &pitch_a, &kept, p.c + row * p.n + column, &pitch_c);
 }
 
-// MKL's products of this thread stay on it.
-class OneThread {
- public:
-  OneThread() : before_(MKL_Set_Num_Threads_Local(1)) {}
-  OneThread(const OneThread&) = delete;
-  OneThread& operator=(const OneThread&) = delete;
-  ~OneThread() { MKL_Set_Num_Threads_Local(before_); }
-
- private:
-  int before_;
-};
-
 // False where nothing was done: without MKL, or for a tensor that its integers don't reach.
 bool multiply(const Product& p) {
   if (sgemm_ == nullptr || MKL_Set_Num_Threads_Local == nullptr) return false;
@@ -87,7 +75,6 @@ bool multiply(const Product& p) {
   if (tiles() < 8) columns = 128;
   const int64_t across = chunk_count(p.n, columns);
   parallel_for(tiles(), [&](int64_t begin, int64_t end) {
-    const OneThread one_thread;
     for (int64_t tile = begin; tile < end; ++tile) {
       const int64_t row = tile / across * rows, column = tile % across * columns;
       multiply_tile(p, row, std::min(rows, p.m - row), column, std::min(columns, p.n - column));
