@@ -7,6 +7,7 @@ from pathlib import Path
 
 import paths
 import pytest
+from cli_tools import assert_ok
 
 
 @pytest.fixture
@@ -44,3 +45,16 @@ def with_memory(tmp_path):
                               env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
 
     return call
+
+
+@pytest.fixture(scope="module")
+def finished(project):
+    """A run of the module's `project`: 12 steps with checkpoints at 8 and 12, to copy."""
+    out = project.parent / "finished"
+    assert_ok(paths.call("wavroute", "train", project, "--out", out, "-q"))
+    return out
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "copy")

@@ -29,19 +29,6 @@ def project(tmp_path_factory):
     return write_project(tmp_path_factory.mktemp("folders"))
 
 
-@pytest.fixture(scope="module")
-def finished(project):
-    """A run of 12 steps with checkpoints at 8 and 12, to copy."""
-    out = project.parent / "finished"
-    assert_ok(paths.call("wavroute", "train", project, "--out", out, "-q"))
-    return out
-
-
-@pytest.fixture
-def copy(finished, tmp_path):
-    return shutil.copytree(finished, tmp_path / "copy")
-
-
 def dead_pid():
     process = subprocess.Popen(["true"])
     process.wait()

@@ -30,19 +30,6 @@ def project(tmp_path_factory):
     return write_project(tmp_path_factory.mktemp("lifecycle"))
 
 
-@pytest.fixture(scope="module")
-def finished(project):
-    """A run of 12 steps, to copy."""
-    out = project.parent / "finished"
-    assert_ok(paths.call("wavroute", "train", project, "--out", out, "-q"))
-    return out
-
-
-@pytest.fixture
-def copy(finished, tmp_path):
-    return shutil.copytree(finished, tmp_path / "copy")
-
-
 def warnings(result):
     return [line for line in result.stderr.splitlines() if line.startswith("wavroute: ")]
 

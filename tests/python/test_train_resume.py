@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 
-import paths
 import pytest
 from cli_tools import (
     STACK_TRACE,
@@ -36,19 +35,6 @@ FULL_DISKS = ["8k", "16k", "60k", "140k", "240k"]
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     return write_project(tmp_path_factory.mktemp("resume"))
-
-
-@pytest.fixture(scope="module")
-def finished(project):
-    """A run of 12 steps with checkpoints at 8 and 12, to copy."""
-    out = project.parent / "finished"
-    assert_ok(paths.call("wavroute", "train", project, "--out", out, "-q"))
-    return out
-
-
-@pytest.fixture
-def copy(finished, tmp_path):
-    return shutil.copytree(finished, tmp_path / "copy")
 
 
 def lines_of(run):
