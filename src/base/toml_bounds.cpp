@@ -45,6 +45,7 @@ class Scanner {
   }
 
   void plain(char c) {
+    require_ascii("ASCII outside strings and comments");
     if (c == '.') {
       if (++parts_ > kMostParts) {
         fail(fmt::format("keys of at most {} parts", kMostParts), "a longer dotted key");
@@ -87,12 +88,38 @@ class Scanner {
       const char c = text_[at_];
       if (is_long ? text_.substr(at_, 3) == three : c == quote) break;
       if (c == '\n' && !is_long) return;  // the parser refuses it here
+      if (c == '\\' && quote == '"') {
+        skip_escape(is_long);
+        continue;
+      }
       if (c == '\n') ++line_;
-      at_ += c == '\\' && quote == '"' ? 2 : 1;
+      ++at_;
     }
     at_ = std::min(at_ + (is_long ? 3 : 1), text_.size());
     // Up to two quotes more are the end of a long string's content.
     for (int i = 0; is_long && i < 2 && at_ < text_.size() && text_[at_] == quote; ++i) ++at_;
+  }
+
+  // Past a backslash and what it escapes; in a long string that may be blanks and line ends.
+  void skip_escape(bool is_long) {
+    constexpr std::string_view kBlanks = " \t\n\v\f\r";
+    ++at_;
+    if (at_ == text_.size()) return;
+    if (!is_long || kBlanks.find(text_[at_]) == std::string_view::npos) {
+      require_ascii("an ASCII character after '\\'");
+      ++at_;
+      return;
+    }
+    for (; at_ < text_.size() && kBlanks.find(text_[at_]) != std::string_view::npos; ++at_) {
+      if (text_[at_] == '\n') ++line_;
+    }
+    require_ascii("an ASCII character where a line continues after '\\'");
+  }
+
+  void require_ascii(const char* expected) const {
+    if (at_ < text_.size() && static_cast<unsigned char>(text_[at_]) >= 0x80) {
+      fail(expected, "another character");
+    }
   }
 
   [[noreturn]] void fail(const std::string& expected, const std::string& given) const {

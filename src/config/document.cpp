@@ -55,8 +55,7 @@ Node convert(const toml::node& node) {
 // The value of a document that holds one key alone; throws toml::parse_error, or a UserError where
 // the text is beyond the bounds.
 Node only_value(const std::string& text) {
-  // Other values hold no keys, and a path may have many dots.
-  if (text.starts_with('{') || text.starts_with('[')) check_toml_bounds("value = " + text, "--set");
+  check_toml_bounds("value = " + text, "--set");
   Node document = convert(toml::parse("value = " + text));
   auto& members = std::get<Node::Table>(document.value);
   const bool one_line = text.find('\n') == std::string::npos;
