@@ -9,7 +9,9 @@ the old one's time over the new one's: above 1 the new one is faster. Reported i
 rounds' ratios with its 95 % interval. Exit code 1: an interval's lower end is not above --above.
 
 The interval is that of order statistics, which supposes nothing of how the ratios are distributed:
-of n independent values as many lie below their median as heads fall in n tosses of a coin.
+of n independent values as many lie below their median as heads fall in n tosses of a coin. "idle" is
+how much of a core the one took while the other was stepped, "others" what other programs took: where
+that is not near zero, the interval is wide and the machine was too busy to tell.
 """
 
 import argparse
@@ -32,7 +34,7 @@ FEWEST_ROUNDS = 6  # for which the smallest and the largest value are a 95 % int
 SETTLE_SECONDS = 0.01
 COLUMNS = ("date", "commit", "old_commit", "machine", "cores", "threads", "scheme", "precision",
            "layers", "width", "batch", "context", "rounds", "steps", "ms_p50", "old_ms_p50", "ratio",
-           "ratio_low", "ratio_high", "idle_percent", "command")
+           "ratio_low", "ratio_high", "idle_percent", "others_percent", "command")
 SHAPE = ("layers", "width", "batch", "context")
 
 
@@ -54,6 +56,13 @@ def median_interval(values, confidence=CONFIDENCE):
 def is_old_first(round_number):
     """old new, new old, old new ...: what drifts over two rounds hits both alike."""
     return round_number % 2 == 0
+
+
+def machine_cpu_seconds():
+    """Of all programs, and what a host took away from this machine (steal)."""
+    user, nice, system, _, _, irq, softirq, steal = (
+        int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 class Worker:
@@ -110,7 +119,7 @@ class Pair:
 
     def __init__(self):
         self.old_ms, self.new_ms = [], []  # of each round: milliseconds per step
-        self.idle_seconds = self.wall_seconds = 0.0
+        self.idle_seconds = self.others_seconds = self.wall_seconds = 0.0
         self.losses_agree = True
 
     @property
@@ -122,12 +131,23 @@ class Pair:
         """Of one core: what the one took while the other was stepped."""
         return 100 * self.idle_seconds / self.wall_seconds if self.wall_seconds else 0.0
 
+    @property
+    def others_percent(self):
+        """Of one core: what other programs took meanwhile."""
+        return 100 * self.others_seconds / self.wall_seconds if self.wall_seconds else 0.0
+
     def _turn(self, active, idle, steps):
+        def clocks():
+            return (time.monotonic(), machine_cpu_seconds(), active.cpu_seconds(),
+                    idle.cpu_seconds())
+
         time.sleep(SETTLE_SECONDS)
-        begin, idle_begin = time.monotonic(), idle.cpu_seconds()
+        before = clocks()
         answers = [active.step() for _ in range(steps)]
-        self.wall_seconds += time.monotonic() - begin
-        self.idle_seconds += idle.cpu_seconds() - idle_begin
+        wall, machine, own, other = (b - a for a, b in zip(before, clocks()))
+        self.wall_seconds += wall
+        self.idle_seconds += other
+        self.others_seconds += max(0.0, machine - own - other)
         return sum(answer["ms"] for answer in answers) / steps, answers[-1]["loss"]
 
     def round(self, old, new, steps):
@@ -245,7 +265,8 @@ def main(arguments=None):
             if not pair.losses_agree:
                 words += ", the losses differ"
             print(f"{scheme:<18} {precision}  old {old_ms:8.1f} ms  new {ms:8.1f} ms  old/new "
-                  f"{ratio:.3f} [{low:.3f}, {high:.3f}]  idle {pair.idle_percent:.1f} %  {words}",
+                  f"{ratio:.3f} [{low:.3f}, {high:.3f}]  idle {pair.idle_percent:.0f} %, "
+                  f"others {pair.others_percent:.0f} %: {words}",
                   flush=True)
             if options.csv:
                 now = datetime.datetime.now(datetime.timezone.utc)
@@ -258,6 +279,7 @@ def main(arguments=None):
                     "steps": options.steps, "ms_p50": f"{ms:.3f}", "old_ms_p50": f"{old_ms:.3f}",
                     "ratio": f"{ratio:.4f}", "ratio_low": f"{low:.4f}",
                     "ratio_high": f"{high:.4f}", "idle_percent": f"{pair.idle_percent:.1f}",
+                    "others_percent": f"{pair.others_percent:.1f}",
                     "command": command_of(options)})
     return 1 if slower else 0
 

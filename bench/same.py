@@ -249,7 +249,7 @@ def main(arguments=None):
 
     def tell(label, verdict, words):
         counts[verdict] += 1
-        print(f"{label:<34} {verdict:<8} {words[0]}", *words[1:], sep="\n" + " " * 44, flush=True)
+        print(f"{label:<36} {verdict:<8} {words[0]}", *words[1:], sep="\n" + " " * 46, flush=True)
 
     for scheme in wanted:
         if scheme not in known:

@@ -148,7 +148,7 @@ def test_schemes_that_one_build_lacks_are_named(monkeypatch, capsys):
         commit="c", schemes=lambda: schemes.split()))
     monkeypatch.setattr(same, "judge", lambda *_: ("same", [""]))
     assert same.main(["a b", "a b c"]) == 0
-    assert "c                                  skipped  the old one doesn't know it" in (
+    assert "c                                    skipped  the old one doesn't know it" in (
         capsys.readouterr().out)
     assert same.main(["a b", "a"]) == 1
     with pytest.raises(binaries.Unusable):
@@ -179,14 +179,14 @@ class FixedWorker:
     """Takes the times it is given; `log` is who was stepped."""
 
     def __init__(self, name, times, log):
-        self.name, self.times, self.log = name, iter(times), log
+        self.name, self.times, self.log, self.busy_seconds = name, iter(times), log, 0.0
 
     def step(self):
         self.log.append(self.name)
         return {"ms": next(self.times), "loss": 1.0}
 
     def cpu_seconds(self):
-        return 0.0
+        return self.busy_seconds
 
 
 def test_a_ratio_is_of_one_round_and_the_order_alternates(monkeypatch):
@@ -202,20 +202,59 @@ def test_a_ratio_is_of_one_round_and_the_order_alternates(monkeypatch):
     assert pair.ratios == [1.5, 1.0, 0.5] and pair.losses_agree
 
 
+def test_time_of_the_idle_one_and_of_others_is_told_apart(monkeypatch):
+    monkeypatch.setattr(pace, "SETTLE_SECONDS", 0)
+    pair, clock = pace.Pair(), [0.0]
+    old, new = FixedWorker("old", [], []), FixedWorker("new", [], [])
+    of_machine = [0.0]
+
+    def stepped(active, idle):
+        def step():
+            clock[0] += 2.0  # seconds; all programs together take 3.7 of them on some cores
+            active.busy_seconds += 3.0
+            idle.busy_seconds += 0.2
+            of_machine[0] += 3.7
+            return {"ms": 2000.0, "loss": 1.0}
+        return step
+
+    old.step, new.step = stepped(old, new), stepped(new, old)
+    monkeypatch.setattr(pace.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(pace, "machine_cpu_seconds", lambda: of_machine[0])
+    pair.round(old, new, 1)
+    assert pair.idle_percent == pytest.approx(10) and pair.others_percent == pytest.approx(25)
+
+
 def test_two_builds_are_stepped_and_a_row_is_kept(wavroute, tmp_path, capsys):
     program, file = str(paths.program("wavroute")), tmp_path / "pace.csv"
     given = [program, program, "--config", "tiny", "--set", "model.layers=2", "--schemes", "prenorm",
              "--precision", "fp32", "--rounds", "6", "--steps", "1", "--starts", "1", "--csv",
              str(file)]
     assert pace.main([*given, "--above", "0"]) == 0
-    assert pace.main([*given, "--above", "1e9"]) == 1
     assert "losses differ" not in capsys.readouterr().out
-    first, second = csv.DictReader(file.read_text().splitlines())
-    assert list(first) == list(pace.COLUMNS) and second["command"] == first["command"]
+    first, = csv.DictReader(file.read_text().splitlines())
+    assert list(first) == list(pace.COLUMNS)
     assert (first["scheme"], first["layers"], first["width"], first["rounds"]) == (
         "prenorm", "2", "32", "6")
     assert float(first["ratio_low"]) <= float(first["ratio"]) <= float(first["ratio_high"])
     assert str(tmp_path) not in file.read_text() and program not in file.read_text()
+
+
+@pytest.mark.parametrize("low, code", ((0.981, 0), (0.98, 1), (0.9, 1)))
+def test_the_lower_end_of_the_interval_decides(monkeypatch, tmp_path, capsys, low, code):
+    pair = pace.Pair()
+    pair.old_ms, pair.new_ms = [low] + [1.5] * 5, [1.0] * 6  # of six, the smallest is the lower end
+    shape = dict.fromkeys(pace.SHAPE, 1)
+    monkeypatch.setattr(pace, "measure", lambda *_: (pair, shape))
+    monkeypatch.setattr(pace, "Binary", lambda name: SimpleNamespace(
+        commit=name, facts={"cpu": "a", "cores": 2, "threads": 2}))
+    file = tmp_path / "pace.csv"
+    for _ in range(2):
+        assert pace.main(["old", "new", "--rounds", "6", "--csv", str(file)]) == code
+    rows = list(csv.DictReader(file.read_text().splitlines()))
+    assert [(row["scheme"], row["precision"]) for row in rows] == 2 * [
+        (scheme, precision) for scheme in ("prenorm", "wav") for precision in ("bf16", "fp32")]
+    assert {(row["commit"], row["old_commit"], row["ratio"]) for row in rows} == {
+        ("new", "old", "1.5000")}
 
 
 def test_a_file_of_other_columns_is_left_as_it_is(tmp_path):
