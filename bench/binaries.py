@@ -7,7 +7,7 @@ import sys
 from functools import cached_property
 from pathlib import Path
 
-# What separates a word that no scheme is called from the list of those there are.
+# In the hint of an error: names with commas between them, more of them than a suggestion has.
 LIST_OF_SCHEMES = re.compile(r"\w+(?:, \w+){2,}")
 
 
