@@ -68,7 +68,7 @@ struct TrainConfig {
   std::string precision = "auto";  // auto | bf16 | fp32
   std::string device = "auto";     // auto | cpu | cuda
   std::string kernels = "auto";    // auto | fused (ours, on the CPU) | composed (libtorch's)
-  int64_t threads = 0;             // 0 = all cores
+  int64_t threads = 0;             // 0 = OMP_NUM_THREADS where it is set, else all cores
 };
 
 struct SampleConfig {
