@@ -12,6 +12,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "base/affinity.h"
+
 namespace wavroute::app {
 namespace {
 
@@ -27,6 +29,7 @@ bool sets(const char* entry, const char* name) {
 
 // Called before the constructors of all libraries, with what main() gets.
 void start_again(int, char** argv, char** environment) {
+  keep_given_processors();  // the library may bind this thread to one of them
   size_t count = 0;
   for (; environment[count] != nullptr; ++count) {
     for (const char* name : {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "WAVROUTE_SPINCOUNT"}) {

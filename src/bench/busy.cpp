@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/affinity.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -34,6 +35,7 @@ void wait_until_stopped(pid_t process) {
 
 BusyProcesses::BusyProcesses(int count) {
   const pid_t parent = getpid();
+  const OnGivenProcessors whole;
   try {
     for (int i = 0; i < count; ++i) {
       const pid_t process = fork();

@@ -1,7 +1,6 @@
 #include "bench/machine.h"
 
 #include <fmt/format.h>
-#include <sched.h>
 
 #include <algorithm>
 #include <array>
@@ -12,6 +11,8 @@
 #include <sstream>
 #include <string_view>
 #include <system_error>
+
+#include "base/affinity.h"
 
 namespace wavroute {
 namespace {
@@ -100,12 +101,6 @@ int quota_cores(const fs::path& root) {
   return std::max(1, static_cast<int>(cores));
 }
 
-int affinity_cores() {
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
-  return std::max(1, CPU_COUNT(&set));
-}
-
 void probe_memory(const fs::path& root, Machine& machine) {
   machine.memory_total = read_field(root / "proc/meminfo", "MemTotal");
   machine.memory_available = read_field(root / "proc/meminfo", "MemAvailable");
@@ -174,7 +169,7 @@ bool Machine::has_fast_bf16() const { return has("avx512_bf16") || has("amx_bf16
 
 Machine probe_machine(const fs::path& root) {
   Machine machine;
-  machine.cores = std::min(affinity_cores(), quota_cores(root));
+  machine.cores = std::min(given_processors(), quota_cores(root));
   probe_memory(root, machine);
   probe_processor(root, machine);
   probe_gpus(root, machine);

@@ -17,6 +17,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/affinity.h"
 #include "io/json_text.h"
 #include "wavroute/error.h"
 
@@ -119,6 +120,7 @@ Worker::Worker(const WorkerCommand& command) : label_(command.label) {
   auto arguments = command.argv;
   if (arguments.empty()) arguments.emplace_back();
   auto environment = environment_of(command);
+  const OnGivenProcessors whole;
   const int error = posix_spawnp(&pid_, arguments[0].c_str(), &actions.value, &attributes.value,
                                  pointers(arguments).data(), pointers(environment).data());
   if (error != 0) {

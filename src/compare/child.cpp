@@ -12,6 +12,7 @@
 #include <system_error>
 #include <thread>
 
+#include "base/affinity.h"
 #include "io/file.h"
 #include "wavroute/error.h"
 
@@ -59,6 +60,7 @@ pid_t start(char* const* argv, const char* log) {
   sigset_t all, mask;
   sigfillset(&all);
   sigprocmask(SIG_SETMASK, &all, &mask);
+  const OnGivenProcessors whole;
   const pid_t child = fork();
   if (child == 0) become(argv, log, parent, mask);
   const int error = errno;

@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <fstream>
 
+#include "base/affinity.h"
 #include "io/file.h"
 #include "wavroute/error.h"
 
@@ -52,6 +53,23 @@ TEST_F(Child, EndsWithItsExitCodeAndItsLastWords) {
 
 TEST_F(Child, KilledBySignalCountsFrom128) {
   EXPECT_EQ(shell("kill -KILL $$").exit_code, 128 + SIGKILL);
+}
+
+// As OpenMP leaves the first thread under OMP_PROC_BIND: a cell would train on one core.
+TEST_F(Child, GetsAllProcessorsOfAParentWhoseThreadIsBoundToOne) {
+  const int all = given_processors();
+  if (all < 2) GTEST_SKIP() << "one processor is all there is";
+  keep_given_processors();
+  cpu_set_t before, one;
+  ASSERT_EQ(sched_getaffinity(0, sizeof before, &before), 0);
+  CPU_ZERO(&one);
+  for (size_t i = 0; CPU_COUNT(&one) == 0; ++i) {
+    if (CPU_ISSET(i, &before)) CPU_SET(i, &one);
+  }
+  ASSERT_EQ(sched_setaffinity(0, sizeof one, &one), 0);
+  const ChildResult result = shell("unset OMP_NUM_THREADS OMP_THREAD_LIMIT; nproc");
+  ASSERT_EQ(sched_setaffinity(0, sizeof before, &before), 0);
+  EXPECT_EQ(result.error_tail, std::to_string(all) + "\n");
 }
 
 TEST_F(Child, IsToldToStop) {

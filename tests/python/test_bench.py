@@ -148,6 +148,16 @@ def test_threads_are_the_users_omp_num_threads(wavroute):
     assert {row["threads"] for row in rows(done)} == {1}
 
 
+@pytest.mark.parametrize("name, value", (("OMP_PROC_BIND", "true"), ("OMP_PLACES", "{0}")))
+def test_cores_are_counted_before_openmp_binds_the_first_thread(
+    wavroute, monkeypatch, name, value
+):
+    for other in ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY"):
+        monkeypatch.delenv(other, raising=False)
+    cores = openmp(wavroute)[0]["cores"]
+    assert openmp(wavroute, **{name: value})[0]["cores"] == cores
+
+
 @pytest.mark.parametrize("arguments, threads", (
     (("bench", "peak", "--threads", "100000"), "1"), (("bench", "peak"), "100000"),
     (("train", "tiny", "--dry-run", "--set", "train.threads=100000"), "1")))
