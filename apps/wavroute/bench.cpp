@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/output.h"
 #include "base/utc.h"
 #include "bench/build_info.h"
 #include "bench/machine.h"
@@ -18,7 +19,6 @@
 #include "command.h"
 #include "common.h"
 #include "config/load.h"
-#include "output.h"
 #include "train/forecast.h"
 #include "train/session.h"
 #include "validators.h"

@@ -9,13 +9,13 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "base/output.h"
 #include "base/utc.h"
 #include "bench/build_info.h"
 #include "bench/machine.h"
 #include "bench/threads.h"
 #include "opbench/measure.h"
 #include "opbench/peaks.h"
-#include "output.h"
 #include "validators.h"
 
 namespace wavroute::app {

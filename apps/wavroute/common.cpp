@@ -8,11 +8,11 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "base/output.h"
 #include "bench/machine.h"
 #include "io/file.h"
 #include "io/run_folder.h"
 #include "model/model_folder.h"
-#include "output.h"
 #include "train/forecast.h"
 #include "train/session.h"
 #include "validators.h"

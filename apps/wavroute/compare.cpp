@@ -5,6 +5,7 @@
 #include <memory>
 #include <system_error>
 
+#include "base/output.h"
 #include "command.h"
 #include "common.h"
 #include "compare/compare_run.h"
@@ -12,7 +13,6 @@
 #include "config/load.h"
 #include "config/print.h"
 #include "io/run_folder.h"
-#include "output.h"
 #include "report/html.h"
 #include "report/table.h"
 #include "train/forecast.h"

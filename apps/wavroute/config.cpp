@@ -6,12 +6,12 @@
 #include <string>
 #include <vector>
 
+#include "base/output.h"
 #include "command.h"
 #include "compare/grid.h"
 #include "config/load.h"
 #include "config/presets.h"
 #include "config/print.h"
-#include "output.h"
 #include "train/forecast.h"
 #include "wavroute/decoder.h"
 #include "wavroute/error.h"

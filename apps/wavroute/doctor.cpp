@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "base/output.h"
 #include "bench/build_info.h"
 #include "bench/machine.h"
 #include "bench/pytorch.h"
@@ -17,7 +18,6 @@
 #include "common.h"
 #include "data/token_cache.h"
 #include "kernels/kernels.h"
-#include "output.h"
 #include "train/session.h"
 #include "waiting.h"
 

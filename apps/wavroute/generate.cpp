@@ -6,9 +6,9 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "base/output.h"
 #include "command.h"
 #include "common.h"
-#include "output.h"
 #include "report/table.h"
 #include "train/process.h"
 #include "validators.h"

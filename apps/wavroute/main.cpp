@@ -15,10 +15,10 @@
 #include <vector>
 
 #include "base/nearest.h"
+#include "base/output.h"
 #include "bench/build_info.h"
 #include "command.h"
 #include "io/file.h"
-#include "output.h"
 #include "report/table.h"
 #include "wavroute/error.h"
 
@@ -172,6 +172,6 @@ int run(int argc, char** argv) {
 }  // namespace wavroute::app
 
 int main(int argc, char** argv) {
-  wavroute::app::prepare_streams();
+  wavroute::prepare_streams();
   return wavroute::app::run(argc, argv);
 }

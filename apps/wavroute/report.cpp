@@ -5,10 +5,10 @@
 #include <memory>
 #include <vector>
 
+#include "base/output.h"
 #include "base/printable.h"
 #include "command.h"
 #include "io/file.h"
-#include "output.h"
 #include "report/html.h"
 #include "wavroute/error.h"
 

@@ -5,13 +5,13 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/output.h"
 #include "command.h"
 #include "config/load.h"
 #include "config/print.h"
 #include "environment.h"
 #include "io/file.h"
 #include "io/run_folder.h"
-#include "output.h"
 #include "report/html.h"
 #include "train/names.h"
 #include "train/process.h"

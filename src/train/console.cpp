@@ -10,7 +10,7 @@
 #include <string>
 #include <system_error>
 
-#include "base/print.h"
+#include "base/output.h"
 #include "base/printable.h"
 #include "base/terminal.h"
 #include "report/table.h"
@@ -67,7 +67,7 @@ void Console::say(const std::string& line) {
 void Console::note(const std::string& line) {
   clear_bar();
   log(line);
-  if (!quiet_) print_or_drop(stderr, terminal_text(line) + "\n");
+  if (!quiet_) wavroute::note(line);
 }
 
 void Console::warn(const std::string& line) { warn_plainly("wavroute: " + line); }
@@ -80,7 +80,7 @@ void Console::warn_side_file(const std::filesystem::path& path, const std::strin
 void Console::warn_plainly(const std::string& line) {
   clear_bar();
   log(line);
-  print_or_drop(stderr, terminal_text(line) + "\n");
+  wavroute::note(line);
 }
 
 void Console::bar(int64_t step, int64_t steps, double eta_seconds) {

@@ -57,6 +57,15 @@ def test_a_result_that_can_not_be_written_is_a_failure(project, run, arguments):
     assert done.stderr.count("\n") <= 3
 
 
+def test_one_file_alone_writes_to_the_standard_streams():
+    """What it does about full disks, closed pipes and control characters holds for all then."""
+    folders = [paths.REPOSITORY / name for name in ("src", "apps")]
+    files = [f for folder in folders for f in folder.rglob("*") if f.suffix in (".cpp", ".h")]
+    other_ways = re.compile(r"std::c(out|err|log)\b|\b(v?f?printf|f?puts|fwrite)\(|fmt::print\(")
+    found = [f.name for f in files if other_ways.search(f.read_text())]
+    assert found == ["output.cpp"]
+
+
 def test_a_result_for_a_closed_stream_is_a_failure(project, run):
     command = words(["config", "list"], project, run)
     done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", paths.program("wavroute"), *command],

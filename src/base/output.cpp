@@ -1,20 +1,18 @@
-#include "output.h"
+#include "base/output.h"
 
 #include <fcntl.h>
 #include <poll.h>
+#include <stdio_ext.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <csignal>
-#include <cstdio>
-#include <iostream>
 #include <system_error>
 
-#include "base/print.h"
 #include "base/printable.h"
 #include "base/terminal.h"
 
-namespace wavroute::app {
+namespace wavroute {
 namespace {
 
 [[noreturn]] void fail(int error) {
@@ -22,9 +20,10 @@ namespace {
   throw std::system_error(error, std::generic_category(), "standard output");
 }
 
-void write(std::string_view text) {
+// The error number of a failure is in errno.
+bool write(std::FILE* stream, std::string_view text) noexcept {
   errno = 0;
-  if (std::fwrite(text.data(), 1, text.size(), stdout) < text.size()) fail(errno);
+  return std::fwrite(text.data(), 1, text.size(), stream) == text.size();
 }
 
 }  // namespace
@@ -42,11 +41,8 @@ void prepare_streams() {
 
 void print(std::string_view text) {
   static const bool terminal = is_terminal(STDOUT_FILENO);
-  if (terminal) {
-    write(terminal_text(text));
-  } else {
-    write(text);
-  }
+  const bool written = terminal ? write(stdout, terminal_text(text)) : write(stdout, text);
+  if (!written) fail(errno);
 }
 
 void flush() {
@@ -54,12 +50,21 @@ void flush() {
   if (std::fflush(stdout) != 0) fail(errno);
 }
 
+bool print_or_drop(std::FILE* stream, std::string_view text) noexcept {
+  const bool written = write(stream, text);
+  const bool flushed = std::fflush(stream) == 0;
+  if (written && flushed) return true;
+  // Left there, the text and the mark would make every later line look lost, too.
+  __fpurge(stream);
+  std::clearerr(stream);
+  return false;
+}
+
 void note(std::string_view line) { print_or_drop(stderr, terminal_text(line) + "\n"); }
 
 void finish_output() {
-  flush();  // before std::cout, which would keep the reason to itself
-  std::cout.flush();
-  if (std::ferror(stdout) != 0 || std::cout.bad()) fail(0);
+  flush();
+  if (output_failed()) fail(0);
   // A network file system may say only now that its disk is full.
   const int copy = ::dup(STDOUT_FILENO);
   if (copy >= 0 && ::close(copy) != 0 && errno != EINTR) fail(errno);
@@ -72,4 +77,4 @@ bool reader_is_gone() {
   return ::poll(&output, 1, 0) == 1 && (output.revents & (POLLERR | POLLHUP)) != 0;
 }
 
-}  // namespace wavroute::app
+}  // namespace wavroute
