@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -176,5 +177,10 @@ class FileLock {
   std::string warning_;
   bool made_ = false;
 };
+
+// Whether some process holds `folder` by a FileLock now. Nothing where that can't be told from
+// here: a lock that may not be opened.
+[[nodiscard]] std::optional<bool> is_held(const std::filesystem::path& folder,
+                                          FileLock::Flock flock = nullptr);
 
 }  // namespace wavroute

@@ -6,7 +6,9 @@
 
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <system_error>
+#include <thread>
 #include <utility>
 
 #include "io/file.h"
@@ -104,6 +106,17 @@ bool take_over(const fs::path& holder, const ProcessIdentity& expected) {
   return true;
 }
 
+// As flock(2). A reader that looks whether the folder is held has the lock for microseconds.
+int take(FileLock::Flock flock, const Descriptor& file) {
+  constexpr int kTries = 5;
+  constexpr std::chrono::milliseconds kPause(4);
+  for (int i = 1;; ++i) {
+    if (flock(file.get(), LOCK_EX | LOCK_NB) == 0) return 0;
+    if (errno != EWOULDBLOCK || i == kTries) return -1;
+    std::this_thread::sleep_for(kPause);
+  }
+}
+
 }  // namespace
 
 FileLock::FileLock(const fs::path& folder, Flock flock) : folder_(folder) {
@@ -111,7 +124,7 @@ FileLock::FileLock(const fs::path& folder, Flock flock) : folder_(folder) {
   if (flock == nullptr) flock = ::flock;
   do {
     file_ = open_lock(path, made_);
-    if (flock(file_.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (take(flock, file_) != 0) {
       const int flock_error = errno;
       if (flock_error == EWOULDBLOCK) {
         throw UserError(fmt::format("expected a free folder, but {} is using {}",
@@ -169,6 +182,19 @@ FileLock::~FileLock() {
 
 void FileLock::remove_if_made() noexcept {
   if (std::exchange(made_, false)) ::unlink((folder_ / kLock).c_str());
+}
+
+std::optional<bool> is_held(const fs::path& folder, FileLock::Flock flock) {
+  constexpr int kFlags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+  const Descriptor lock(::open((folder / kLock).c_str(), kFlags));
+  if (lock.get() < 0) return errno == ENOENT ? std::optional(false) : std::nullopt;
+  // Shared, so that two readers see no holder in each other; given back at once.
+  if ((flock == nullptr ? ::flock : flock)(lock.get(), LOCK_SH | LOCK_NB) == 0) return false;
+  if (errno == EWOULDBLOCK) return true;
+  if (!has_no_flock(errno)) return std::nullopt;
+  const Descriptor holder(::open((folder / kHolder).c_str(), kFlags));
+  if (holder.get() < 0) return errno == ENOENT ? std::optional(false) : std::nullopt;
+  return !is_known_dead(identity_in(content_of(holder)));
 }
 
 }  // namespace wavroute

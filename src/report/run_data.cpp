@@ -294,6 +294,8 @@ RunData read_run(const fs::path& folder) {
   apply_summary(run, metrics);
   fill_gaps(run);
   notice_extension(run, planned);
+  // Whoever was killed could not say so.
+  if (run.status == "running" && !is_held(folder).value_or(true)) run.status = "stopped";
   if (run.config.empty()) settings_of_summary(run);
   fill_measure(run);
   return run;

@@ -30,8 +30,8 @@ struct RunData {
   std::string scheme;  // "unknown" where nothing says it
   std::string label;   // the scheme, or the name of a compare variant
   // "finished", "diverged", "running", "stopped", ...; "unfinished" without a summary. A run that
-  // ended without a finite loss has "diverged", and one that goes on beyond its summary "running",
-  // whatever the summary says.
+  // ended without a finite loss has "diverged", one that goes on beyond its summary "running", and
+  // one that would be "running" but whose folder nobody holds "stopped", whatever the summary says.
   std::string status;
   std::optional<int64_t> depth;  // layers
   std::optional<int64_t> seed;

@@ -2,9 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/file.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -286,104 +284,6 @@ TEST(RemoveStaleTemporaries, TakesOurFormsOfDeadProcessesOfThisVeryPlaceAlone) {
   EXPECT_TRUE(fs::exists(folder / dead));  // of another label
   EXPECT_THAT(remove_stale_temporaries(folder.path()), ElementsAre(folder / foreign));
   EXPECT_THAT(names_in(folder.path()), UnorderedElementsAreArray(kept));
-}
-
-TEST(FileLock, KeepsASecondHolderOutAndNamesTheFirst) {
-  const TemporaryFolder folder;
-  const FileLock lock(folder.path());
-  // A second descriptor of the same process is refused as another process would be.
-  EXPECT_THAT(message_of<UserError>([&] { FileLock{folder.path()}; }),
-              AllOf(HasSubstr(folder.path().string()),
-                    HasSubstr("process " + std::to_string(::getpid()) + " ")));
-}
-
-TEST(FileLock, KeepsAnotherProcessOut) {
-  const TemporaryFolder folder;
-  const FileLock lock(folder.path());
-  const pid_t child = ::fork();
-  if (child == 0) {
-    try {
-      const FileLock second(folder.path());
-    } catch (const UserError&) {
-      ::_exit(7);
-    }
-    ::_exit(0);
-  }
-  int status = 0;
-  ::waitpid(child, &status, 0);
-  ASSERT_TRUE(WIFEXITED(status));
-  EXPECT_EQ(WEXITSTATUS(status), 7);
-}
-
-TEST(FileLock, IsFreeAgainAfterItsHolder) {
-  const TemporaryFolder folder;
-  put(folder / ".lock", "99999999999");  // of a longer process number
-  { const FileLock lock(folder.path()); }
-  const FileLock lock(folder.path());
-  EXPECT_TRUE(get(folder / ".lock").starts_with(std::to_string(::getpid()) + " "));
-  EXPECT_EQ(lock.warning(), "");
-}
-
-TEST(FileLock, WritesThroughNoLinkAndOverNobodysFile) {
-  const TemporaryFolder folder;
-  put(folder / "target", "precious");
-  fs::create_symlink("target", folder / ".lock");
-  EXPECT_THAT(message_of<UserError>([&] { FileLock{folder.path()}; }),
-              AllOf(HasSubstr("found a link"), HasSubstr((folder / ".lock").string())));
-  EXPECT_EQ(get(folder / "target"), "precious");
-  fs::remove(folder / ".lock");
-  put(folder / ".lock", std::string(5000, 'x'));
-  EXPECT_THAT(message_of<UserError>([&] { FileLock{folder.path()}; }), HasSubstr("something else"));
-  EXPECT_EQ(get(folder / ".lock").size(), 5000U);
-}
-
-// Whoever waits for a lock file that its holder removes with the folder must not get a second lock
-// beside the one on the new file.
-TEST(FileLock, IsOnTheFileThatHasTheName) {
-  const TemporaryFolder folder;
-  static fs::path lock_file;
-  lock_file = folder / ".lock";
-  const FileLock lock(folder.path(), [](int file, int operation) {
-    static bool removed = false;
-    if (!std::exchange(removed, true)) fs::remove(lock_file);  // between open and flock
-    return ::flock(file, operation);
-  });
-  EXPECT_THROW(FileLock{folder.path()}, UserError);
-}
-
-int no_flock(int, int) {
-  errno = ENOLCK;
-  return -1;
-}
-
-TEST(FileLock, OnAFileSystemWithoutFlockAFileKeepsOthersOut) {
-  const TemporaryFolder folder;
-  const fs::path holder = folder / ".lock-holder";
-  {
-    const FileLock lock(folder.path(), no_flock);
-    EXPECT_THAT(lock.warning(), AllOf(HasSubstr("has no locks"), HasSubstr(holder.string())));
-    EXPECT_THAT(message_of<UserError>([&] { FileLock(folder.path(), no_flock); }),
-                AllOf(HasSubstr("process " + std::to_string(::getpid()) + " on "),
-                      HasSubstr("remove " + holder.string())));
-  }
-  EXPECT_FALSE(fs::exists(holder));
-}
-
-TEST(FileLock, WithoutFlockTakesOverFromTheDeadOfThisMachineAlone) {
-  const TemporaryFolder folder;
-  const fs::path holder = folder / ".lock-holder";
-  const auto content = [](const std::string& temporary) {  // PLACE-PID-START of its name
-    const std::string maker = temporary.substr(temporary.find("-x-") + 3);
-    return "12 host " + maker.substr(0, maker.rfind('-')) + "\n";
-  };
-  put(holder, content(testing::name_of_a_dead_process("x")));
-  { const FileLock lock(folder.path(), no_flock); }
-  for (const std::string& left : {content(testing::name_of_another_place("x")), std::string()}) {
-    put(holder, left);
-    EXPECT_THROW(FileLock(folder.path(), no_flock), UserError) << left;
-    EXPECT_EQ(get(holder), left);
-  }
-  EXPECT_THAT(names_in(folder.path()), UnorderedElementsAre(".lock", ".lock-holder"));
 }
 
 }  // namespace

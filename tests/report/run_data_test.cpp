@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "io/file.h"
 #include "run_folder_maker.h"
 #include "wavroute/error.h"
 
@@ -145,10 +146,22 @@ TEST(RunData, ARunThatWasNeverEvaluatedIsFinishedWithoutALoss) {
 
 TEST(RunData, ARunThatGoesOnBeyondItsSummaryIsRunning) {
   const TemporaryFolder folder;
+  const FileLock training(folder.path());
   EXPECT_EQ(with_summary(folder, {{"steps", 3}}).status, "running");  // metrics reach step 4
   EXPECT_EQ(with_summary(folder, {{"steps", 4}}).status, "finished");
   write(folder.path() / "config.toml", "[train]\nsteps = 8\n");
   EXPECT_EQ(read_run(folder.path()).status, "running");
+}
+
+TEST(RunData, ARunThatNobodyTrainsIsStoppedWhateverItsSummarySays) {
+  const TemporaryFolder folder;
+  {
+    const FileLock training(folder.path());
+    EXPECT_EQ(with_summary(folder, {{"status", "running"}}).status, "running");
+  }  // killed: it left its summary as it was
+  EXPECT_EQ(read_run(folder.path()).status, "stopped");
+  EXPECT_EQ(with_summary(folder, {{"status", "finished"}}).status, "finished");
+  EXPECT_EQ(with_summary(folder, {{"steps", 3}}).status, "stopped");  // killed in its second part
 }
 
 TEST(RunData, SettingsAndSeedComeFromTheConfiguration) {
