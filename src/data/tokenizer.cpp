@@ -17,6 +17,8 @@ namespace {
 // A vocabulary of a quarter of a million tokens with as many merges, each a list of two, fits.
 constexpr JsonLimits kLimits = {.bytes = size_t{64} << 20, .values = size_t{8} << 20};
 
+constexpr const char* kVersion = "1.0";  // of tokenizer.json, as the library `tokenizers` counts
+
 constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
 
 }  // namespace
@@ -43,6 +45,11 @@ std::string Tokenizer::hash() const {
 std::shared_ptr<const Tokenizer> tokenizer_from_json(std::string_view text,
                                                      std::string_view where) {
   const nlohmann::json json = parse_json(text, std::string(where), kLimits);
+  if (json.is_object() && json.contains("version") && json["version"] != kVersion) {
+    throw UserError(fmt::format("expected a tokenizer of version \"{}\", got {} in {}", kVersion,
+                                json_excerpt(json["version"]), where),
+                    "only tokenizers that wavroute wrote can be read");
+  }
   try {
     if (auto bytes = bytes_tokenizer_from_json(json)) return bytes;
     if (auto chars = chars_tokenizer_from_json(json)) return chars;
@@ -56,7 +63,7 @@ std::shared_ptr<const Tokenizer> tokenizer_from_json(std::string_view text,
 std::string tokenizer_json_text(const nlohmann::json& pre_tokenizer, const nlohmann::json& decoder,
                                 const nlohmann::json& model) {
   const nlohmann::json json = {
-      {"version", "1.0"},      {"truncation", nullptr},
+      {"version", kVersion},   {"truncation", nullptr},
       {"padding", nullptr},    {"added_tokens", nlohmann::json::array()},
       {"normalizer", nullptr}, {"pre_tokenizer", pre_tokenizer},
       {"decoder", decoder},    {"post_processor", nullptr},

@@ -222,6 +222,18 @@ std::string json_excerpt(const json& value) {
   return text;
 }
 
+void check_format(const json& object, int64_t newest, std::string_view what,
+                  const std::string& where) {
+  if (!object.is_object()) return;
+  const auto format = object.find("format");
+  if (format == object.end()) return;
+  if (format->is_number() && format->get<double>() <= static_cast<double>(newest)) return;
+  throw UserError(fmt::format("expected {} of format {} at most, found format {}, in {}", what,
+                              newest, format->is_number() ? format->dump() : "of another kind",
+                              where),
+                  "a newer version of wavroute wrote it: use that one");
+}
+
 JsonFields::JsonFields(const json& object, std::string where)
     : object_(object), where_(std::move(where)) {
   if (object_.is_object()) return;

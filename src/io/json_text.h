@@ -34,6 +34,11 @@ struct JsonLimits {
 // The value as an int64_t; nothing where it is no integer or beyond 63 bits.
 [[nodiscard]] std::optional<int64_t> json_integer(const nlohmann::json& value);
 
+// UserError where a newer version wrote `object`: its "format" is beyond `newest`, or no number.
+// Without one it is of format 1. `what` and `where` as in "a run folder", "runs/a".
+void check_format(const nlohmann::json& object, int64_t newest, std::string_view what,
+                  const std::string& where);
+
 // The members of an object, each with the type and the range that it must have. A null counts as
 // absent. Every refusal is a UserError: "expected an integer from 1 to 64 at KEY, got "x" in
 // WHERE".

@@ -153,13 +153,7 @@ void check_run_format(const RunPaths& paths) {
   } catch (const UserError&) {
     return;
   }
-  if (!env.is_object()) return;
-  const auto format = env.find("format");
-  if (format == env.end() || (format->is_number() && format->get<double>() <= kRunFormat)) return;
-  throw UserError(
-      fmt::format("expected a run folder of format {} at most, found format {}, in {}", kRunFormat,
-                  format->is_number() ? format->dump() : "of another kind", paths.root.string()),
-      "a newer version of wavroute wrote it: use that one");
+  check_format(env, kRunFormat, "a run folder", paths.root.string());
 }
 
 RunFolder::RunFolder(RunPaths paths, bool made, FileLock lock)
@@ -223,6 +217,7 @@ fs::path resolve_run(const fs::path& run, std::string_view which,
   const bool has_checkpoints =
       is_folder(RunPaths{run}.checkpoints()) && !list_checkpoints(run).empty();
   if (has_model ? has_config && has_checkpoints : has_config || has_checkpoints) {
+    check_run_format(RunPaths{run});
     return choose_checkpoint(run, which, on_skip);
   }
   const bool is_checkpoint = is_there(run / "state.json");

@@ -16,6 +16,7 @@ namespace {
 using nlohmann::json;
 
 constexpr std::size_t kMostCells = 10000;
+constexpr int64_t kFormat = 1;  // of compare.json; without a number it is 1
 
 constexpr std::array<std::pair<CellStatus, const char*>, 6> kStatuses = {{
     {CellStatus::kFinished, "finished"},
@@ -105,6 +106,7 @@ Comparison parse_comparison(const json& document, const std::string& where) {
   if (!document.is_object()) {
     throw UserError(fmt::format("expected an object, found something else in {}", where));
   }
+  check_format(document, kFormat, "a comparison", where);
   Comparison result;
   result.name = text_at(document, "name");
   result.created = text_at(document, "created");
@@ -165,9 +167,13 @@ nlohmann::ordered_json comparison_document(const Comparison& comparison) {
   const auto put_or_null = [](Json& object, const char* key, const std::optional<double>& value) {
     object[key] = value ? Json(*value) : Json();
   };
-  Json document = {{"name", comparison.name},       {"created", comparison.created},
-                   {"machine", comparison.machine}, {"corpus", comparison.corpus},
-                   {"cells", Json::array()},        {"speed", Json::array()}};
+  Json document = {{"format", kFormat},
+                   {"name", comparison.name},
+                   {"created", comparison.created},
+                   {"machine", comparison.machine},
+                   {"corpus", comparison.corpus},
+                   {"cells", Json::array()},
+                   {"speed", Json::array()}};
   for (const Cell& cell : comparison.cells) {
     Json entry = {{"label", cell.label},
                   {"scheme", cell.scheme},

@@ -10,6 +10,7 @@
 
 #include "io/file.h"
 #include "io/json_text.h"
+#include "io/run_folder.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -279,6 +280,7 @@ RunData read_run(const fs::path& folder) {
                                 folder.string()),
                     "give the folder that wavroute train or wavroute compare wrote");
   }
+  check_run_format(RunPaths{folder});
   RunData run;
   run.folder = folder;
   std::error_code ignored;

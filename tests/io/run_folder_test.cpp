@@ -190,6 +190,14 @@ TEST(ResolveRun, TakesTheNewestTheBestOrAStepOfARunFolder) {
               HasSubstr("found 'newest'"));
 }
 
+TEST(ResolveRun, RefusesARunOfANewerFormat) {
+  const TemporaryFolder run;
+  make_checkpoint(run.path(), 10, 1.0);
+  put(RunPaths{run.path()}.env(), R"({"format": 2})");
+  EXPECT_THAT(message_of<UserError>([&] { (void)resolve_run(run.path()); }),
+              HasSubstr("format 1 at most"));
+}
+
 TEST(ResolveRun, PassesOverABrokenNewestButNotABrokenOneThatWasNamed) {
   const TemporaryFolder run;
   make_checkpoint(run.path(), 10, 2.0);

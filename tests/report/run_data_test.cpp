@@ -10,6 +10,7 @@
 namespace wavroute {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 // The text of the UserError that `call` throws, with its hint.
@@ -162,6 +163,16 @@ TEST(RunData, ARunThatNobodyTrainsIsStoppedWhateverItsSummarySays) {
   EXPECT_EQ(read_run(folder.path()).status, "stopped");
   EXPECT_EQ(with_summary(folder, {{"status", "finished"}}).status, "finished");
   EXPECT_EQ(with_summary(folder, {{"steps", 3}}).status, "stopped");  // killed in its second part
+}
+
+TEST(RunData, ARunOfANewerFormatIsRefused) {
+  const TemporaryFolder folder;
+  make_run(folder.path());
+  write(folder.path() / "env.json", R"({"format": 1})");
+  EXPECT_NO_THROW((void)read_run(folder.path()));
+  write(folder.path() / "env.json", R"({"format": 2})");
+  EXPECT_THAT(user_error([&] { (void)read_run(folder.path()); }),
+              AllOf(HasSubstr("format 1 at most"), HasSubstr(folder.path().string())));
 }
 
 TEST(RunData, SettingsAndSeedComeFromTheConfiguration) {

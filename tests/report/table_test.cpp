@@ -243,6 +243,15 @@ TEST(Comparison, IsReadBackFromItsDocumentAsItWas) {
   }
 }
 
+TEST(Comparison, OfANewerFormatIsRefusedAndOfNoneRead) {
+  using nlohmann::json;
+  EXPECT_EQ(comparison_document({}).at("format"), 1);
+  EXPECT_NO_THROW((void)parse_comparison(json::parse(R"({"cells": []})"), "here"));
+  for (const char* newer : {R"({"format": 2})", R"({"format": "b"})"}) {
+    EXPECT_THROW((void)parse_comparison(json::parse(newer), "here"), UserError) << newer;
+  }
+}
+
 TEST(Comparison, AnUnknownStatusOrAWrongTypeIsAUserError) {
   using nlohmann::json;
   EXPECT_THROW((void)parse_comparison(json::array(), "here"), UserError);
