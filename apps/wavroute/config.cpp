@@ -10,6 +10,7 @@
 #include "command.h"
 #include "compare/grid.h"
 #include "config/load.h"
+#include "config/names.h"
 #include "config/presets.h"
 #include "config/print.h"
 #include "train/forecast.h"
@@ -68,6 +69,7 @@ void check_grid(const Config& config) {
 int check(const ConfigArguments& arguments) {
   const Config config =
       load_config(arguments.config, arguments.sets, scheme_catalog(), ConfigUse::kCompare).config;
+  check_names(config);
   const bool has_grid = !config.compare.schemes.empty() || !config.compare.variants.empty();
   if (has_grid) check_grid(config);
   std::string refusal;  // of train, which allows the options of one scheme only

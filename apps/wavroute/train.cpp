@@ -8,12 +8,12 @@
 #include "base/output.h"
 #include "command.h"
 #include "config/load.h"
+#include "config/names.h"
 #include "config/print.h"
 #include "environment.h"
 #include "io/file.h"
 #include "io/run_folder.h"
 #include "report/html.h"
-#include "train/names.h"
 #include "train/process.h"
 #include "train/trainer.h"
 #include "wavroute/error.h"
@@ -113,7 +113,8 @@ int train(const TrainArguments& arguments) {
   Config config =
       load_config(arguments.config, arguments.sets, scheme_catalog(), ConfigUse::kTrain).config;
   const RunPaths paths{arguments.out.empty() ? fs::path("runs") / config.name : arguments.out};
-  check_names(config, paths.root);
+  check_names(config);
+  check_out(paths.root);
   if (arguments.dry_run) return dry_run(config);
   const bool resumes = !arguments.resume.empty();
   const auto existing = resumes ? ExistingRun::kResume : ExistingRun::kRefuse;

@@ -11,6 +11,7 @@
 #include "config/assignment.h"
 #include "config/fields.h"
 #include "config/load.h"
+#include "config/names.h"
 #include "config/print.h"
 #include "config/scheme_options.h"
 #include "wavroute/error.h"
@@ -74,6 +75,7 @@ void check_range(std::string_view section, std::string_view key, std::string_vie
 // A cell's configuration goes through a file: what train would refuse of it is refused here.
 void check_cell(const GridCell& cell, const SchemeCatalog& catalog) {
   try {
+    check_names(cell.config);
     static_cast<void>(
         parse_config(to_toml(cell.config), "its configuration", catalog, ConfigUse::kTrain));
   } catch (const UserError& error) {

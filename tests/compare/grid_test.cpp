@@ -96,6 +96,20 @@ TEST(Grid, EveryCellIsHeldAgainstTheRulesOfTrain) {
   EXPECT_THAT(refusal(config), HasSubstr("cell prenorm-L12-s1"));
 }
 
+TEST(Grid, NamesThatNoFileOfACellCanHoldAreRefused) {
+  Config config = grid_of({"prenorm"});
+  config.data.train = "/caf\xe9/train.txt";
+  EXPECT_THAT(refusal(config), ::testing::AllOf(HasSubstr("cell prenorm-L12-s1"),
+                                                HasSubstr("data.train = \"/caf\\xE9/train.txt\"")));
+}
+
+TEST(Grid, NoSchemesAreTheVariantsAloneOrAnError) {
+  const auto cells = expand_grid(grid_of({}, {{"low", {"optimizer.lr=1e-4"}}}), catalog());
+  ASSERT_EQ(cells.size(), 1U);
+  EXPECT_EQ(cells[0].label, "low");
+  EXPECT_THAT(refusal(grid_of({})), HasSubstr("compare.schemes is empty"));
+}
+
 TEST(Grid, DepthsHaveTheRangeOfLayers) {
   Config config = grid_of({"prenorm"});
   config.compare.depths = {0};

@@ -4,7 +4,6 @@
 #include <gmock/gmock.h>
 
 #include "tests/io/temporary_folder.h"
-#include "train/names.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -85,21 +84,6 @@ TEST(Resume, MayFindItsTextElsewhereButNoOtherSettings) {
   moved.data.max_bytes = 10;
   EXPECT_THAT(message_of<UserError>([&] { check_resumable(stored, moved); }),
               HasSubstr("data.max_bytes"));
-}
-
-TEST(Names, ThatAreNotUtf8AreRefusedByTheirKey) {
-  const Config good;
-  EXPECT_NO_THROW(check_names(good, "r\u00fcns/caf\u00e9"));
-  EXPECT_THAT(message_of<UserError>([&] { check_names(good, "runs/caf\xe9"); }),
-              HasSubstr("--out = runs/caf\\xE9"));
-  Config config;
-  config.data.valid = "/t\xfcr/valid.txt";
-  EXPECT_THAT(message_of<UserError>([&] { check_names(config, "runs/a"); }),
-              HasSubstr("data.valid = \"/t\\xFCr/valid.txt\""));
-  config = {};
-  config.sample.prompt = "\xff";
-  EXPECT_THAT(message_of<UserError>([&] { check_names(config, "runs/a"); }),
-              HasSubstr("sample.prompt"));
 }
 
 TEST(Vocabulary, OfCharactersIsThatOfTheTextAndOfBytesIs256) {

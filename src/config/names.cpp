@@ -1,4 +1,4 @@
-#include "train/names.h"
+#include "config/names.h"
 
 #include <fmt/format.h>
 
@@ -39,11 +39,12 @@ void check_name(std::string_view what, std::string_view name) {
 
 }  // namespace
 
-void check_names(const Config& config, const std::filesystem::path& run) {
+void check_names(const Config& config) {
   for (const Setting& setting : settings(config)) {
     check_name(dotted(setting.section, setting.key), setting.value);
   }
-  check_name("--out", run.native());
 }
+
+void check_out(const std::filesystem::path& folder) { check_name("--out", folder.native()); }
 
 }  // namespace wavroute
