@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <system_error>
 
 #include "base/output.h"
@@ -11,6 +12,7 @@
 #include "compare/compare_run.h"
 #include "compare_plan.h"
 #include "config/load.h"
+#include "config/names.h"
 #include "config/print.h"
 #include "io/run_folder.h"
 #include "report/html.h"
@@ -49,28 +51,32 @@ bool report_or_say(const fs::path& out, const fs::path& page) {
   }
 }
 
+// What a resumed comparison began with; nothing where none lies there. A comparison's lock is held,
+// or nothing will be written.
+std::optional<Config> stored_config(const fs::path& file) {
+  if (!is_there(file)) return std::nullopt;
+  return load_config(file.string(), {}, scheme_catalog(), ConfigUse::kCompare).config;
+}
+
 // Whatever says auto is resolved once for all cells, and kept by a resume: cells of different
 // precision would be no pairs.
-Config resolve(Config config, const fs::path& stored_path) {
-  if (fs::exists(stored_path)) {
-    const Config stored =
-        load_config(stored_path.string(), {}, scheme_catalog(), ConfigUse::kCompare).config;
-    const Config given = config;
-    config = inherit_resolved(config, stored);
+Config resolve(const Config& given, const std::optional<Config>& stored) {
+  Config config = given;
+  if (stored) {
+    config = inherit_resolved(config, *stored);
     config.name = given.name;
     config.compare = given.compare;
   }
   return resolve_machine(std::move(config), probe_machine());
 }
 
-// A grid may grow; what its finished cells were trained with may not change.
-void check_same_base(const fs::path& stored_path, const Config& config) {
-  if (!fs::exists(stored_path)) return;
-  const Config stored =
-      load_config(stored_path.string(), {}, scheme_catalog(), ConfigUse::kCompare).config;
+// A grid may grow, and its text may lie elsewhere (what it holds, run_comparison looks at); what
+// its finished cells were trained with may not change.
+void check_same_base(const Config& stored, const Config& config) {
   std::string changed;
   for (const std::string& key : changed_keys(stored, config)) {
     if (key.starts_with("compare.") || key == "name") continue;
+    if (key == "data.train" || key == "data.valid") continue;
     changed += (changed.empty() ? "" : ", ") + key;
   }
   if (!changed.empty()) {
@@ -80,20 +86,50 @@ void check_same_base(const fs::path& stored_path, const Config& config) {
   }
 }
 
-// The cells with one micro_batch, which `config` gets too. On a resume it is the one that the
-// comparison began with, and more memory than is free is only worth a warning.
-ComparePlan plan_cells(Config& config, bool given_micro_batch, bool resumed) {
+// The cells with one micro_batch, which `config` gets too. `finished`: see plan_comparison.
+ComparePlan plan_cells(Config& config, bool given_micro_batch,
+                       const std::vector<bool>& finished = {}) {
   Config open = config;
   if (!given_micro_batch) open.train.micro_batch = 0;  // a variant may have a smaller batch
   ComparePlan plan =
       plan_comparison(expand_grid(open, scheme_catalog()), config.train.batch,
-                      given_micro_batch ? 0 : config.train.micro_batch, probe_machine());
-  if (!plan.beyond_memory.empty() && !resumed) throw UserError(plan.beyond_memory, plan.hint);
-  if (!plan.beyond_memory.empty()) {
-    note(fmt::format("wavroute: {}; the comparison goes on with it, as it began",
-                     plan.beyond_memory));
-  }
+                      given_micro_batch ? 0 : config.train.micro_batch, probe_machine(), finished);
   if (!given_micro_batch) config.train.micro_batch = plan.micro_batch;
+  return plan;
+}
+
+// More memory than is free: on a resume the micro_batch is the one that the comparison began with,
+// and that is only worth a warning.
+void check_memory(const ComparePlan& plan, bool resumed) {
+  if (plan.beyond_memory.empty()) return;
+  if (!resumed) throw UserError(plan.beyond_memory, plan.hint);
+  note(
+      fmt::format("wavroute: {}; the comparison goes on with it, as it began", plan.beyond_memory));
+}
+
+int dry_run(const Config& given, const fs::path& out, bool resumes) {
+  const std::optional<Config> stored = stored_config(RunPaths{out}.config());
+  Config config = resolve(given, stored);
+  const ComparePlan plan = plan_cells(config, given.train.micro_batch > 0);
+  check_memory(plan, resumes && stored);
+  print(plan_text(plan) + "nothing was trained (--dry-run)\n");
+  return 0;
+}
+
+// What the folder's comparison comes to, ready to be run.
+ComparePlan prepare(const RunFolder& folder, const Config& given,
+                    const std::vector<GridCell>& cells) {
+  const RunPaths& paths = folder.paths();
+  const std::optional<Config> stored = stored_config(paths.config());
+  Config config = resolve(given, stored);
+  if (stored) check_same_base(*stored, config);
+  ComparePlan plan =
+      plan_cells(config, given.train.micro_batch > 0, finished_cells(paths.root, cells));
+  check_memory(plan, stored.has_value());
+  if (!folder.warning().empty()) note("wavroute: " + folder.warning());
+  folder.sweep();
+  write_file_atomic(paths.config(), to_toml(config));
+  plan.config = std::move(config);
   return plan;
 }
 
@@ -108,34 +144,28 @@ int compare(const CompareArguments& arguments) {
   const Config given =
       load_config(arguments.config, arguments.sets, scheme_catalog(), ConfigUse::kCompare).config;
   const fs::path out = arguments.out.empty() ? fs::path("runs") / given.name : arguments.out;
-  const fs::path stored = RunPaths{out}.config();
-  Config config = resolve(given, stored);
-  const ComparePlan plan = plan_cells(config, given.train.micro_batch > 0,
-                                      !arguments.resume.empty() && fs::exists(stored));
-  check_overrides(arguments.sets, plan.cells, scheme_catalog());
-  if (arguments.dry_run) {
-    print(plan_text(plan) + "nothing was trained (--dry-run)\n");
-    return 0;
-  }
+  check_names(given);
+  check_out(out);
+  const std::vector<GridCell> cells = expand_grid(given, scheme_catalog());
+  check_overrides(arguments.sets, cells, scheme_catalog());
+  if (arguments.dry_run) return dry_run(given, out, !arguments.resume.empty());
 
-  refuse_links(out, plan.cells);
+  // Locked before it is looked at: nobody else can begin or change a comparison there any more.
+  refuse_links(out, cells);
   const RunFolder folder = RunFolder::create(
       out, arguments.resume.empty() ? ExistingRun::kRefuse : ExistingRun::kResume);
-  check_same_base(folder.paths().config(), config);
-  if (!folder.warning().empty()) note("wavroute: " + folder.warning());
-  folder.sweep();
-  write_file_atomic(folder.paths().config(), to_toml(config));
+  const ComparePlan plan = prepare(folder, given, cells);
 
   const StopSignal stop;
   CompareOptions options;
   options.out = out;
   options.program = own_path();
   options.speed_rounds = arguments.speed_rounds;
-  options.memory_limit = usable_memory(config, probe_machine());
+  options.memory_limit = usable_memory(plan.config, probe_machine());
   options.stop = [] { return StopSignal::requested(); };
   // Hours may lie between two lines, and the terminal may be gone by then: the grid goes on.
   options.say = note;
-  const CompareOutcome outcome = run_comparison(config, plan.cells, options);
+  const CompareOutcome outcome = run_comparison(plan.config, plan.cells, options);
   if (!outcome.complete) {
     note(fmt::format("stopped; go on: wavroute compare {} --out {} --resume auto", arguments.config,
                      out.string()));

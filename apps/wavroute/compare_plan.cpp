@@ -1,16 +1,20 @@
 #include "compare_plan.h"
 
+#include <ATen/Parallel.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <map>
 #include <tuple>
+#include <utility>
 
+#include "base/output.h"
 #include "config/print.h"
 #include "data/corpus.h"
 #include "train/console.h"
 #include "train/process.h"
 #include "train/session.h"
+#include "wavroute/error.h"
 
 namespace wavroute::app {
 namespace {
@@ -44,8 +48,22 @@ class Texts {
                           corpus.train_sha256 + " " + corpus.valid_sha256};
   }
 
+  // Its sha256 where it can be opened; else empty, and why is said once.
+  std::string if_there(const Config& config) {
+    try {
+      return of(config).sha256;
+    } catch (const Error& error) {
+      if (!std::exchange(said_, true)) {
+        note(
+            fmt::format("wavroute: the text of finished cells is not looked at: {}", error.what()));
+      }
+      return {};
+    }
+  }
+
  private:
   std::map<std::string, Text> texts_;
+  bool said_ = false;
 };
 
 // The cell that exceeds the memory by most, in words.
@@ -68,26 +86,30 @@ class Peaks {
   double of(const Config& config, int64_t micro_batch) {
     const ModelConfig& m = config.model;
     const int64_t tokens = micro_batch * m.context;
-    const auto key = std::tuple(config.train.precision, m.width, m.hidden, tokens);
+    const auto key =
+        std::tuple(config.train.precision, config.train.threads, m.width, m.hidden, tokens);
     const auto known = peaks_.find(key);
     if (known != peaks_.end()) return known->second;
+    at::set_num_threads(static_cast<int>(config.train.threads));
     return peaks_[key] = measure_product_peak(parse_precision(config.train.precision), m, tokens,
                                               device_of(config));
   }
 
  private:
-  std::map<std::tuple<std::string, int64_t, int64_t, int64_t>, double> peaks_;
+  std::map<std::tuple<std::string, int64_t, int64_t, int64_t, int64_t>, double> peaks_;
 };
 
 }  // namespace
 
 ComparePlan plan_comparison(std::vector<GridCell> cells, int64_t batch, int64_t micro_batch,
-                            const Machine& machine) {
+                            const Machine& machine, const std::vector<bool>& finished) {
   ComparePlan plan;
   plan.cells = std::move(cells);
+  const auto is_finished = [&](size_t i) { return i < finished.size() && finished[i]; };
   Texts texts;
   const auto forecast_of = [&](GridCell& cell) {
     try {
+      cell.config = resolve_machine(std::move(cell.config), machine);
       const Texts::Text& text = texts.of(cell.config);
       cell.text = text.sha256;
       return forecast(cell.config, text.vocab_size, machine);
@@ -96,11 +118,11 @@ ComparePlan plan_comparison(std::vector<GridCell> cells, int64_t batch, int64_t 
     }
   };
   int64_t common = batch;
-  for (GridCell& cell : plan.cells) {
-    if (cell.config.train.precision == "auto") {  // said by a variant
-      cell.config = resolve_machine(cell.config, machine);
-    }
-    const Forecast& f = plan.forecasts.emplace_back(forecast_of(cell));
+  for (size_t i = 0; i < plan.cells.size(); ++i) {
+    GridCell& cell = plan.cells[i];
+    Forecast& f = plan.forecasts.emplace_back();
+    if (is_finished(i)) continue;
+    f = forecast_of(cell);
     const TrainConfig& train = cell.config.train;
     const bool limits = train.micro_batch == 0 && f.micro_batch < train.batch;
     if (limits) common = std::min(common, f.micro_batch);
@@ -114,7 +136,10 @@ ComparePlan plan_comparison(std::vector<GridCell> cells, int64_t batch, int64_t 
     TrainConfig& train = plan.cells[i].config.train;
     if (train.micro_batch != 0) continue;
     train.micro_batch = largest_divisor(train.batch, plan.micro_batch);
-    plan.forecasts[i] = forecast_of(plan.cells[i]);
+    if (!is_finished(i)) plan.forecasts[i] = forecast_of(plan.cells[i]);
+  }
+  for (size_t i = 0; i < plan.cells.size(); ++i) {
+    if (is_finished(i)) plan.cells[i].text = texts.if_there(plan.cells[i].config);
   }
   find_worst(plan);
   return plan;

@@ -18,7 +18,9 @@
 #include "config/print.h"
 #include "io/file.h"
 #include "io/json_text.h"
+#include "io/run_folder.h"
 #include "report/run_data.h"
+#include "report/run_settings.h"
 #include "report/table.h"
 #include "wavroute/error.h"
 
@@ -55,6 +57,15 @@ void wait_until_free(const fs::path& folder, const std::function<bool()>& stop) 
       std::this_thread::sleep_for(kLockPause);
     }
   }
+}
+
+// What a cell's result follows from, but for its texts: those are known by their sha256
+// (check_text), wherever they lie.
+RunSettings settings_of(const std::string& toml, const std::string& file) {
+  RunSettings settings = read_run_config(toml, file).settings;
+  settings.erase("data.train");
+  settings.erase("data.valid");
+  return settings;
 }
 
 std::string loss_text(const std::optional<double>& loss) {
@@ -121,11 +132,12 @@ class Run {
     }
   }
 
-  // A finished cell counts only for the configuration that it was trained with.
+  // A cell counts only for the configuration that it was trained with.
   void refuse_other_configuration(size_t i) const {
-    if (!fs::exists(config_path(i)) || read_file(config_path(i)) == to_toml(cells_[i].config)) {
-      return;
-    }
+    if (!fs::exists(config_path(i))) return;
+    const std::string stored = read_file(config_path(i));
+    const std::string file = config_path(i).string();
+    if (settings_of(stored, file) == settings_of(to_toml(cells_[i].config), file)) return;
     throw UserError(fmt::format("cell {} was trained with another configuration than the one given "
                                 "now, see {}",
                                 cells_[i].folder, config_path(i).string()),
@@ -303,6 +315,26 @@ void refuse_links(const fs::path& out, const std::vector<GridCell>& cells) {
     refuse_link(out / "cells" / cell.folder);
     for (const char* end : {".toml", ".log"}) refuse_link(out / "configs" / (cell.folder + end));
   }
+}
+
+std::vector<bool> finished_cells(const fs::path& out, const std::vector<GridCell>& cells) {
+  const fs::path file = out / "compare.json";
+  if (is_there(file)) static_cast<void>(parse_comparison(read_json(file), file.string()));
+  std::vector<bool> finished;
+  for (const GridCell& cell : cells) {
+    const fs::path folder = out / "cells" / cell.folder;
+    check_run_format(RunPaths{folder});
+    bool is_finished = false;
+    try {
+      if (is_run_folder(folder)) {
+        const RunData run = read_run(folder);
+        is_finished = run.status == "finished" && run.val_loss;
+      }
+    } catch (const UserError&) {  // run_comparison says so
+    }
+    finished.push_back(is_finished);
+  }
+  return finished;
 }
 
 CompareOutcome run_comparison(const Config& config, const std::vector<GridCell>& cells,

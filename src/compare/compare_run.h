@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "compare/grid.h"
 #include "report/comparison.h"
@@ -24,6 +25,11 @@ struct CompareOutcome {
   Comparison comparison;
   bool complete = false;  // every cell was tried and the speed measured
 };
+
+// Which of the cells are finished in `out`, which belongs to this process: nothing of them is
+// needed any more. UserError where a newer version wrote the comparison or a cell.
+[[nodiscard]] std::vector<bool> finished_cells(const std::filesystem::path& out,
+                                               const std::vector<GridCell>& cells);
 
 // `out` exists and belongs to this process. Cells that are finished there are kept, others are
 // resumed or begun. A cell that fails or diverges is marked, whatever the reason, and the grid goes

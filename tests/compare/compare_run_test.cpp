@@ -120,6 +120,38 @@ TEST_F(CompareRun, AnOldResultOfAnotherTextIsRefusedBeforeAnyCellStarts) {
   EXPECT_TRUE(run_comparison(config_, cells_, options).complete);
 }
 
+TEST_F(CompareRun, AnOldResultMayHaveFoundItsTextElsewhereButHasTheSameSettings) {
+  config_.compare.seeds = {1};
+  static_cast<void>(compare(leaves("L12-s1", kGood)));
+  config_.data.train = "/elsewhere/train.txt";
+  config_.data.valid = "/elsewhere/valid.txt";
+  const CompareOutcome outcome = compare("*) exit 7;;");  // nothing is trained again
+  using enum CellStatus;
+  EXPECT_THAT(statuses(outcome), ::testing::ElementsAre(kFinished, kFinished));
+  config_.optimizer.lr = 0.5;
+  EXPECT_THROW(static_cast<void>(compare("*) exit 7;;")), UserError);
+}
+
+TEST_F(CompareRun, FinishedCellsAreThoseThatHaveALoss) {
+  static_cast<void>(compare(leaves("prenorm-L12-s1", kGood) +
+                            leaves("prenorm-L12-s2", R"({"status": "stopped"})") +
+                            leaves("wav-L12-s1", R"({"status": "finished", "val_loss": null})")));
+  EXPECT_THAT(finished_cells(folder_ / "out", cells_),
+              ::testing::ElementsAre(true, false, false, false));
+}
+
+TEST_F(CompareRun, AFileOfANewerFormatIsRefusedBeforeAnyCellStarts) {
+  static_cast<void>(compare(leaves("s1", kGood)));
+  for (const char* file : {"compare.json", "cells/prenorm-L12-s1/env.json"}) {
+    const fs::path path = folder_ / "out" / file;
+    const std::string before = fs::exists(path) ? read_file(path) : R"({"format": 1})";
+    write_file_atomic(path, R"({"format": 2})");
+    EXPECT_THROW(static_cast<void>(finished_cells(folder_ / "out", cells_)), UserError) << file;
+    write_file_atomic(path, before);
+  }
+  EXPECT_NO_THROW(static_cast<void>(finished_cells(folder_ / "out", cells_)));
+}
+
 TEST_F(CompareRun, RefusesLinksWhereItWouldWrite) {
   cells_ = expand_grid(config_, catalog());
   const fs::path out = folder_ / "out";

@@ -10,44 +10,14 @@ from pathlib import Path
 
 import pytest
 from cli_tools import assert_error, assert_ok, sets, start, wait_until, write_project
-
-GRID = """
-extends = "small.toml"
-[compare]
-schemes = ["prenorm", "wav"]
-seeds = [1, 2]
-"""
-
-VARIANTS = """
-extends = "small.toml"
-[compare]
-schemes = ["prenorm"]
-seeds = [1]
-[[compare.variant]]
-label = "wild"
-optimizer.lr = 1e30
-optimizer.clip = 0.0
-[[compare.variant]]
-label = "mild"
-optimizer.lr = 1e-4
-"""
+from compare_tools import VARIANTS, losses, write_grids
 
 CELLS = ["prenorm-L2-s1", "prenorm-L2-s2", "wav-L2-s1", "wav-L2-s2"]
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    folder = write_project(tmp_path_factory.mktemp("compare")).parent
-    (folder / "grid.toml").write_text(GRID)
-    (folder / "variants.toml").write_text(VARIANTS)
-    return folder
-
-
-def losses(out):
-    """Loss by cell, from compare.json; every cell finished."""
-    cells = json.loads((out / "compare.json").read_text())["cells"]
-    assert [cell["status"] for cell in cells] == ["finished"] * len(cells)
-    return {cell["run"].removeprefix("cells/"): cell["val_loss"] for cell in cells}
+    return write_grids(tmp_path_factory.mktemp("compare"))
 
 
 def interval(table):
@@ -281,86 +251,6 @@ def test_speed_is_that_of_the_model_that_was_trained(wavroute, project, tmp_path
     assert_ok(result)
     assert "no speed of prenorm L2" in result.stderr
     assert json.loads((out / "compare.json").read_text())["speed"] == []
-
-
-def test_a_variant_that_contradicts_a_depth_is_found_before_training(wavroute, project, tmp_path):
-    out = tmp_path / "out"
-    values = sets(compare__depths="[2, 3]", residual__blocks=2)
-    assert_error(wavroute("compare", project / "grid.toml", "--out", out, *values), "blocks", "3")
-    assert not out.exists()
-
-
-def test_a_resumed_grid_takes_no_result_of_another_setting_or_text(wavroute, tmp_path):
-    folder = write_project(tmp_path).parent
-    config, out = folder / "variants.toml", tmp_path / "out"
-    calm = VARIANTS.replace("1e30", "1e-3")
-    config.write_text(calm)
-    call = ["compare", config, "--out", out, "--speed-rounds", 0]
-    assert_ok(wavroute(*call))
-    before = losses(out)
-
-    config.write_text(calm.replace("1e-4", "2e-4"))  # under the same label
-    assert_error(wavroute(*call, "--resume", "auto"), "mild-L2-s1")
-    config.write_text(calm.replace("seeds = [1]", "seeds = [1, 2]"))
-    text = (folder / "train.txt").read_text()
-    (folder / "train.txt").write_text(text + text)
-    refused = wavroute(*call, "--resume", "auto")
-    assert refused.returncode == 2
-    assert re.search(r"wavroute: .*same text.*sha256.*prenorm-L2-s1\nhint: ", refused.stderr)
-    assert not (out / "cells" / "prenorm-L2-s2").exists()  # nothing had started
-
-    (folder / "train.txt").write_text(text)
-    for cell in ("prenorm-L2-s2", "wild-L2-s2", "mild-L2-s2"):
-        for left in (out / "cells" / cell / "summary.json", out / "configs" / f"{cell}.toml"):
-            left.unlink(missing_ok=True)
-        if (out / "cells" / cell).exists():
-            for path in sorted((out / "cells" / cell).rglob("*"), reverse=True):
-                path.rmdir() if path.is_dir() else path.unlink()
-    assert_ok(wavroute(*call, "--resume", "auto"))
-    after = losses(out)
-    assert {cell: after[cell] for cell in before} == before and len(after) == 6
-
-
-LABELS = ["prenorm w/o decay", "x" * 300, ".", "a\\nb"]
-
-
-@pytest.mark.parametrize("label", LABELS, ids=["slash", "long", "dot", "control"])
-def test_a_label_that_a_cell_would_refuse_is_refused_first(wavroute, project, tmp_path, label):
-    config, out = tmp_path / "labels.toml", tmp_path / "out"
-    config.write_text(
-        VARIANTS.replace("small.toml", str(project / "small.toml")).replace('"wild"', f'"{label}"')
-    )
-    assert_error(wavroute("config", "check", config), "label", "labels.toml")
-    if label == LABELS[0]:
-        assert_error(wavroute("compare", config, "--out", out, "--dry-run"), "label")
-        assert_error(wavroute("compare", config, "--out", out), "label")
-    assert not out.exists()
-
-
-def test_config_check_refuses_what_a_cell_would(wavroute, project):
-    blocks = sets(compare__depths="[2, 3]", residual__blocks=2)
-    assert_error(wavroute("config", "check", project / "grid.toml", *blocks), "blocks", "3")
-    assert_error(wavroute("config", "check", project / "small.toml", *blocks[-2:],
-                          *sets(model__layers=3)), "blocks", "3")  # fmt: skip
-
-
-def test_an_option_goes_to_the_schemes_that_have_it(wavroute, project, tmp_path):
-    call = ["compare", project / "grid.toml", "--out", tmp_path / "out"]
-    assert_ok(wavroute(*call, "--dry-run", *sets(residual__blocks=2)))
-    plain = sets(compare__schemes='["prenorm", "rezero"]')
-    assert_error(wavroute(*call, *plain, *sets(residual__blocks=2)), "blocks", "belongs to")
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_missing_text_is_found_before_any_cell_starts(wavroute, project, tmp_path):
-    out = tmp_path / "out"
-    config = tmp_path / "texts.toml"
-    config.write_text(
-        VARIANTS.replace("small.toml", str(project / "small.toml"))
-        + f'[[compare.variant]]\nlabel = "other"\ndata.valid = "{tmp_path}/none.txt"\n'
-    )
-    assert_error(wavroute("compare", config, "--out", out), "none.txt")
-    assert not out.exists()
 
 
 def test_a_grid_goes_on_when_nobody_reads_what_it_says(wavroute, project, tmp_path):
