@@ -3,12 +3,15 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <vector>
 
 #include "base/output.h"
 #include "command.h"
 #include "common.h"
+#include "config/end_tokens.h"
 #include "report/table.h"
 #include "train/process.h"
 #include "validators.h"
@@ -22,6 +25,7 @@ struct GenerateArguments {
   std::string prompt;
   int64_t tokens = 256;
   Sampling sampling;
+  bool ignore_eos = false;
   bool json = false;
 };
 
@@ -49,6 +53,9 @@ int run(const GenerateArguments& arguments) {
     throw UserError("a --prompt of at least one character was expected, an empty one was given");
   }
   check_cache(loaded, static_cast<int64_t>(prompt.size()), arguments.tokens);
+  std::vector<uint32_t> ends;
+  if (!arguments.ignore_eos) ends = read_end_tokens(loaded.folder);
+  bool has_ended = false;
   const StopSignal stop;
   StreamDecoder decoder(loaded.tokenizer);
   std::string text;
@@ -62,8 +69,9 @@ int run(const GenerateArguments& arguments) {
   const GenerationResult result =
       generate(*loaded.model, prompt, arguments.tokens, arguments.sampling,
                loaded.program_or_null(), {}, [&](uint32_t token) {
-                 show(decoder.feed(token));
-                 return !StopSignal::requested();
+                 has_ended = std::ranges::find(ends, token) != ends.end();
+                 if (!has_ended) show(decoder.feed(token));
+                 return !has_ended && !StopSignal::requested();
                });
   show(decoder.finish());
   const auto count = static_cast<double>(result.ids.size());
@@ -83,8 +91,9 @@ int run(const GenerateArguments& arguments) {
   std::string depth;
   if (result.mean_depth > 0.0) depth = fmt::format(", {:.2f} layers/token", result.mean_depth);
   finish_output();  // the text stands before what is said about it
-  note(fmt::format("{} tokens, {:.1f} tokens/s after a prompt of {} in {:.0f} ms{}",
-                   result.ids.size(), rate, prompt.size(), 1e3 * result.prefill_seconds, depth));
+  note(fmt::format("{} tokens{}, {:.1f} tokens/s after a prompt of {} in {:.0f} ms{}",
+                   result.ids.size(), has_ended ? " up to the end of the text" : "", rate,
+                   prompt.size(), 1e3 * result.prefill_seconds, depth));
   return 0;
 }
 
@@ -107,6 +116,8 @@ void add_generate(CLI::App& root, Action& action) {
   command->add_option("--seed", arguments->sampling.seed, "Of the draws")
       ->check(integer_from(0))
       ->capture_default_str();
+  command->add_flag("--ignore-eos", arguments->ignore_eos,
+                    "Go on after the token that ends the model's texts (eos_token_id)");
   command->add_flag("--json", arguments->json, "One JSON object at the end, no stream");
   command->callback([&action, arguments] { action = [arguments] { return run(*arguments); }; });
 }

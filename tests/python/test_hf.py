@@ -131,6 +131,34 @@ def test_a_llama_of_transformers_gives_its_logits_here(rope, kv_heads, tie, text
     assert_same_logits(llama, tmp_path / "logits.safetensors")
 
 
+def test_generation_ends_with_the_models_end_of_text(tmp_path):
+    """eos_token_id as `transformers` takes it: an integer or a list, generation_config.json first."""
+    folder = tmp_path / "llama"
+    llama_folder(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+
+    def generated(*more, **config):
+        edit_config(folder, **config)
+        done = call("wavroute", "generate", folder, "--tokenizer", "bytes", "--prompt", "the", "-n",
+                    40, "--seed", 3, "--temperature", 1, "--precision", "fp32", "--json", *more)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    whole = generated(eos_token_id=None)
+    text = whole["text"]
+    assert whole["tokens"] == 40
+    # Two characters that come late for the first time: the first of them ends the text.
+    end, later = [c for i, c in enumerate(text) if c.isascii() and i > 3 and text.index(c) == i][:2]
+    ended = text[:text.index(end)]
+    for value in (ord(end), [ord(later), ord(end)]):
+        assert generated(eos_token_id=value)["text"] == ended
+    assert generated("--ignore-eos")["text"] == text
+    assert generated(eos_token_id=ord(later))["text"] == text[:text.index(later)]
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ord(end)}))
+    short = generated()
+    assert short["text"] == ended and 0 < short["tokens"] < 40
+
+
 def without(tensors: dict, name: str) -> dict:
     return {key: tensor for key, tensor in tensors.items() if key != name}
 
