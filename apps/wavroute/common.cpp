@@ -11,6 +11,7 @@
 #include "base/output.h"
 #include "bench/machine.h"
 #include "io/file.h"
+#include "io/json_text.h"
 #include "io/run_folder.h"
 #include "model/model_folder.h"
 #include "train/forecast.h"
@@ -29,7 +30,7 @@ void check_same_tokenizer(const fs::path& file, const Tokenizer& wanted) {
   std::shared_ptr<const Tokenizer> own;
   std::string why = "is of another kind";
   try {
-    own = tokenizer_from_json(read_file(file), file.string());
+    own = tokenizer_from_json(read_file(file, JsonLimits().bytes), file.string());
     why = fmt::format("is '{}' of {} tokens", own->name(), own->vocab_size());
   } catch (const UserError&) {  // a tokenizer that we can't read is not that of bytes
   }
@@ -57,7 +58,7 @@ std::shared_ptr<const Tokenizer> find_tokenizer(const fs::path& folder, const st
     throw UserError(fmt::format("a tokenizer.json was expected in {}", folder.string()),
                     "--tokenizer bytes reads text as bytes");
   }
-  return tokenizer_from_json(read_file(file), file.string());
+  return tokenizer_from_json(read_file(file, JsonLimits().bytes), file.string());
 }
 
 void check_vocabulary(const LoadedModel& loaded) {

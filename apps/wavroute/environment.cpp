@@ -83,9 +83,8 @@ std::vector<std::string> differences(const nlohmann::json& before, const nlohman
 nlohmann::json recorded(const std::filesystem::path& file) {
   std::error_code error;
   if (!std::filesystem::exists(file, error)) return nlohmann::json::object();
-  const std::string text = read_file(file);
   try {
-    nlohmann::json document = parse_json(text, file.string());
+    nlohmann::json document = read_json(file);
     if (document.is_object()) return document;
   } catch (const UserError&) {
     // Made anew: the run needs none of it.

@@ -4,11 +4,8 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
+#include <cstdint>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <optional>
 #include <system_error>
 #include <utility>
@@ -16,6 +13,7 @@
 
 #include "config/presets.h"
 #include "config/suggest.h"
+#include "io/file.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -23,7 +21,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uintmax_t kMostBytes = uintmax_t{1} << 20;
+constexpr uint64_t kMostBytes = uint64_t{1} << 20;
 
 // A configuration's text and where it was found.
 struct Source {
@@ -32,29 +30,6 @@ struct Source {
   std::string identity;  // equal for two names of one file
   std::string stem;
 };
-
-std::string read_text(const fs::path& path) {
-  // A pipe would be waited for, and a device has no end.
-  std::error_code failed;
-  if (!fs::is_regular_file(path, failed)) {
-    throw UserError(
-        fmt::format("expected a configuration in a regular file, given a device or pipe, "
-                    "'{}'",
-                    path.string()),
-        "write its content to a file first");
-  }
-  if (const auto bytes = fs::file_size(path, failed); !failed && bytes > kMostBytes) {
-    throw UserError(fmt::format("expected a configuration of at most {} bytes, given {}, '{}'",
-                                kMostBytes, bytes, path.string()));
-  }
-  std::ifstream in(path, std::ios::binary);
-  std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-  if (!in.good() && !in.eof()) {
-    throw UserError(fmt::format("expected a readable configuration, given '{}': {}", path.string(),
-                                std::strerror(errno)));
-  }
-  return text;
-}
 
 bool is_file(const fs::path& path) {
   std::error_code ignored;
@@ -65,7 +40,7 @@ Source from_file(const fs::path& path) {
   const std::string name = path.string();
   std::error_code failed;
   const fs::path canonical = fs::weakly_canonical(path, failed);
-  return {read_text(path), Place{name, name, path.parent_path()},
+  return {read_file(path, kMostBytes), Place{name, name, path.parent_path()},
           failed ? name : canonical.string(), path.stem().string()};
 }
 

@@ -11,6 +11,7 @@
 #include "data/token_cache.h"
 #include "data/torch_source.h"
 #include "io/file.h"
+#include "io/json_text.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -42,7 +43,7 @@ std::shared_ptr<const Tokenizer> tokenizer_beside(const std::string& token_file)
                                 path.string()),
                     "put its tokenizer.json there, or give the text itself as data.train");
   }
-  return tokenizer_from_json(read_file(path), path.string());
+  return tokenizer_from_json(read_file(path, JsonLimits().bytes), path.string());
 }
 
 Opened open_torch_source(const DataConfig& data, std::shared_ptr<const Tokenizer> tokenizer) {

@@ -29,26 +29,9 @@ fs::path folder_of(const fs::path& path) {
   return path.has_parent_path() ? path.parent_path() : fs::path(".");
 }
 
-constexpr const char* kRegularFileHint = "write its content to a file first";
-
-// Opens a regular file to read. Without O_NONBLOCK a pipe without a writer would block here.
-Descriptor open_regular(const fs::path& path, struct stat& status) {
-  Descriptor file = open_or_throw("open", path, O_RDONLY | O_NONBLOCK);
-  if (::fstat(file.get(), &status) != 0) throw_system_error("read", path, errno);
-  if (S_ISDIR(status.st_mode)) throw_system_error("read", path, EISDIR);
-  if (!S_ISREG(status.st_mode)) {
-    throw UserError(
-        fmt::format("expected a regular file, found a device or pipe, at {}", path.string()),
-        kRegularFileHint);
-  }
-  return file;
-}
-
 // Calls visit(bytes) with the content, piece by piece.
 template <class Visit>
-void read_pieces(const fs::path& path, Visit&& visit) {
-  struct stat status {};
-  const Descriptor file = open_regular(path, status);
+void read_pieces(const Descriptor& file, const fs::path& path, Visit&& visit) {
   std::vector<char> buffer(size_t{1} << 18);
   for (;;) {
     const ssize_t count = ::read(file.get(), buffer.data(), buffer.size());
@@ -117,16 +100,44 @@ void write_all(const Descriptor& file, std::span<const std::byte> bytes, const f
   }
 }
 
-std::string read_file(const fs::path& path) {
+Descriptor open_regular(const fs::path& path, uint64_t& bytes) {
+  // Without O_NONBLOCK a pipe without a writer would block here.
+  Descriptor file = open_or_throw("open", path, O_RDONLY | O_NONBLOCK);
+  struct stat status {};
+  if (::fstat(file.get(), &status) != 0) throw_system_error("read", path, errno);
+  if (S_ISDIR(status.st_mode)) throw_system_error("read", path, EISDIR);
+  if (!S_ISREG(status.st_mode)) {
+    throw UserError(
+        fmt::format("expected a regular file, found a device or pipe, at {}", path.string()),
+        "write its content to a file first");
+  }
+  bytes = static_cast<uint64_t>(status.st_size);
+  return file;
+}
+
+std::string read_file(const fs::path& path, uint64_t most) {
+  const auto check = [&](uint64_t bytes) {
+    if (bytes <= most) return;
+    throw UserError(fmt::format("expected a file of at most {} bytes, found {}, at {}", most, bytes,
+                                path.string()),
+                    "no file of this kind is so large");
+  };
+  uint64_t bytes = 0;
+  const Descriptor file = open_regular(path, bytes);
+  check(bytes);
   std::string content;
-  read_pieces(path, [&](std::string_view piece) { content.append(piece); });
+  read_pieces(file, path, [&](std::string_view piece) {  // it may grow, and /proc says 0
+    check(content.size() + piece.size());
+    content.append(piece);
+  });
   return content;
 }
 
 // By read(2), not by a mapping: a device that fails while a mapping is read is fatal (SIGBUS).
 std::string sha256_file(const fs::path& path) {
+  uint64_t bytes = 0;
   Sha256 sha;
-  read_pieces(path, [&](std::string_view piece) { sha.update(piece); });
+  read_pieces(open_regular(path, bytes), path, [&](std::string_view piece) { sha.update(piece); });
   return sha.hex();
 }
 

@@ -42,8 +42,13 @@ class Descriptor {
 void write_all(const Descriptor& file, std::span<const std::byte> bytes,
                const std::filesystem::path& path);
 
-// The whole content of a regular file; a device or pipe, which may have no end, is a UserError.
-[[nodiscard]] std::string read_file(const std::filesystem::path& path);
+// Opens a regular file to read, `bytes` long. A folder, device or pipe is a UserError: these may
+// have no end.
+[[nodiscard]] Descriptor open_regular(const std::filesystem::path& path, uint64_t& bytes);
+
+// The whole content of a regular file. One of more than `most` bytes is a UserError, and no more
+// than that is ever held.
+[[nodiscard]] std::string read_file(const std::filesystem::path& path, uint64_t most = UINT64_MAX);
 
 // Whether anything is there, links followed. What the system can't say (no permission, a broken
 // device) is an Error: it is no "no".
@@ -69,8 +74,8 @@ void remove_tree(const std::filesystem::path& path);
 [[nodiscard]] std::string temporary_name(std::string_view label);
 
 // Removes from `folder` what temporary_name named (for `label`, where one is given) and a process
-// that is known to be dead left behind. Returns those whose maker isn't known here: of another
-// host or container, or from before this machine started.
+// that is known to be dead left behind. Returns what is left: those whose maker isn't known here
+// (of another host or container, or from before this machine started), and what can't be removed.
 std::vector<std::filesystem::path> remove_stale_temporaries(const std::filesystem::path& folder,
                                                             std::string_view label = {});
 
@@ -152,7 +157,8 @@ class MappedFile {
 // Holds a folder for this process (flock on FOLDER/.lock) until destruction or the end of the
 // process, however it ends. A folder that another holder has is a UserError that names its
 // process. Where the file system has no flock, FOLDER/.lock-holder keeps others out and names its
-// holder; one that a dead process of this machine left is taken over.
+// holder; one that a dead process of this machine left is taken over, by one process at a time
+// (.lock-takeover).
 class FileLock {
  public:
   // As flock(2).
@@ -165,11 +171,12 @@ class FileLock {
 
   // What the user should know of it; mostly empty.
   [[nodiscard]] const std::string& warning() const noexcept { return warning_; }
-  // Takes FOLDER/.lock away again if this object made it.
+  // Takes FOLDER/.lock away again if this object made it, and gives the lock up.
   void remove_if_made() noexcept;
 
  private:
   void hold_by_file(int flock_error);
+  void release_holder() noexcept;
 
   std::filesystem::path folder_;
   Descriptor file_;

@@ -164,6 +164,18 @@ TEST(ReadFile, RefusesWhatIsNoRegularFile) {
   }
 }
 
+TEST(ReadFile, HoldsNoMoreThanItWasAllowedTo) {
+  const TemporaryFolder folder;
+  put(folder / "five", "12345");
+  EXPECT_EQ(read_file(folder / "five", 5), "12345");
+  EXPECT_THAT(message_of<UserError>([&] { (void)read_file(folder / "five", 4); }),
+              AllOf(HasSubstr("at most 4 bytes, found 5"), HasSubstr((folder / "five").string())));
+  fs::resize_file(folder / "five", uint64_t{1} << 40);  // sparse
+  EXPECT_THROW((void)read_file(folder / "five", 1 << 20), UserError);
+  // A file that has no size until it is read.
+  EXPECT_THROW((void)read_file("/proc/self/maps", 100), UserError);
+}
+
 // Reading address 0 of a process is an input/output error.
 TEST(ReadFile, ABrokenDeviceIsAFailureThatNamesThePath) {
   EXPECT_THAT(message_of<Failure>([] { (void)read_file("/proc/self/mem"); }),
