@@ -7,6 +7,8 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <optional>
+#include <string>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -21,6 +23,7 @@ namespace {
 
 constexpr const char* kLock = ".lock";
 constexpr const char* kHolder = ".lock-holder";
+constexpr const char* kTakeover = ".lock-takeover";
 constexpr off_t kLongestContent = 1024;  // ours is shorter; anything longer is somebody's file
 constexpr const char* kInUse = "wait until it ends, stop it, or choose another folder with --out";
 
@@ -91,18 +94,19 @@ bool has_no_flock(int error) {
   return error == ENOLCK || error == ENOSYS || error == EOPNOTSUPP || error == EINVAL;
 }
 
-// Removes the holder's file if its maker is dead. Another process may do the same at this moment,
-// so it is taken out of the way under a name of our own first, and put back if it is a live one.
-bool take_over(const fs::path& holder, const ProcessIdentity& expected) {
-  if (!is_known_dead(expected)) return false;
-  const fs::path taken = holder.parent_path() / temporary_name("lock-holder");
-  if (::rename(holder.c_str(), taken.c_str()) != 0) return errno == ENOENT;
-  if (!is_known_dead(identity_in(read_file(taken)))) {
-    (void)::link(taken.c_str(), holder.c_str());
-    ::unlink(taken.c_str());
-    return false;
+constexpr int kHolderFlags = O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+
+// Makes a file that names this process. False where it can't be made; errno says why.
+bool make_own(const fs::path& path) {
+  const Descriptor made(::open(path.c_str(), kHolderFlags | O_WRONLY | O_CREAT | O_EXCL, 0666));
+  if (made.get() < 0) return false;
+  const std::string content = own_content();
+  try {
+    write_all(made, std::as_bytes(std::span(content)), path);
+  } catch (...) {  // left there without a name in it, it would keep everybody out
+    ::unlink(path.c_str());
+    throw;
   }
-  ::unlink(taken.c_str());
   return true;
 }
 
@@ -115,6 +119,27 @@ int take(FileLock::Flock flock, const Descriptor& file) {
     if (errno != EWOULDBLOCK || i == kTries) return -1;
     std::this_thread::sleep_for(kPause);
   }
+}
+
+// Its content; nothing where it isn't there.
+std::optional<std::string> content_at(const fs::path& path) {
+  const Descriptor file(::open(path.c_str(), kHolderFlags | O_RDONLY));
+  if (file.get() >= 0) return content_of(file);
+  if (errno == ENOENT) return std::nullopt;
+  throw_system_error("lock", path, errno);
+}
+
+// Removes the holder's file if its maker is dead. Only who has made `takeover` may do so, and looks
+// again then: the file may be a live one's by now.
+bool take_over(const fs::path& holder, const fs::path& takeover) {
+  const auto is_dead = [&] {
+    const auto content = content_at(holder);
+    return content && is_known_dead(identity_in(*content));
+  };
+  if (!is_dead() || !make_own(takeover)) return false;
+  const bool removed = is_dead() && ::unlink(holder.c_str()) == 0;
+  ::unlink(takeover.c_str());
+  return removed;
 }
 
 }  // namespace
@@ -143,26 +168,18 @@ FileLock::FileLock(const fs::path& folder, Flock flock) : folder_(folder) {
 }
 
 void FileLock::hold_by_file(int flock_error) {
-  const fs::path path = folder_ / kHolder;
-  constexpr int kFlags = O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
-  for (;;) {
-    const Descriptor made(::open(path.c_str(), kFlags | O_WRONLY | O_CREAT | O_EXCL, 0666));
-    if (made.get() >= 0) {
-      holder_ = path;
-      const std::string content = own_content();
-      write_all(made, std::as_bytes(std::span(content)), path);
-      break;
-    }
+  const fs::path path = folder_ / kHolder, takeover = folder_ / kTakeover;
+  while (!make_own(path)) {
     if (errno != EEXIST) throw_system_error("lock", path, errno);
-    const Descriptor there(::open(path.c_str(), kFlags | O_RDONLY));
-    if (there.get() < 0 && errno == ENOENT) continue;
-    if (there.get() < 0) throw_system_error("lock", path, errno);
-    const std::string content = content_of(there);
-    if (take_over(path, identity_in(content))) continue;
-    throw UserError(fmt::format("expected a free folder, but {} is using {}", holder_in(content),
-                                folder_.string()),
-                    fmt::format("{}; if it has ended, remove {}", kInUse, path.string()));
+    const auto content = content_at(path);
+    if (!content || take_over(path, takeover)) continue;
+    throw UserError(
+        fmt::format("expected a free folder, but {} is using {}", holder_in(*content),
+                    folder_.string()),
+        fmt::format("{}; if it has ended, remove {}{}", kInUse, path.string(),
+                    is_there(takeover) ? fmt::format(" and {}", takeover.string()) : ""));
   }
+  holder_ = path;
   warning_ = fmt::format(
       "this file system has no locks ({}): {} keeps other processes out of the "
       "folder",
@@ -176,12 +193,22 @@ FileLock::FileLock(FileLock&& other) noexcept
       warning_(std::move(other.warning_)),
       made_(std::exchange(other.made_, false)) {}
 
-FileLock::~FileLock() {
-  if (!holder_.empty()) ::unlink(holder_.c_str());
+FileLock::~FileLock() { release_holder(); }
+
+void FileLock::release_holder() noexcept {
+  const fs::path holder = std::exchange(holder_, {});
+  if (holder.empty()) return;
+  // The user may have given the folder to another process, by removing the file.
+  try {
+    if (content_at(holder) == own_content()) ::unlink(holder.c_str());
+  } catch (const std::exception&) {
+  }
 }
 
 void FileLock::remove_if_made() noexcept {
-  if (std::exchange(made_, false)) ::unlink((folder_ / kLock).c_str());
+  if (!std::exchange(made_, false)) return;
+  release_holder();
+  ::unlink((folder_ / kLock).c_str());
 }
 
 std::optional<bool> is_held(const fs::path& folder, FileLock::Flock flock) {
