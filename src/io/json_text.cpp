@@ -3,9 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <iterator>
-#include <limits>
 #include <nlohmann/json.hpp>
 #include <utility>
 #include <vector>
@@ -167,17 +165,6 @@ class Builder : public nlohmann::json_sax<json> {
       "no file of this kind is so large");
 }
 
-std::string integers(int64_t low, int64_t high) {
-  return high == INT64_MAX ? fmt::format("an integer from {}", low)
-                           : fmt::format("an integer from {} to {}", low, high);
-}
-
-std::string numbers(double low, double high) {
-  return high == std::numeric_limits<double>::max()
-             ? fmt::format("a number from {}", low)
-             : fmt::format("a number from {} to {}", low, high);
-}
-
 }  // namespace
 
 json parse_json_line(std::string_view text, const std::string& name, size_t first_line,
@@ -203,7 +190,7 @@ json read_json(const std::filesystem::path& path, const JsonLimits& limits) {
   std::error_code error;
   const auto bytes = std::filesystem::file_size(path, error);
   if (!error && bytes > limits.bytes) throw_too_large(path.string(), bytes, limits.bytes);
-  return parse_json(read_file(path), path.string(), limits);
+  return parse_json(read_file(path, limits.bytes), path.string(), limits);
 }
 
 std::optional<int64_t> json_integer(const json& value) {
@@ -232,78 +219,6 @@ void check_format(const json& object, int64_t newest, std::string_view what,
                               newest, format->is_number() ? format->dump() : "of another kind",
                               where),
                   "a newer version of wavroute wrote it: use that one");
-}
-
-JsonFields::JsonFields(const json& object, std::string where)
-    : object_(object), where_(std::move(where)) {
-  if (object_.is_object()) return;
-  throw UserError(
-      fmt::format("expected a JSON object, got {} in {}", json_excerpt(object_), where_));
-}
-
-const json* JsonFields::find(const char* key) const {
-  const auto found = object_.find(key);
-  return found == object_.end() || found->is_null() ? nullptr : &*found;
-}
-
-void JsonFields::fail(const char* key, const std::string& expected) const {
-  const json* value = find(key);
-  throw UserError(fmt::format("expected {} at {}, got {} in {}", expected, key,
-                              value == nullptr ? "nothing" : json_excerpt(*value), where_));
-}
-
-std::optional<int64_t> JsonFields::integer_if(const char* key, int64_t low, int64_t high) const {
-  const json* value = find(key);
-  if (value == nullptr) return std::nullopt;
-  const auto integer = json_integer(*value);
-  if (!integer || *integer < low || *integer > high) {
-    fail(key, integers(low, high));
-  }
-  return integer;
-}
-
-std::optional<double> JsonFields::number_if(const char* key, double low, double high) const {
-  const json* value = find(key);
-  if (value == nullptr) return std::nullopt;
-  const double number = value->is_number() ? value->get<double>() : NAN;
-  if (!(number >= low && number <= high)) {
-    fail(key, numbers(low, high));
-  }
-  return number;
-}
-
-std::optional<bool> JsonFields::flag_if(const char* key) const {
-  const json* value = find(key);
-  if (value == nullptr) return std::nullopt;
-  if (!value->is_boolean()) fail(key, "true or false");
-  return value->get<bool>();
-}
-
-std::optional<std::string> JsonFields::text_if(const char* key) const {
-  const json* value = find(key);
-  if (value == nullptr) return std::nullopt;
-  if (!value->is_string()) fail(key, "a string");
-  return value->get<std::string>();
-}
-
-int64_t JsonFields::integer(const char* key, int64_t low, int64_t high) const {
-  if (const auto value = integer_if(key, low, high)) return *value;
-  fail(key, integers(low, high));
-}
-
-double JsonFields::number(const char* key, double low, double high) const {
-  if (const auto value = number_if(key, low, high)) return *value;
-  fail(key, numbers(low, high));
-}
-
-bool JsonFields::flag(const char* key) const {
-  if (const auto value = flag_if(key)) return *value;
-  fail(key, "true or false");
-}
-
-std::string JsonFields::text(const char* key) const {
-  if (auto value = text_if(key)) return *std::move(value);
-  fail(key, "a string");
 }
 
 }  // namespace wavroute

@@ -39,32 +39,6 @@ struct JsonLimits {
 void check_format(const nlohmann::json& object, int64_t newest, std::string_view what,
                   const std::string& where);
 
-// The members of an object, each with the type and the range that it must have. A null counts as
-// absent. Every refusal is a UserError: "expected an integer from 1 to 64 at KEY, got "x" in
-// WHERE".
-class JsonFields {
- public:
-  // UserError where `object` is none. `object` outlives this; `where` names the file.
-  JsonFields(const nlohmann::json& object, std::string where);
-
-  [[nodiscard]] int64_t integer(const char* key, int64_t low, int64_t high) const;
-  [[nodiscard]] std::optional<int64_t> integer_if(const char* key, int64_t low, int64_t high) const;
-  [[nodiscard]] double number(const char* key, double low, double high) const;
-  [[nodiscard]] std::optional<double> number_if(const char* key, double low, double high) const;
-  [[nodiscard]] bool flag(const char* key) const;
-  [[nodiscard]] std::optional<bool> flag_if(const char* key) const;
-  [[nodiscard]] std::string text(const char* key) const;
-  [[nodiscard]] std::optional<std::string> text_if(const char* key) const;
-  // The member, of any type; null where it is absent.
-  [[nodiscard]] const nlohmann::json* find(const char* key) const;
-  // Throws the UserError: "expected EXPECTED at KEY, got ... in WHERE".
-  [[noreturn]] void fail(const char* key, const std::string& expected) const;
-
- private:
-  const nlohmann::json& object_;
-  std::string where_;
-};
-
 // A value as a message shows it: one line, at most 60 bytes of it.
 [[nodiscard]] std::string json_excerpt(const nlohmann::json& value);
 

@@ -4,10 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
-#include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "temporary_folder.h"
@@ -110,49 +108,6 @@ TEST(ReadJson, RefusesALargeFileByItsSizeAndNamesADamagedOne) {
   put(folder / "cut", "{\"a\":\n 1");
   EXPECT_THAT(message_of<UserError>([&] { (void)read_json(folder / "cut"); }),
               HasSubstr((folder / "cut").string() + ":2"));
-}
-
-TEST(JsonFields, GivesMembersOfTheRightTypeAndRange) {
-  const json object = {{"n", 3}, {"x", 0.5}, {"yes", true}, {"word", "wav"}, {"none", nullptr}};
-  const JsonFields fields(object, "a.json");
-  EXPECT_EQ(fields.integer("n", 1, 3), 3);
-  EXPECT_EQ(fields.number("x", 0, 1), 0.5);
-  EXPECT_EQ(fields.number("n", 0, 10), 3.0);  // an integer is a number
-  EXPECT_TRUE(fields.flag("yes"));
-  EXPECT_EQ(fields.text("word"), "wav");
-  for (const char* absent : {"none", "other"}) {
-    EXPECT_FALSE(fields.integer_if(absent, 0, 1));
-    EXPECT_FALSE(fields.number_if(absent, 0, 1));
-    EXPECT_FALSE(fields.flag_if(absent));
-    EXPECT_FALSE(fields.text_if(absent));
-    EXPECT_EQ(fields.find(absent), nullptr);
-  }
-}
-
-TEST(JsonFields, RefusesOtherTypesAndRangesWithKeyAndFile) {
-  const json object = {{"n", 65},
-                       {"x", 1.5},
-                       {"word", "\x1b[2J"},
-                       {"big", uint64_t{1} << 63},
-                       {"list", json::array({1})}};
-  const JsonFields fields(object, "a.json");
-  const std::vector<std::pair<std::function<void()>, std::string>> cases = {
-      {[&] { (void)fields.integer("n", 1, 64); },
-       "expected an integer from 1 to 64 at n, got 65 in"},
-      {[&] { (void)fields.integer("x", 1, 64); },
-       "expected an integer from 1 to 64 at x, got 1.5 in"},
-      {[&] { (void)fields.integer("big", 0, INT64_MAX); }, "at big, got 9223372036854775808 in"},
-      {[&] { (void)fields.integer("gone", 0, 9); }, "at gone, got nothing in"},
-      {[&] { (void)fields.number("x", 0, 1); }, "expected a number from 0 to 1 at x, got 1.5 in"},
-      {[&] { (void)fields.number("word", 0, 1); }, R"(at word, got "\u001b[2J" in)"},
-      {[&] { (void)fields.flag("n"); }, "expected true or false at n, got 65 in"},
-      {[&] { (void)fields.text("list"); }, "expected a string at list, got a list in"}};
-  for (const auto& [act, expected] : cases) {
-    EXPECT_THAT(message_of<UserError>(act), HasSubstr(expected + " a.json"));
-  }
-  const json list = json::array();
-  EXPECT_THAT(message_of<UserError>([&] { (void)JsonFields(list, "b.json"); }),
-              HasSubstr("expected a JSON object, got a list in b.json"));
 }
 
 }  // namespace
