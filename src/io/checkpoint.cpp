@@ -44,22 +44,12 @@ void remove_checkpoint(const fs::path& checkpoint) {
   remove_tree(hidden);
 }
 
-// Renames a checkpoint to PREFIX-step_N beside it, or PREFIX-step_N.2 and so on.
-fs::path set_aside(const fs::path& checkpoint, std::string_view prefix) {
-  const std::string name = fmt::format("{}-{}", prefix, checkpoint.filename().string());
-  for (int count = 1;; ++count) {
-    fs::path to =
-        checkpoint.parent_path() / (count == 1 ? name : fmt::format("{}.{}", name, count));
-    if (::renameat2(AT_FDCWD, checkpoint.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) {
-      return to;
-    }
-    if (errno == EEXIST) continue;
-    // A file system without that flag: a rename replaces nothing but an empty folder.
-    if (errno != EINVAL && errno != ENOSYS) throw_system_error("rename", checkpoint, errno);
-    if (::rename(checkpoint.c_str(), to.c_str()) == 0) return to;
-    if (errno != EEXIST && errno != ENOTEMPTY && errno != ENOTDIR) {
-      throw_system_error("rename", checkpoint, errno);
-    }
+// Removes what a whole new checkpoint has replaced. What can't be removed is left under a name that
+// the next sweep tells: the new one is as good with it.
+void try_to_remove(const fs::path& replaced) {
+  try {
+    remove_checkpoint(replaced);
+  } catch (const Error&) {
   }
 }
 
@@ -69,14 +59,14 @@ void replace_folder(const fs::path& from, const fs::path& to) {
     if (::rename(from.c_str(), to.c_str()) != 0) throw_system_error("write", to, errno);
   } else if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) == 0) {
     sync_folder(to.parent_path());
-    remove_tree(from);
+    try_to_remove(from);
   } else {
     // A file system that can't exchange: for a moment there is neither. Whoever is killed then
     // finds the old one under a name that is never swept.
-    const fs::path old = set_aside(to, "replaced");
+    const fs::path old = set_aside(to, "replaced").to;
     if (::rename(from.c_str(), to.c_str()) != 0) throw_system_error("write", to, errno);
     sync_folder(to.parent_path());
-    remove_tree(old);
+    try_to_remove(old);
   }
   sync_folder(to.parent_path());
 }
@@ -119,6 +109,17 @@ std::string checksum_in(const fs::path& checkpoint, const std::string& name) {
   } catch (const UserError&) {
     if (is_there(checkpoint / name)) throw;
     throw DamagedCheckpoint(fmt::format("{} is missing", name), checkpoint);
+  }
+}
+
+// As verify_checkpoint. Trouble with a checkpoint that is gone afterwards is no trouble: its files
+// vanished between two looks, or (on NFS) are known but stale.
+std::optional<std::string> damage_unless_gone(const fs::path& checkpoint) {
+  try {
+    return verify_checkpoint(checkpoint);
+  } catch (const Error& error) {
+    if (is_there(checkpoint)) throw;
+    return error.what();
   }
 }
 
@@ -226,7 +227,7 @@ std::optional<Checkpoint> newest_valid_checkpoint(const fs::path& run,
   std::set<int64_t> skipped;
   while (!checkpoints.empty()) {
     const Checkpoint newest = checkpoints.back();
-    const auto damage = verify_checkpoint(newest.path);
+    const auto damage = damage_unless_gone(newest.path);
     if (!damage) return newest;
     if (!is_there(newest.path)) {
       // A run in training removed it, which has written a newer one before.
@@ -248,12 +249,15 @@ std::optional<Checkpoint> best_checkpoint(const fs::path& run, const OnSkippedCh
       best.show(checkpoint, read_state(checkpoint.path));
     } catch (const DamagedCheckpoint& damage) {
       if (on_skip && is_there(checkpoint.path)) on_skip(checkpoint, damage.reason());
+    } catch (const Error&) {
+      if (is_there(checkpoint.path)) throw;
     }
   }
   return best.best();
 }
 
-void retain_checkpoints(const fs::path& run, int64_t keep, int64_t step) {
+void retain_checkpoints(const fs::path& run, int64_t keep, int64_t step,
+                        const OnSkippedCheckpoint& on_left) {
   std::vector<Checkpoint> whole;
   BestOf best;
   for (const Checkpoint& checkpoint : list_checkpoints(run)) {
@@ -267,7 +271,30 @@ void retain_checkpoints(const fs::path& run, int64_t keep, int64_t step) {
   const auto count = static_cast<int64_t>(whole.size());
   for (int64_t i = 0; i < count - std::max<int64_t>(keep, 1); ++i) {
     const Checkpoint& checkpoint = whole[static_cast<size_t>(i)];
-    if (!best.best() || checkpoint.step != best.best()->step) remove_checkpoint(checkpoint.path);
+    if (best.best() && checkpoint.step == best.best()->step) continue;
+    try {
+      remove_checkpoint(checkpoint.path);
+    } catch (const Error& error) {
+      if (on_left) on_left(checkpoint, error.what());
+    }
+  }
+}
+
+SetAside set_aside(const fs::path& path, std::string_view prefix) {
+  const std::string name = fmt::format("{}-{}", prefix, path.filename().string());
+  for (int count = 1;; ++count) {
+    fs::path to = path.parent_path() / (count == 1 ? name : fmt::format("{}.{}", name, count));
+    if (::renameat2(AT_FDCWD, path.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) {
+      return {path, to};
+    }
+    if (errno == EEXIST) continue;
+    // A file system without that flag: a rename replaces an empty folder, or any file.
+    if (errno != EINVAL && errno != ENOSYS) throw_system_error("rename", path, errno);
+    if (is_there(to)) continue;
+    if (::rename(path.c_str(), to.c_str()) == 0) return {path, to};
+    if (errno != EEXIST && errno != ENOTEMPTY && errno != ENOTDIR) {
+      throw_system_error("rename", path, errno);
+    }
   }
 }
 
@@ -282,7 +309,7 @@ std::vector<SetAside> set_aside_later(const fs::path& run, int64_t step) {
   std::vector<SetAside> moved;
   for (const Checkpoint& checkpoint : list_checkpoints(run)) {
     if (checkpoint.step <= step) continue;
-    moved.push_back({checkpoint.path, set_aside(checkpoint.path, prefix(checkpoint.path))});
+    moved.push_back(set_aside(checkpoint.path, prefix(checkpoint.path)));
   }
   if (!moved.empty()) sync_folder(run / "checkpoints");
   return moved;

@@ -59,7 +59,7 @@ class CheckpointWriter {
 // damaged ("model.safetensors has 10 bytes, expected 12"); nothing if it is whole.
 [[nodiscard]] std::optional<std::string> verify_checkpoint(const std::filesystem::path& checkpoint);
 
-// Called for each checkpoint that was passed over, with the reason.
+// Called for each checkpoint that was passed over, or that couldn't be removed, with the reason.
 using OnSkippedCheckpoint = std::function<void(const Checkpoint&, const std::string& reason)>;
 
 // The checkpoint with the highest step among those that verify_checkpoint finds whole.
@@ -74,12 +74,18 @@ using OnSkippedCheckpoint = std::function<void(const Checkpoint&, const std::str
 // Removes all but the last `keep` checkpoints (at least one) and the best. Only steps up to
 // `step`, the one just written, count or go: what a run that was resumed from an earlier step
 // left beyond it must not push the new ones out. Neither do checkpoints with missing or cut
-// files, and those that can't be read. The caller holds the run's lock.
-void retain_checkpoints(const std::filesystem::path& run, int64_t keep, int64_t step);
+// files, and those that can't be read. One that can't be removed (somebody else's, one without
+// permission to write) is left and told to `on_left`. The caller holds the run's lock.
+void retain_checkpoints(const std::filesystem::path& run, int64_t keep, int64_t step,
+                        const OnSkippedCheckpoint& on_left = {});
 
 struct SetAside {
   std::filesystem::path from, to;
 };
+
+// Renames a file or folder to PREFIX-NAME beside it, or PREFIX-NAME.2 and so on; replaces nothing.
+// The caller holds the run's lock.
+SetAside set_aside(const std::filesystem::path& path, std::string_view prefix);
 
 // Renames the checkpoints beyond `step` (-1: all), so that no reader takes them for a part of the
 // run any more and the user still has them: later-step_N, or damaged-step_N for a damaged one. The

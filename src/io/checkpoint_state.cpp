@@ -66,11 +66,16 @@ class StateCheck {
       throw DamagedCheckpoint(
           fmt::format("{} says step {}, the folder is {}", kStateFile, step, name), checkpoint_);
     }
-    if (const auto steps = integer("steps", 0); steps && *steps < step) {
+    const auto steps = integer("steps", 0);
+    if (steps && *steps < step) {
       fail("steps", fmt::format("at least the step, {}", step), &state_.at("steps"));
     }
     integer("tokens", 0);
-    integer("schedule_steps", 0);
+    // Of these, learning rates and frozen gates are fractions; a run only ever gets more steps.
+    if (const auto planned = integer("schedule_steps", 1); planned && steps && *planned > *steps) {
+      fail("schedule_steps", fmt::format("at most the steps, {}", *steps),
+           &state_.at("schedule_steps"));
+    }
     // Each step is one update of the optimizer.
     if (const auto updates = integer("updates", 0); updates && *updates != step) {
       fail("updates", fmt::format("the step, {}", step), &state_.at("updates"));

@@ -54,6 +54,11 @@ bool is_folder(const fs::path& path) {
   return is_there(path) && fs::is_directory(path, ignored);
 }
 
+bool is_link(const fs::path& path) {
+  std::error_code ignored;
+  return fs::is_symlink(path, ignored);
+}
+
 fs::path newest_of(const fs::path& run, const OnSkippedCheckpoint& on_skip) {
   std::string last_reason;
   const auto newest =
@@ -73,10 +78,12 @@ fs::path choose_checkpoint(const fs::path& run, std::string_view which,
   const std::vector<Checkpoint> checkpoints = list_checkpoints(run);
   if (which == "best") {
     for (auto best = best_checkpoint(run, on_skip); best; best = best_checkpoint(run, on_skip)) {
-      const auto damage = verify_checkpoint(best->path);
-      if (!damage) return best->path;
-      // A run in training may have removed it, which has a better one by then.
-      if (is_there(best->path)) throw DamagedCheckpoint(*damage, best->path);
+      try {
+        return verified(best->path);
+      } catch (const Error&) {
+        // A run in training may have removed it, which has a better one by then.
+        if (is_there(best->path)) throw;
+      }
     }
     throw UserError(fmt::format("expected a checkpoint with a validation loss, found none, in {}",
                                 run.string()),
@@ -112,17 +119,21 @@ bool is_old_form(std::string_view name) {
 }
 
 // Such names are only taken for ours inside RUN/checkpoints, under the run's lock, and where
-// nothing but the files of a checkpoint lies in them.
-void remove_old_forms(const fs::path& checkpoints) {
+// nothing but the files of a checkpoint lies in them. Adds what can't be removed to `left`.
+void remove_old_forms(const fs::path& checkpoints, std::vector<fs::path>& left) {
   constexpr std::array<std::string_view, 5> kOurs = {
       "config.json", "model.safetensors", "optimizer.safetensors", "tokenizer.json", "state.json"};
   for (const std::string& name : list_folder(checkpoints)) {
     if (!is_old_form(name) || !is_folder(checkpoints / name)) continue;
-    const std::vector<std::string> inside = list_folder(checkpoints / name);
-    const bool is_ours = std::ranges::all_of(inside, [&](const std::string& file) {
-      return std::ranges::find(kOurs, file) != kOurs.end() || file.starts_with(".tmp-");
-    });
-    if (is_ours) remove_tree(checkpoints / name);
+    try {
+      const std::vector<std::string> inside = list_folder(checkpoints / name);
+      const bool is_ours = std::ranges::all_of(inside, [&](const std::string& file) {
+        return std::ranges::find(kOurs, file) != kOurs.end() || file.starts_with(".tmp-");
+      });
+      if (is_ours) remove_tree(checkpoints / name);
+    } catch (const Error&) {
+      left.push_back(checkpoints / name);
+    }
   }
 }
 
@@ -145,11 +156,22 @@ bool RunPaths::hold_a_run() const {
          (is_folder(checkpoints()) && !list_folder(checkpoints()).empty());
 }
 
+std::optional<fs::path> RunPaths::replaced_file() const {
+  for (fs::path path : {summary(), routing(), report(), metrics()}) {
+    if (is_there(path)) return path;
+  }
+  if (!is_folder(samples())) return std::nullopt;
+  for (const std::string& name : list_folder(samples())) {
+    if (name.starts_with("step_") && name.ends_with(".txt")) return samples() / name;
+  }
+  return std::nullopt;
+}
+
 void check_run_format(const RunPaths& paths) {
   if (!is_there(paths.env())) return;
   nlohmann::json env;
   try {
-    env = parse_json(read_file(paths.env()), paths.env().string());
+    env = read_json(paths.env());
   } catch (const UserError&) {
     return;
   }
@@ -165,17 +187,30 @@ RunFolder::~RunFolder() {
   } catch (const std::exception&) {
     return;
   }
-  lock_.remove_if_made();
+  lock_.remove_if_made();                   // and with it .lock-holder, where that is the lock
   if (made_) ::rmdir(paths_.root.c_str());  // refuses a folder with anything in it
 }
 
 RunFolder RunFolder::create(const fs::path& root, ExistingRun existing) {
   const RunPaths paths{root};
   const auto refuse_a_run = [&] {
-    if (existing == ExistingRun::kResume || !paths.hold_a_run()) return;
-    if (is_there(root / ".lock")) static_cast<void>(FileLock(root));  // names who trains there
-    throw UserError(fmt::format("expected a new folder, found a run in {}", root.string()),
-                    "continue it with --resume auto, or choose another folder with --out");
+    for (const fs::path& folder : {paths.samples(), paths.checkpoints()}) {
+      if (!is_link(folder)) continue;
+      throw UserError(
+          fmt::format("expected a folder of the run, found a link, at {}", folder.string()),
+          "move what it leads to in its place, or choose another folder with --out");
+    }
+    if (existing == ExistingRun::kResume) return;
+    if (paths.hold_a_run()) {
+      if (is_there(root / ".lock")) static_cast<void>(FileLock(root));  // names who trains there
+      throw UserError(fmt::format("expected a new folder, found a run in {}", root.string()),
+                      "continue it with --resume auto, or choose another folder with --out");
+    }
+    if (const auto file = paths.replaced_file()) {
+      throw UserError(fmt::format("expected a folder without a {}, which training writes, found {}",
+                                  file->filename().string(), file->string()),
+                      "move it away, or choose another folder with --out");
+    }
   };
   constexpr int kAttempts = 20;  // another process may remove the empty folder that it made
   for (int attempt = 1;; ++attempt) {
@@ -196,10 +231,14 @@ std::vector<fs::path> RunFolder::sweep() const {
   std::vector<fs::path> left;
   for (const fs::path& folder :
        {paths_.root, paths_.samples(), paths_.checkpoints(), paths_.root / "configs"}) {
-    if (!is_folder(folder)) continue;
-    for (fs::path& path : remove_stale_temporaries(folder)) left.push_back(std::move(path));
+    if (!is_folder(folder) || is_link(folder)) continue;
+    try {
+      for (fs::path& path : remove_stale_temporaries(folder)) left.push_back(std::move(path));
+      if (folder == paths_.checkpoints()) remove_old_forms(folder, left);
+    } catch (const Error&) {  // a folder that can't be listed
+      left.push_back(folder);
+    }
   }
-  remove_old_forms(paths_.checkpoints());
   return left;
 }
 
@@ -235,12 +274,19 @@ void read_run_folder(const fs::path& run, std::string_view which,
                      const OnSkippedCheckpoint& on_skip,
                      const std::function<void(const fs::path&)>& read) {
   constexpr int kAttempts = 20;
+  const fs::path checkpoints = RunPaths{run}.checkpoints();
+  const auto names = [&] {
+    return is_folder(checkpoints) ? list_folder(checkpoints) : std::vector<std::string>();
+  };
   for (int attempt = 1;; ++attempt) {
-    const fs::path folder = resolve_run(run, which, on_skip);
+    const std::vector<std::string> before = names();
+    fs::path folder;
     try {
+      folder = resolve_run(run, which, on_skip);
       return read(folder);
     } catch (const Error&) {
-      if (attempt == kAttempts || is_there(folder)) throw;
+      const bool is_gone = folder.empty() ? names() != before : !is_there(folder);
+      if (attempt == kAttempts || !is_gone) throw;
     }
   }
 }

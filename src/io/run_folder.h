@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -26,8 +27,15 @@ struct RunPaths {
   [[nodiscard]] std::filesystem::path report() const { return root / "report.html"; }
   [[nodiscard]] std::filesystem::path checkpoints() const { return root / "checkpoints"; }
 
-  // Whether a run has left anything of the above, besides empty folders and a report.
+  [[nodiscard]] std::filesystem::path summary() const { return root / "summary.json"; }
+  [[nodiscard]] std::filesystem::path routing() const { return root / "routing.json"; }
+
+  // Whether a run, or part of one, is there: a configuration, env.json, metrics, a log, or anything
+  // in checkpoints/.
   [[nodiscard]] bool hold_a_run() const;
+  // What besides these a training would put its own in the place of, if it is there: summary.json,
+  // routing.json, report.html, metrics.jsonl or the first text of samples/.
+  [[nodiscard]] std::optional<std::filesystem::path> replaced_file() const;
 };
 
 // The form of a run folder's files. env.json names it; without a number it is format 1.
@@ -43,9 +51,10 @@ enum class ExistingRun { kRefuse, kResume };
 class RunFolder {
  public:
   // Makes the folder and its parents and takes the lock; removes nothing. A UserError where another
-  // process holds it, where it can't be written, or where it already holds a run and that isn't to
-  // be resumed. Look at what the folder holds after this call, not before: until then another
-  // process may begin a run there.
+  // process holds it, where it can't be written, where samples/ or checkpoints/ is a link (what it
+  // leads to may be another run's, whose lock this isn't), or where it already holds a run, or a
+  // file that training would replace, and that isn't to be resumed. Look at what the folder holds
+  // after this call, not before: until then another process may begin a run there.
   [[nodiscard]] static RunFolder create(const std::filesystem::path& root,
                                         ExistingRun existing = ExistingRun::kRefuse);
   RunFolder(RunFolder&&) noexcept = default;
@@ -57,8 +66,9 @@ class RunFolder {
   [[nodiscard]] const std::string& warning() const noexcept { return lock_.warning(); }
 
   // Removes what killed processes left half-written in this folder and its parts. Call it once it
-  // is certain that the command goes on with this folder. Returns what is left because its maker
-  // isn't known here (another host or container, or before this machine started).
+  // is certain that the command goes on with this folder. Returns what is left: because its maker
+  // isn't known here (another host or container, or before this machine started), or because it
+  // can't be removed.
   std::vector<std::filesystem::path> sweep() const;
 
  private:
@@ -78,7 +88,8 @@ class RunFolder {
                                                 const OnSkippedCheckpoint& on_skip = {});
 
 // Calls read(folder) with what resolve_run gives. A run in training removes old checkpoints: where
-// the folder is gone when read() fails, both are done again.
+// the folder is gone when read() fails, or others are there when resolve_run does, both are done
+// again.
 void read_run_folder(const std::filesystem::path& run, std::string_view which,
                      const OnSkippedCheckpoint& on_skip,
                      const std::function<void(const std::filesystem::path&)>& read);

@@ -7,8 +7,10 @@
 #include <string>
 #include <vector>
 
+#include "base/utf8.h"
 #include "io/file.h"
 #include "io/process_identity.h"
+#include "wavroute/error.h"
 
 namespace wavroute {
 namespace fs = std::filesystem;
@@ -18,14 +20,9 @@ constexpr std::string_view kPrefix = ".wavroute-tmp-";
 // With the longest suffix a name stays below 143 bytes, which is all that some file systems take.
 constexpr size_t kLongestLabel = 48;
 
-// The part of a label that a name has room for, cut between UTF-8 characters.
+// The part of a label that a name has room for.
 std::string_view cut_label(std::string_view label) {
-  size_t length = std::min(label.size(), kLongestLabel);
-  const auto is_inside = [&](size_t at) {
-    return at < label.size() && (static_cast<unsigned char>(label[at]) & 0xc0) == 0x80;
-  };
-  while (length > kLongestLabel - 4 && is_inside(length)) --length;
-  return label.substr(0, length);
+  return label.substr(0, utf8_boundary(label, kLongestLabel));
 }
 
 struct Temporary {
@@ -67,7 +64,11 @@ std::vector<fs::path> remove_stale_temporaries(const fs::path& folder, std::stri
     const auto temporary = parse(name);
     if (!temporary || (!label.empty() && temporary->label != cut_label(label))) continue;
     if (is_known_dead(temporary->maker)) {
-      remove_tree(folder / name);
+      try {
+        remove_tree(folder / name);
+      } catch (const Error&) {
+        left.push_back(folder / name);
+      }
     } else if (temporary->maker.place != this_process().place) {
       left.push_back(folder / name);
     }

@@ -7,7 +7,6 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "io/checkpoint.h"
 #include "io/file.h"
 #include "model/model_folder.h"
 #include "wavroute/error.h"
@@ -57,7 +56,8 @@ std::optional<std::string> non_finite_part(const Decoder& model, const AdamW& op
 }
 
 fs::path save_checkpoint(const fs::path& run, const Decoder& model, const AdamW& optimizer,
-                         const Tokenizer& tokenizer, const RunState& state, int64_t keep) {
+                         const Tokenizer& tokenizer, const RunState& state, int64_t keep,
+                         const OnSkippedCheckpoint& on_left) {
   CheckpointWriter writer(run, state.progress.step);
   writer.add_digest("model.safetensors",
                     save_parameters(model, writer.folder() / "model.safetensors"));
@@ -79,7 +79,7 @@ fs::path save_checkpoint(const fs::path& run, const Decoder& model, const AdamW&
   if (state.val_loss) document["val_loss"] = *state.val_loss;
   if (state.bits_per_byte) document["bits_per_byte"] = *state.bits_per_byte;
   fs::path folder = writer.finish(std::move(document));
-  retain_checkpoints(run, keep, state.progress.step);
+  retain_checkpoints(run, keep, state.progress.step, on_left);
   return folder;
 }
 

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <optional>
 
+#include "io/checkpoint.h"
 #include "train/adamw.h"
 #include "wavroute/config.h"
 #include "wavroute/decoder.h"
@@ -24,10 +25,12 @@ struct RunState {
 };
 
 // Writes checkpoints/step_N with config.json, model.safetensors, optimizer.safetensors,
-// tokenizer.json and state.json, then removes old ones. Returns its folder.
+// tokenizer.json and state.json, then removes old ones; one that can't be removed is told to
+// `on_left`. Returns its folder.
 std::filesystem::path save_checkpoint(const std::filesystem::path& run, const Decoder& model,
                                       const AdamW& optimizer, const Tokenizer& tokenizer,
-                                      const RunState& state, int64_t keep);
+                                      const RunState& state, int64_t keep,
+                                      const OnSkippedCheckpoint& on_left = {});
 
 // UserError where the checkpoint's run had another text than `given`, which came from `data`.
 void check_same_text(const std::filesystem::path& folder, const RunState& given,

@@ -142,6 +142,8 @@ TEST_F(CheckpointState, EveryWrongValueIsNamedWithItsKeyAndFile) {
       {"train_sha256", 7, "'train_sha256'"},
       {"valid_sha256", std::string(64, 'g'), "'valid_sha256'"},
       {"schedule_steps", "20", "'schedule_steps'"},
+      {"schedule_steps", 0, "'schedule_steps' to be an integer of at least 1"},
+      {"schedule_steps", 21, "'schedule_steps' to be at most the steps, 20"},
       {"format", "2", "state.json does not match its checksum"},
       {"files", json(), "lists no files"},
       {"files", json::array({1}), "lists no files"},

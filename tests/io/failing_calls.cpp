@@ -1,7 +1,7 @@
 // Loaded into a program with LD_PRELOAD, lets calls on some files fail as a broken device or a
-// full table would: WAVROUTE_FAIL="CALL:ERRNO:PART", where CALL is open, read or flock, ERRNO a
-// number, and PART a part of the path; "open:5:step_12/model" is EIO for that file. Several are
-// separated by commas.
+// full table would: WAVROUTE_FAIL="CALL:ERRNO:PART", where CALL is open, read, flock or unlinkat,
+// ERRNO a number, and PART a part of the path; "open:5:step_12/model" is EIO for that file. Several
+// are separated by commas.
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -66,6 +66,12 @@ ssize_t read(int file, void* into, size_t size) {
   const char* wanted = std::getenv("WAVROUTE_FAIL");
   if (wanted != nullptr && fails("read", path_of(file))) return -1;
   return next<ssize_t (*)(int, void*, size_t)>("read")(file, into, size);
+}
+
+int unlinkat(int folder, const char* name, int flags) {
+  const char* wanted = std::getenv("WAVROUTE_FAIL");
+  if (wanted != nullptr && fails("unlinkat", path_of(folder) + "/" + name)) return -1;
+  return next<int (*)(int, const char*, int)>("unlinkat")(folder, name, flags);
 }
 
 int flock(int file, int operation) {

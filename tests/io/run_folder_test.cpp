@@ -4,8 +4,10 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <thread>
 
 #include "dead_process.h"
 #include "temporary_folder.h"
@@ -52,6 +54,49 @@ TEST(RunFolder, RefusesAFolderThatHoldsARunUnlessItResumes) {
     EXPECT_NO_THROW((void)RunFolder::create(folder.path(), ExistingRun::kResume)) << left;
     EXPECT_TRUE(fs::exists(folder / left));
   }
+}
+
+// Training puts its own in their place; somebody's folder may hold such names.
+TEST(RunFolder, RefusesAFolderWithAFileThatTrainingWouldReplace) {
+  for (const char* name :
+       {"report.html", "summary.json", "routing.json", "samples/step_12.txt", "metrics.jsonl"}) {
+    const TemporaryFolder folder;
+    fs::create_directories((folder / name).parent_path());
+    put(folder / name, "precious");
+    EXPECT_THAT(message_of<UserError>([&] { (void)RunFolder::create(folder.path()); }),
+                HasSubstr("--out"))
+        << name;
+    EXPECT_EQ(get(folder / name), "precious");
+    EXPECT_FALSE(fs::exists(folder / ".lock")) << name;
+    EXPECT_EQ(RunPaths{folder.path()}.replaced_file(), folder / name);
+  }
+  const TemporaryFolder folder;
+  fs::create_directory(folder / "samples");
+  put(folder / "samples/drum.wav", "");
+  EXPECT_NO_THROW((void)RunFolder::create(folder.path()));
+}
+
+// What it leads to may belong to another run, whose lock this one doesn't hold.
+TEST(RunFolder, RefusesALinkInThePlaceOfOneOfItsFolders) {
+  const TemporaryFolder other;
+  for (const char* name : {"samples", "checkpoints"}) {
+    for (const ExistingRun existing : {ExistingRun::kRefuse, ExistingRun::kResume}) {
+      const TemporaryFolder folder;
+      fs::create_directory_symlink(other.path(), folder / name);
+      EXPECT_THAT(message_of<UserError>([&] { (void)RunFolder::create(folder.path(), existing); }),
+                  AllOf(HasSubstr("found a link"), HasSubstr((folder / name).string())));
+    }
+  }
+}
+
+TEST(RunFolder, SweepsNothingThroughALink) {
+  const TemporaryFolder folder, other;
+  const std::string dead = testing::name_of_a_dead_process("step_3");
+  put(other / dead, "");
+  fs::create_directory_symlink(other.path(), folder / "configs");
+  const RunFolder run = RunFolder::create(folder.path());
+  EXPECT_THAT(run.sweep(), IsEmpty());
+  EXPECT_TRUE(fs::exists(other / dead));
 }
 
 TEST(RunFolder, TakesAFolderWithOtherThingsAndOneThatWasLeftEmpty) {
@@ -165,6 +210,8 @@ TEST(RunFolder, OfANewerFormatIsRefusedAndOfAnOlderOneRead) {
     EXPECT_THAT(message_of<UserError>([&] { check_run_format(paths); }),
                 AllOf(HasSubstr("newer version"), HasSubstr(folder.path().string())));
   }
+  fs::resize_file(paths.env(), uint64_t{1} << 40);  // sparse: read, it would fill the memory
+  EXPECT_NO_THROW(check_run_format(paths));
 }
 
 TEST(RunFolder, AnUnusablePathIsAUserErrorThatNamesIt) {
@@ -276,6 +323,32 @@ TEST(ReadRunFolder, LooksAgainWhereTheCheckpointVanishesWhileItIsRead) {
   EXPECT_THROW(
       read_run_folder(run.path(), "", {}, [&](const fs::path&) { throw UserError("wrong"); }),
       UserError);
+}
+
+// Each of a reader's looks may fall between two steps of a removal.
+TEST(ReadRunFolder, FindsACheckpointHoweverFastARunReplacesThem) {
+  const TemporaryFolder run;
+  make_checkpoint(run.path(), 1, 1.0);
+  std::atomic<bool> stop = false;
+  std::thread training([&] {
+    for (int64_t step = 2; !stop; ++step) {
+      make_checkpoint(run.path(), step, 1.0 / static_cast<double>(step));
+      retain_checkpoints(run.path(), 1, step);
+    }
+  });
+  std::string trouble;
+  try {
+    for (int i = 0; i < 2000; ++i) {
+      read_run_folder(run.path(), i % 2 == 0 ? "" : "best", {}, [](const fs::path& folder) {
+        (void)read_file(folder / "model.safetensors");
+      });
+    }
+  } catch (const Error& error) {
+    trouble = error.what();
+  }
+  stop = true;
+  training.join();
+  EXPECT_EQ(trouble, "");
 }
 
 TEST(ResolveRun, SaysWhatItFoundInstead) {

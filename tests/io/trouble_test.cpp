@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -31,6 +32,10 @@ const std::vector<std::pair<const char*, std::function<void(const fs::path&)>>> 
     {"best", [](const fs::path& run) { (void)best_checkpoint(run); }},
     {"resolve", [](const fs::path& run) { (void)resolve_run(run); }},
 };
+
+constexpr uid_t kNobody = 65534;
+constexpr fs::perms kWrite =
+    fs::perms::owner_write | fs::perms::group_write | fs::perms::others_write;
 
 class Trouble : public ::testing::Test {
  protected:
@@ -62,7 +67,6 @@ class Trouble : public ::testing::Test {
     const pid_t child = ::fork();
     if (child == 0) {
       std::string passed;
-      constexpr uid_t kNobody = 65534;
       if (::geteuid() == 0 && ::seteuid(kNobody) != 0) passed = "no other user ";
       for (const auto& [name, look] : kLooks) {
         if (!is_refused(look)) passed += std::string(name) + " ";
@@ -82,6 +86,24 @@ class Trouble : public ::testing::Test {
     ::close(ends[0]);
     ::waitpid(child, nullptr, 0);
     return names;
+  }
+
+  // Whether `act` returns true to an ordinary user.
+  [[nodiscard]] static bool as_ordinary_user(const std::function<bool()>& act) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      bool passed = ::geteuid() != 0 || ::seteuid(kNobody) == 0;
+      try {
+        passed = passed && act();
+      } catch (const std::exception& error) {
+        std::fprintf(stderr, "%s\n", error.what());
+        passed = false;
+      }
+      ::_exit(passed ? 0 : 1);
+    }
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    return status == 0;
   }
 
   TemporaryFolder run_;
@@ -123,6 +145,47 @@ TEST_F(Trouble, ABrokenDeviceIsAnErrorAndNothingIsRemoved) {
   retain_checkpoints(run_.path(), 1, 20);
   EXPECT_TRUE(fs::exists(run_ / "checkpoints/step_20/model.safetensors"));
   EXPECT_TRUE(fs::exists(run_ / "checkpoints/step_10"));  // it may be all that is left
+}
+
+// It can be renamed, but not emptied.
+TEST_F(Trouble, AnOldCheckpointThatCanNotBeRemovedIsLeftAndNamed) {
+  const fs::path checkpoints = run_ / "checkpoints", old = checkpoints / "step_10";
+  fs::permissions(run_.path(), fs::perms::all);
+  fs::permissions(checkpoints, fs::perms::all);
+  fs::permissions(old, kWrite, fs::perm_options::remove);
+  EXPECT_TRUE(as_ordinary_user([&] {
+    std::vector<fs::path> told;
+    retain_checkpoints(run_.path(), 1, 20, [&](const Checkpoint& left, const std::string&) {
+      told.push_back(left.path);
+    });
+    return told == std::vector{old} && list_checkpoints(run_.path()).size() == 1;
+  }));
+  // What is left of it by a process that has ended stops no later one.
+  EXPECT_TRUE(as_ordinary_user([&] {
+    const RunFolder run = RunFolder::create(run_.path(), ExistingRun::kResume);
+    const std::vector<fs::path> left = run.sweep();
+    return left.size() == 1 && fs::exists(left[0] / "model.safetensors");
+  }));
+  for (const auto& entry : fs::directory_iterator(checkpoints)) {
+    fs::permissions(entry.path(), fs::perms::all);
+  }
+}
+
+TEST_F(Trouble, ACheckpointIsAsGoodWhereTheOneThatItReplacesCanNotBeRemoved) {
+  const fs::path checkpoints = run_ / "checkpoints";
+  fs::permissions(run_.path(), fs::perms::all);
+  fs::permissions(checkpoints, fs::perms::all);
+  fs::permissions(checkpoints / "step_20", kWrite, fs::perm_options::remove);
+  EXPECT_TRUE(as_ordinary_user([&] {
+    CheckpointWriter writer(run_.path(), 20);
+    testing::put_checkpoint_files(writer, "new");
+    writer.finish({});
+    return testing::get(checkpoints / "step_20/model.safetensors") == "new" &&
+           newest_valid_checkpoint(run_.path())->step == 20;
+  }));
+  for (const auto& entry : fs::directory_iterator(checkpoints)) {
+    fs::permissions(entry.path(), fs::perms::all);
+  }
 }
 
 TEST_F(Trouble, TooManyOpenFilesAreAnError) {
