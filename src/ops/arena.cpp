@@ -113,7 +113,13 @@ class Arena::Pool {
 
 Arena::Arena() : pool_(std::make_shared<Pool>()) {}
 
+std::shared_ptr<Arena::Pool> Arena::pool() const {
+  const std::lock_guard lock(mutex_);
+  return pool_;
+}
+
 void Arena::begin_pass() {
+  const std::lock_guard lock(mutex_);
   if (pool_->begin_pass()) return;
   earlier_misses_ += pool_->misses();
   pool_ = std::make_shared<Pool>();  // the old one goes with its last tensor
@@ -125,9 +131,10 @@ at::Tensor Arena::empty(at::IntArrayRef sizes, at::ScalarType type) {
   size_t bytes =
       rounded(std::max<size_t>(static_cast<size_t>(count) * c10::elementSize(type), 1), kAlignment);
   if (bytes >= kPage) bytes += kGap;
-  const Pool::Block block = pool_->take(bytes);
+  const std::shared_ptr<Pool> pool = this->pool();
+  const Pool::Block block = pool->take(bytes);
   return at::from_blob(
-      block.start, sizes, [pool = pool_, block, bytes](void*) { pool->give_back(block, bytes); },
+      block.start, sizes, [pool, block, bytes](void*) { pool->give_back(block, bytes); },
       at::TensorOptions().dtype(type));
 }
 
@@ -146,7 +153,11 @@ at::Tensor Arena::empty_apart(int64_t count, at::IntArrayRef sizes, at::ScalarTy
   return empty({count, pitch}, type).as_strided(shape, strides);
 }
 
-int64_t Arena::bytes() const { return pool_->bytes(); }
-int64_t Arena::misses() const { return earlier_misses_ + pool_->misses(); }
+int64_t Arena::bytes() const { return pool()->bytes(); }
+
+int64_t Arena::misses() const {
+  const std::lock_guard lock(mutex_);
+  return earlier_misses_ + pool_->misses();
+}
 
 }  // namespace wavroute::ops

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 
 namespace wavroute::ops {
 
@@ -38,6 +39,9 @@ class Arena {
 
  private:
   class Pool;
+  [[nodiscard]] std::shared_ptr<Pool> pool() const;
+
+  mutable std::mutex mutex_;  // of what follows: passes of several threads may begin at once
   std::shared_ptr<Pool> pool_;
   int64_t earlier_misses_ = 0;  // of pools that were let go
 };

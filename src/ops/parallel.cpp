@@ -6,10 +6,15 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cctype>
 #include <chrono>
+#include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <mutex>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/thread_pool.h"
@@ -59,6 +64,18 @@ class InLoop {
   int openmp_before_, mkl_before_;
 };
 
+// Within a body, while it lives: its thread is the only one of another loop.
+class PlainLoop {
+ public:
+  PlainLoop() : before_(std::exchange(current_thread, 0)) {}
+  ~PlainLoop() { current_thread = before_; }
+  PlainLoop(const PlainLoop&) = delete;
+  PlainLoop& operator=(const PlainLoop&) = delete;
+
+ private:
+  int before_;
+};
+
 // Where OpenMP has bound the thread that started this one, it is bound to the same cores, unless it
 // goes where OpenMP's own would.
 void go_to_place(int thread) {
@@ -83,13 +100,6 @@ void enter_for_good(int thread) {
   set_mkl_threads(1);
 }
 
-// None where the user wants no thread to spin.
-std::chrono::microseconds spin() {
-  const char* const policy = std::getenv("OMP_WAIT_POLICY");
-  const bool passive = policy != nullptr && strcasecmp(policy, "passive") == 0;
-  return passive ? std::chrono::microseconds(0) : ThreadPool::kSpin;
-}
-
 // Lives as long as the process: at its end, threads may still look for work.
 struct Team {
   std::mutex busy;
@@ -110,7 +120,10 @@ ThreadPool& pool_of(Team& team, int threads) {
   }
   if (!team.pool || team.pool->threads() != threads) {
     team.pool.reset();
-    team.pool = std::make_unique<ThreadPool>(threads, enter_for_good, spin());
+    team.pool = std::make_unique<ThreadPool>(
+        threads, enter_for_good,
+        spin_time(std::getenv("GOMP_SPINCOUNT"), std::getenv("WAVROUTE_SPINCOUNT"),
+                  std::getenv("OMP_WAIT_POLICY")));
   }
   return *team.pool;
 }
@@ -120,7 +133,10 @@ void run_chunks(int64_t count, const std::function<void(int64_t chunk)>& body) {
   const auto one_by_one = [&] {
     for (int64_t chunk = 0; chunk < count; ++chunk) body(chunk);
   };
-  if (current_thread >= 0) return one_by_one();
+  if (current_thread >= 0) {
+    const PlainLoop plain;
+    return one_by_one();
+  }
   const int threads = at::get_num_threads();
   const bool alone = threads == 1 || count == 1 || at::in_parallel_region();
   const InLoop in_loop;
@@ -134,6 +150,28 @@ void run_chunks(int64_t count, const std::function<void(int64_t chunk)>& body) {
 }
 
 }  // namespace
+
+std::chrono::microseconds spin_time(const char* count, const char* ours, const char* policy) {
+  constexpr double kOneSpin = 0.04, kMost = 1e12;  // microseconds
+  constexpr double kActive = 30e9;                 // spins, as libgomp has it
+  double spins = -1.0;                             // not said
+  if (policy != nullptr && strcasecmp(policy, "active") == 0) spins = kActive;
+  if (policy != nullptr && strcasecmp(policy, "passive") == 0) spins = 0.0;
+  const bool is_users = count != nullptr && (ours == nullptr || std::strcmp(count, ours) != 0);
+  if (is_users) {  // "infinite", "infinity", 30000, 30k: libgomp takes it before the policy
+    char* end = nullptr;
+    const double number = std::strtod(count, &end);
+    constexpr std::string_view kThousands = "kmgt";
+    const size_t power = kThousands.find(static_cast<char>(std::tolower(*end)));
+    if (end != count) {
+      spins = number * (*end != '\0' && power != kThousands.npos
+                            ? std::pow(1000.0, static_cast<double>(power + 1))
+                            : 1.0);
+    }
+  }
+  if (!(spins >= 0.0)) return ThreadPool::kSpin;
+  return std::chrono::microseconds(static_cast<int64_t>(std::min(spins * kOneSpin, kMost)));
+}
 
 int thread_index() { return std::max(current_thread, 0); }
 

@@ -4,7 +4,9 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <set>
+#include <thread>
 #include <vector>
 
 namespace wavroute::ops {
@@ -84,6 +86,27 @@ TEST(Arena, TakesNothingForPassesOfAFewSizesAfterTheFirstOfEach) {
   const int64_t misses = arena.misses();
   for (int i = 0; i < 5; ++i) round();
   EXPECT_EQ(arena.misses(), misses);
+}
+
+// A model may be read by several threads, each in passes of its own.
+TEST(Arena, ServesPassesOfSeveralThreadsAtOnce) {
+  Arena arena;
+  std::atomic<bool> right = true;
+  const auto passes = [&](int64_t seed) {
+    for (int64_t pass = 0; pass < 400; ++pass) {
+      arena.begin_pass();
+      const int64_t size = 16 + 8'000'000 * ((pass * 7 + seed) % 13);  // of 32 MiB slabs and more
+      const at::Tensor a = arena.empty({size}, at::kFloat), b = arena.empty({16}, at::kFloat);
+      a.narrow(0, 0, 16).fill_(static_cast<double>(seed));
+      b.fill_(-1.0);
+      if (a.narrow(0, 0, 16).sum().item<double>() != 16.0 * static_cast<double>(seed))
+        right = false;
+    }
+  };
+  std::vector<std::thread> threads;
+  for (const int64_t seed : {1, 2, 3}) threads.emplace_back(passes, seed);
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_TRUE(right);
 }
 
 TEST(Arena, LeavesTensorsThatOutliveItsPassesAlone) {

@@ -87,18 +87,26 @@ TEST(ParallelFor, ABodysCallsOfLibtorchStayOnItsThread) {
   }
 }
 
-TEST(ParallelFor, ALoopWithinABodyIsAPlainOne) {
+// Whoever calls it has scratch memory for at::get_num_threads() threads: for one.
+TEST(ParallelFor, ALoopWithinABodyIsAPlainOneWithAnIndexOfItsOwn) {
   const Threads two(2);
+  Meeting meeting(2);
   std::atomic<int> calls = 0;
   std::atomic<bool> same = true;
-  parallel_for(8, [&](int64_t, int64_t) {
-    const auto outer = std::this_thread::get_id();
-    const int index = thread_index();
-    parallel_for(10, [&](int64_t begin, int64_t end) {
-      calls += static_cast<int>(end - begin);
-      if (std::this_thread::get_id() != outer || thread_index() != index) same = false;
-    });
-  });
+  for_chunks(
+      2,
+      [&](int64_t, int64_t, int64_t) {
+        if (!meeting.comes_about()) same = false;
+        const auto outer = std::this_thread::get_id();
+        const int index = thread_index();
+        parallel_for(40, [&](int64_t begin, int64_t end) {
+          calls += static_cast<int>(end - begin);
+          const bool fits = thread_index() < at::get_num_threads();
+          if (std::this_thread::get_id() != outer || !fits) same = false;
+        });
+        if (thread_index() != index) same = false;
+      },
+      1);
   EXPECT_EQ(calls, 80);
   EXPECT_TRUE(same);
 }
@@ -164,6 +172,22 @@ TEST(ParallelFor, NoPartIsShorterThanAskedAndTheyDifferByOne) {
     EXPECT_GE(shortest, std::min<int64_t>(count, 16));
     EXPECT_LE(longest - shortest, 1);
   }
+}
+
+TEST(SpinTime, IsTheUsersWhereOpenMpsSettingsSayOne) {
+  using std::chrono::microseconds;
+  const microseconds ours = spin_time(nullptr, nullptr, nullptr);
+  EXPECT_GT(ours.count(), 0);
+  EXPECT_EQ(spin_time("1000", "1000", nullptr), ours);  // the command's own setting
+  EXPECT_EQ(spin_time("x", nullptr, nullptr), ours);
+  EXPECT_EQ(spin_time("0", nullptr, nullptr).count(), 0);
+  EXPECT_EQ(spin_time("0", "1000", nullptr).count(), 0);
+  EXPECT_EQ(spin_time("0", nullptr, "active").count(), 0);  // the count goes first
+  EXPECT_EQ(spin_time(nullptr, nullptr, "PASSIVE").count(), 0);
+  EXPECT_GT(spin_time(nullptr, nullptr, "active"), std::chrono::minutes(1));
+  EXPECT_GT(spin_time("infinite", nullptr, nullptr), std::chrono::hours(1));
+  EXPECT_EQ(spin_time("30k", nullptr, nullptr), spin_time("30000", nullptr, nullptr));
+  EXPECT_GT(spin_time("30k", nullptr, nullptr), ours);
 }
 
 TEST(ParallelFor, CoversEveryNumberOnce) {
