@@ -30,7 +30,7 @@ int64_t largest_divisor(int64_t batch, int64_t at_most) {
 class Texts {
  public:
   struct Text {
-    int64_t vocab_size = 0;
+    int64_t vocab_size = 0, valid_tokens = 0;
     std::string sha256;  // of both splits
   };
 
@@ -44,7 +44,7 @@ class Texts {
     if (known != texts_.end()) return known->second;
     const Corpus corpus = open_corpus(config.data, config.model.context);
     static_cast<void>(corpus.tokenizer->encode(config.sample.prompt, "sample.prompt"));
-    return texts_[key] = {corpus.tokenizer->vocab_size(),
+    return texts_[key] = {corpus.tokenizer->vocab_size(), corpus.valid.size(),
                           corpus.train_sha256 + " " + corpus.valid_sha256};
   }
 
@@ -112,7 +112,7 @@ ComparePlan plan_comparison(std::vector<GridCell> cells, int64_t batch, int64_t 
       cell.config = resolve_machine(std::move(cell.config), machine);
       const Texts::Text& text = texts.of(cell.config);
       cell.text = text.sha256;
-      return forecast(cell.config, text.vocab_size, machine);
+      return forecast(cell.config, text.vocab_size, machine, text.valid_tokens);
     } catch (const UserError& error) {
       throw UserError(fmt::format("cell {}: {}", cell.folder, error.what()), error.hint());
     }

@@ -74,14 +74,15 @@ std::optional<Config> stored_config(const RunPaths& paths, const std::string& re
   if (is_there(paths.config())) {
     return load_config(paths.config().string(), {}, scheme_catalog(), ConfigUse::kTrain).config;
   }
-  if (resume != "new" && !list_checkpoints(paths.root).empty()) {
-    throw UserError(fmt::format("expected the configuration of the checkpoints that are there, "
-                                "found none at {}",
-                                paths.config().string()),
-                    "give the run its config.toml back; --resume new sets the checkpoints aside "
-                    "and begins at step 0");
-  }
-  return std::nullopt;
+  if (resume == "new") return std::nullopt;
+  const std::vector<Checkpoint> checkpoints = list_checkpoints(paths.root);
+  // A run's files without its configuration, or somebody else's that bear the same names.
+  const auto file = checkpoints.empty() ? paths.replaced_file() : checkpoints.back().path;
+  if (!file) return std::nullopt;
+  throw UserError(fmt::format("expected the configuration that {} is of, found none at {}",
+                              file->string(), paths.config().string()),
+                  "give the run its config.toml back, or choose another folder with --out; "
+                  "--resume new sets checkpoints and metrics aside and begins at step 0");
 }
 
 void sweep(const RunFolder& folder, Console& console) {
@@ -89,7 +90,8 @@ void sweep(const RunFolder& folder, Console& console) {
   if (left.empty()) return;
   console.warn(
       fmt::format("left {}: it is half-written by another host or container, or from "
-                  "before a restart ({} in all); remove it if nobody writes it any more",
+                  "before a restart, or can't be removed ({} in all); remove it if nobody writes "
+                  "it any more",
                   left.front().string(), left.size()));
 }
 
@@ -109,7 +111,6 @@ void check_recorded_text(const RunPaths& paths, const Session& session) {
 }
 
 int train(const TrainArguments& arguments) {
-  fail_instead_of_signals();
   Config config =
       load_config(arguments.config, arguments.sets, scheme_catalog(), ConfigUse::kTrain).config;
   const RunPaths paths{arguments.out.empty() ? fs::path("runs") / config.name : arguments.out};
@@ -130,7 +131,6 @@ int train(const TrainArguments& arguments) {
   if (stored) check_resumable(*stored, session.config);
   if (!folder.warning().empty()) console.warn(folder.warning());
   Trainer trainer(session, paths, console);
-  detach_file(paths.log());
   console.open_log(paths.log());
   if (!session.forecast.fits()) {
     console.warn(
@@ -176,7 +176,7 @@ void add_train(CLI::App& root, Action& action) {
   command->add_option("-o,--out", arguments->out, "The run folder (default: runs/NAME)");
   command->add_option("--resume", arguments->resume,
                       "'auto': go on from the newest checkpoint, or begin; a step; or 'new': begin "
-                      "at step 0 and set the checkpoints aside");
+                      "at step 0 and set checkpoints and metrics aside");
   command->add_flag("--dry-run", arguments->dry_run,
                     "Print size, cost and memory plan; train nothing");
   // wavroute compare plans the memory of all its cells at once. An empty group hides it.

@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/printable.h"
 #include "base/utf8.h"
 #include "config/fields.h"
 #include "config/print.h"
@@ -13,26 +14,10 @@
 namespace wavroute {
 namespace {
 
-// Bytes that are no UTF-8 as \xE9.
-std::string spelled(std::string_view text) {
-  std::string out;
-  for (size_t at = 0; at < text.size();) {
-    const Utf8Step step = utf8_step(text, at);
-    if (step.state == Utf8State::kComplete) {
-      out += text.substr(at, step.length);
-      at += step.length;
-    } else {
-      out += fmt::format("\\x{:02X}", static_cast<unsigned char>(text[at]));
-      at += 1;
-    }
-  }
-  return out;
-}
-
 void check_name(std::string_view what, std::string_view name) {
   if (is_utf8(name)) return;
   throw UserError(
-      fmt::format("names in UTF-8 were expected, {} = {} was given", what, spelled(name)),
+      fmt::format("names in UTF-8 were expected, {} = {} was given", what, terminal_text(name)),
       "a run writes this name into TOML and JSON files: rename it, or make a link to it "
       "under a name in UTF-8");
 }

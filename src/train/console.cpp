@@ -1,5 +1,6 @@
 #include "train/console.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -7,6 +8,7 @@
 #include <cerrno>
 #include <cmath>
 #include <cstdio>
+#include <span>
 #include <string>
 #include <system_error>
 
@@ -14,6 +16,7 @@
 #include "base/printable.h"
 #include "base/terminal.h"
 #include "report/table.h"
+#include "wavroute/error.h"
 
 namespace wavroute {
 
@@ -40,8 +43,15 @@ Console::Console(bool quiet)
 Console::~Console() { clear_bar(); }
 
 void Console::open_log(const std::filesystem::path& path) {
-  log_.open(path, std::ios::app);
-  if (!log_.is_open()) warn_side_file(path, std::generic_category().message(errno));
+  try {
+    detach_file(path);
+    constexpr int kFlags = O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
+    log_ = Descriptor(::open(path.c_str(), kFlags, 0666));
+    if (log_.get() < 0) throw_system_error("open", path, errno);
+    log_path_ = path;
+  } catch (const Error& error) {
+    warn_side_file(path, error.what());
+  }
 }
 
 void Console::clear_bar() {
@@ -50,9 +60,12 @@ void Console::clear_bar() {
 }
 
 void Console::log(const std::string& line) {
-  if (!log_.is_open()) return;
-  log_ << terminal_text(line) << '\n' << std::flush;
-  if (!log_) log_.clear();  // the disk may have space again by the next line
+  if (log_.get() < 0) return;
+  const std::string text = terminal_text(line) + "\n";
+  try {
+    write_all(log_, std::as_bytes(std::span(text)), log_path_);
+  } catch (const Error&) {  // the disk may have space again by the next line
+  }
 }
 
 void Console::say(const std::string& line) {

@@ -3,9 +3,10 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <optional>
 #include <string>
+
+#include "io/file.h"
 
 namespace wavroute {
 
@@ -38,7 +39,8 @@ class Console {
   Console(const Console&) = delete;
   Console& operator=(const Console&) = delete;
 
-  // From now on lines are appended to this file too.
+  // From now on lines are appended to this file too. One that is a link or has a second name
+  // becomes a file of its own first (detach_file). Trouble costs a warning, and there is no log.
   void open_log(const std::filesystem::path& path);
   void say(const std::string& line);
   void note(const std::string& line);  // to stderr, unless quiet
@@ -56,7 +58,8 @@ class Console {
   bool has_bar_;
   bool bar_shown_ = false;
   bool stdout_lost_ = false;  // said once
-  std::ofstream log_;
+  Descriptor log_;
+  std::filesystem::path log_path_;
 };
 
 }  // namespace wavroute

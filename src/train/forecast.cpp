@@ -54,7 +54,8 @@ uint64_t usable_memory(const Config& config, const Machine& machine) {
   return static_cast<uint64_t>(available_on(device_of(config), machine));
 }
 
-Forecast forecast(const Decoder& model, const Config& config, const Machine& machine) {
+Forecast forecast(const Decoder& model, const Config& config, const Machine& machine,
+                  int64_t valid_tokens) {
   const TrainConfig& train = config.train;
   const int64_t count = model.parameters().count();
   TrainingShape shape;
@@ -63,9 +64,13 @@ Forecast forecast(const Decoder& model, const Config& config, const Machine& mac
   shape.fused = model.fused();
   if (!model.device().is_cpu()) shape.process = kGpuProcess;
   const int64_t context = config.model.context;
-  shape.eval_rows =
-      std::min(EvaluationOptions().rows, (config.data.eval_tokens + context - 1) / context);
-  if (config.sample.tokens > 0) shape.sample_tokens = kPromptTokens + config.sample.tokens;
+  const int64_t scored = std::min(config.data.eval_tokens, valid_tokens - 1);
+  shape.eval_rows = std::min(EvaluationOptions().rows, 1 + (scored - 1) / context);
+  if (config.sample.tokens > 0) {
+    // A token has one byte at least.
+    const auto prompt = static_cast<int64_t>(config.sample.prompt.size());
+    shape.sample_tokens = (prompt > 0 ? prompt : kPromptTokens) + config.sample.tokens;
+  }
 
   Forecast result;
   result.parameters = count;
@@ -80,11 +85,12 @@ Forecast forecast(const Decoder& model, const Config& config, const Machine& mac
   return result;
 }
 
-Forecast forecast(const Config& config, int64_t vocab_size, const Machine& machine) {
+Forecast forecast(const Config& config, int64_t vocab_size, const Machine& machine,
+                  int64_t valid_tokens) {
   Decoder model(decoder_spec(config, vocab_size), parse_precision(config.train.precision),
                 device_of(config));
   model.use_kernels(parse_kernel_choice(config.train.kernels));
-  return forecast(model, config, machine);
+  return forecast(model, config, machine, valid_tokens);
 }
 
 UserError beyond_memory(const Forecast& f) {

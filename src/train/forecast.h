@@ -32,10 +32,12 @@ struct Forecast {
 [[nodiscard]] uint64_t usable_memory(const Config& config, const Machine& machine);
 
 // Of a model that need not be allocated. `config` is resolved but for micro_batch and what belongs
-// to the scheme.
-[[nodiscard]] Forecast forecast(const Decoder& model, const Config& config, const Machine& machine);
+// to the scheme. `valid_tokens` (at least 2): of the validation text, where that is known.
+[[nodiscard]] Forecast forecast(const Decoder& model, const Config& config, const Machine& machine,
+                                int64_t valid_tokens = INT64_MAX);
 // The same of the model that `config` describes. UserError where it describes none.
-[[nodiscard]] Forecast forecast(const Config& config, int64_t vocab_size, const Machine& machine);
+[[nodiscard]] Forecast forecast(const Config& config, int64_t vocab_size, const Machine& machine,
+                                int64_t valid_tokens = INT64_MAX);
 
 // The error of a forecast that doesn't fit: names a micro_batch that does.
 [[nodiscard]] UserError beyond_memory(const Forecast& forecast);

@@ -44,7 +44,7 @@ StopSignal::StopSignal() {
   stop_requested = false;
   for (size_t i = 0; i < kStopSignals.size(); ++i) {
     ::sigaction(kStopSignals[i], nullptr, &before_[i]);
-    if (kStopSignals[i] == SIGHUP && before_[i].sa_handler == SIG_IGN) continue;  // nohup
+    if (before_[i].sa_handler == SIG_IGN) continue;  // nohup; a shell's "command &"
     struct sigaction action {};
     action.sa_handler = on_stop_signal;
     action.sa_flags = SA_RESTART;
@@ -59,11 +59,6 @@ StopSignal::~StopSignal() {
 }
 
 bool StopSignal::requested() noexcept { return stop_requested; }
-
-void fail_instead_of_signals() {
-  std::signal(SIGPIPE, SIG_IGN);
-  std::signal(SIGXFSZ, SIG_IGN);
-}
 
 int64_t peak_memory_bytes(at::Device device) {
   if (!device.is_cpu()) {

@@ -10,8 +10,8 @@
 namespace wavroute {
 
 // From its construction on, the first SIGINT, SIGTERM or SIGHUP only sets a mark; a second SIGINT
-// or SIGTERM ends the process at once (a terminal that closes may send SIGHUP twice). SIGHUP stays
-// ignored where it was (nohup).
+// or SIGTERM ends the process at once (a terminal that closes may send SIGHUP twice). A signal that
+// was ignored stays so: SIGHUP under nohup, SIGINT of a background job in a script.
 class StopSignal {
  public:
   StopSignal();
@@ -24,10 +24,6 @@ class StopSignal {
   static constexpr std::array kStopSignals = {SIGINT, SIGTERM, SIGHUP};
   std::array<struct sigaction, kStopSignals.size()> before_{};
 };
-
-// A write to a pipe without a reader, or beyond the limit on a file's size, becomes an error of
-// that write (EPIPE, EFBIG), where a signal would end the process without a word.
-void fail_instead_of_signals();
 
 // The most memory that this process has held, bytes: its own (VmHWM) for a model on the processor,
 // that of the GPU for a model on one.

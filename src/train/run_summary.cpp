@@ -25,6 +25,16 @@ nlohmann::json parsed(std::string_view text) {
   }
 }
 
+// An empty object where summary.json is missing, can't be read or is damaged.
+nlohmann::json read_summary(const RunPaths& paths) {
+  try {
+    nlohmann::json summary = read_json(paths.summary());
+    if (summary.is_object()) return summary;
+  } catch (const Error&) {
+  }
+  return nlohmann::json::object();
+}
+
 // Over all rows of metrics.jsonl, so that a run in several pieces has the figures of one.
 struct RowTotals {
   double ms = 0.0;
@@ -42,8 +52,9 @@ RowTotals totals_of(const std::filesystem::path& metrics) {
     if (!row.is_object() || !row.contains("step_ms") || !row["step_ms"].is_number()) continue;
     totals.ms += row["step_ms"].get<double>();
     totals.steps += 1;
-    if (row.contains("peak_rss_bytes") && row["peak_rss_bytes"].is_number()) {
-      totals.peak_bytes = std::max(totals.peak_bytes, row["peak_rss_bytes"].get<int64_t>());
+    if (row.contains("peak_rss_bytes")) {
+      totals.peak_bytes =
+          std::max(totals.peak_bytes, json_integer(row["peak_rss_bytes"]).value_or(0));
     }
   }
   return totals;
@@ -89,16 +100,17 @@ void write_summary(const RunPaths& paths, const Session& session, std::string_vi
       summary["tokens_per_s"] = 1e3 * tokens / rows.ms;
     }
   }
-  write_file_atomic(paths.root / "summary.json", summary.dump(2) + "\n");
+  write_file_atomic(paths.summary(), summary.dump(2) + "\n");
+}
+
+std::string summary_status(const RunPaths& paths) {
+  const nlohmann::json status = read_summary(paths).value("status", nlohmann::json());
+  return status.is_string() ? status.get<std::string>() : std::string();
 }
 
 bool says_finished(const RunPaths& paths, int64_t steps) {
-  std::error_code error;
-  const std::filesystem::path file = paths.root / "summary.json";
-  if (!std::filesystem::exists(file, error)) return false;
-  const nlohmann::json summary = parsed(read_file(file));
-  return summary.is_object() && summary.value("status", nlohmann::json()) == kFinished &&
-         summary.value("steps", nlohmann::json()) == steps;
+  return summary_status(paths) == kFinished &&
+         read_summary(paths).value("steps", nlohmann::json()) == steps;
 }
 
 }  // namespace wavroute

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <string>
 #include <string_view>
 
 #include "io/run_folder.h"
@@ -27,6 +28,9 @@ struct RunFigures {
 
 void write_summary(const RunPaths& paths, const Session& session, std::string_view status,
                    const RunFigures& figures);
+
+// The status in summary.json; empty where none can be read.
+[[nodiscard]] std::string summary_status(const RunPaths& paths);
 
 // Whether summary.json already says that the run of so many steps is finished.
 [[nodiscard]] bool says_finished(const RunPaths& paths, int64_t steps);

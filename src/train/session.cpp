@@ -94,7 +94,8 @@ Session plan_session(const Config& config, BeyondMemory beyond, const Machine& m
   session.model->use_kernels(parse_kernel_choice(resolved.train.kernels));
   resolved.model = session.model->spec().model;
   resolved.residual.options = session.model->spec().options;
-  session.forecast = forecast(*session.model, resolved, session.machine);
+  session.forecast =
+      forecast(*session.model, resolved, session.machine, session.corpus.valid.size());
   if (!session.forecast.fits() && beyond == BeyondMemory::kRefuse) {
     throw beyond_memory(session.forecast);
   }

@@ -24,14 +24,21 @@ TrainStepPlan plan_of(const Session& session) {
           config.optimizer.clip};
 }
 
-// Takes what came after `step` (-1: all) out of the run: left there, a later resume would jump to
-// it. Checkpoints first: metrics without a checkpoint of their step are cut by the next resume.
+// Takes the checkpoints after `step` (-1: all) out of the run: left there, a later resume would
+// jump to them. Metrics come after them: those without a checkpoint of their step are cut by the
+// next resume.
 void give_up_later(const RunPaths& paths, int64_t step, Console& console) {
-  for (const SetAside& moved : set_aside_later(paths.root, step)) {
+  const auto say = [&](const SetAside& moved) {
     console.warn(fmt::format("set aside {} as {}: remove it if you don't need it",
                              moved.from.string(), moved.to.filename().string()));
+  };
+  std::ranges::for_each(set_aside_later(paths.root, step), say);
+  if (step >= 0) {
+    cut_metrics(paths.metrics(), step);
+  } else if (is_there(paths.metrics())) {
+    // The curve may be all that is left of a run whose checkpoints took too much space.
+    say(set_aside(paths.metrics(), "earlier"));
   }
-  cut_metrics(paths.metrics(), std::max<int64_t>(step, 0));
 }
 
 // Every so many steps (0: never), and after the last.
@@ -78,17 +85,20 @@ void Trainer::resume(const std::filesystem::path& checkpoint) {
     state_.run_steps = extended.plan.end;
   }
   // Before anything of a longer run is taken away: a kill must not leave its loss behind.
-  if (state_.progress.step < config_.train.steps) set_status(kRunning);
+  if (state_.progress.step < config_.train.steps) say_running();
   saved_step_ = state_.progress.step;
   last_val_loss_ = state_.val_loss;
   last_bits_per_byte_ = state_.bits_per_byte;
   give_up_later(paths_, state_.progress.step, console_);
   // Whoever was killed between a checkpoint and this left one too many.
-  retain_checkpoints(paths_.root, config_.train.keep, state_.progress.step);
+  retain_checkpoints(paths_.root, config_.train.keep, state_.progress.step, on_left());
   console_.note(fmt::format("resumed from {}", checkpoint.string()));
 }
 
-void Trainer::begin() { give_up_later(paths_, -1, console_); }
+void Trainer::begin() {
+  if (is_there(paths_.summary())) say_running();  // as in resume()
+  give_up_later(paths_, -1, console_);
+}
 
 SchedulePlan Trainer::schedule_plan() const { return {state_.progress.steps, state_.run_steps}; }
 
@@ -98,11 +108,12 @@ bool Trainer::run() {
   peak_flops_ = measure_product_peak(session_.precision, config_.model,
                                      plan_.micro_batch * plan_.context, session_.model->device());
   announce();
-  if (state_.progress.step < config_.train.steps) set_status(kRunning);
+  const bool trains = state_.progress.step < config_.train.steps;
+  if (trains) say_running();
   try {
     train(metrics);
   } catch (...) {
-    if (status_ == kRunning) try_status(kFailed);
+    if (trains && status_ != kDiverged) try_status(kFailed);
     throw;
   }
   if (state_.progress.step < config_.train.steps) {
@@ -111,7 +122,7 @@ bool Trainer::run() {
     return false;
   }
   // A run that had finished before keeps what it said, unless it was killed before it could say it.
-  if (total_.steps > 0 || !says_finished(paths_, config_.train.steps)) set_status(kFinished);
+  if (total_.steps > 0 || !says_finished(paths_, config_.train.steps)) try_status(kFinished);
   return true;
 }
 
@@ -121,7 +132,9 @@ void Trainer::train(JsonlWriter& metrics) {
     step(metrics);
     const int64_t done = state_.progress.step;
     const bool saves = is_due(done, config_.train.save_every, steps);
-    if (saves || is_due(done, config_.train.eval_every, steps)) evaluate(metrics);
+    const bool evaluates = is_due(done, config_.train.eval_every, steps);
+    // A loss beside each checkpoint says which is the best, unless the user wants none.
+    if (evaluates || (saves && config_.train.eval_every > 0)) evaluate(metrics);
     if (saves) save(metrics);
   }
   if (saved_step_ != state_.progress.step) save(metrics);
@@ -142,7 +155,21 @@ void Trainer::set_status(std::string_view status) {
 }
 
 void Trainer::try_status(std::string_view status) {
-  side_file(paths_.root / "summary.json", [&] { set_status(status); });
+  side_file(paths_.summary(), [&] { set_status(status); });
+}
+
+void Trainer::say_running() {
+  if (summary_status(paths_) == kFinished) {
+    set_status(kRunning);
+  } else {
+    try_status(kRunning);
+  }
+}
+
+OnSkippedCheckpoint Trainer::on_left() const {
+  return [this](const Checkpoint&, const std::string& why) {
+    console_.warn(fmt::format("warning: {}: an old checkpoint is left; the run goes on", why));
+  };
 }
 
 void Trainer::side_file(const std::filesystem::path& path, const std::function<void()>& write) {
@@ -265,7 +292,7 @@ void Trainer::evaluate(JsonlWriter& metrics) {
   console_.say(fmt::format("step {:>6}/{}  validation loss {:.4f}  bits/byte {:.4f}",
                            state_.progress.step, config_.train.steps, result.loss,
                            result.bits_per_byte));
-  const std::filesystem::path map_file = paths_.root / "routing.json";
+  const std::filesystem::path map_file = paths_.routing();
   side_file(map_file, [&] {
     const nlohmann::json map =
         routing_map(*session_.model, windows_, config_.model.context, options);
@@ -291,7 +318,7 @@ void Trainer::save(JsonlWriter& metrics) {
   state_.val_loss = evaluated ? last_val_loss_ : std::nullopt;
   state_.bits_per_byte = evaluated ? last_bits_per_byte_ : std::nullopt;
   save_checkpoint(paths_.root, *session_.model, optimizer_, *session_.corpus.tokenizer, state_,
-                  config_.train.keep);
+                  config_.train.keep, on_left());
   saved_step_ = state_.progress.step;
 }
 

@@ -25,8 +25,8 @@ class Trainer {
   // Continues from a checkpoint of this run: loads it, sets later ones aside, removes those beyond
   // train.keep, and cuts metrics.jsonl to its step.
   void resume(const std::filesystem::path& checkpoint);
-  // Begins at step 0 where the folder may hold a run: sets its checkpoints aside and empties
-  // metrics.jsonl.
+  // Begins at step 0 where the folder may hold a run: sets its checkpoints and its metrics.jsonl
+  // aside.
   void begin();
 
   [[nodiscard]] int64_t steps_done() const { return state_.progress.step; }
@@ -54,7 +54,10 @@ class Trainer {
   [[nodiscard]] SchedulePlan schedule_plan() const;
   [[noreturn]] void stop_diverged(const std::string& what, const std::string& consequence);
   void set_status(std::string_view status);  // in summary.json
-  void try_status(std::string_view status);  // the same where another error goes first
+  void try_status(std::string_view status);  // the same; trouble costs a warning
+  // The same with kRunning; an Error where the folder would go on saying that the run is finished.
+  void say_running();
+  [[nodiscard]] OnSkippedCheckpoint on_left() const;  // warns of what can't be removed
 
   Session& session_;
   const Config& config_;

@@ -100,7 +100,7 @@ TEST(Grid, NamesThatNoFileOfACellCanHoldAreRefused) {
   Config config = grid_of({"prenorm"});
   config.data.train = "/caf\xe9/train.txt";
   EXPECT_THAT(refusal(config), ::testing::AllOf(HasSubstr("cell prenorm-L12-s1"),
-                                                HasSubstr("data.train = \"/caf\\xE9/train.txt\"")));
+                                                HasSubstr("data.train = \"/caf\\xe9/train.txt\"")));
 }
 
 TEST(Grid, NoSchemesAreTheVariantsAloneOrAnError) {

@@ -13,7 +13,7 @@ TEST(Names, ThatAreNotUtf8AreRefusedByTheirKey) {
   Config config;
   config.data.valid = "/t\xfcr/valid.txt";
   EXPECT_THAT(user_error([&] { check_names(config); }).what,
-              HasSubstr("data.valid = \"/t\\xFCr/valid.txt\""));
+              HasSubstr("data.valid = \"/t\\xfcr/valid.txt\""));
   config = {};
   config.sample.prompt = "\xff";
   EXPECT_THAT(user_error([&] { check_names(config); }).what, HasSubstr("sample.prompt"));
@@ -22,7 +22,7 @@ TEST(Names, ThatAreNotUtf8AreRefusedByTheirKey) {
 TEST(Names, OfAFolderThatIsNotUtf8IsRefused) {
   EXPECT_NO_THROW(check_out("r\u00fcns/caf\u00e9"));
   EXPECT_THAT(user_error([] { check_out("runs/caf\xe9"); }).what,
-              HasSubstr("--out = runs/caf\\xE9"));
+              HasSubstr("--out = runs/caf\\xe9"));
 }
 
 }  // namespace

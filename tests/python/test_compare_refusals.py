@@ -109,7 +109,7 @@ def test_a_name_in_latin_1_is_refused_before_any_cell_starts(project, tmp_path, 
         command = [os.fsencode(paths.program("wavroute")), *call]
         result = subprocess.run(command, capture_output=True, timeout=120)
         result.stderr = result.stderr.decode()
-        assert_error(result, "UTF-8", "caf\\xE9", "--out" if place == "out" else "data.train")
+        assert_error(result, "UTF-8", "caf\\xe9", "--out" if place == "out" else "data.train")
         assert not os.path.exists(out)
 
 

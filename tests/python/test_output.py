@@ -81,6 +81,13 @@ def test_a_reader_that_has_seen_enough_ends_the_stream_silently(run):
     assert process.stderr.read() == ""
 
 
+def test_a_limit_on_the_size_of_files_is_an_error_with_words(tmp_path):
+    command = ["sh", "-c", 'ulimit -f 0; exec "$@" > out', "sh", paths.program("wavroute")]
+    done = subprocess.run([*command, "config", "list"], cwd=tmp_path, capture_output=True, text=True,
+                          timeout=60)
+    assert_error(done, "standard output", "File too large", code=1)
+
+
 def test_closed_streams_land_in_no_file(project, tmp_path):
     out = tmp_path / "run"
     command = ["train", project, "--out", out, *sets(train__steps=2)]

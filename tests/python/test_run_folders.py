@@ -91,6 +91,52 @@ def test_a_link_inside_a_run_folder_is_not_written_through(
         assert [row["step"] for row in rows(copy) if "loss" in row] == list(range(1, 14))
 
 
+@pytest.mark.parametrize("name", ["checkpoints", "samples"])
+def test_a_linked_folder_of_a_run_is_not_written_through(wavroute, project, finished, copy, name):
+    other = shutil.copytree(finished, copy.parent / "other")
+    shutil.rmtree(copy / name, ignore_errors=True)
+    (other / name).mkdir(exist_ok=True)
+    (copy / name).symlink_to(other / name)
+    before = sorted(other.rglob("*"))
+    values = sets(train__steps=16, train__keep=1)
+    result = wavroute("train", project, "--out", copy, "--resume", "auto", *values)
+    assert_error(result, "a link", copy / name)
+    assert sorted(other.rglob("*")) == before
+
+
+def test_metrics_of_somebody_else_are_not_taken_for_a_run(wavroute, project, tmp_path):
+    out = tmp_path / "somebodys"
+    out.mkdir()
+    (out / "metrics.jsonl").write_text('{"precious": 1}\n')
+    arguments = ["train", project, "--out", out, *sets(train__steps=2)]
+    assert_error(wavroute(*arguments, "--resume", "auto"), out / "metrics.jsonl", "--resume new")
+    assert (out / "metrics.jsonl").read_text() == '{"precious": 1}\n'
+    result = wavroute(*arguments, "--resume", "new")
+    assert_ok(result)
+    assert "earlier-metrics.jsonl" in result.stderr
+    assert (out / "earlier-metrics.jsonl").read_text() == '{"precious": 1}\n'
+
+
+def test_an_old_checkpoint_that_cannot_be_removed_costs_a_warning(
+    wavroute, project, finished, copy
+):
+    environment = {
+        "LD_PRELOAD": str(paths.program("failing_calls.so")),
+        "WAVROUTE_FAIL": f"unlinkat:{errno.EACCES}:removed-step_",
+    }
+    arguments = ["train", project, "--out", copy, "--resume", "auto", "-q"]
+    values = sets(train__steps=16, train__keep=1)
+    removing = wavroute(*arguments, *values, env=environment)
+    assert_ok(removing)
+    assert "an old checkpoint is left" in removing.stderr
+    left = list((copy / "checkpoints").glob(".wavroute-tmp-removed-*"))
+    assert left and steps_of(copy)[-1] == 16
+    sweeping = wavroute(*arguments, *values, env=environment)
+    assert_ok(sweeping)
+    assert f"left {min(left)}" in sweeping.stderr
+    assert all(path.exists() for path in left)
+
+
 def test_a_lock_that_is_a_link_is_refused(wavroute, project, tmp_path):
     out, target = tmp_path / "run", tmp_path / "target"
     out.mkdir()
@@ -171,6 +217,10 @@ def test_a_file_system_without_locks_costs_a_warning(wavroute, project, tmp_path
     assert_error(second, f"process {process.pid} on ", out)
     assert code == 1 and "this file system has no locks" in said
     assert not (out / ".lock-holder").exists()
+    refused = wavroute("train", project, "--out", tmp_path / "new",
+                       *sets(sample__prompt='"\u00e9"'), env=environment)
+    assert_error(refused)
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_run_that_began_meanwhile_is_not_continued_under_another_configuration(

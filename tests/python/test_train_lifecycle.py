@@ -139,7 +139,7 @@ def test_a_name_in_latin_1_is_refused_before_anything_is_written(project, tmp_pa
     command = [os.fsencode(paths.program("wavroute")), b"train", config, b"--out", out]
     result = subprocess.run(command, capture_output=True, env=os.environ)
     result.stderr = result.stderr.decode()  # the message itself is UTF-8
-    assert_error(result, "UTF-8", "caf\\xE9", "--out" if place == "out" else "data.train")
+    assert_error(result, "UTF-8", "caf\\xe9", "--out" if place == "out" else "data.train")
     assert not os.path.exists(out)
 
 

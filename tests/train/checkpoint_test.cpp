@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include <functional>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "io/checkpoint.h"
@@ -103,6 +104,22 @@ SchemeCase plain(const std::string& scheme) { return {scheme, scheme, {}, 4}; }
 
 TEST(Checkpoint, InBf16GoesOnBitForBit) {
   expect_same_after_a_stop(plain("wav"), Precision::kBf16);
+}
+
+TEST(Checkpoint, ValuesThatAreNotFiniteAreFoundInParametersAndMoments) {
+  const at::NoGradGuard no_grad;
+  TrainingRun run(plain("wav"), 1);
+  EXPECT_EQ(non_finite_part(*run.model, run.optimizer), std::nullopt);
+  for (auto* moments : {&run.optimizer.first_moments(), &run.optimizer.second_moments()}) {
+    for (at::Tensor& group : *moments) {
+      const at::Tensor last = group.narrow(0, group.numel() - 1, 1);
+      last.fill_(std::numeric_limits<float>::infinity());
+      EXPECT_EQ(non_finite_part(*run.model, run.optimizer), "moments");
+      last.zero_();
+    }
+  }
+  run.model->embedding().value[3].fill_(std::numeric_limits<float>::quiet_NaN());
+  EXPECT_EQ(non_finite_part(*run.model, run.optimizer), "parameters");
 }
 
 TEST(Checkpoint, HoldsWhatItsStateSays) {

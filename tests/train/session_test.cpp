@@ -69,6 +69,28 @@ TEST_F(PlanSession, KeepsTheMicroBatchOfAResumedRunThatDoesNotFitAnyMore) {
   EXPECT_FALSE(session.forecast.fits());
 }
 
+TEST_F(PlanSession, CountsTheWindowsOfTheTextAndTheTokensOfThePrompt) {
+  config_.sample.tokens = 0;
+  const auto evaluation = [&] {
+    return plan_session(config_, BeyondMemory::kRefuse, machine_for(12)).forecast.memory.evaluation;
+  };
+  config_.data.eval_tokens = 8 * 32;
+  const double of_eight = evaluation();
+  EXPECT_GT(of_eight, 0.0);
+  for (const int64_t more : {int64_t{9 * 32}, INT64_MAX - 5, INT64_MAX}) {
+    config_.data.eval_tokens = more;  // windows are evaluated eight at a time
+    EXPECT_EQ(evaluation(), of_eight) << more;
+  }
+  put(folder_ / "short.txt", std::string(2 * 32 + 1, 'a'));
+  config_.data.valid = (folder_ / "short.txt").string();
+  EXPECT_NEAR(evaluation() / of_eight, 2.0 / 8.0, 0.01);
+
+  config_.sample = {.prompt = "a", .tokens = 100'000};
+  const double of_one = evaluation();
+  config_.sample.prompt = std::string(100'000, 'a');
+  EXPECT_NEAR(evaluation() / of_one, 2.0, 0.1);
+}
+
 TEST_F(PlanSession, AllocatesNoModel) {
   const Session session = plan_session(config_, BeyondMemory::kRefuse, machine_for(12));
   EXPECT_GT(session.forecast.parameters, 0);

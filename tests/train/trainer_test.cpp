@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 
 #include <cmath>
+#include <csignal>
 #include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -13,7 +14,6 @@
 
 #include "io/checkpoint.h"
 #include "tests/io/temporary_folder.h"
-#include "train/process.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -30,7 +30,7 @@ constexpr int64_t kUnseen = 'z';  // in the validation text, where there is one,
 class FileSizeLimit {
  public:
   explicit FileSizeLimit(rlim_t bytes) {
-    fail_instead_of_signals();
+    std::signal(SIGXFSZ, SIG_IGN);  // as the command does
     ::getrlimit(RLIMIT_FSIZE, &before_);
     const rlimit limit{bytes, before_.rlim_max};
     ::setrlimit(RLIMIT_FSIZE, &limit);
@@ -259,6 +259,18 @@ TEST_F(TrainerTest, EvaluatesAndSavesOnlyAfterTheLastStepWhereEveryIsZero) {
   EXPECT_EQ(evaluations, 1);
 }
 
+TEST_F(TrainerTest, SavesWithoutEvaluatingWhereEvalEveryIsZero) {
+  config_.train.eval_every = 0;
+  ASSERT_TRUE(run());
+  EXPECT_THAT(saved(), ElementsAre(5, 10));
+  std::vector<int64_t> evaluated;
+  for (const json& row : rows()) {
+    if (row.contains("val_loss")) evaluated.push_back(row.at("step"));
+  }
+  EXPECT_THAT(evaluated, ElementsAre(10));
+  EXPECT_EQ(best_checkpoint(paths().root)->step, 10);
+}
+
 TEST_F(TrainerTest, GoesOnWithoutTheFilesThatItCanDoWithout) {
   config_.residual.scheme = "block_attnres";
   config_.residual.options["blocks"] = int64_t{2};
@@ -271,6 +283,47 @@ TEST_F(TrainerTest, GoesOnWithoutTheFilesThatItCanDoWithout) {
   const std::string log = get(paths().log());
   EXPECT_THAT(log, HasSubstr("warning: routing.json is missing or old"));
   EXPECT_THAT(log, HasSubstr("warning: step_5.txt is missing or old"));
+}
+
+TEST_F(TrainerTest, GoesOnWithoutASummaryAndALog) {
+  std::filesystem::create_directories(paths().summary());
+  ASSERT_TRUE(run());
+  EXPECT_THAT(get(paths().log()), HasSubstr("warning: summary.json is missing or old"));
+  std::filesystem::remove(paths().summary());
+  std::filesystem::remove(paths().log());
+  std::filesystem::create_symlink("/dev/null", paths().log());
+  config_.train.steps = 15;
+  ASSERT_TRUE(run(10));
+  EXPECT_EQ(summary().at("status"), "finished");
+  EXPECT_THAT(saved(), ElementsAre(5, 10, 15));
+}
+
+// Whatever ends the process in between: the old loss is not taken for that of the new run.
+TEST_F(TrainerTest, ThatBeginsAgainIsNotFinishedAnyMore) {
+  ASSERT_TRUE(run());
+  std::filesystem::remove_all(paths().checkpoints());
+  put(paths().checkpoints(), "no folder, so that setting aside fails");
+  Session session = open_session(config_);
+  Console console(/*quiet=*/true);
+  EXPECT_THROW(Trainer(session, paths(), console).begin(), Error);
+  EXPECT_EQ(summary().at("status"), "running");
+  EXPECT_FALSE(summary().contains("val_loss"));
+}
+
+// Its checkpoints may have been deleted to save space.
+TEST_F(TrainerTest, ThatBeginsAgainSetsItsCurveAside) {
+  ASSERT_TRUE(run());
+  const std::string curve = get(paths().metrics());
+  std::filesystem::remove_all(paths().checkpoints());
+  Session session = open_session(config_);
+  Console console(/*quiet=*/true);
+  for (const char* name : {"earlier-metrics.jsonl", "earlier-metrics.jsonl.2"}) {
+    put(paths().metrics(), curve + name);
+    Trainer(session, paths(), console).begin();
+    EXPECT_EQ(get(paths().root / name), curve + name);
+    EXPECT_FALSE(std::filesystem::exists(paths().metrics()));
+  }
+  EXPECT_EQ(get(paths().root / "earlier-metrics.jsonl"), curve + "earlier-metrics.jsonl");
 }
 
 TEST_F(TrainerTest, LogsTheAuxiliaryLossOfAScheme) {
