@@ -4,6 +4,7 @@
 #include <ATen/ops/from_blob.h>
 #include <sys/mman.h>
 
+#include <atomic>
 #include <map>
 #include <mutex>
 #include <new>
@@ -113,16 +114,14 @@ class Arena::Pool {
 
 Arena::Arena() : pool_(std::make_shared<Pool>()) {}
 
-std::shared_ptr<Arena::Pool> Arena::pool() const {
-  const std::lock_guard lock(mutex_);
-  return pool_;
-}
-
+// Passes of several threads may begin at once: pool_ is read and exchanged atomically.
 void Arena::begin_pass() {
-  const std::lock_guard lock(mutex_);
-  if (pool_->begin_pass()) return;
-  earlier_misses_ += pool_->misses();
-  pool_ = std::make_shared<Pool>();  // the old one goes with its last tensor
+  std::shared_ptr<Pool> pool = std::atomic_load(&pool_);
+  if (pool->begin_pass()) return;
+  // The old one goes with its last tensor. Another thread may have come before.
+  if (std::atomic_compare_exchange_strong(&pool_, &pool, std::make_shared<Pool>())) {
+    std::atomic_ref(earlier_misses_) += pool->misses();
+  }
 }
 
 at::Tensor Arena::empty(at::IntArrayRef sizes, at::ScalarType type) {
@@ -131,7 +130,7 @@ at::Tensor Arena::empty(at::IntArrayRef sizes, at::ScalarType type) {
   size_t bytes =
       rounded(std::max<size_t>(static_cast<size_t>(count) * c10::elementSize(type), 1), kAlignment);
   if (bytes >= kPage) bytes += kGap;
-  const std::shared_ptr<Pool> pool = this->pool();
+  const std::shared_ptr<Pool> pool = std::atomic_load(&pool_);
   const Pool::Block block = pool->take(bytes);
   return at::from_blob(
       block.start, sizes, [pool, block, bytes](void*) { pool->give_back(block, bytes); },
@@ -153,11 +152,7 @@ at::Tensor Arena::empty_apart(int64_t count, at::IntArrayRef sizes, at::ScalarTy
   return empty({count, pitch}, type).as_strided(shape, strides);
 }
 
-int64_t Arena::bytes() const { return pool()->bytes(); }
-
-int64_t Arena::misses() const {
-  const std::lock_guard lock(mutex_);
-  return earlier_misses_ + pool_->misses();
-}
+int64_t Arena::bytes() const { return std::atomic_load(&pool_)->bytes(); }
+int64_t Arena::misses() const { return earlier_misses_ + std::atomic_load(&pool_)->misses(); }
 
 }  // namespace wavroute::ops

@@ -8,7 +8,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <mutex>
 
 namespace wavroute::ops {
 
@@ -39,9 +38,6 @@ class Arena {
 
  private:
   class Pool;
-  [[nodiscard]] std::shared_ptr<Pool> pool() const;
-
-  mutable std::mutex mutex_;  // of what follows: passes of several threads may begin at once
   std::shared_ptr<Pool> pool_;
   int64_t earlier_misses_ = 0;  // of pools that were let go
 };

@@ -2,22 +2,17 @@
 
 #include <ATen/Parallel.h>
 #include <sched.h>
-#include <strings.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cctype>
-#include <chrono>
-#include <cmath>
 #include <cstdlib>
-#include <cstring>
 #include <memory>
 #include <mutex>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "base/thread_pool.h"
+#include "ops/spin_time.h"
 
 // Of the OpenMP library that libtorch's own loops are from, and of its MKL, null where it has none.
 extern "C" int omp_get_max_threads();
@@ -150,28 +145,6 @@ void run_chunks(int64_t count, const std::function<void(int64_t chunk)>& body) {
 }
 
 }  // namespace
-
-std::chrono::microseconds spin_time(const char* count, const char* ours, const char* policy) {
-  constexpr double kOneSpin = 0.04, kMost = 1e12;  // microseconds
-  constexpr double kActive = 30e9;                 // spins, as libgomp has it
-  double spins = -1.0;                             // not said
-  if (policy != nullptr && strcasecmp(policy, "active") == 0) spins = kActive;
-  if (policy != nullptr && strcasecmp(policy, "passive") == 0) spins = 0.0;
-  const bool is_users = count != nullptr && (ours == nullptr || std::strcmp(count, ours) != 0);
-  if (is_users) {  // "infinite", "infinity", 30000, 30k: libgomp takes it before the policy
-    char* end = nullptr;
-    const double number = std::strtod(count, &end);
-    constexpr std::string_view kThousands = "kmgt";
-    const size_t power = kThousands.find(static_cast<char>(std::tolower(*end)));
-    if (end != count) {
-      spins = number * (*end != '\0' && power != kThousands.npos
-                            ? std::pow(1000.0, static_cast<double>(power + 1))
-                            : 1.0);
-    }
-  }
-  if (!(spins >= 0.0)) return ThreadPool::kSpin;
-  return std::chrono::microseconds(static_cast<int64_t>(std::min(spins * kOneSpin, kMost)));
-}
 
 int thread_index() { return std::max(current_thread, 0); }
 

@@ -2,7 +2,6 @@
 // (base/thread_pool.h).
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <functional>
 
@@ -10,7 +9,7 @@ namespace wavroute::ops {
 
 // Calls body(begin, end) for parts of [0, count), from several threads at once. What a part is
 // depends on the number of threads, and who gets it on what else the machine does: results must
-// not. No part is shorter than `least`, but one that is all there is. What a body calls of libtorch
+// not. No part is shorter than `least`, unless it is all there is. What a body calls of libtorch
 // and MKL runs on the thread of the body alone. A loop within a body, or beside a loop of another
 // thread, is a plain one.
 void parallel_for(int64_t count, const std::function<void(int64_t begin, int64_t end)>& body,
@@ -19,12 +18,6 @@ void parallel_for(int64_t count, const std::function<void(int64_t begin, int64_t
 // Within a body: the index of its thread, below at::get_num_threads() of who called the innermost
 // loop: 0 in a loop within a body. Else 0.
 [[nodiscard]] int thread_index();
-
-// How long a thread of the pool spins before it sleeps, where GOMP_SPINCOUNT is `count`,
-// WAVROUTE_SPINCOUNT `ours` (what the command itself set the former to: nothing that the user said)
-// and OMP_WAIT_POLICY `policy`; null where one is not set.
-[[nodiscard]] std::chrono::microseconds spin_time(const char* count, const char* ours,
-                                                  const char* policy);
 
 // Tokens that share one partial sum: fixed, so that sums over tokens don't depend on threads.
 inline constexpr int64_t kTokensPerChunk = 32;

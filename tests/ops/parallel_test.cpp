@@ -18,6 +18,8 @@
 #include <thread>
 #include <vector>
 
+#include "ops/spin_time.h"
+
 namespace wavroute::ops {
 namespace {
 

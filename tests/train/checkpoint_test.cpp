@@ -1,5 +1,6 @@
 // Stopping and going on.
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
 
 #include <functional>
