@@ -112,7 +112,7 @@ TEST(Checkpoint, ValuesThatAreNotFiniteAreFoundInParametersAndMoments) {
   TrainingRun run(plain("wav"), 1);
   EXPECT_EQ(non_finite_part(*run.model, run.optimizer), std::nullopt);
   for (auto* moments : {&run.optimizer.first_moments(), &run.optimizer.second_moments()}) {
-    for (at::Tensor& group : *moments) {
+    for (const at::Tensor& group : *moments) {
       const at::Tensor last = group.narrow(0, group.numel() - 1, 1);
       last.fill_(std::numeric_limits<float>::infinity());
       EXPECT_EQ(non_finite_part(*run.model, run.optimizer), "moments");
