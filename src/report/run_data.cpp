@@ -217,6 +217,15 @@ void settings_of_summary(RunData& run) {
   if (!run.settings.empty()) run.settings["name"] = run.label;  // it may stand for anything else
 }
 
+// An extended run has the learning rates of its first length, unlike one that was planned so long.
+void note_schedule(RunData& run) {
+  const auto planned = integer_at(run.summary, kScheduleSteps);
+  const auto steps = whole_number(run.settings, "train.steps");
+  if (planned && steps && *planned != *steps) {
+    run.settings[kScheduleSteps] = fmt::format("{}", *planned);
+  }
+}
+
 void fill_measure(RunData& run) {
   const auto hash = [&](const char* summary, const char* environment) {
     auto text = text_at(run.summary, summary);
@@ -299,6 +308,7 @@ RunData read_run(const fs::path& folder) {
   // Whoever was killed could not say so.
   if (run.status == "running" && !is_held(folder).value_or(true)) run.status = "stopped";
   if (run.config.empty()) settings_of_summary(run);
+  note_schedule(run);
   fill_measure(run);
   return run;
 }

@@ -14,6 +14,10 @@ namespace wavroute {
 // the seed, and without what changes no result (see changes_results).
 using RunSettings = std::map<std::string, std::string>;
 
+// The one setting that no config.toml has: the steps that were planned at first, of a run that got
+// more of them since.
+inline constexpr const char* kScheduleSteps = "schedule_steps";
+
 // Whether a run's result follows from the key. It doesn't from the seed's siblings here:
 //   name, compare.*, sample.*                        names, and what never touches training
 //   train.seed                                       the sample, not what is sampled

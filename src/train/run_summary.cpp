@@ -77,6 +77,7 @@ void write_summary(const RunPaths& paths, const Session& session, std::string_vi
                   {"precision", config.train.precision},
                   {"seed", config.train.seed},
                   {"steps", config.train.steps},
+                  {"schedule_steps", figures.schedule_steps},
                   {"parameters", session.model->parameters().count()},
                   {"vocab_size", session.model->spec().vocab_size},
                   {"flops_per_token", session.forecast.flops_per_token},

@@ -23,6 +23,7 @@ struct RunFigures {
   std::optional<double> val_loss, bits_per_byte;  // at the last step
   // What val_loss is the mean of: losses over other tokens are no distances from it.
   int64_t val_tokens = 0, val_bytes = 0;
+  int64_t schedule_steps = 0;          // planned at first; fewer than the steps of an extended run
   std::optional<double> tokens_per_s;  // of this process; else from metrics.jsonl
 };
 

@@ -146,6 +146,7 @@ void Trainer::set_status(std::string_view status) {
   figures.bits_per_byte = last_bits_per_byte_;
   figures.val_tokens = windows_.scored_tokens();
   figures.val_bytes = windows_.scored_bytes(*session_.corpus.tokenizer);
+  figures.schedule_steps = state_.progress.steps;
   if (total_.seconds > 0.0) {
     figures.tokens_per_s =
         static_cast<double>(total_.steps * session_.tokens_per_step()) / total_.seconds;

@@ -50,6 +50,14 @@ TEST(Rows, RunsOfOneNameThatDifferInAKeyAreRowsOfTheirOwnThatNameTheKey) {
   EXPECT_TRUE(table.rows[1].difference->half_width.has_value());
 }
 
+TEST(Rows, AnExtendedRunIsNoSampleOfOneThatWasPlannedSoLong) {
+  const Table table =
+      table_of({run("tiny", 1, 4.0), run("tiny", 2, 5.0, {{"schedule_steps", "4"}})});
+  ASSERT_EQ(table.rows.size(), 2U);
+  EXPECT_DOUBLE_EQ(*table.rows[0].loss, 4.0);
+  EXPECT_EQ(table.rows[1].label, "wav (schedule_steps=4)");
+}
+
 TEST(Rows, HandMadeRunsOfEqualSeedsArePairsWhateverTheirNames) {
   const RunSettings plain = {{"residual.scheme", "\"prenorm\""}};
   const Table table = table_of(

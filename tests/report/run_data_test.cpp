@@ -173,6 +173,20 @@ TEST(RunData, ARunOfANewerFormatIsRefused) {
   write(folder.path() / "env.json", R"({"format": 2})");
   EXPECT_THAT(user_error([&] { (void)read_run(folder.path()); }),
               AllOf(HasSubstr("format 1 at most"), HasSubstr(folder.path().string())));
+TEST(RunData, TheFirstPlanOfAnExtendedRunIsASettingOfIt) {
+  const TemporaryFolder folder;
+  make_run(folder.path());
+  const auto settings = [&](const nlohmann::json& summary) {
+    (void)with_summary(folder, summary);
+    write(folder.path() / "config.toml", "[train]\nsteps = 4\n");
+    return read_run(folder.path()).settings;
+  };
+  const RunSettings planned = settings({{"schedule_steps", 4}});
+  EXPECT_EQ(planned, settings({}));  // of before the summary said so
+  RunSettings extended = settings({{"schedule_steps", 2}});
+  EXPECT_EQ(extended.at("schedule_steps"), "2");
+  extended.erase("schedule_steps");
+  EXPECT_EQ(extended, planned);
 }
 
 TEST(RunData, SettingsAndSeedComeFromTheConfiguration) {

@@ -180,6 +180,8 @@ TEST_F(TrainerTest, ThatGetsMoreStepsKeepsThePastAndTheLastRate) {
   ASSERT_EQ(all.size(), 20U);
   for (const auto& [step, rate] : planned) EXPECT_EQ(all.at(step), rate) << step;
   for (int64_t step = 11; step <= 20; ++step) EXPECT_NEAR(all.at(step), 0.001, 1e-12) << step;
+  EXPECT_EQ(summary().at("steps"), 20);
+  EXPECT_EQ(summary().at("schedule_steps"), 10);  // no sample of runs that planned 20
   const std::string at_twenty = weights(20);
 
   // In one piece from step 10: the same bits.
