@@ -9,7 +9,6 @@
 namespace wavroute {
 namespace {
 
-constexpr size_t kMostBytes = size_t{1} << 20;
 constexpr int kMostParts = 8;  // of a dotted key
 constexpr const char* kHint = "strings need quotes: scheme = \"wav\"";
 
@@ -140,8 +139,8 @@ class Scanner {
 }  // namespace
 
 void check_toml_bounds(std::string_view text, const std::string& file) {
-  if (text.size() > kMostBytes) {
-    throw UserError(fmt::format("expected at most {} bytes of TOML, given {}, {}", kMostBytes,
+  if (text.size() > kMostTomlBytes) {
+    throw UserError(fmt::format("expected at most {} bytes of TOML, given {}, {}", kMostTomlBytes,
                                 text.size(), file),
                     "no configuration is so large");
   }

@@ -4,13 +4,13 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <system_error>
 #include <utility>
 #include <vector>
 
+#include "base/toml_bounds.h"
 #include "config/presets.h"
 #include "config/suggest.h"
 #include "io/file.h"
@@ -20,8 +20,6 @@ namespace wavroute {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr uint64_t kMostBytes = uint64_t{1} << 20;
 
 // A configuration's text and where it was found.
 struct Source {
@@ -40,7 +38,7 @@ Source from_file(const fs::path& path) {
   const std::string name = path.string();
   std::error_code failed;
   const fs::path canonical = fs::weakly_canonical(path, failed);
-  return {read_file(path, kMostBytes), Place{name, name, path.parent_path()},
+  return {read_config_text(path), Place{name, name, path.parent_path()},
           failed ? name : canonical.string(), path.stem().string()};
 }
 
@@ -115,6 +113,8 @@ Layer read_overrides(std::span<const std::string> texts, const std::string& pref
 }
 
 }  // namespace
+
+std::string read_config_text(const fs::path& path) { return read_file(path, kMostTomlBytes); }
 
 LoadedConfig load_config(const std::string& path_or_preset, std::span<const std::string> sets,
                          const SchemeCatalog& catalog, ConfigUse use) {

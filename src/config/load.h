@@ -1,6 +1,7 @@
 // Loading configurations: TOML files, shipped presets, `extends`, and --set.
 #pragma once
 
+#include <filesystem>
 #include <map>
 #include <span>
 #include <string>
@@ -17,6 +18,10 @@ struct LoadedConfig {
   // "default". Every key of every section, and the options of [residual] that were given.
   std::map<std::string, std::string> origins;
 };
+
+// The text of a file that holds a configuration. UserError for one that is too long to, and for
+// what is no regular file.
+[[nodiscard]] std::string read_config_text(const std::filesystem::path& path);
 
 // `path_or_preset`: a TOML file, or else the name of a preset ("demo"). `sets`:
 // "section.key=value", laid over the file. Strict: every mistake is a UserError with its file and

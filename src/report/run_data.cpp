@@ -8,6 +8,7 @@
 #include <system_error>
 #include <utility>
 
+#include "config/load.h"
 #include "io/file.h"
 #include "io/json_text.h"
 #include "io/run_folder.h"
@@ -20,7 +21,6 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 constexpr JsonLimits kRowLimits = {.depth = 8, .bytes = size_t{1} << 20, .values = 10000};
-constexpr uintmax_t kMostConfigBytes = uintmax_t{1} << 20;
 constexpr int64_t kMostLayers = 1000000;  // of a summary that can be meant
 
 json read_json_if_there(const fs::path& file) {
@@ -125,12 +125,7 @@ json newest_checkpoint_config(const fs::path& run) {
 std::optional<int64_t> read_config(RunData& run, const fs::path& file) {
   std::error_code ignored;
   if (!fs::exists(file, ignored)) return std::nullopt;
-  if (const uintmax_t bytes = fs::file_size(file, ignored); bytes > kMostConfigBytes) {
-    throw UserError(fmt::format("expected at most {} bytes of configuration, found {} in {}",
-                                kMostConfigBytes, bytes, file.string()),
-                    "no run writes such a config.toml");
-  }
-  run.config = read_file(file);
+  run.config = read_config_text(file);
   RunConfig config = read_run_config(run.config, file.string());
   run.settings = std::move(config.settings);
   run.seed = config.seed;

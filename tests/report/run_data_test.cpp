@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include "io/file.h"
 #include "run_folder_maker.h"
@@ -90,6 +91,18 @@ TEST(RunData, ABrokenLineInTheMiddleIsAnErrorWithFileAndLine) {
   EXPECT_THAT(what, HasSubstr((folder.path() / "metrics.jsonl").string() + ":3"));
 }
 
+TEST(RunData, AConfigurationThatIsNoFileOfItsSizeIsRefusedInWords) {
+  const TemporaryFolder folder;
+  make_run(folder.path());
+  const auto config = folder.path() / "config.toml";
+  std::filesystem::resize_file(config, (1 << 20) + 1);
+  EXPECT_THAT(user_error([&] { (void)read_run(folder.path()); }), HasSubstr("found 1048577"));
+  std::filesystem::remove(config);
+  ASSERT_EQ(::mkfifo(config.c_str(), 0600), 0);
+  EXPECT_THAT(user_error([&] { (void)read_run(folder.path()); }),
+              HasSubstr("expected a regular file, found a device or pipe"));
+}
+
 TEST(RunData, ARowWithoutAStepIsAnErrorWithFileAndLine) {
   const TemporaryFolder folder;
   write(folder.path() / "metrics.jsonl", "{\"step\":1,\"loss\":5.0}\n[1, 2]\n");
@@ -173,6 +186,8 @@ TEST(RunData, ARunOfANewerFormatIsRefused) {
   write(folder.path() / "env.json", R"({"format": 2})");
   EXPECT_THAT(user_error([&] { (void)read_run(folder.path()); }),
               AllOf(HasSubstr("format 1 at most"), HasSubstr(folder.path().string())));
+}
+
 TEST(RunData, TheFirstPlanOfAnExtendedRunIsASettingOfIt) {
   const TemporaryFolder folder;
   make_run(folder.path());
@@ -182,7 +197,7 @@ TEST(RunData, TheFirstPlanOfAnExtendedRunIsASettingOfIt) {
     return read_run(folder.path()).settings;
   };
   const RunSettings planned = settings({{"schedule_steps", 4}});
-  EXPECT_EQ(planned, settings({}));  // of before the summary said so
+  EXPECT_EQ(planned, settings(nlohmann::json::object()));  // of before the summary said so
   RunSettings extended = settings({{"schedule_steps", 2}});
   EXPECT_EQ(extended.at("schedule_steps"), "2");
   extended.erase("schedule_steps");
