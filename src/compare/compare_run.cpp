@@ -1,6 +1,7 @@
 #include "compare/compare_run.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <chrono>
@@ -36,6 +37,7 @@ constexpr int kLockTries = 200;
 struct Trained {
   std::optional<int64_t> vocab_size;
   uint64_t peak_bytes = 0;
+  std::string corpus;  // its text, described
 };
 
 void refuse_link(const fs::path& path) {
@@ -165,6 +167,20 @@ class Run {
       return;
     }
     check_text(i);
+    refuse_other_run(i);
+  }
+
+  // What was trained in the cell's folder counts only where it is what the cell is to be: somebody
+  // may have given it more steps.
+  void refuse_other_run(size_t i) const {
+    const RunSettings planned = read_run_config(to_toml(cells_[i].config), "").settings;
+    const auto keys = unplanned_keys(planned, comparison_.cells[i].settings);
+    if (keys.empty()) return;
+    throw UserError(fmt::format("the run of cell {} was expected to be of the comparison's "
+                                "configuration, it differs in {}, see {}",
+                                cells_[i].folder, fmt::join(keys, ", "), folder(i).string()),
+                    "remove or rename that folder to have the cell trained again, or give another "
+                    "--out");
   }
 
   // What the cell's run folder says of it.
@@ -173,12 +189,9 @@ class Run {
     const RunData run = read_run(folder(i));
     take_run(cell, run);
     if (cell.status == CellStatus::kFinished && !cell.val_loss) cell.status = CellStatus::kFailed;
-    if (comparison_.corpus.empty() && !cell.measure.train_text.empty()) {
-      comparison_.corpus = {{"description", text_at(run.summary, "corpus")},
-                            {"sha256", cell.measure.train_text}};
-    }
     trained_[i] = {integer_at(run.summary, "vocab_size"),
-                   static_cast<uint64_t>(std::clamp(run.peak_rss_bytes.value_or(0.0), 0.0, 1e18))};
+                   static_cast<uint64_t>(std::clamp(run.peak_rss_bytes.value_or(0.0), 0.0, 1e18)),
+                   text_at(run.summary, "corpus")};
   }
 
   // Trains one cell. Whatever goes wrong with it is said and marked.
@@ -290,7 +303,26 @@ class Run {
     }
   }
 
-  void save() const {
+  // The text of all cells; empty where variants have others.
+  nlohmann::json common_corpus() const {
+    const Measure* first = nullptr;
+    nlohmann::json corpus = nlohmann::json::object();
+    for (size_t i = 0; i < cells_.size(); ++i) {
+      const Measure& measure = comparison_.cells[i].measure;
+      if (measure.train_text.empty()) continue;
+      if (first == nullptr) {
+        first = &measure;
+        corpus = {{"description", trained_[i].corpus}, {"sha256", measure.train_text}};
+      } else if (measure.train_text != first->train_text ||
+                 measure.valid_text != first->valid_text) {
+        return nlohmann::json::object();
+      }
+    }
+    return corpus;
+  }
+
+  void save() {
+    comparison_.corpus = common_corpus();
     nlohmann::ordered_json document = comparison_document(comparison_);
     document["rows"] = table_rows(make_table(comparison_));
     constexpr auto kMendText = nlohmann::ordered_json::error_handler_t::replace;

@@ -30,6 +30,7 @@ struct Cell {
   std::optional<double> flops_per_token;  // forward and backward
   RunSettings settings;                   // what was run; empty where only the label says it
   Measure measure;                        // what val_loss was measured on
+  std::vector<std::string> unplanned;     // keys in which the run is another than the grid's cell
   std::optional<double> tokens_per_s;     // of the training run, on `machine`
   std::optional<double> peak_rss_bytes;
   std::string machine;

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/printable.h"
+#include "config/load.h"
 #include "io/file.h"
 #include "io/json_text.h"
 #include "report/html_parts.h"
@@ -52,18 +53,31 @@ void label_runs(ReportSection& section, const std::vector<std::size_t>& cell_of_
   }
 }
 
-// What the run itself says goes before what compare.json says of it, but for a loss.
+// What the run itself says goes before what compare.json says of it, which is of the comparison's
+// end: the run may have gone on since.
 void check_cell(Cell& cell, const RunData& run) {
   const Cell told = cell;
   take_run(cell, run);
+  const bool has_result = cell.status == CellStatus::kFinished && cell.val_loss;
   const bool told_end = told.status == CellStatus::kFailed || told.status == CellStatus::kDiverged;
-  if (told_end || cell.status == CellStatus::kPending) cell.status = told.status;
-  if (told.status == CellStatus::kFinished) {
+  if (!has_result && (told_end || cell.status == CellStatus::kPending)) cell.status = told.status;
+  if (!has_result && told.status == CellStatus::kFinished) {
     cell.val_loss = told.val_loss;
     cell.bits_per_byte = told.bits_per_byte;
   }
   if (told.parameters) cell.parameters = told.parameters;
   if (told.flops_per_token) cell.flops_per_token = told.flops_per_token;
+}
+
+// How the run departs from the configuration that the comparison gave to its cell.
+std::vector<std::string> unplanned(const fs::path& comparison, const RunData& run) {
+  const fs::path file = comparison / "configs" / (run.folder.filename().string() + ".toml");
+  RunSettings planned;
+  try {
+    planned = read_run_config(read_config_text(file), file.string()).settings;
+  } catch (const UserError&) {  // without it, only what the run says itself
+  }
+  return unplanned_keys(planned, run.settings);
 }
 
 ReportSection read_comparison(const fs::path& folder) {
@@ -73,16 +87,24 @@ ReportSection read_comparison(const fs::path& folder) {
   section.name = section.comparison.name.empty() ? "comparison" : section.comparison.name;
   section.folder = folder;
   std::vector<std::size_t> cell_of_run;
+  std::set<fs::path> seen;
   for (std::size_t i = 0; i < section.comparison.cells.size(); ++i) {
     Cell& cell = section.comparison.cells[i];
     if (cell.run.empty()) continue;
     const fs::path run_folder = run_below(folder, cell.run, file.string());
     if (!is_run_folder(run_folder)) continue;  // not begun
+    std::error_code ignored;
+    if (!seen.insert(fs::weakly_canonical(run_folder, ignored)).second) {
+      throw UserError(fmt::format("expected a run of its own for every cell, found {} twice in {}",
+                                  printable(cell.run.string()), file.string()),
+                      "the file was not written by wavroute compare");
+    }
     try {
       RunData run = read_run(run_folder);
       if (cell.depth) run.depth = cell.depth;
       if (cell.seed) run.seed = cell.seed;
       check_cell(cell, run);
+      cell.unplanned = unplanned(folder, run);
       section.runs.push_back(std::move(run));
       cell_of_run.push_back(i);
     } catch (const UserError& error) {  // the other cells are no worse for it

@@ -46,8 +46,14 @@ std::string details(std::string_view title, const std::string& content) {
 
 json corpus_of(const ReportSection& section) {
   if (!section.comparison.corpus.empty() || section.runs.empty()) return section.comparison.corpus;
-  const json& summary = section.runs.front().summary;
+  const RunData& first = section.runs.front();
   json corpus = json::object();
+  const bool is_common = std::ranges::all_of(section.runs, [&](const RunData& run) {
+    return run.measure.train_text == first.measure.train_text &&
+           run.measure.valid_text == first.measure.valid_text;
+  });
+  if (!is_common) return corpus;
+  const json& summary = first.summary;
   if (const auto name = text_at(summary, "corpus"); !name.empty()) corpus["name"] = name;
   if (const auto hash = text_at(summary, "corpus_sha256"); !hash.empty()) corpus["sha256"] = hash;
   return corpus;
@@ -57,7 +63,10 @@ json machine_of(const ReportSection& section) {
   if (!section.comparison.machine.empty() || section.runs.empty()) {
     return section.comparison.machine;
   }
-  const json& environment = section.runs.front().environment;
+  const RunData& first = section.runs.front();
+  const bool is_common = std::ranges::all_of(
+      section.runs, [&](const RunData& run) { return run.machine == first.machine; });
+  const json& environment = is_common ? first.environment : json();
   return environment.is_object() ? environment : json::object();
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <numeric>
 #include <set>
@@ -17,7 +18,11 @@ constexpr std::size_t kShownValue = 40;  // bytes
 
 bool same_thing(const TableRow& row, const Cell& cell) {
   if (row.cell_label != cell.label || row.depth != cell.depth) return false;
-  if (!row.settings.empty() && !cell.settings.empty()) return row.settings == cell.settings;
+  const bool by_settings = !row.settings.empty() && !cell.settings.empty();
+  if (by_settings && row.settings != cell.settings) return false;
+  // Settings don't say how large a vocabulary a text has, nor how much of it was scored. Runs of
+  // before they kept that count as equal in it.
+  if (by_settings && !(row.measure.tokens && cell.measure.tokens)) return true;
   // Of a cell that has not begun, or whose folder is gone, the label alone says what it is.
   const bool measured = row.measure != Measure{} && cell.measure != Measure{};
   return !measured || why_no_difference(row.measure, cell.measure).empty();
@@ -39,6 +44,7 @@ void take_cell(TableRow& row, const Cell& cell) {
   if (row.measure == Measure{} || (!row.measure.tokens && cell.measure.tokens)) {
     row.measure = cell.measure;
   }
+  row.is_planned = row.is_planned && cell.unplanned.empty();
   if (!row.parameters) row.parameters = cell.parameters;
   if (!row.flops_per_token) row.flops_per_token = cell.flops_per_token;
 }
@@ -48,14 +54,25 @@ std::string value_in(const TableRow& row, const std::string& key) {
   return found == row.settings.end() ? std::string() : found->second;
 }
 
-// Whether `key` tells the two rows apart. An option that one of them doesn't have belongs to the
-// other's scheme; so does what `details` is for each scheme.
-bool differ_in(const std::string& key, const TableRow& a, const TableRow& b) {
-  if (key.starts_with("residual.") && key != "residual.scheme") {
-    if (!a.settings.contains(key) || !b.settings.contains(key)) return a.scheme == b.scheme;
-    if (key == "residual.details" && a.scheme != b.scheme) return false;
+// Whether `key` tells any two of `rows` apart. An option that a row doesn't have belongs to
+// another's scheme, but not among rows of one scheme; what `details` is differs from scheme to
+// scheme.
+bool tells_apart(const std::string& key, const std::vector<const TableRow*>& rows) {
+  const bool is_option = key.starts_with("residual.") && key != "residual.scheme";
+  std::set<std::string> values;  // of all rows that are compared
+  std::map<std::string, std::set<std::string>> of_scheme;
+  for (const TableRow* row : rows) {
+    if (row->settings.empty()) continue;
+    const std::string value = value_in(*row, key);
+    if (is_option && of_scheme[row->scheme].insert(value).second &&
+        of_scheme[row->scheme].size() > 1) {
+      return true;
+    }
+    if (is_option && (value.empty() || key == "residual.details")) continue;
+    values.insert(value);
+    if (values.size() > 1) return true;
   }
-  return value_in(a, key) != value_in(b, key);
+  return false;
 }
 
 // The keys in which any two of `rows` differ, in alphabetical order.
@@ -65,15 +82,8 @@ std::vector<std::string> differing_keys(const std::vector<const TableRow*>& rows
     for (const auto& [key, value] : row->settings) keys.insert(key);
   }
   std::vector<std::string> result;
-  for (const std::string& key : keys) {
-    const bool differs = std::ranges::any_of(rows, [&](const TableRow* a) {
-      return !a->settings.empty() && std::ranges::any_of(rows, [&](const TableRow* b) {
-        return !b->settings.empty() && value_in(*a, key) != value_in(*b, key) &&
-               differ_in(key, *a, *b);
-      });
-    });
-    if (differs) result.push_back(key);
-  }
+  std::ranges::copy_if(keys, std::back_inserter(result),
+                       [&](const std::string& key) { return tells_apart(key, rows); });
   return result;
 }
 

@@ -37,6 +37,11 @@ std::string value_of(const Node& node) {
   return canonical(literal(node));
 }
 
+// What a measure knows and another doesn't may be the same.
+std::string unlike(const std::string& what, bool is_open) {
+  return is_open ? what + " not known" : "another " + what;
+}
+
 }  // namespace
 
 bool changes_results(std::string_view key) {
@@ -70,13 +75,30 @@ RunConfig read_run_config(const std::string& text, const std::string& file) {
   return result;
 }
 
+std::vector<std::string> unplanned_keys(const RunSettings& planned, const RunSettings& run) {
+  constexpr std::array<std::string_view, 2> kTexts = {"data.train", "data.valid"};
+  constexpr std::array<std::string_view, 2> kFollow = {"model.kv_heads", "model.hidden"};
+  std::vector<std::string> keys;
+  for (const auto& [key, value] : planned) {
+    const bool is_open =
+        value == "\"auto\"" || (value == "0" && std::ranges::find(kFollow, key) != kFollow.end());
+    if (is_open || std::ranges::find(kTexts, key) != kTexts.end()) continue;
+    const auto found = run.find(key);
+    if (found != run.end() && found->second != value) keys.push_back(key);
+  }
+  if (run.contains(kScheduleSteps)) keys.emplace_back(kScheduleSteps);
+  return keys;
+}
+
 void identify_texts(RunSettings& settings, const std::string& train_sha256,
                     const std::string& valid_sha256) {
   if (settings.empty() || train_sha256.empty() || valid_sha256.empty()) return;
   settings["data.train"] = std::string(kHash) + train_sha256;
   settings["data.valid"] = std::string(kHash) + valid_sha256;
   settings.erase("data.max_bytes");  // the hash is of what was left
-  settings.erase("data.format");
+  // Of the same bytes as raw ids, the tokens are others.
+  const std::string format = shown_value(settings["data.format"]);
+  if (format != "tokens16" && format != "tokens32") settings.erase("data.format");
 }
 
 std::string shown_value(const std::string& value) {
@@ -88,14 +110,20 @@ std::string shown_value(const std::string& value) {
 }
 
 std::string why_no_difference(const Measure& a, const Measure& b) {
-  if (a.valid_text != b.valid_text) return "another validation text";
-  if (a.tokenizer != b.tokenizer) return "another tokenizer";
-  if (a.context != b.context) return "another context";
+  if (a.valid_text != b.valid_text) {
+    return unlike("validation text", a.valid_text.empty() || b.valid_text.empty());
+  }
+  if (a.tokenizer != b.tokenizer) {
+    return unlike("tokenizer", a.tokenizer.empty() || b.tokenizer.empty());
+  }
+  if (a.context != b.context) return unlike("context", !a.context || !b.context);
   const bool counted = a.tokens.has_value() && b.tokens.has_value();
   if (counted ? a.tokens != b.tokens : a.max_tokens != b.max_tokens) {
     return "another number of scored tokens";
   }
-  if (a.train_text != b.train_text) return "another training text";
+  if (a.train_text != b.train_text) {
+    return unlike("training text", a.train_text.empty() || b.train_text.empty());
+  }
   return {};
 }
 

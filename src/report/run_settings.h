@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace wavroute {
 
@@ -34,6 +35,11 @@ struct RunConfig {
 // Throws UserError for what is no TOML, with `file` and the line.
 [[nodiscard]] RunConfig read_run_config(const std::string& text, const std::string& file);
 
+// The keys in which a run is another than its plan. Where the texts lie, and what the plan leaves
+// open ("auto", sizes that follow from others), says nothing.
+[[nodiscard]] std::vector<std::string> unplanned_keys(const RunSettings& planned,
+                                                      const RunSettings& run);
+
 // Puts the texts' sha256 in place of where they were found: a text that was moved is the same.
 void identify_texts(RunSettings& settings, const std::string& train_sha256,
                     const std::string& valid_sha256);
@@ -54,8 +60,8 @@ struct Measure {
   bool operator==(const Measure&) const = default;
 };
 
-// Why a loss measured on `a` is no distance from one measured on `b`, as "another tokenizer"; empty
-// where it is one.
+// Why a loss measured on `a` is no distance from one measured on `b`, as "another tokenizer" or
+// "tokenizer not known"; empty where it is one.
 [[nodiscard]] std::string why_no_difference(const Measure& a, const Measure& b);
 // Whether both scored the same bytes of text, so that their bits per byte can be compared although
 // their losses can't.

@@ -68,7 +68,7 @@ std::optional<PairedDifference> difference_of(const Losses& losses, const Losses
 }
 
 // Runs that were trained on their own and for another time, or at another width, are no pairs of
-// schemes; a grid that varies these says so in its labels.
+// schemes; a grid that plans to vary these says so in its labels.
 std::string why_no_pair(const TableRow& row, const TableRow& reference) {
   constexpr std::array<std::pair<const char*, const char*>, 3> kKeys = {
       {{"train.steps", "another number of steps"},
@@ -86,7 +86,8 @@ void compare_with(TableRow& row, const Losses& losses, const TableRow& reference
                   const Losses& reference_losses, bool is_grid) {
   if (losses.empty()) return;  // nothing to compare; the row says how it ended
   row.not_compared = why_no_difference(row.measure, reference.measure);
-  if (row.not_compared.empty() && !is_grid) row.not_compared = why_no_pair(row, reference);
+  const bool is_by_plan = is_grid && row.is_planned && reference.is_planned;
+  if (row.not_compared.empty() && !is_by_plan) row.not_compared = why_no_pair(row, reference);
   if (!row.not_compared.empty()) {
     row.bits_compare = row.bits_per_byte && reference.bits_per_byte &&
                        same_bytes_scored(row.measure, reference.measure);

@@ -25,6 +25,7 @@ struct TableRow {
   std::optional<int64_t> depth;
   RunSettings settings;         // what was run; empty where only the label says it
   Measure measure;              // what its losses were measured on
+  bool is_planned = true;       // all of its runs are what the grid planned
   std::vector<RowKey> differs;  // what label, scheme and depth don't say
   std::size_t seeds = 0;        // the different ones of its cells
   std::size_t finished = 0;     // of them

@@ -152,6 +152,42 @@ TEST_F(CompareRun, AFileOfANewerFormatIsRefusedBeforeAnyCellStarts) {
   EXPECT_NO_THROW(static_cast<void>(finished_cells(folder_ / "out", cells_)));
 }
 
+TEST_F(CompareRun, ACellThatWasTrainedLongerThanPlannedIsRefusedBeforeAnyCellStarts) {
+  config_.compare.seeds = {1};
+  static_cast<void>(compare(leaves("L12-s1", kGood)));
+  write_file_atomic(folder_ / "out/cells/wav-L12-s1/config.toml",
+                    "[model]\nlayers = 12\n[train]\nsteps = 3000\n");
+  config_.compare.seeds = {1, 2};
+  said_.clear();
+  try {
+    static_cast<void>(compare(leaves("L12-s2", kGood)));
+    ADD_FAILURE() << "a cell of 3000 steps was taken for one of 2000";
+  } catch (const UserError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("wav-L12-s1"));
+    EXPECT_THAT(error.what(), HasSubstr("train.steps"));
+  }
+  EXPECT_TRUE(said_.empty());
+}
+
+TEST_F(CompareRun, NamesATextOnlyWhereAllCellsHaveIt) {
+  config_.compare.seeds = {1};
+  const auto summary = [](const char* text) {
+    return R"({"status": "finished", "val_loss": 2.0, "corpus": "a text", "corpus_valid_sha256": "vv",
+               "corpus_sha256": ")" +
+           std::string(text) + "\"}";
+  };
+  const auto corpus = [&] {
+    return nlohmann::json::parse(read_file(folder_ / "out/compare.json")).at("corpus");
+  };
+  static_cast<void>(
+      compare(leaves("prenorm-L12-s1", summary("aa")) + leaves("wav-L12-s1", summary("aa"))));
+  EXPECT_EQ(corpus().at("sha256"), "aa");
+  fs::remove_all(folder_ / "out");
+  static_cast<void>(
+      compare(leaves("prenorm-L12-s1", summary("aa")) + leaves("wav-L12-s1", summary("bb"))));
+  EXPECT_TRUE(corpus().empty());
+}
+
 TEST_F(CompareRun, RefusesLinksWhereItWouldWrite) {
   cells_ = expand_grid(config_, catalog());
   const fs::path out = folder_ / "out";

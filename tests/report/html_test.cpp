@@ -53,6 +53,16 @@ json cell(const std::string& label, int seed, double loss) {
           {"val_loss", loss}};
 }
 
+// The finished run of that cell, of seed 1; `changes` over its summary.
+void make_cell(const fs::path& comparison, const std::string& label, double loss,
+               const json& changes = json::object()) {
+  const fs::path run = make_run(comparison / "cells" / (label + "1"), label);
+  json summary = json::parse(read(run / "summary.json"));
+  summary["val_loss"] = loss;
+  summary.update(changes);
+  write(run / "summary.json", summary.dump());
+}
+
 TEST(Report, ThePageRefersToNothingOutsideItself) {
   const TemporaryFolder folder;
   const auto page = page_of({make_run(folder.path() / "run")}, folder.path() / "report.html");
@@ -144,8 +154,8 @@ TEST(Report, WeightsStandUnderTheirSourceInEveryRow) {
 
 TEST(Report, AComparisonShowsItsTableAndTheCurvesItHas) {
   const TemporaryFolder folder;
-  make_run(folder.path() / "cells/prenorm1");
-  make_run(folder.path() / "cells/wav1");
+  make_cell(folder.path(), "prenorm", 1.5);
+  make_cell(folder.path(), "wav", 1.25);
   json pending = cell("act", 1, 0);
   pending["status"] = "pending";
   write(folder.path() / "compare.json",
@@ -162,6 +172,57 @@ TEST(Report, AComparisonShowsItsTableAndTheCurvesItHas) {
   ASSERT_EQ(data.at("runs").size(), 2U);
   EXPECT_EQ(data.at("runs")[0].at("label"), "prenorm");  // the cell's word, not the run's
   EXPECT_EQ(data.at("runs")[1].at("reference"), "prenorm");
+}
+
+TEST(Report, ACellThatWasGivenMoreStepsShowsItsNewLossAndNoDifference) {
+  const TemporaryFolder folder;
+  make_cell(folder.path(), "prenorm", 1.5);
+  make_cell(folder.path(), "wav", 0.75, {{"steps", 30}});
+  const std::string config = "[model]\nlayers = 12\n[train]\nsteps = ";
+  for (const char* label : {"prenorm", "wav"}) {
+    write(folder.path() / "configs" / (std::string(label) + "1.toml"), config + "4\n");
+    write(folder.path() / "cells" / (std::string(label) + "1") / "config.toml",
+          config + (std::string(label) == "wav" ? "30\n" : "4\n"));
+  }
+  write(folder.path() / "compare.json",
+        json({{"cells", {cell("prenorm", 1, 1.5), cell("wav", 1, 1.25)}}}).dump());
+  const auto page = page_of({folder.path()}, folder.path() / "report.html");
+  EXPECT_THAT(page, HasSubstr("0.7500"));
+  EXPECT_THAT(page, Not(HasSubstr("1.2500")));
+  EXPECT_THAT(page, HasSubstr("another number of steps"));
+  EXPECT_THAT(page, Not(HasSubstr("(n=1)")));
+}
+
+TEST(Report, ARunStandsForOneCell) {
+  const TemporaryFolder folder;
+  make_cell(folder.path(), "wav", 1.0);
+  json again = cell("wav", 2, 1.0);
+  again["run"] = "cells/../cells/wav1";
+  write(folder.path() / "compare.json", json({{"cells", {cell("wav", 1, 1.0), again}}}).dump());
+  const std::vector<fs::path> folders = {folder.path()};
+  EXPECT_THROW(write_report(folders, folder.path() / "report.html"), UserError);
+}
+
+TEST(Report, TextAndMachineAreNamedWhereAllRunsHaveThem) {
+  const TemporaryFolder folder;
+  const auto run = [&](const char* name, const char* text, const char* cpu) {
+    const fs::path path = make_run(folder.path() / name, name);
+    json summary = json::parse(read(path / "summary.json"));
+    summary.update({{"corpus", text}, {"corpus_sha256", text}, {"corpus_valid_sha256", "v"}});
+    write(path / "summary.json", summary.dump());
+    write(path / "env.json", json({{"cpu", cpu}}).dump());
+    return path;
+  };
+  const fs::path a = run("a", "text-one", "cpu-one"), b = run("b", "text-one", "cpu-two"),
+                 c = run("c", "text-two", "cpu-one");
+  const auto has = [&](const std::vector<fs::path>& runs, const char* heading) {
+    const auto page = page_of(runs, folder.path() / "report.html");
+    return count(page, "<summary>" + std::string(heading) + "</summary>") == 1;
+  };
+  EXPECT_TRUE(has({a, b}, "Text"));
+  EXPECT_FALSE(has({a, b}, "Machine"));
+  EXPECT_FALSE(has({a, c}, "Text"));
+  EXPECT_TRUE(has({a, c}, "Machine"));
 }
 
 std::string words(const std::vector<std::pair<double, double>>& prenorm_and_wav) {

@@ -190,6 +190,14 @@ INSTANTIATE_TEST_SUITE_P(
              {"aa", "tt", "bpe/512", 128, 1000, 1000, 3000},
              "another tokenizer",
              false},
+        Case{"unknown_text",
+             {"", "tt", "bytes/256", 128, 1000, 1000, 1000},
+             "validation text not known",
+             false},
+        Case{"unknown_corpus",
+             {"aa", "", "bytes/256", 128, 1000, 1000, 1000},
+             "training text not known",
+             true},
         Case{"count",
              {"aa", "tt", "bytes/256", 128, 500, 500, 500},
              "another number of scored tokens",
@@ -200,6 +208,43 @@ INSTANTIATE_TEST_SUITE_P(
              "another training text",
              true}),
     [](const auto& info) { return std::string(info.param.name); });
+
+// data.max_bytes is no setting once the texts are known by their hashes, but chooses a vocabulary.
+TEST(Rows, RunsOfOneConfigurationWithOtherVocabulariesAreRowsOfTheirOwn) {
+  std::vector<RunData> runs = {run("a", 1, 2.0), run("a", 2, 3.0)};
+  runs[0].measure.tokenizer = "chars/60";
+  runs[1].measure.tokenizer = "chars/90";
+  const Table table = table_of(runs);
+  ASSERT_EQ(table.rows.size(), 2U);
+  EXPECT_NE(table.rows[0].label, table.rows[1].label);
+  EXPECT_EQ(table.rows[1].not_compared, "another tokenizer");
+  runs[1].measure.tokens = std::nullopt;  // before the vocabulary was kept
+  runs[1].measure.tokenizer = "chars";
+  EXPECT_EQ(table_of(runs).rows.size(), 1U);
+}
+
+// A grid of one seed whose second cell was given more steps than the grid has.
+Table grid_with_a_longer_cell(const std::vector<std::string>& unplanned) {
+  Comparison comparison;
+  for (const char* label : {"prenorm", "wav"}) {
+    Cell cell;
+    cell.label = cell.scheme = label;
+    cell.depth = 12;
+    cell.seed = 1;
+    const bool is_longer = cell.label == "wav";
+    take_run(cell, run(label, 1, 2.0, {{"train.steps", is_longer ? "30" : "10"}}));
+    if (is_longer) cell.unplanned = unplanned;
+    comparison.cells.push_back(cell);
+  }
+  return make_table(comparison);
+}
+
+TEST(Rows, ACellOfAGridThatWasTrainedLongerThanPlannedIsNotSubtracted) {
+  const Table table = grid_with_a_longer_cell({"train.steps"});
+  EXPECT_FALSE(table.rows[1].difference.has_value());
+  EXPECT_EQ(table.rows[1].not_compared, "another number of steps");
+  EXPECT_TRUE(grid_with_a_longer_cell({}).rows[1].difference.has_value());  // a variant's own
+}
 
 TEST(Rows, RunsOfUnequalLengthAreNotSubtracted) {
   const Table table =
@@ -239,6 +284,37 @@ TEST(RunSettings, LeaveOutTheSeedAndWhatChangesNoResult) {
 TEST(RunSettings, AKeyThatAnOlderFileLacksHasItsDefault) {
   EXPECT_EQ(read_run_config("", "c").settings,
             read_run_config("[data]\neval_tokens = 1000000\n", "c").settings);
+}
+
+TEST(RunSettings, TheSameBytesAsRawIdsAreAnotherText) {
+  const auto of_format = [](const std::string& format) {
+    auto settings = read_run_config("[data]\nformat = \"" + format + "\"\n", "c").settings;
+    identify_texts(settings, "11", "22");
+    return settings;
+  };
+  EXPECT_EQ(of_format("auto"), of_format("text"));
+  EXPECT_EQ(of_format("auto"), of_format("bytes"));
+  EXPECT_NE(of_format("auto"), of_format("tokens16"));
+  EXPECT_NE(of_format("tokens32"), of_format("tokens16"));
+}
+
+TEST(RunSettings, ARunIsUnplannedInTheKeysThatItsPlanGives) {
+  const std::string plan =
+      "[model]\nhidden = 0\n[data]\ntrain = \"t\"\n[optimizer]\nclip = 0\n"
+      "[residual]\nblocks = \"auto\"\nscheme = \"wav\"\n[train]\nsteps = 10\nprecision = "
+      "\"auto\"\n";
+  const RunSettings planned = read_run_config(plan, "c").settings;
+  RunSettings run = planned;
+  identify_texts(run, "11", "22");
+  run["model.hidden"] = "64";
+  run["residual.blocks"] = "4";
+  run["train.precision"] = "\"bf16\"";
+  EXPECT_EQ(unplanned_keys(planned, run), std::vector<std::string>());
+  run["train.steps"] = "30";
+  run["optimizer.clip"] = "1";
+  run[kScheduleSteps] = "10";
+  EXPECT_EQ(unplanned_keys(planned, run),
+            (std::vector<std::string>{"optimizer.clip", "train.steps", "schedule_steps"}));
 }
 
 TEST(RunSettings, ATextIsItsHashNotItsPlace) {
