@@ -1,4 +1,5 @@
 // Configurations: TOML to a Config, and back.
+#include "catalog.h"
 #include "config/load.h"
 #include "config/print.h"
 #include "fuzz.h"
@@ -7,18 +8,8 @@ using namespace wavroute;
 
 namespace {
 
-SchemeCatalog catalog() {
-  const OptionSpec blocks = {"blocks", OptionType::kInt, std::string("auto"), "", true, {}};
-  const OptionSpec p = {"p", OptionType::kFloat, 0.2, "", false, {}};
-  const OptionSpec windows = {
-      "windows", OptionType::kIntList, std::vector<int64_t>{1, 2}, "", false, {}};
-  return {{"prenorm", "", {}},      {"layerdrop", "", {p}},
-          {"gated", "", {windows}}, {"block_attnres", "", {blocks}},
-          {"haares", "", {blocks}}, {"wav", "", {blocks}}};
-}
-
 void check(const std::string& file, ConfigUse use) {
-  static const SchemeCatalog schemes = catalog();
+  static const SchemeCatalog schemes = fuzz::catalog();
   fuzz::accepts([&] {
     const std::string written = to_toml(load_config(file, {}, schemes, use).config);
     const std::string again = (fuzz::scratch() / "written.toml").string();

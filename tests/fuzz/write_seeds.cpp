@@ -3,13 +3,21 @@
 #include <array>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <span>
 #include <vector>
 
+#include "catalog.h"
+#include "config/llama_config.h"
+#include "config/load.h"
 #include "data/token_file.h"
 #include "fuzz.h"
 #include "io/checkpoint.h"
+#include "io/checkpoint_state.h"
 #include "io/file.h"
+#include "io/json_text.h"
 #include "report/comparison.h"
+#include "report/html.h"
+#include "report/run_data.h"
 #include "wavroute/safetensors.h"
 
 using namespace wavroute;
@@ -25,16 +33,34 @@ constexpr const char* kSummary =
     R"({"scheme":"wav","label":"wav","layers":12,"seed":1,"steps":4,"val_loss":3.0,)"
     R"("bits_per_byte":4.3,"tokens_per_s":240.0,"parameters":1000,"peak_rss_bytes":3000,)"
     R"("status":"finished"})";
+// As RoutingTap writes it.
 constexpr const char* kRouting =
-    R"({"sites":[{"layer":0,"kind":"attn","sources":["e","S1"],"weights":[0.25,0.75]}],)"
-    R"("gates":[0.5],"depth":[1,2]})";
+    R"({"scheme":"wav","step":4,"tokens":32,)"
+    R"("sublayers":[{"sublayer":1,"layer":0,"kind":"attention","entropy":0.56,"sources":[)"
+    R"({"label":"e","type":"summary","block":0,"weight":0.25},)"
+    R"({"label":"S1","type":"summary","block":1,"weight":0.75}]},)"
+    R"({"sublayer":2,"kind":"read_out","entropy":0.0,"sources":[)"
+    R"({"label":"P1","type":"phase","block":1,"weight":1.0}]}],)"
+    R"("gates":[{"sublayer":1,"layer":0,"kind":"mlp","mean":0.5,"p10":0.25,"p90":0.75}],)"
+    R"("depth":{"mean":1.5,"histogram":[30,10]}})";
 constexpr const char* kLlama =
     R"({"architectures":["LlamaForCausalLM"],"model_type":"llama","vocab_size":256,)"
     R"("hidden_size":64,"intermediate_size":176,"num_hidden_layers":2,"num_attention_heads":4,)"
     R"("num_key_value_heads":2,"max_position_embeddings":128,"rms_norm_eps":1e-05,)"
-    R"("rope_theta":10000.0,"rope_scaling":{"rope_type":"llama3","factor":8.0,)"
-    R"("low_freq_factor":1.0,"high_freq_factor":4.0,"original_max_position_embeddings":64},)"
+    R"("rope_theta":10000.0,"rope_scaling":{"rope_type":"default"},"head_dim":16,)"
+    R"("layer_types":["full_attention","full_attention"],"eos_token_id":[1,2],)"
     R"("hidden_act":"silu","tie_word_embeddings":true})";
+
+// A seed that its reader refuses would start the fuzzer behind that refusal.
+template <typename Read>
+void check(const path& seed, const Read& read) {
+  try {
+    read();
+  } catch (const UserError& error) {
+    std::fprintf(stderr, "%s is refused: %s\n", seed.c_str(), error.what());
+    std::exit(1);
+  }
+}
 
 void write_weights(const path& file) {
   std::array<std::byte, 24> bytes{};
@@ -69,6 +95,13 @@ void write_state(const path& seeds) {
   const path checkpoint =
       writer.finish({{"val_loss", 3.5}, {"tokens", 96}, {"updates", 3}, {"steps", 10}});
   fuzz::put(seeds / "trained", read_file(checkpoint / "state.json"));
+  nlohmann::json first = read_state(checkpoint);  // format 1 had neither of these
+  for (const char* key : {"format", "state_sha256"}) first.erase(key);
+  fuzz::put(seeds / "format_1", first.dump(2) + "\n");
+  for (const char* name : {"trained", "format_1"}) {
+    fuzz::put(checkpoint / "state.json", read_file(seeds / name));
+    check(seeds / name, [&] { (void)read_state(checkpoint); });
+  }
 }
 
 void write_comparison(const path& file) {
@@ -90,6 +123,26 @@ void write_comparison(const path& file) {
   fuzz::put(file, comparison_document(comparison).dump());
 }
 
+// The first byte says which file of a run it is, as in run_fuzz.cpp.
+void write_run_file(const path& seeds, char number, const path& name, const std::string& text) {
+  const path seed = seeds / name.stem(), run = fuzz::scratch() / "run";
+  fuzz::put(seed, std::string(1, number) + text);
+  std::filesystem::remove_all(run);
+  fuzz::put(run / "metrics.jsonl", kMetrics);
+  fuzz::put(run / name, text);
+  check(seed, [&] { (void)read_run(run); });
+  const path page = fuzz::scratch() / "page.html";
+  check(seed, [&] { write_report(std::span(&run, 1), page); });
+  const bool is_shown = read_file(page).find("\"gates\":[{") != std::string::npos;
+  fuzz::require(is_shown == (name == "routing.json"), "the page shows the routing that there is");
+}
+
+void write_config(const path& seed, const std::string& text) {
+  fuzz::put(seed, text);
+  static const SchemeCatalog schemes = fuzz::catalog();
+  check(seed, [&] { (void)load_config(seed.string(), {}, schemes, ConfigUse::kCompare); });
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -97,28 +150,39 @@ int main(int argc, char** argv) {
   const path seeds = argv[1];
   for (const auto& entry : std::filesystem::directory_iterator(argv[2])) {
     if (entry.path().extension() != ".toml") continue;
-    fuzz::put(seeds / "config" / entry.path().stem(), read_file(entry.path()));
+    write_config(seeds / "config" / entry.path().stem(), read_file(entry.path()));
   }
   const auto bytes = make_bytes_tokenizer();
   const auto chars = make_chars_tokenizer("Grün ist 3 \xE2\x82\xAC\n");
-  fuzz::put(seeds / "tokenizer" / "bytes", bytes->to_json());
-  fuzz::put(seeds / "tokenizer" / "chars", chars->to_json());
+  for (const auto& [name, tokenizer] : {std::pair("bytes", bytes), std::pair("chars", chars)}) {
+    const path seed = seeds / "tokenizer" / name;
+    fuzz::put(seed, tokenizer->to_json());
+    check(seed, [&] { (void)tokenizer_from_json(read_file(seed)); });
+  }
   std::filesystem::create_directories(seeds / "safetensors");
-  std::filesystem::create_directories(seeds / "tokens");
   write_weights(seeds / "safetensors" / "two");
-  write_tokens(seeds / "tokens" / "bytes", *bytes);
-  write_old_tokens(seeds / "tokens" / "version_1", seeds / "tokens" / "bytes");
+  check(seeds / "safetensors" / "two", [&] { SafetensorsFile(seeds / "safetensors" / "two"); });
+  const path tokens = seeds / "tokens" / "bytes", old_tokens = seeds / "tokens" / "version_1";
+  std::filesystem::create_directories(seeds / "tokens");
+  write_tokens(tokens, *bytes);
+  write_old_tokens(old_tokens, tokens);
+  for (const path& seed : {tokens, old_tokens}) {
+    check(seed, [&] { (void)open_token_file(seed, *bytes); });
+  }
   write_state(seeds / "state");
-  write_comparison(seeds / "comparison" / "grid");
-  fuzz::put(seeds / "metrics" / "rows", kMetrics);
+  const path grid = seeds / "comparison" / "grid";
+  write_comparison(grid);
+  check(grid, [&] { (void)parse_comparison(parse_json(read_file(grid), "grid"), "grid"); });
+  fuzz::put(seeds / "metrics" / "rows", kMetrics);  // read with the run below
   fuzz::put(seeds / "model_config" / "llama", kLlama);
+  check("llama", [&] { (void)read_llama_config(parse_json(kLlama, "llama"), "llama"); });
   fuzz::put(seeds / "json" / "llama", kLlama);
   fuzz::put(seeds / "json" / "routing", kRouting);
-  fuzz::put(seeds / "run" / "summary", std::string(1, '\0') + kSummary);
-  fuzz::put(seeds / "run" / "metrics", std::string(1, '\1') + kMetrics);
-  fuzz::put(seeds / "run" / "env", std::string(1, '\2') + R"({"machine":{"cpu":"x","cores":2}})");
-  fuzz::put(seeds / "run" / "routing", std::string(1, '\3') + kRouting);
-  fuzz::put(seeds / "run" / "config",
-            std::string(1, '\4') + "[model]\nlayers = 12\n[residual]\nscheme = \"wav\"\n");
+  const path run = seeds / "run";
+  write_run_file(run, '\0', "summary.json", kSummary);
+  write_run_file(run, '\1', "metrics.jsonl", kMetrics);
+  write_run_file(run, '\2', "env.json", R"({"cpu":"x","threads":2,"train_sha256":"aa"})");
+  write_run_file(run, '\3', "routing.json", kRouting);
+  write_run_file(run, '\4', "config.toml", "[model]\nlayers = 12\n[residual]\nscheme = \"wav\"\n");
   return 0;
 }
