@@ -233,13 +233,13 @@ int bench_step(StepOptions options) {
     const auto jobs = jobs_for(options, precision);
     const auto results =
         measure_steps(jobs, plan, [](std::string_view what) { note(fmt::format("  {}", what)); });
-    show(options, results);
-    if (!options.csv.empty()) {
+    if (!options.csv.empty()) {  // before anything is printed: that may fail
       append_step_csv(
           options.csv,
           {utc_now(), std::string(build_info().commit), options.device_name, probe_machine().cores},
           results);
     }
+    show(options, results);
     failed = failed || !std::ranges::all_of(results, &StepResult::ok);
   }
   return failed ? 1 : 0;
@@ -255,7 +255,7 @@ void add_bench(CLI::App& root, Action& action) {
 
   auto options = std::make_shared<StepOptions>();
   auto* step = bench->add_subcommand("step", "Time training steps of several schemes in turn");
-  step->add_option("config", options->config, "A TOML file, or a shipped preset")->required();
+  step->add_option("CONFIG", options->config, "A TOML file, or a shipped preset")->required();
   step->add_option("--schemes", options->schemes, "Default: compare.schemes")->delimiter(',');
   step->add_option("--baselines", options->baselines, "PyTorch beside ours")
       ->delimiter(',')
@@ -282,7 +282,7 @@ void add_bench(CLI::App& root, Action& action) {
 
   // The child that `step` starts. An empty group hides it from the help.
   auto* worker = bench->add_subcommand("worker", "One model, stepped by a parent")->group("");
-  worker->add_option("config", options->config)->required();
+  worker->add_option("CONFIG", options->config)->required();
   worker->add_option("--set", options->sets)->allow_extra_args(false);
   worker->add_option("--vocab", options->vocab_size)->required()->check(integer_from(1));
   worker->callback([options, &action] {

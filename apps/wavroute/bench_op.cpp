@@ -76,17 +76,17 @@ int bench_op(OpOptions options) {
   use_threads(options.threads, machine);
   const auto results = opbench::measure(
       chosen, options.plan, [](std::string_view what) { note(fmt::format("  {}", what)); });
+  if (!options.csv.empty()) {  // before anything is printed: that may fail
+    append_op_csv(options.csv,
+                  {utc_now(), std::string(build_info().commit), machine.cpu_model, machine.cores},
+                  results);
+  }
   if (options.json) {
     for (const auto& result : results) print(op_json(result).dump() + "\n");
   } else {
     print(op_table(results));
   }
   flush();
-  if (!options.csv.empty()) {
-    append_op_csv(options.csv,
-                  {utc_now(), std::string(build_info().commit), machine.cpu_model, machine.cores},
-                  results);
-  }
   return 0;
 }
 
@@ -103,7 +103,8 @@ void add_bench_peak(CLI::App& bench, Action& action) {
   auto options = std::make_shared<PeakOptions>();
   auto* peak = bench.add_subcommand("peak", "Measure the best products and copies of this machine");
   peak->add_option("--threads", options->threads, "0: OMP_NUM_THREADS, or all cores")
-      ->check(integer_from(0, std::numeric_limits<int>::max()));
+      ->check(integer_from(0, std::numeric_limits<int>::max()))
+      ->capture_default_str();
   peak->add_flag("--json", options->json, "One JSON object per line");
   peak->callback([options, &action] { action = [options] { return bench_peak(*options); }; });
 }
@@ -112,7 +113,7 @@ void add_bench_op(CLI::App& bench, Action& action) {
   auto options = std::make_shared<OpOptions>();
   options->plan.widths = {256, 512};
   auto* op = bench.add_subcommand("op", "Time each operator beside stock libtorch, in turn");
-  op->add_option("operators", options->names, "Default: all of them");
+  op->add_option("OPERATOR", options->names, "Default: all of them");
   op->add_option("--width", options->plan.widths, "Of the stream, multiples of 64")
       ->delimiter(',')
       ->allow_extra_args(false)
@@ -130,7 +131,8 @@ void add_bench_op(CLI::App& bench, Action& action) {
       ->check(integer_from(1, std::numeric_limits<int>::max()))
       ->capture_default_str();
   op->add_option("--threads", options->threads, "0: OMP_NUM_THREADS, or all cores")
-      ->check(integer_from(0, std::numeric_limits<int>::max()));
+      ->check(integer_from(0, std::numeric_limits<int>::max()))
+      ->capture_default_str();
   op->add_option("--csv", options->csv, "Append a row per result to this file");
   op->add_flag("--json", options->json, "One JSON object per line");
   op->footer([] { return list_of_operators(); });

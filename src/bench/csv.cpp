@@ -64,7 +64,7 @@ void append_csv(const std::filesystem::path& file, const std::string& header,
   if (begin.empty()) {
     text = first_line;
   } else if (begin.size() > first.size() && header.starts_with(first + ",")) {
-    write_file_atomic(file, with_columns(read_file(file), header));
+    write_file_atomic(followed_link(file), with_columns(read_file(file), header));
   } else if (begin != first_line) {
     throw UserError(fmt::format("expected a file of benchmark rows, given one that begins with "
                                 "'{}', in '{}'",

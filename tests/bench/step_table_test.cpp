@@ -92,6 +92,17 @@ TEST_F(StepCsv, AFileOfAnEarlierVersionGetsTheColumnsThatItLacks) {
   EXPECT_EQ(lines[3], lines[4]);
 }
 
+TEST_F(StepCsv, ALinkToAFileOfAnEarlierVersionStaysALink) {
+  const fs::path target = folder_ / "elsewhere.csv";
+  std::ofstream(target) << "date,commit,machine,cores,provider,scheme,precision,layers,width,batch,"
+                           "context,ms_p20,ms_p50,ms_p80,tokens_per_s,peak_rss_bytes,"
+                           "percent_of_peak,first_ms\n";
+  fs::create_symlink("elsewhere.csv", file_);
+  append_step_csv(file_, context_, std::vector{sample()});
+  EXPECT_TRUE(fs::is_symlink(fs::symlink_status(file_)));
+  EXPECT_THAT(read(target), HasSubstr("first_ms,busy\n2026"));
+}
+
 TEST_F(StepCsv, AFileOfSomethingElseIsLeftAsItIs) {
   std::ofstream(file_) << "step,loss\n1,2\n";
   EXPECT_THROW(append_step_csv(file_, context_, std::vector{sample()}), UserError);

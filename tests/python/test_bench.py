@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import subprocess
 import sys
 
 import paths
@@ -238,6 +239,20 @@ def test_rows_of_operators_are_appended_under_one_header(wavroute, tmp_path):
     header, first, second = csv.reader(file.read_text().splitlines())
     assert header[:2] == ["date", "commit"] and header[-1] == "percent_of_peak"
     assert len(header) == len(first) == len(second)
+
+
+@pytest.mark.parametrize("arguments", (
+    ("bench", "op", "sum_of_squares", *QUICK_OP, "--width", "64", "--precision", "fp32"),
+    ("bench", "step", "tiny", "--schemes", "prenorm", "--baselines", "none", *QUICK)),
+    ids=("op", "step"))
+def test_rows_that_can_not_be_printed_are_kept_all_the_same(tmp_path, arguments):
+    file = tmp_path / "rows.csv"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([paths.program("wavroute"), *arguments, "--csv", file], stdout=full,
+                              stderr=subprocess.PIPE, text=True, timeout=120)
+    assert_error(done, "standard output", "No space left", code=1)
+    header, *kept = csv.reader(file.read_text().splitlines())
+    assert kept and all(len(row) == len(header) for row in kept)
 
 
 def test_an_unknown_operator_is_answered_with_the_nearest(wavroute):
