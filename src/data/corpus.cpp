@@ -46,13 +46,16 @@ std::shared_ptr<const Tokenizer> tokenizer_beside(const std::string& token_file)
   return tokenizer_from_json(read_file(path, JsonLimits().bytes), path.string());
 }
 
+// The installed source is text, whether it is trained on, validated on or scored.
+void check_is_text(std::string_view format) {
+  if (format != "tokens16" && format != "tokens32") return;
+  throw UserError(
+      fmt::format("expected a file of ids for the format {}, got \"{}\"", format, kTorchSource),
+      "\"torch-source\" is text: its format is auto, text or bytes");
+}
+
 Opened open_torch_source(const DataConfig& data, std::shared_ptr<const Tokenizer> tokenizer) {
-  if (data.format == "tokens16" || data.format == "tokens32") {
-    throw UserError(
-        fmt::format("expected a file of ids for data.format = \"{}\", got \"{}\" as "
-                    "data.train",
-                    data.format, kTorchSource));
-  }
+  check_is_text(data.format);
   const fs::path root = find_torch_root();
   TorchSource source = read_torch_source(root, data.max_bytes);
   if (!tokenizer && wants_chars(data)) {
@@ -72,6 +75,7 @@ Opened open_torch_source(const DataConfig& data, std::shared_ptr<const Tokenizer
 Split open_validation(const std::string& source, const Tokenizer& tokenizer,
                       std::string_view format) {
   if (source == kTorchSource) {
+    check_is_text(format);
     TorchSource text = read_torch_source(find_torch_root(), 0);
     return text_split(std::string(kTorchSource) + ", validation split", std::move(text.valid));
   }

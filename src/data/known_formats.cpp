@@ -39,11 +39,13 @@ constexpr std::array kMarks = {
     Mark{0, "%PDF-"sv, "a PDF", "take its text out first: pdftotext FILE"},
     Mark{0, "\x93NUMPY"sv, "a NumPy array",
          "for token ids: numpy.load(FILE).astype('uint16').tofile('FILE.bin'), and data.format = "
-         "\"tokens16\""},
+         "\"tokens16\" (eval: --format tokens16)"},
     Mark{0, "\x88\xd8\x34\x01"sv, "a token file of llm.c (magic 20240520)",
-         "without its first 1024 bytes (tail -c +1025) it is data.format = \"tokens16\""},
+         "without its first 1024 bytes (tail -c +1025) it is data.format = \"tokens16\" (eval: "
+         "--format tokens16)"},
     Mark{0, "\xa1\xd9\x34\x01"sv, "a token file of llm.c (magic 20240801)",
-         "without its first 1024 bytes (tail -c +1025) it is data.format = \"tokens32\""},
+         "without its first 1024 bytes (tail -c +1025) it is data.format = \"tokens32\" (eval: "
+         "--format tokens32)"},
     Mark{0, "\xc6\xd7\x34\x01"sv, "a model of llm.c (magic 20240326)", kModel},
     Mark{0,
          "\x7f"
@@ -113,7 +115,7 @@ std::optional<NotText> not_text(std::string_view content) {
   return NotText{pairs ? "what looks like 16-bit token ids" : "binary data",
                  "raw token ids, as nanoGPT writes them: data.format = \"tokens16\" (or "
                  "\"tokens32\") with the tokenizer that made them; any bytes at all: data.format = "
-                 "\"bytes\""};
+                 "\"bytes\" (eval: --format)"};
 }
 
 }  // namespace wavroute

@@ -10,7 +10,7 @@
 namespace wavroute {
 
 struct NotText {
-  std::string what;  // "a gzip archive"
+  std::string what;  // "gzip data"
   std::string hint;
 };
 

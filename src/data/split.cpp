@@ -82,8 +82,9 @@ void set_kind(Split& split, std::string_view format) {
     split.is_tokens = is_ours;
     if (!is_ours) refused = not_text(split.text);
   } else if (format == "text") {
-    refused = is_ours ? NotText{"a token file", "data.format = \"auto\" reads it"}
-                      : known_format(split.text);
+    refused = is_ours
+                  ? NotText{"a token file", "data.format = \"auto\" (eval: --format auto) reads it"}
+                  : known_format(split.text);
   } else if (format == "tokens16" || format == "tokens32") {
     split.is_tokens = true;
     split.raw_width = format == "tokens16" ? 2 : 4;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "data/corpus_files.h"
+#include "data/known_formats.h"
 
 namespace wavroute {
 namespace {
@@ -135,6 +136,16 @@ TEST_F(CorpusFiles, RawTokenIdsAreNotTakenForTextButReadWhereTheFormatSaysSo) {
   EXPECT_EQ(corpus.train_bytes + corpus.valid_bytes, 44 + 2 + 2);  // the euro has three bytes
   data_.format = "tokens";
   EXPECT_THAT(error_of(raw), HasSubstr("got \"tokens\" in data.format"));
+}
+
+TEST(NotText, HintsNameTheFormatAsConfigurationsAndEvalSpellIt) {
+  for (const std::string& content : {std::string("\x93NUMPY"), std::string("\x88\xd8\x34\x01"),
+                                     std::string("\xa1\xd9\x34\x01"), std::string(100, '\1')}) {
+    const auto refused = not_text(content);
+    ASSERT_TRUE(refused.has_value());
+    EXPECT_THAT(refused->hint, HasSubstr("data.format = \"")) << refused->what;
+    EXPECT_THAT(refused->hint, HasSubstr("eval: --format")) << refused->what;
+  }
 }
 
 }  // namespace

@@ -151,6 +151,27 @@ TEST_F(TorchSourceTree, TheCorpusHasBothSplitsAndTheirHashes) {
   EXPECT_EQ(corpus.valid_bytes_per_token, 1.0);
 }
 
+TEST_F(TorchSourceTree, IsTextWhateverItServesFor) {
+  add_numbered(up_to(200));
+  setenv("WAVROUTE_TORCH_ROOT", root().c_str(), 1);
+  const auto tokenizer = make_bytes_tokenizer();
+  for (const char* format : {"tokens16", "tokens32"}) {
+    DataConfig trained, validated;
+    trained.format = validated.format = format;
+    validated.train = write("ids.bin", std::string(4000, '\0'));
+    validated.valid = "torch-source";
+    for (const std::string& what :
+         {user_error([&] { (void)open_corpus(trained, 16); }),
+          user_error([&] { (void)open_corpus(validated, 16); }),
+          user_error([&] { (void)open_tokens("torch-source", *tokenizer, format); })}) {
+      EXPECT_THAT(what, HasSubstr(std::string("for the format ") + format)) << what;
+    }
+  }
+  for (const char* format : {"auto", "text", "bytes"}) {
+    EXPECT_GT(open_tokens("torch-source", *tokenizer, format).size(), 0) << format;
+  }
+}
+
 // A character that only one validation file has doesn't make "chars" unusable.
 TEST_F(TorchSourceTree, TheVocabularyOfCharsIsThatOfTheWholeSource) {
   add_numbered(up_to(200));
