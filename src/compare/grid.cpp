@@ -24,12 +24,13 @@ struct Row {
   Config config;  // without depth and seed
 };
 
-// Letters, digits, '.', '_' and '-' alone; no hidden file, no temporary name.
+// Letters of any script, digits, '.', '_' and '-' alone; no hidden file, no temporary name.
 std::string safe_name(const std::string& label) {
   std::string name;
   for (const char c : label) {
     const auto byte = static_cast<unsigned char>(c);
-    const bool keeps = std::isalnum(byte) != 0 || c == '.' || c == '_' || c == '-';
+    // Names are UTF-8 by now: beyond ASCII everything stays.
+    const bool keeps = std::isalnum(byte) != 0 || byte >= 0x80 || c == '.' || c == '_' || c == '-';
     if (keeps && (c != '.' || !name.empty())) {
       name += c;
     } else if (!name.empty() && name.back() != '-') {

@@ -50,6 +50,16 @@ TEST(Grid, OptionGoesToTheSchemesThatHaveIt) {
   EXPECT_NO_THROW(check_overrides(sets, cells, catalog()));
 }
 
+TEST(Grid, LabelsOfAnyScriptHaveFoldersOfTheirOwn) {
+  Config config =
+      grid_of({}, {{"\xE6\x97\xA5\xE6\x9C\xAC", {}}, {"\xE4\xB8\xAD \xE5\x9B\xBD", {}}});
+  config.model.layers = 2;
+  const auto cells = expand_grid(config, catalog());
+  ASSERT_EQ(cells.size(), 2U);
+  EXPECT_EQ(cells[0].folder, "\xE6\x97\xA5\xE6\x9C\xAC-L2-s1");
+  EXPECT_EQ(cells[1].folder, "\xE4\xB8\xAD-\xE5\x9B\xBD-L2-s1");
+}
+
 TEST(Grid, OptionOfTheCommandLineThatNoSchemeOfTheGridHasIsAnError) {
   const auto cells = expand_grid(grid_of({"prenorm"}), catalog());
   const std::vector<std::string> sets = {"residual.blocks=6"};
