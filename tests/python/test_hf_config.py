@@ -50,6 +50,7 @@ SWEEP = {
     "is_causal": [False], "is_encoder_decoder": [True], "pruned_heads": [{"0": [1]}],
     "per_layer_config": [{"0": {"intermediate_size": 24}}], "initializer_range": [-1],
     "architectures": [["LlamaForSequenceClassification"]], "torch_dtype": ["int8"],
+    "add_cross_attention": [True], "tie_encoder_decoder": [True],
 }
 # Values other than the defaults that leave the logits as they are: all at once.
 NEUTRAL = {
@@ -62,7 +63,39 @@ NEUTRAL = {
     "max_length": 20, "tokenizer_class": "LlamaTokenizer", "attention_bias": False,
     "rope_theta": 1e4, "rope_scaling": None, "sliding_window": None,
     "original_max_position_embeddings": 16, "layer_types": ["full_attention"] * LAYERS,
+    # Of `transformers` 4 alone.
+    "is_decoder": True, "cross_attention_hidden_size": 16, "torchscript": True,
+    "use_bfloat16": True, "tf_legacy_loss": True, "finetuning_task": "x", "prefix": "x",
+    "task_specific_params": {"x": {}}, "sep_token_id": 7, "decoder_start_token_id": 8,
+    "output_attentions": False, "output_scores": True, "return_dict_in_generate": True,
+    "min_length": 1, "early_stopping": True, "num_beams": 2, "num_beam_groups": 2,
+    "diversity_penalty": 0.5, "top_k": 9, "top_p": 0.9, "typical_p": 0.9,
+    "repetition_penalty": 1.1, "length_penalty": 1.2, "no_repeat_ngram_size": 3,
+    "encoder_no_repeat_ngram_size": 3, "bad_words_ids": [[7]], "num_return_sequences": 2,
+    "forced_bos_token_id": 1, "forced_eos_token_id": 2, "remove_invalid_values": True,
+    "exponential_decay_length_penalty": [5, 1.1], "suppress_tokens": [9],
+    "begin_suppress_tokens": [9],
 }
+# What the last `transformers` 4 (4.57) keeps in a Llama's config.json: the arguments of its
+# LlamaConfig, of its PretrainedConfig, and the generation parameters that this takes as well.
+KEYS_OF_4 = set("""
+vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads
+hidden_act max_position_embeddings initializer_range rms_norm_eps use_cache pad_token_id bos_token_id
+eos_token_id pretraining_tp tie_word_embeddings rope_theta rope_scaling attention_bias
+attention_dropout mlp_bias head_dim
+
+output_hidden_states output_attentions return_dict torchscript dtype torch_dtype pruned_heads
+chunk_size_feed_forward is_encoder_decoder is_decoder cross_attention_hidden_size add_cross_attention
+tie_encoder_decoder architectures finetuning_task id2label label2id task_specific_params problem_type
+tokenizer_class prefix sep_token_id decoder_start_token_id use_bfloat16 tf_legacy_loss _name_or_path
+transformers_version
+
+max_length min_length do_sample early_stopping num_beams num_beam_groups diversity_penalty temperature
+top_k top_p typical_p repetition_penalty length_penalty no_repeat_ngram_size
+encoder_no_repeat_ngram_size bad_words_ids num_return_sequences output_scores return_dict_in_generate
+forced_bos_token_id forced_eos_token_id remove_invalid_values exponential_decay_length_penalty
+suppress_tokens begin_suppress_tokens
+""".split())
 
 
 @pytest.fixture(scope="module")
@@ -144,8 +177,8 @@ def test_a_key_has_its_effect_or_is_refused_by_name(results, number):
         assert CASES[number][0] in done.stderr, done.stderr
 
 
-def test_the_sweep_has_every_key_of_transformers():
-    known = {field.name for field in dataclasses.fields(transformers.LlamaConfig)}
+def test_the_sweep_has_every_key_of_transformers_4_and_5():
+    known = {field.name for field in dataclasses.fields(transformers.LlamaConfig)} | KEYS_OF_4
     assert known <= SWEEP.keys() | NEUTRAL.keys(), known - SWEEP.keys() - NEUTRAL.keys()
 
 
