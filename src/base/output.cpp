@@ -16,7 +16,10 @@ namespace wavroute {
 namespace {
 
 [[noreturn]] void fail(int error) {
-  if (error == 0) error = reader_is_gone() ? EPIPE : EIO;  // failed earlier, the number is lost
+  static int first = 0;  // later failures say only that the stream has failed before
+  if (first == 0) first = error;
+  error = first;
+  if (error == 0) error = reader_is_gone() ? EPIPE : EIO;  // not seen here
   throw std::system_error(error, std::generic_category(), "standard output");
 }
 
