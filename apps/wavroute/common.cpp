@@ -165,6 +165,14 @@ LoadedModel load(const ModelArguments& arguments) {
   return loaded;
 }
 
+std::string left_half_written(const std::vector<std::filesystem::path>& left) {
+  if (left.empty()) return {};
+  return fmt::format(
+      "left {}: it is half-written by another host or container, or from before a restart, or can't "
+      "be removed ({} in all); remove it if nobody writes it any more",
+      left.front().string(), left.size());
+}
+
 std::string own_path() { return fs::read_symlink("/proc/self/exe").string(); }
 
 }  // namespace wavroute::app

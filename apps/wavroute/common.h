@@ -46,6 +46,9 @@ struct LoadedModel {
 // program and the scheme.
 [[nodiscard]] LoadedModel load(const ModelArguments& arguments);
 
+// What RunFolder::sweep() left to whoever wrote it, in words; empty where that is nothing.
+[[nodiscard]] std::string left_half_written(const std::vector<std::filesystem::path>& left);
+
 // This program, to be started again as a child.
 [[nodiscard]] std::string own_path();
 

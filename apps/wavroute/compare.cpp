@@ -20,6 +20,7 @@
 #include "train/forecast.h"
 #include "train/process.h"
 #include "train/session.h"
+#include "validators.h"
 #include "wavroute/error.h"
 #include "wavroute/residual.h"
 
@@ -127,7 +128,8 @@ ComparePlan prepare(const RunFolder& folder, const Config& given,
       plan_cells(config, given.train.micro_batch > 0, finished_cells(paths.root, cells));
   check_memory(plan, stored.has_value());
   if (!folder.warning().empty()) note("wavroute: " + folder.warning());
-  folder.sweep();
+  const std::string left = left_half_written(folder.sweep());
+  if (!left.empty()) note("wavroute: " + left);
   write_file_atomic(paths.config(), to_toml(config));
   plan.config = std::move(config);
   return plan;
@@ -136,10 +138,6 @@ ComparePlan prepare(const RunFolder& folder, const Config& given,
 int compare(const CompareArguments& arguments) {
   if (!arguments.resume.empty() && arguments.resume != "auto") {
     throw UserError(fmt::format("--resume auto was expected, '{}' was given", arguments.resume));
-  }
-  if (arguments.speed_rounds < 0) {
-    throw UserError(fmt::format("--speed-rounds of 0 or more was expected, {} was given",
-                                arguments.speed_rounds));
   }
   const Config given =
       load_config(arguments.config, arguments.sets, scheme_catalog(), ConfigUse::kCompare).config;
@@ -198,6 +196,7 @@ void add_compare(CLI::App& root, Action& action) {
   command
       ->add_option("--speed-rounds", arguments->speed_rounds,
                    "Steps per model in the speed measurement; 0: none")
+      ->check(integer_from(0, 1000000))
       ->capture_default_str();
   command->add_flag("--dry-run", arguments->dry_run,
                     "Print size, cost and memory plan of every cell; train nothing");

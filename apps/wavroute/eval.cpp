@@ -51,7 +51,9 @@ void write_logits(const LoadedModel& loaded, const EvalWindows& windows, int64_t
 }
 
 // Before minutes of scoring: the file that comes of it can be written.
-void check_writable(const std::filesystem::path& path) { const AtomicFile there(path); }
+void check_writable(const std::filesystem::path& path) {
+  const AtomicFile there(followed_link(path));
+}
 
 int eval(const EvalArguments& arguments) {
   if (!arguments.logits.empty()) check_writable(arguments.logits);
@@ -96,12 +98,17 @@ int eval(const EvalArguments& arguments) {
 }  // namespace
 
 void add_eval(CLI::App& root, Action& action) {
-  auto* command = root.add_subcommand("eval", "Loss of a model on any text");
+  auto* command = root.add_subcommand("eval", "Measure the loss of a model on any text");
   auto arguments = std::make_shared<EvalArguments>();
   add_model_arguments(*command, arguments->model, "fp32");
-  command->add_option("--data", arguments->data, "A text file, a token file, or torch-source")
+  command
+      ->add_option("--data", arguments->data,
+                   "A text file, a token file, raw token ids (--format), or torch-source")
       ->required();
-  command->add_option("--format", arguments->format, "One of auto, text, bytes, tokens16, tokens32")
+  command
+      ->add_option("--format", arguments->format,
+                   "How --data is read: auto (a token file, else text), text, bytes (any bytes), "
+                   "tokens16 or tokens32 (raw ids of 16 or 32 bits)")
       ->check(CLI::IsMember({"auto", "text", "bytes", "tokens16", "tokens32"}))
       ->capture_default_str();
   command->add_option("--logits", arguments->logits,

@@ -112,7 +112,10 @@ void add_generate(CLI::App& root, Action& action) {
   command->add_option("--top-k", arguments->sampling.top_k, "0: all")
       ->check(integer_from(0))
       ->capture_default_str();
-  command->add_option("--top-p", arguments->sampling.top_p)->capture_default_str();
+  command
+      ->add_option("--top-p", arguments->sampling.top_p,
+                   "Only the likeliest tokens that together have this probability; 1: all")
+      ->capture_default_str();
   command->add_option("--seed", arguments->sampling.seed, "Of the draws")
       ->check(integer_from(0))
       ->capture_default_str();

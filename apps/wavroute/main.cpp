@@ -40,7 +40,7 @@ std::string first_line(const std::string& text) { return text.substr(0, text.fin
 constexpr const char* kBugHint =
     "this looks like a bug; please file an issue with what wavroute doctor prints";
 constexpr const char* kFailureHint =
-    "try again; if it stays, please file an issue with what wavroute doctor prints";
+    "try again; if it persists, please file an issue with what wavroute doctor prints";
 constexpr const char* kNeedsLess = "a smaller batch, context or model needs less";
 
 // What libtorch said: that there is not enough memory, in words of ours, or a bug.

@@ -9,6 +9,7 @@
 #include "base/printable.h"
 #include "command.h"
 #include "io/file.h"
+#include "io/link.h"
 #include "report/html.h"
 #include "wavroute/error.h"
 
@@ -27,11 +28,7 @@ int report(const ReportArguments& arguments) {
   if (out.empty()) {
     out = arguments.runs.size() == 1 ? arguments.runs.front() / "report.html" : "report.html";
     // Only a path that the user names may lead elsewhere.
-    if (fs::is_symlink(fs::symlink_status(out))) {
-      throw UserError(fmt::format("expected a page of the folder itself, found a link at {}",
-                                  printable(out.string())),
-                      "remove it, or name the page with -o");
-    }
+    refuse_link(out, "a page of the folder itself", "remove it, or name the page with -o");
   }
   write_report(arguments.runs, out);
   print(out.string() + "\n");

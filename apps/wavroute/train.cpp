@@ -7,6 +7,7 @@
 
 #include "base/output.h"
 #include "command.h"
+#include "common.h"
 #include "config/load.h"
 #include "config/names.h"
 #include "config/print.h"
@@ -85,16 +86,6 @@ std::optional<Config> stored_config(const RunPaths& paths, const std::string& re
                   "--resume new sets checkpoints and metrics aside and begins at step 0");
 }
 
-void sweep(const RunFolder& folder, Console& console) {
-  const std::vector<fs::path> left = folder.sweep();
-  if (left.empty()) return;
-  console.warn(
-      fmt::format("left {}: it is half-written by another host or container, or from "
-                  "before a restart, or can't be removed ({} in all); remove it if nobody writes "
-                  "it any more",
-                  left.front().string(), left.size()));
-}
-
 // A run without a checkpoint begins again, with the text that it began with.
 void check_recorded_text(const RunPaths& paths, const Session& session) {
   const auto recorded = recorded_text(paths.env());
@@ -143,7 +134,8 @@ int train(const TrainArguments& arguments) {
       if (stored) check_recorded_text(paths, session);
       trainer.begin();
     }
-    sweep(folder, console);
+    const std::string left = left_half_written(folder.sweep());
+    if (!left.empty()) console.warn(left);
   }
   write_file_atomic(paths.config(), to_toml(session.config));
   if (const auto change = record_environment(paths.env(), session, trainer.steps_done())) {
@@ -168,7 +160,7 @@ int train(const TrainArguments& arguments) {
 }  // namespace
 
 void add_train(CLI::App& root, Action& action) {
-  auto* command = root.add_subcommand("train", "Train one model; writes a run folder");
+  auto* command = root.add_subcommand("train", "Train one model and write its run folder");
   auto arguments = std::make_shared<TrainArguments>();
   command->add_option("CONFIG", arguments->config, "A TOML file, or a shipped preset")->required();
   command->add_option("--set", arguments->sets, "section.key=value, over the file; repeatable")

@@ -10,7 +10,5 @@ namespace wavroute::app {
 // An integer from `low` to `high`.
 [[nodiscard]] CLI::Validator integer_from(int64_t low,
                                           int64_t high = std::numeric_limits<int64_t>::max());
-// A number from `low` to `high`.
-[[nodiscard]] CLI::Validator number_from(double low, double high);
 
 }  // namespace wavroute::app

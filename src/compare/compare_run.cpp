@@ -11,7 +11,6 @@
 #include <system_error>
 #include <thread>
 
-#include "base/printable.h"
 #include "base/utc.h"
 #include "bench/machine.h"
 #include "bench/step_bench.h"
@@ -19,6 +18,7 @@
 #include "config/print.h"
 #include "io/file.h"
 #include "io/json_text.h"
+#include "io/link.h"
 #include "io/run_folder.h"
 #include "report/run_data.h"
 #include "report/run_settings.h"
@@ -39,15 +39,6 @@ struct Trained {
   uint64_t peak_bytes = 0;
   std::string corpus;  // its text, described
 };
-
-void refuse_link(const fs::path& path) {
-  std::error_code ignored;
-  if (!fs::is_symlink(fs::symlink_status(path, ignored))) return;
-  throw UserError(fmt::format("expected a file or folder of the comparison itself, found a link at "
-                              "{}",
-                              printable(path.string())),
-                  "nothing is written through links: remove it, or give another --out");
-}
 
 // A train process of a comparison that was killed ends its step and saves before it goes.
 void wait_until_free(const fs::path& folder, const std::function<bool()>& stop) {
@@ -339,13 +330,17 @@ class Run {
 }  // namespace
 
 void refuse_links(const fs::path& out, const std::vector<GridCell>& cells) {
+  const auto refuse = [&](const fs::path& path) {
+    refuse_link(out / path, "a file or folder of the comparison itself",
+                "nothing is written through links: remove it, or give another --out");
+  };
   for (const char* name :
        {".lock", "cells", "configs", "compare.json", "config.toml", "report.html"}) {
-    refuse_link(out / name);
+    refuse(name);
   }
   for (const GridCell& cell : cells) {
-    refuse_link(out / "cells" / cell.folder);
-    for (const char* end : {".toml", ".log"}) refuse_link(out / "configs" / (cell.folder + end));
+    refuse(fs::path("cells") / cell.folder);
+    for (const char* end : {".toml", ".log"}) refuse(fs::path("configs") / (cell.folder + end));
   }
 }
 

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "io/link.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -209,6 +210,12 @@ fs::path followed_link(const fs::path& path) {
     at = folder_of(at) / target;  // an absolute target replaces the folder
   }
   throw_system_error("follow the link", path, ELOOP);
+}
+
+void refuse_link(const fs::path& path, std::string_view expected, const std::string& hint) {
+  std::error_code ignored;
+  if (!fs::is_symlink(fs::symlink_status(path, ignored))) return;
+  throw UserError(fmt::format("expected {}, found a link at {}", expected, path.string()), hint);
 }
 
 void detach_file(const fs::path& path) {

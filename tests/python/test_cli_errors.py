@@ -240,6 +240,7 @@ def test_wrong_arguments_are_named(wavroute, project, run, arguments, words):
         (["generate", "RUN", "--prompt", "the", "--top-k", "-2"], ["top-k", "-2"]),
         (["generate", "RUN", "--prompt", "the", "--tokens", "0"], ["--tokens", "0"]),
         (["compare", "CONFIG", "--resume", "7"], ["--resume auto", "7"]),
+        (["compare", "CONFIG", "--speed-rounds", "-1"], ["--speed-rounds", "from 0", "'-1'"]),
     ],
     ids=" ".join,
 )
@@ -256,3 +257,10 @@ def test_a_layer_program_is_refused_where_it_has_no_meaning(wavroute, project, t
     result = wavroute("eval", out, "--data", project.parent / "valid.txt", "--program", "0")
     assert_error(result, scheme, "layer program")
     assert_error(wavroute("generate", out, "--prompt", "the", "--program", "0"), scheme)
+
+
+def test_logits_that_can_not_be_written_are_found_before_the_model_is_read(wavroute, tmp_path):
+    """Where a link leads counts, as it does when they are written."""
+    (tmp_path / "link").symlink_to(tmp_path / "missing" / "logits.safetensors")
+    result = wavroute("eval", tmp_path / "no-model", "--data", "x", "--logits", tmp_path / "link")
+    assert_error(result, tmp_path / "missing")

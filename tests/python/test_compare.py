@@ -5,9 +5,11 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 from pathlib import Path
 
+import paths
 import pytest
 from cli_tools import assert_error, assert_ok, sets, start, wait_until, write_project
 from compare_tools import VARIANTS, losses, write_grids
@@ -50,6 +52,13 @@ def test_a_grid_gives_a_table_its_files_and_the_same_again_after_a_kill(
         ("prenorm", True),
         ("wav", True),
     ]
+
+    with open("/dev/full", "w") as full:  # a result beyond the stream's buffer, read to its end
+        again = [paths.program("wavroute"), "compare", project / "grid.toml", "--out", whole, "--json",
+                 "--resume", "auto", "--speed-rounds", "0"]
+        done = subprocess.run(again, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert done.returncode == 1 and "No space left" in done.stderr, done.stderr
+    assert (whole / "compare.json").stat().st_size > 4096
 
     killed = tmp_path / "killed"
     arguments = ["compare", project / "grid.toml", "--out", killed, "--speed-rounds", 0]

@@ -50,7 +50,11 @@ def test_a_resumed_grid_takes_no_result_of_another_setting_or_text(wavroute, tmp
         if (out / "cells" / cell).exists():
             for path in sorted((out / "cells" / cell).rglob("*"), reverse=True):
                 path.rmdir() if path.is_dir() else path.unlink()
-    assert_ok(wavroute(*call, "--resume", "auto"))
+    elsewhere = out / ".wavroute-tmp-compare.json-0123456789abcdef-1-1-0"
+    elsewhere.write_text("half of it")
+    done = wavroute(*call, "--resume", "auto")
+    assert_ok(done)
+    assert elsewhere.exists() and f"left {elsewhere}: it is half-written by another" in done.stderr
     after = losses(out)
     assert {cell: after[cell] for cell in before} == before and len(after) == 6
 

@@ -66,6 +66,14 @@ def test_one_file_alone_writes_to_the_standard_streams():
     assert found == ["output.cpp"]
 
 
+def test_a_file_beyond_the_limit_on_sizes_is_a_failure_in_words(run, tmp_path):
+    command = [paths.program("wavroute"), "report", run, "-o", tmp_path / "page.html"]
+    done = subprocess.run(["sh", "-c", 'ulimit -f 1; exec "$@"', "sh", *command],
+                          capture_output=True, text=True, timeout=120)
+    assert_error(done, tmp_path / "page.html", "ulimit -f", code=1)
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_result_for_a_closed_stream_is_a_failure(project, run):
     command = words(["config", "list"], project, run)
     done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", paths.program("wavroute"), *command],
@@ -207,3 +215,15 @@ def test_help_lines_begin_with_a_capital(wavroute):
         for line in [lines[0], *told]:
             is_form = "=" in line.split()[0]  # section.key=value
             assert is_form or not line[0].islower(), (command, line)
+
+
+def test_every_argument_has_a_description_and_stands_in_capitals_where_it_has_no_dashes(wavroute):
+    for command in map(str.split, ["bench step", "bench op", "bench peak", "doctor", "eval",
+                                   "generate", "train", "compare", "config show", "report"]):
+        page = assert_ok(wavroute(*command, "--help")).split("Operators:")[0]
+        words = re.findall(r"^ {2}(\S.*)$", page, re.MULTILINE)  # one line or two for each argument
+        for line in words:
+            name, *told = re.split(r"  +", line, maxsplit=1)
+            first = name.split()[0].rstrip(",")
+            assert first.startswith("-") or first.isupper(), (command, line)
+            assert told or page.split(line + "\n")[1].startswith(" " * 30), (command, line)
