@@ -233,13 +233,14 @@ int bench_step(StepOptions options) {
     const auto jobs = jobs_for(options, precision);
     const auto results =
         measure_steps(jobs, plan, [](std::string_view what) { note(fmt::format("  {}", what)); });
-    if (!options.csv.empty()) {  // before anything is printed: that may fail
+    const auto keep = [&] {
+      if (options.csv.empty()) return;
       append_step_csv(
           options.csv,
           {utc_now(), std::string(build_info().commit), options.device_name, probe_machine().cores},
           results);
-    }
-    show(options, results);
+    };
+    keep_and_show(keep, [&] { show(options, results); });
     failed = failed || !std::ranges::all_of(results, &StepResult::ok);
   }
   return failed ? 1 : 0;

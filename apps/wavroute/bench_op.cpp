@@ -17,6 +17,7 @@
 #include "opbench/measure.h"
 #include "opbench/peaks.h"
 #include "validators.h"
+#include "wavroute/error.h"
 
 namespace wavroute::app {
 namespace {
@@ -76,17 +77,21 @@ int bench_op(OpOptions options) {
   use_threads(options.threads, machine);
   const auto results = opbench::measure(
       chosen, options.plan, [](std::string_view what) { note(fmt::format("  {}", what)); });
-  if (!options.csv.empty()) {  // before anything is printed: that may fail
+  const auto keep = [&] {
+    if (options.csv.empty()) return;
     append_op_csv(options.csv,
                   {utc_now(), std::string(build_info().commit), machine.cpu_model, machine.cores},
                   results);
-  }
-  if (options.json) {
-    for (const auto& result : results) print(op_json(result).dump() + "\n");
-  } else {
-    print(op_table(results));
-  }
-  flush();
+  };
+  const auto show = [&] {
+    if (options.json) {
+      for (const auto& result : results) print(op_json(result).dump() + "\n");
+    } else {
+      print(op_table(results));
+    }
+    flush();
+  };
+  keep_and_show(keep, show);
   return 0;
 }
 
@@ -98,6 +103,16 @@ std::string list_of_operators() {
 }
 
 }  // namespace
+
+void keep_and_show(const std::function<void()>& keep, const std::function<void()>& show) {
+  try {
+    keep();
+  } catch (const Error&) {
+    show();
+    throw;
+  }
+  show();
+}
 
 void add_bench_peak(CLI::App& bench, Action& action) {
   auto options = std::make_shared<PeakOptions>();

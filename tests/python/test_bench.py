@@ -255,6 +255,14 @@ def test_rows_that_can_not_be_printed_are_kept_all_the_same(tmp_path, arguments)
     assert kept and all(len(row) == len(header) for row in kept)
 
 
+def test_rows_that_can_not_be_kept_are_printed_all_the_same(wavroute, tmp_path):
+    done = wavroute("bench", "op", "sum_of_squares", *QUICK_OP, "--width", "64", "--precision", "fp32",
+                    "--json", "--csv", tmp_path / "missing" / "rows.csv")
+    assert done.returncode == 2 and "missing" in done.stderr
+    assert {row["operator"] for row in map(json.loads, done.stdout.splitlines())} == {
+        "sum_of_squares"}
+
+
 def test_an_unknown_operator_is_answered_with_the_nearest(wavroute):
     done = wavroute("bench", "op", "swigloo")
     assert_error(done, "'swigloo'", "did you mean 'swiglu'?")
