@@ -102,7 +102,8 @@ std::string folder_of(const std::vector<Cell>& cells, const Table& table, std::s
 }
 
 // Rows of one depth that would have one label get what tells them apart behind it.
-void separate_labels(const std::vector<Cell>& cells, Table& table, std::vector<std::size_t> rows,
+void separate_labels(const std::vector<Cell>& cells, Table& table,
+                     const std::vector<std::size_t>& rows,
                      std::map<std::size_t, std::vector<std::string>>& said) {
   std::map<std::string, std::vector<std::size_t>> same;
   for (const std::size_t i : rows) same[table.rows[i].cell_label].push_back(i);
@@ -131,6 +132,7 @@ void name_differences(const std::vector<Cell>& cells, Table& table,
   std::map<std::size_t, std::vector<std::string>> said;
   separate_labels(cells, table, rows, said);
   std::vector<const TableRow*> members;
+  members.reserve(rows.size());
   for (const std::size_t i : rows) members.push_back(&table.rows[i]);
   const auto keys = differing_keys(members);
   for (const std::size_t i : rows) {

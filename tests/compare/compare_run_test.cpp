@@ -38,7 +38,7 @@ class CompareRun : public ::testing::Test {
 
   // A program that is called as `train CONFIG --out FOLDER ...`; $2 and $4 of `body` are those.
   fs::path program(const std::string& body) const {
-    const fs::path path = folder_ / "program";
+    fs::path path = folder_ / "program";
     std::ofstream(path) << "#!/bin/sh\ncase $4 in\n" << body << "\nesac\n";
     fs::permissions(path, fs::perms::owner_all);
     return path;

@@ -206,7 +206,7 @@ TEST(Report, ARunStandsForOneCell) {
 TEST(Report, TextAndMachineAreNamedWhereAllRunsHaveThem) {
   const TemporaryFolder folder;
   const auto run = [&](const char* name, const char* text, const char* cpu) {
-    const fs::path path = make_run(folder.path() / name, name);
+    fs::path path = make_run(folder.path() / name, name);
     json summary = json::parse(read(path / "summary.json"));
     summary.update({{"corpus", text}, {"corpus_sha256", text}, {"corpus_valid_sha256", "v"}});
     write(path / "summary.json", summary.dump());
