@@ -21,7 +21,7 @@ struct ModelConfig {
   double rms_norm_eps = 1e-6;
   double rope_theta = 10000.0;
   // Standard deviation of the initial weights of the two projections that write to the stream;
-  // nothing: "auto", 0.02 / sqrt(2 layers) [ours: GPT-2's rule].
+  // no value: "auto", 0.02 / sqrt(2 layers) [ours: GPT-2's rule].
   std::optional<double> output_init = std::nullopt;
 };
 

@@ -25,12 +25,12 @@ enum class Precision { kFp32, kBf16, kFp64 };
 [[nodiscard]] Precision parse_precision(const std::string& name);
 
 // What a pass runs on: our kernels (CPU, fp32 and bf16), or stock operators (any device and type),
-// of which the kernels are a faster form. Auto: the kernels wherever they can be.
+// of which the kernels are a faster form. Auto: the kernels wherever they can run.
 enum class KernelChoice { kAuto, kFused, kComposed };
 // "auto", "fused", "composed"; throws UserError.
 [[nodiscard]] KernelChoice parse_kernel_choice(const std::string& name);
 
-// Everything that makes a model's function, but for its parameters.
+// Everything that defines a model's function, except the parameters.
 struct DecoderSpec {
   ModelConfig model;  // kv_heads and hidden resolved
   int64_t vocab_size = 256;
@@ -85,7 +85,7 @@ class Decoder {
   // Builds the model with the initial values of `seed`. Throws UserError for sizes or options that
   // contradict each other.
   Decoder(DecoderSpec spec, Precision precision, at::Device device, uint64_t seed);
-  // Without parameters' memory: their names and shapes are known, allocate() makes them.
+  // Without memory for the parameters: names and shapes are known, allocate() makes the values.
   Decoder(DecoderSpec spec, Precision precision, at::Device device);
   void allocate(uint64_t seed);
   ~Decoder();
@@ -100,7 +100,7 @@ class Decoder {
   // Throws UserError where the scheme doesn't take this program.
   void check_program(const LayerProgram& program) const;
 
-  // The pieces, for a pass that drives them itself.
+  // The parts, for a pass that calls them itself.
   [[nodiscard]] at::Tensor embed(const at::Tensor& ids) const;  // [B,T] -> e [B,T,d]
   [[nodiscard]] PreNorm final_norm() const;
   [[nodiscard]] at::Tensor head(const at::Tensor& x) const;  // [B,T,d] after the norm -> [B,T,V]
@@ -111,7 +111,7 @@ class Decoder {
   // Throws UserError where our kernels don't serve the device or the precision.
   void use_kernels(KernelChoice choice);
   [[nodiscard]] bool fused() const { return fused_; }
-  // What passes on our kernels take their memory from.
+  // The memory of passes on our kernels.
   [[nodiscard]] ops::Arena& arena() const { return *arena_; }
 
   [[nodiscard]] ParameterTable& parameters() { return table_; }

@@ -7,7 +7,7 @@
 namespace wavroute {
 
 // what(): "what was expected, what was given, where", one sentence without a full stop.
-// hint(): how to mend it; may be empty.
+// hint(): how to fix it; may be empty.
 class Error : public std::runtime_error {
  public:
   [[nodiscard]] const std::string& hint() const noexcept { return hint_; }

@@ -1,5 +1,5 @@
-// The residual streams as differentiable functions, for models of one's own: each call is one node
-// of an autograd graph and one pass of our kernels. docs/method.md has the mathematics.
+// The residual streams as differentiable functions, for your own models: each call is one node of
+// an autograd graph and one pass of our kernels. docs/method.md has the mathematics.
 //
 // One block of WAV, K sublayers, under ordinary autograd ([tokens, d] throughout):
 //
@@ -28,8 +28,8 @@
 //
 // Types: float on the CPU runs on our kernels, updates and x also in bfloat16. Double, other types
 // and other devices run the same formulas composed of stock operators, under autograd.
-// Errors: c10::Error, "[operator] expected ..., got ...". Threads change no bit. No gradient has a
-// gradient of its own where our kernels run.
+// Errors: c10::Error, "[operator] expected ..., got ...". The number of threads changes no bit.
+// Where our kernels run, gradients can't be differentiated again.
 // Python: torch.ops.load_library("wavroute_ops.so"), then torch.ops.wavroute.*, the same functions
 // with what the backward keeps as further results.
 #pragma once
@@ -43,7 +43,8 @@
 
 namespace wavroute::functional {
 
-// Inside roots: of the key norm and of the PreNorm, and of both sides of the detail's matching.
+// Added inside square roots: of the key norm and the PreNorm, and in both sides of a matching
+// ratio.
 struct Eps {
   double norm = 1e-6;
   double matching = 1e-12;
@@ -72,18 +73,20 @@ struct SourceScalars {
 };
 
 // Of a finished source V = row [tokens, d], float or bfloat16: the matching ratio to its summary
-// (undefined: it is one, ratio 1), and the inverse rms of what readers see. No gradients: the ratio
-// is detached by definition (section 3), the inverse's gradient is part of route_mix's.
+// (undefined: the row is a summary, ratio 1), and the inverse rms of what readers see. No
+// gradients: the ratio is detached by definition (section 3), the inverse's gradient is part of
+// route_mix's.
 [[nodiscard]] SourceScalars source_scalars(const at::Tensor& row, const at::Tensor& summary,
                                            const Eps& eps = {});
 
-// What routers found over finished sources: of R routers, or of one, without the R.
+// The result of phase 1 for R routers, or for one, without the dimension R.
 struct Mixture {
   at::Tensor mixed;  // o [R, tokens, d] float
-  at::Tensor peak;   // m [R, tokens] float, a constant of the gradient
+  at::Tensor peak;   // m [R, tokens] float, a constant for the gradient
   at::Tensor mass;   // s [R, tokens] float
 
-  // Of each router. One node for all, where R selections would each write a gradient of [R, ...].
+  // One Mixture per router, by a single graph node: R selections would each write a gradient of [R,
+  // ...].
   [[nodiscard]] std::vector<Mixture> unbind() const;
 };
 

@@ -11,7 +11,7 @@
 
 namespace wavroute {
 
-// Weight decay applies to matrices alone (method.md section 3).
+// Weight decay applies to matrices alone (method.md section 8).
 enum class Decay { kYes, kNo };
 
 // How a fresh parameter is filled.
@@ -67,7 +67,7 @@ class ParameterTable {
   // checkpoint name alone, so schemes that share a parameter share its values.
   void allocate(at::ScalarType storage, at::ScalarType compute, at::Device device, uint64_t seed);
 
-  // Copies the values into their compute type. After every change of a value.
+  // Copies the values into their compute type. Call it after every change of a value.
   void refresh_compute();
   // Adds the gradients that a backward left on `compute` tensors to the flat gradients.
   void fold(std::span<Parameter* const> parameters);

@@ -33,8 +33,8 @@ struct TensorInfo {
 };
 
 // A file, mapped and checked. The constructor throws a UserError that names the file, the tensor
-// and what is wrong with it, for anything the format does not allow; nothing of the file is
-// trusted before. Spans live as long as this object.
+// and what is wrong with it, for anything the format does not allow; until then nothing in the file
+// is trusted. Spans live as long as this object.
 class SafetensorsFile {
  public:
   explicit SafetensorsFile(const std::filesystem::path& path);
@@ -64,7 +64,7 @@ class SafetensorsFile {
   std::map<std::string, std::string> metadata_;
 };
 
-// A tensor to write; the bytes need to live until write_safetensors returns.
+// A tensor to write; the bytes must stay valid until write_safetensors returns.
 struct NamedTensor {
   std::string name;
   Dtype dtype = Dtype::kF32;

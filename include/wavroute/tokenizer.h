@@ -50,7 +50,7 @@ class Tokenizer {
 [[nodiscard]] std::shared_ptr<const Tokenizer> tokenizer_from_json(
     std::string_view json, std::string_view where = "tokenizer.json");
 
-// Turns ids into text as they come. Gives out complete characters only (a token may be a part of
+// Turns ids into text as they arrive. Returns complete characters only (a token may hold a part of
 // one) and always valid UTF-8: what can't become a character is replaced with U+FFFD.
 class StreamDecoder {
  public:
@@ -58,7 +58,7 @@ class StreamDecoder {
 
   // The characters that are complete with `id`; may be empty.
   [[nodiscard]] std::string feed(uint32_t id);
-  // What is left at the end: U+FFFD for a character that never came to its end, else nothing.
+  // What remains at the end: U+FFFD for a character that was never completed, else nothing.
   [[nodiscard]] std::string finish();
 
  private:
