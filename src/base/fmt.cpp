@@ -1,5 +1,5 @@
-// The parts of fmt that are no templates, compiled once: header-only, each file that formats
-// anything would compile them again (3 s each). A wheel brings only fmt's headers.
+// The parts of fmt that are not templates, compiled once: used header-only, every file that formats
+// anything would compile them again (3 s each). The torch wheel has only fmt's headers.
 #include <fmt/format-inl.h>
 
 FMT_BEGIN_NAMESPACE

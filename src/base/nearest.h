@@ -10,7 +10,8 @@ namespace wavroute {
 // Levenshtein distance, in bytes.
 [[nodiscard]] size_t edit_distance(std::string_view a, std::string_view b);
 
-// The name with the smallest edit distance to `word`, the first of equals; empty for no names.
+// The name with the smallest edit distance to `word`, the first one on a tie; empty if there are no
+// names.
 [[nodiscard]] std::string nearest(std::string_view word, std::span<const std::string> names);
 
 }  // namespace wavroute

@@ -26,7 +26,7 @@ class Philox {
   [[nodiscard]] double uniform(uint64_t index, uint64_t stream = 0) const noexcept;
   // Standard normal: Box-Muller; elements 2k and 2k+1 share one block of bits.
   [[nodiscard]] double normal(uint64_t index, uint64_t stream = 0) const noexcept;
-  // Elements 2k and 2k+1, for the price of one.
+  // Elements 2k and 2k+1, at the cost of one.
   [[nodiscard]] std::array<double, 2> normal_pair(uint64_t k, uint64_t stream = 0) const noexcept;
 
  private:

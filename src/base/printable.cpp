@@ -15,8 +15,8 @@ void append_hex(std::string& out, uint32_t value, int digits) {
 
 bool is_control(uint32_t c) { return c < 0x20 || (c >= 0x7F && c < 0xA0); }
 
-// Line and paragraph separators, marks, embeddings, overrides and isolates: they let a name show
-// as another one, or break a line.
+// Line and paragraph separators, marks, embeddings, overrides and isolates: they can make a name
+// look like another one, or break a line.
 bool changes_layout(uint32_t c) {
   return c == 0x061C || c == 0x200E || c == 0x200F || (c >= 0x2028 && c <= 0x202E) ||
          (c >= 0x2066 && c <= 0x2069);

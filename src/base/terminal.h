@@ -1,4 +1,4 @@
-// What may be sent to where a stream goes.
+// What may be sent to a stream.
 #pragma once
 
 namespace wavroute {
@@ -6,7 +6,7 @@ namespace wavroute {
 [[nodiscard]] bool is_terminal(int descriptor);
 
 // Whether escape codes (moving the cursor, erasing a line) may be sent there: a terminal that
-// understands them, unless NO_COLOR asks for none.
+// understands them, unless NO_COLOR is set.
 [[nodiscard]] bool takes_escape_codes(int descriptor);
 
 }  // namespace wavroute

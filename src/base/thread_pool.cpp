@@ -12,7 +12,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int kPausesPerLook = 16;  // a look at the clock costs about as much as one
+constexpr int kPausesPerLook = 16;  // reading the clock costs about as much as one pause
 
 void pause() {
 #if defined(__x86_64__)
@@ -26,8 +26,8 @@ constexpr uint64_t packed(uint64_t begin, uint64_t end) { return begin << 32 | e
 constexpr uint32_t begin_of(uint64_t range) { return static_cast<uint32_t>(range >> 32); }
 constexpr uint32_t end_of(uint64_t range) { return static_cast<uint32_t>(range); }
 
-// What `left` says decides alone: where it is still the same, the chunk is there to be taken, even
-// if a loop has ended and another one begun since it was read.
+// Only `left` counts: if it is unchanged, the chunk may be taken, even if a loop has ended and
+// another has begun since it was read.
 std::optional<uint32_t> take(std::atomic<uint64_t>& left, bool from_front) {
   uint64_t range = left.load(std::memory_order_acquire);
   while (begin_of(range) < end_of(range)) {
@@ -40,7 +40,7 @@ std::optional<uint32_t> take(std::atomic<uint64_t>& left, bool from_front) {
   return std::nullopt;
 }
 
-// While it lives, threads that are started don't take the signals that are meant for the process.
+// While it exists, threads that are started block the signals meant for the process.
 class BlockedSignals {
  public:
   BlockedSignals() {
@@ -71,7 +71,7 @@ ThreadPool::ThreadPool(int threads, const std::function<void(int)>& at_start,
       });
     }
   } catch (const std::system_error&) {
-    // A limit on threads: those that are there take the chunks of the missing ones.
+    // The system allows no more threads: the existing ones take the chunks of the missing ones.
   }
 }
 
@@ -114,7 +114,7 @@ void ThreadPool::call(uint32_t chunk, int thread) {
   }
 }
 
-// Its own chunks, then those that others have not come to.
+// Its own chunks, then those that other threads have not reached.
 void ThreadPool::take_chunks(int thread) {
   const int count = threads();
   uint32_t done = 0;

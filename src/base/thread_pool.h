@@ -1,9 +1,9 @@
 // Threads that share a loop, made for a machine that other programs use too. Torch-free.
 //
-// A chunk is handed out when a thread asks for it, and a loop waits for nobody who has not taken
-// one: a thread that the system has set aside takes fewer chunks, and none keeps the others. A
-// thread with nothing to do spins for some microseconds, in which the next loop usually begins,
-// then sleeps and leaves its core to others.
+// A chunk is handed out when a thread asks for it, and a loop waits only for threads that hold one:
+// a thread that the system has not scheduled takes fewer chunks and delays nobody. A thread without
+// work spins for some microseconds, in which the next loop usually begins, then sleeps and frees
+// its core.
 #pragma once
 
 #include <atomic>
@@ -23,19 +23,19 @@ class ThreadPool {
   // While it spins, a thread without work finds the next loop at once.
   static constexpr std::chrono::microseconds kSpin{100};
 
-  // `threads`, of which the caller of run() is one (index 0); fewer where the system gives no more.
-  // Each of the others calls `at_start` with its index first. Who waits spins for so long, then
-  // sleeps.
+  // `threads` include the caller of run() (index 0); there are fewer if the system allows no more.
+  // Each of the others calls `at_start` with its index first. A thread that waits spins for `spin`,
+  // then sleeps.
   explicit ThreadPool(int threads, const std::function<void(int thread)>& at_start = {},
                       std::chrono::microseconds spin = kSpin);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  // The number that was asked for: indices of threads are below it.
+  // The requested number: thread indices are below it.
   [[nodiscard]] int threads() const { return static_cast<int>(ranges_.size()); }
 
-  // At most so many chunks a loop.
+  // The most chunks that a loop may have.
   static constexpr int64_t kMostChunks = UINT32_MAX / 2;
 
   // Calls body(chunk, thread) once for each chunk in [0, count), from several threads at once:

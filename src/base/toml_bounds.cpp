@@ -131,7 +131,7 @@ class Scanner {
   size_t at_ = 0;
   int line_ = 1;
   int depth_ = 0;  // of lists and inline tables: a line that begins with '[' in one is no header
-  int parts_ = 1;  // of the dotted key that may be under way
+  int parts_ = 1;  // of the dotted key that is being read, if any
   bool at_line_start_ = true;
   bool in_header_ = false;
 };

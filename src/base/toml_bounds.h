@@ -1,4 +1,4 @@
-// What a TOML text must not hold before toml++ may see it.
+// Checks of a TOML text that come before toml++ parses it.
 #pragma once
 
 #include <cstddef>

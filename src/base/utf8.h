@@ -20,10 +20,10 @@ struct Utf8Step {
   size_t length;        // bytes; of the well-formed part (at least 1) where not kComplete
 };
 
-// What stands at text[at]; at < text.size().
+// What begins at text[at]; at < text.size().
 [[nodiscard]] Utf8Step utf8_step(std::string_view text, size_t at) noexcept;
 
-// The largest place <= at where a code point begins (`at` itself, if the text has none nearby).
+// The largest offset <= at where a code point begins (`at` itself, if the text has none nearby).
 [[nodiscard]] size_t utf8_boundary(std::string_view text, size_t at) noexcept;
 
 [[nodiscard]] bool is_utf8(std::string_view text) noexcept;
