@@ -34,7 +34,7 @@ std::optional<int64_t> step_of(std::string_view name) {
   return step;
 }
 
-// Out of the readers' sight in one step, then away.
+// Hides it from readers in one step (a rename), then removes it.
 void remove_checkpoint(const fs::path& checkpoint) {
   const fs::path hidden =
       checkpoint.parent_path() / temporary_name("removed-" + checkpoint.filename().string());
@@ -53,7 +53,7 @@ void try_to_remove(const fs::path& replaced) {
   }
 }
 
-// Puts the folder `from` in the place `to`; what was there is gone afterwards.
+// Moves the folder `from` to `to` and removes what was there.
 void replace_folder(const fs::path& from, const fs::path& to) {
   if (!is_there(to)) {
     if (::rename(from.c_str(), to.c_str()) != 0) throw_system_error("write", to, errno);
@@ -102,7 +102,7 @@ json state_of_whole_size(const fs::path& checkpoint) {
   return state;
 }
 
-// The files may vanish between two looks where a run in training removes the checkpoint.
+// The files may vanish in between if a run in training removes the checkpoint.
 std::string checksum_in(const fs::path& checkpoint, const std::string& name) {
   try {
     return sha256_file(checkpoint / name);
@@ -131,7 +131,7 @@ std::optional<double> competing_loss(const json& state) {
   return std::isfinite(loss) ? std::optional(loss) : std::nullopt;
 }
 
-// Keeps the lowest loss; the earlier of equals, where it is shown checkpoints by step.
+// Keeps the lowest loss; on a tie the earlier checkpoint, if they come in the order of their steps.
 class BestOf {
  public:
   void show(const Checkpoint& checkpoint, const json& state) {
@@ -157,7 +157,7 @@ CheckpointWriter::CheckpointWriter(const fs::path& run, int64_t step)
 }
 
 CheckpointWriter::~CheckpointWriter() {
-  std::error_code ignored;  // a destructor must not throw, and the name says that it is rubbish
+  std::error_code ignored;  // a destructor must not throw, and the name marks it as temporary
   if (!temporary_.empty()) fs::remove_all(temporary_, ignored);
 }
 
@@ -230,7 +230,7 @@ std::optional<Checkpoint> newest_valid_checkpoint(const fs::path& run,
     const auto damage = damage_unless_gone(newest.path);
     if (!damage) return newest;
     if (!is_there(newest.path)) {
-      // A run in training removed it, which has written a newer one before.
+      // A run in training removed it, after it had written a newer one.
       checkpoints = list_checkpoints(run);
       std::erase_if(checkpoints, [&](const Checkpoint& c) { return skipped.contains(c.step); });
       continue;

@@ -1,9 +1,9 @@
-// Checkpoints: RUN/checkpoints/step_N/, each whole or not there. state.json is written last and
+// Checkpoints: RUN/checkpoints/step_N/, each complete or absent. state.json is written last and
 // holds the size and checksum of every other file.
 //
 // Damage (a file that is missing, cut, changed) belongs to the checkpoint: readers pass over it.
 // Trouble in reading (no permission, a broken device, no memory, too many open files) says nothing
-// of what lies there: it is thrown.
+// about the files: it is thrown.
 #pragma once
 
 #include <cstdint>
@@ -55,7 +55,7 @@ class CheckpointWriter {
 // The checkpoints of a run by step, unchecked. A run without any gives none.
 [[nodiscard]] std::vector<Checkpoint> list_checkpoints(const std::filesystem::path& run);
 
-// Holds a checkpoint's files against the sizes and checksums in its state.json. Returns what is
+// Compares a checkpoint's files with the sizes and checksums in its state.json. Returns what is
 // damaged ("model.safetensors has 10 bytes, expected 12"); nothing if it is whole.
 [[nodiscard]] std::optional<std::string> verify_checkpoint(const std::filesystem::path& checkpoint);
 

@@ -48,7 +48,7 @@ std::string checksum_of(std::string text, size_t position) {
   return sha256_hex(text);
 }
 
-// Looks at one state; every complaint is a DamagedCheckpoint.
+// Checks one state; every fault is a DamagedCheckpoint.
 class StateCheck {
  public:
   StateCheck(const json& state, const fs::path& checkpoint)
@@ -182,8 +182,8 @@ json parse_state(const std::string& text, const fs::path& checkpoint) {
                           checkpoint);
 }
 
-// A checksum where there is one comes before everything else: a bit that fell over in "format"
-// would make a newer version of an old one.
+// A checksum, if there is one, is checked first: a flipped bit in "format" would make an old state
+// look newer than this version.
 void check_checksum(const json& state, const std::string& text, const fs::path& checkpoint) {
   const auto format = state.find("format");
   if (format == state.end() && !state.contains(kChecksumKey)) return;  // format 1

@@ -1,6 +1,7 @@
 // state.json of a checkpoint: its form, its own checksum, and what its values may be.
 //
-// Format 1 (until this file knew formats) has no "format" and no "state_sha256". Format 2 has both.
+// Format 1 (from before formats were numbered) has no "format" and no "state_sha256". Format 2 has
+// both.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +18,7 @@ namespace wavroute {
 inline constexpr int64_t kCheckpointFormat = 2;
 
 // What is wrong with a checkpoint itself, as opposed to trouble in reading it (no permission, a
-// broken device), which says nothing of what lies there.
+// broken device), which says nothing about its content.
 class DamagedCheckpoint : public UserError {
  public:
   // "REASON, in CHECKPOINT"

@@ -225,7 +225,7 @@ void detach_file(const fs::path& path) {
     throw_system_error("look at", path, errno);
   }
   if (S_ISREG(status.st_mode) && status.st_nlink == 1) return;
-  // What was read through a link must not be lost.
+  // The content is copied: what was read through a link must not be lost.
   write_file_atomic(path, S_ISLNK(status.st_mode) && !is_there(path) ? "" : read_file(path));
 }
 
@@ -234,7 +234,7 @@ AtomicFile::AtomicFile(const fs::path& path) : path_(path) {
   if (::lstat(path_.c_str(), &status) == 0) {
     if (S_ISDIR(status.st_mode)) throw_system_error("write", path_, EISDIR);
     if (!S_ISREG(status.st_mode) && !S_ISLNK(status.st_mode)) {
-      // Root may rename over /dev/null, and would.
+      // As root, the rename would replace /dev/null.
       throw UserError(fmt::format("expected a regular file to write, found a device or pipe, at {}",
                                   path_.string()),
                       "choose the name of a file");
@@ -262,7 +262,8 @@ void AtomicFile::commit() {
   sync_folder(folder_of(path_));
   try {
     (void)remove_stale_temporaries(folder_of(path_), path_.filename().native());
-  } catch (const Error&) {  // the file is written; a folder that can't be listed is no reason
+  } catch (
+      const Error&) {  // the file is written; a folder that can't be listed is no reason to fail
   }
 }
 

@@ -50,8 +50,8 @@ void write_all(const Descriptor& file, std::span<const std::byte> bytes,
 // than that is ever held.
 [[nodiscard]] std::string read_file(const std::filesystem::path& path, uint64_t most = UINT64_MAX);
 
-// Whether anything is there, links followed. What the system can't say (no permission, a broken
-// device) is an Error: it is no "no".
+// Whether anything is there, links followed. If the system can't tell (no permission, a broken
+// device), that is an Error, not false.
 [[nodiscard]] bool is_there(const std::filesystem::path& path);
 
 // The names in a folder, sorted; none where there is no such folder.
@@ -66,10 +66,11 @@ void sync_folder(const std::filesystem::path& folder);
 // Makes the content of a file durable (fsync).
 void sync_file(const std::filesystem::path& path);
 
-// Removes a file or a whole folder; links are removed, not followed. Nothing there is no error.
+// Removes a file or a whole folder; links are removed, not followed. A missing path is not an
+// error.
 void remove_tree(const std::filesystem::path& path);
 
-// The name for something unfinished, which no other program gives and no other call returns:
+// A name for a temporary file that no other program uses and no other call returns:
 // ".wavroute-tmp-LABEL-PLACE-PID-START-COUNT" (process_identity.h). Readers skip such names.
 [[nodiscard]] std::string temporary_name(std::string_view label);
 
@@ -79,16 +80,16 @@ void remove_tree(const std::filesystem::path& path);
 std::vector<std::filesystem::path> remove_stale_temporaries(const std::filesystem::path& folder,
                                                             std::string_view label = {});
 
-// Where a link leads, for an output that the user named; any other path stays what it is.
+// Where a link leads, for an output that the user named; any other path is returned as it is.
 [[nodiscard]] std::filesystem::path followed_link(const std::filesystem::path& path);
 
 // Prepares a file that is appended to: one that is a link, or has a second name (hard link),
 // becomes a file of its own with the same content, so that nothing outside the folder is written.
-// UserError for a folder, device or pipe. No file is none to prepare.
+// UserError for a folder, device or pipe. A missing file needs no preparation.
 void detach_file(const std::filesystem::path& path);
 
-// A file that appears under its name whole or not at all: written under a temporary name in the
-// same folder, then fsync, rename, fsync of the folder. Without commit() the old file stands. A
+// A file that appears under its name complete or not at all: written under a temporary name in the
+// same folder, then fsync, rename, fsync of the folder. Without commit() the old file remains. A
 // link is replaced, not followed (followed_link is for callers that want that).
 class AtomicFile {
  public:
@@ -122,7 +123,8 @@ class Sha256 {
 
   void update(std::span<const std::byte> bytes);
   void update(std::string_view text) { update(std::as_bytes(std::span(text))); }
-  // The digest of everything so far, 64 lower-case hexadecimal digits. Ends the object's use.
+  // The digest of everything so far, 64 lower-case hexadecimal digits. The object can't be used
+  // afterwards.
   [[nodiscard]] std::string hex();
 
  private:
@@ -136,8 +138,8 @@ class Sha256 {
 
 // A regular file, mapped read-only. The mapping outlives a rename or removal of the file. If the
 // file is cut short while it is mapped, or its disk fails, reading ends the process with exit code
-// 1 and a message that names it (the system sends SIGBUS, which no exception can leave); our own
-// files only ever appear by rename.
+// 1 and a message that names it (the system sends SIGBUS, and no exception can leave its handler);
+// our own files only ever appear by rename.
 class MappedFile {
  public:
   explicit MappedFile(const std::filesystem::path& path);
@@ -169,7 +171,7 @@ class FileLock {
   FileLock& operator=(FileLock&&) = delete;
   ~FileLock();
 
-  // What the user should know of it; mostly empty.
+  // A note for the user; usually empty.
   [[nodiscard]] const std::string& warning() const noexcept { return warning_; }
   // Takes FOLDER/.lock away again if this object made it, and gives the lock up.
   void remove_if_made() noexcept;

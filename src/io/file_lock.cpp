@@ -39,7 +39,7 @@ std::string content_of(const Descriptor& file) {
   return {content.data(), static_cast<size_t>(std::max<ssize_t>(count, 0))};
 }
 
-// "process 1234 on HOST"; a holder may not have come to write it yet.
+// "process 1234 on HOST"; a holder may not have written it yet.
 std::string holder_in(const std::string& content) {
   const size_t pid = content.find_first_of(" \n"), host = content.find_first_of(" \n", pid + 1);
   if (content.empty()) return "another process";
@@ -55,8 +55,8 @@ ProcessIdentity identity_in(const std::string& content) {
   return ProcessIdentity::parse(std::string_view(content).substr(space + 1, end - space - 1));
 }
 
-// Neither a link nor anything that isn't a lock of ours is opened to be overwritten. Sets `made`
-// where the file was not there.
+// Never opens a link, or a file that isn't a lock of ours, to overwrite it. Sets `made` where the
+// file was not there.
 Descriptor open_lock(const fs::path& path, bool& made) {
   constexpr int kFlags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
   Descriptor file;

@@ -21,8 +21,7 @@ using nlohmann::json;
 constexpr const char* kHint =
     "the file is damaged or was not written as JSON: mend it or take it away";
 
-// Characters for the library's parser, and how many of them it has taken: its events carry no
-// place.
+// Feeds characters to the library's parser and counts them: its events carry no position.
 class CountedCharacters {
  public:
   using iterator_category = std::input_iterator_tag;
@@ -53,7 +52,8 @@ struct Source {
 
   // `taken`: how many characters had been read.
   [[noreturn]] void fail(const std::string& found, size_t taken, const char* hint = kHint) const {
-    const size_t end = text.find_last_not_of(" \t\r\n") + 1;  // an early end belongs to a line
+    // A text that ends too early is at fault in its last line, not in blank lines after it.
+    const size_t end = text.find_last_not_of(" \t\r\n") + 1;
     const auto before = text.substr(0, std::min(taken == 0 ? 0 : taken - 1, end));
     const auto line = first_line + static_cast<size_t>(std::ranges::count(before, '\n'));
     throw UserError(fmt::format("expected JSON, found {} in {}:{}", found, name, line), hint);
@@ -76,7 +76,7 @@ class Builder : public nlohmann::json_sax<json> {
   bool binary(binary_t& /*value*/) override { return false; }  // not in text
 
   bool number_float(double value, const string_t& text) override {
-    // The library takes an integer beyond 64 bits for a double, without a word.
+    // The library silently reads an integer beyond 64 bits as a double.
     if (text.find_first_of(".eE") == std::string::npos) out_of_range(text);
     return add(value);
   }
@@ -113,7 +113,7 @@ class Builder : public nlohmann::json_sax<json> {
     source_.fail(fmt::format("a number out of range, {}", printable(text)), taken_);
   }
 
-  // Puts a value in its place and returns where it lies.
+  // Stores a value where it belongs and returns its address.
   json* place(json value) {
     if (++values_ > limits_.values) {
       source_.fail(fmt::format("more than {} values", limits_.values), taken_);

@@ -12,13 +12,13 @@
 namespace wavroute {
 
 struct JsonLimits {
-  int depth = 64;                   // of lists and objects in each other
+  int depth = 64;                   // of nested lists and objects
   size_t bytes = size_t{16} << 20;  // of text
   size_t values = size_t{2} << 20;  // lists, objects, strings, numbers, ..., keys not counted
 };
 
 // Parses one JSON value. UserError "expected JSON, found ... in NAME:LINE" for anything else: a
-// syntax error, text behind the value, bytes that are no UTF-8, a number that neither 64 bits nor a
+// syntax error, text after the value, bytes that are not UTF-8, a number that neither 64 bits nor a
 // finite double hold (1e999, 2^64), a key twice in one object, more than `limits` allow.
 [[nodiscard]] nlohmann::json parse_json(std::string_view text, const std::string& name,
                                         const JsonLimits& limits = {});
@@ -31,7 +31,7 @@ struct JsonLimits {
 [[nodiscard]] nlohmann::json read_json(const std::filesystem::path& path,
                                        const JsonLimits& limits = {});
 
-// The value as an int64_t; nothing where it is no integer or beyond 63 bits.
+// The value as an int64_t; nothing if it is not an integer or is beyond 63 bits.
 [[nodiscard]] std::optional<int64_t> json_integer(const nlohmann::json& value);
 
 // UserError where a newer version wrote `object`: its "format" is beyond `newest`, or no number.

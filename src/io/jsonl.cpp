@@ -38,7 +38,7 @@ JsonlWriter::JsonlWriter(const std::filesystem::path& path) : path_(path) {
 }
 
 void JsonlWriter::append(const nlohmann::ordered_json& object) {
-  // NaN has no JSON; the library would write null for it.
+  // JSON has no NaN; the library would write null for it.
   for (const auto& [key, value] : object.items()) {
     if (value.is_number_float() && !std::isfinite(value.get<double>())) {
       throw Failure(fmt::format("a finite {} was expected, {} was given, for {}", key,

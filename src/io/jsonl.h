@@ -9,9 +9,10 @@
 
 namespace wavroute {
 
-// Appends JSON objects to a file, one line each. A line is one write(2), so a reader or a kill
-// finds whole lines; where the disk is full, the part of a line that fitted is taken back. A number
-// that is not finite is a Failure: JSON has none. A link at `path` is not followed (detach_file).
+// Appends JSON objects to a file, one line each. A line is one write(2), so that readers see whole
+// lines, even after a kill; if the disk is full, the part of a line that fitted is removed again. A
+// number that is not finite is a Failure: JSON has none. A link at `path` is not followed
+// (detach_file).
 class JsonlWriter {
  public:
   explicit JsonlWriter(const std::filesystem::path& path);
@@ -25,7 +26,7 @@ class JsonlWriter {
   Descriptor file_;
 };
 
-// Removes the lines of `path` whose "step" is beyond `step`, and whatever is no JSON object (a
+// Removes the lines of `path` whose "step" is beyond `step`, and whatever is not a JSON object (a
 // torn last line). A missing file is left missing. Atomic.
 void cut_metrics(const std::filesystem::path& path, int64_t step);
 

@@ -17,7 +17,7 @@ namespace {
 
 constexpr size_t kMessageBytes = 512;
 
-// One mapping. The handler reads it without a lock: `begin` is set last and taken away first.
+// One mapping. The handler reads it without a lock: `begin` is set last and cleared first.
 struct Range {
   std::atomic<const std::byte*> begin = nullptr;
   std::atomic<size_t> size = 0;
@@ -26,7 +26,7 @@ struct Range {
 };
 
 std::array<Range, 64> ranges;
-std::mutex ranges_lock;  // among those who remember and forget
+std::mutex ranges_lock;  // held while ranges are added or removed
 struct sigaction before {};
 
 // In a signal handler: no allocation, no lock, nothing but write(2) and _exit(2).
@@ -48,7 +48,7 @@ void on_bus_error(int /*signal*/, siginfo_t* info, void* /*context*/) {
     say(range);
     ::_exit(1);
   }
-  // Not ours: what was there before gets the signal, when the instruction runs again.
+  // Not ours: the previous handler gets the signal when the instruction runs again.
   ::sigaction(SIGBUS, &before, nullptr);
   if (is_sent) ::raise(SIGBUS);  // waits until this handler has returned
 }

@@ -46,7 +46,7 @@ std::string find_place() {
 uint64_t start_of(int64_t pid) {
   constexpr int kFieldsBehindTheName = 20;
   const std::string stat = read_proc(fmt::format("/proc/{}/stat", pid));
-  size_t at = stat.rfind(')');  // the name of the program may hold anything else
+  size_t at = stat.rfind(')');  // the program's name before it may contain any character
   if (at == stat.npos) return 0;
   for (int field = 0; field < kFieldsBehindTheName; ++field) {
     at = stat.find(' ', at + 1);
@@ -88,7 +88,7 @@ ProcessIdentity ProcessIdentity::parse(std::string_view text) {
 
 ProcessIdentity this_process() {
   static const std::string place = find_place();
-  const auto pid = static_cast<int64_t>(::getpid());  // another one after a fork
+  const auto pid = static_cast<int64_t>(::getpid());  // differs after a fork
   return {place, pid, start_of(pid)};
 }
 
@@ -98,7 +98,7 @@ bool is_known_dead(const ProcessIdentity& process) {
     return false;
   }
   if (::kill(static_cast<pid_t>(process.pid), 0) != 0 && errno == ESRCH) return true;
-  const uint64_t start = start_of(process.pid);  // of whoever has that number now
+  const uint64_t start = start_of(process.pid);  // of the process that has this number now
   return start != 0 && process.start != 0 && start != process.start;
 }
 

@@ -1,4 +1,4 @@
-// Who made something on disk, so that another process can tell whether its maker still runs.
+// Which process made something on disk, so that another can tell whether it still runs.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@ namespace wavroute {
 
 struct ProcessIdentity {
   // 16 hexadecimal digits for the machine since it started and the PID namespace: process numbers
-  // of another host, of a container, or from before a restart say nothing here. All zero = not
+  // of another host, of a container, or from before a restart mean nothing here. All zero = not
   // known.
   std::string place;
   int64_t pid = 0;

@@ -99,8 +99,8 @@ fs::path choose_checkpoint(const fs::path& run, std::string_view which,
                                       : "its checkpoints: " + steps_of(checkpoints));
 }
 
-// Whether a name is ".tmp-LABEL-PID" of a process that isn't there: what versions before the
-// present names (temporary_name) made of a checkpoint.
+// Whether a name is ".tmp-LABEL-PID" of a process that has ended: what versions before the present
+// names (temporary_name) made of a checkpoint.
 bool is_old_form(std::string_view name) {
   for (const std::string_view prefix : {".tmp-step_", ".tmp-removed-step_"}) {
     if (!name.starts_with(prefix)) continue;
@@ -249,8 +249,8 @@ fs::path resolve_run(const fs::path& run, std::string_view which,
                                 is_there(run) ? "a file" : "nothing", run.string()),
                     "name the folder that --out named in training");
   }
-  // A model may lie beside somebody's config.toml or in front of somebody's checkpoints: only both
-  // of ours make a run of its folder.
+  // A model may lie beside somebody's config.toml or in front of somebody's checkpoints: a folder
+  // is a run only if both are ours.
   const bool has_model = is_there(run / "config.json") && is_there(run / "model.safetensors");
   const bool has_config = is_there(RunPaths{run}.config());
   const bool has_checkpoints =

@@ -38,7 +38,7 @@ struct RunPaths {
   [[nodiscard]] std::optional<std::filesystem::path> replaced_file() const;
 };
 
-// The form of a run folder's files. env.json names it; without a number it is format 1.
+// The format number of a run folder's files. env.json names it; without a number it is format 1.
 inline constexpr int64_t kRunFormat = 1;
 
 // UserError where a newer version wrote the run. Its env.json may be missing or damaged.
@@ -46,8 +46,8 @@ void check_run_format(const RunPaths& paths);
 
 enum class ExistingRun { kRefuse, kResume };
 
-// A run folder that this process writes, locked until destruction. A folder that it made goes again
-// at destruction if nothing came into it.
+// A run folder that this process writes, locked until destruction. A folder that it made is removed
+// at destruction if it is still empty.
 class RunFolder {
  public:
   // Makes the folder and its parents and takes the lock; removes nothing. A UserError where another
@@ -62,7 +62,7 @@ class RunFolder {
   ~RunFolder();
 
   [[nodiscard]] const RunPaths& paths() const noexcept { return paths_; }
-  // What the user should know of the lock; mostly empty.
+  // A note on the lock for the user; usually empty.
   [[nodiscard]] const std::string& warning() const noexcept { return lock_.warning(); }
 
   // Removes what killed processes left half-written in this folder and its parts. Call it once it

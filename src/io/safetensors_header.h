@@ -1,4 +1,4 @@
-// The JSON header of a safetensors file, taken apart without trusting any of it.
+// The JSON header of a safetensors file, parsed without trusting any of it.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@ struct HeaderEntry {
   std::string name;
   Dtype dtype = Dtype::kF32;
   std::vector<int64_t> shape;
-  uint64_t begin = 0, end = 0;  // byte offsets into the data behind the header
+  uint64_t begin = 0, end = 0;  // byte offsets into the data after the header
 };
 
 struct SafetensorsHeader {
@@ -31,7 +31,7 @@ class HeaderError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// Parses and checks the header of a file with `data_bytes` bytes behind it.
+// Parses and checks the header of a file with `data_bytes` bytes after it.
 [[nodiscard]] SafetensorsHeader parse_safetensors_header(std::string_view text,
                                                          uint64_t data_bytes);
 

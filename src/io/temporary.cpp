@@ -1,4 +1,4 @@
-// Names of unfinished things, and what becomes of those whose maker was killed.
+// Names of temporary files, and the removal of those whose process was killed.
 #include <fmt/format.h>
 
 #include <atomic>
@@ -30,7 +30,7 @@ struct Temporary {
   ProcessIdentity maker;
 };
 
-// LABEL-PLACE-PID-START-COUNT behind the prefix; nothing for any other form.
+// LABEL-PLACE-PID-START-COUNT after the prefix; nothing for any other form.
 std::optional<Temporary> parse(std::string_view name) {
   if (!name.starts_with(kPrefix)) return std::nullopt;
   name.remove_prefix(kPrefix.size());
