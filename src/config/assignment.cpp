@@ -28,7 +28,7 @@ std::string trimmed(const std::string& text) {
   return text.substr(first, text.find_last_not_of(" \t") - first + 1);
 }
 
-// A member at the top of a document that is neither a known section nor a known key.
+// Refuses a member at the top of a document that is neither a known section nor a known key.
 [[noreturn]] void reject_top_level(const NodeMember& member, const Place& place) {
   const std::string_view kind = member.value.table() != nullptr ? "section" : "key";
   std::vector<std::string> known = section_names();
@@ -144,7 +144,7 @@ void check_choice(const Field& field, const std::string& word, const Assignment&
       suggestion(word, choices, "the choices"));
 }
 
-// "" and the corpus are no paths; every other path becomes absolute.
+// "" and the name of the corpus are not paths; every other path becomes absolute.
 void resolve_path(std::string& path, const Assignment& a) {
   if (path.empty() || path == kCorpus) return;
   if (!a.place.folder) {

@@ -15,7 +15,7 @@ namespace wavroute {
 struct Place {
   std::string origin = "default";  // for the origin column: "base.toml:12", "--set"
   std::string where = "default";   // for messages: "base.toml:12", "--set train.steps=x"
-  // Where a relative path starts; none inside a preset, which has no folder.
+  // What a relative path is relative to; none inside a preset, which has no folder.
   std::optional<std::filesystem::path> folder = {};
 
   // The command line has no lines to point at.
@@ -33,7 +33,7 @@ struct Assignment {
   [[nodiscard]] std::string about() const;
 };
 
-// All assignments of a document, in its order. `place` is that of the file; each gets its line.
+// All assignments of a document, in its order. `place` is the file; each assignment gets its line.
 // An unknown section is a UserError; unknown keys are found when they are applied.
 [[nodiscard]] std::vector<Assignment> assignments_of(const Node& document, const Place& place);
 
@@ -41,7 +41,7 @@ struct Assignment {
 [[nodiscard]] Assignment parse_override(const std::string& text, const std::string& prefix,
                                         const std::string& origin);
 
-// Writes the value into `config`: strict about key, type, range and words; paths become absolute.
+// Writes the value into `config`: strict about key, type, range and choices; paths become absolute.
 // Not for the options of [residual] and not for compare.variant.
 void assign(Config& config, const Assignment& assignment);
 

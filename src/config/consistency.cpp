@@ -15,7 +15,7 @@ namespace {
 
 using Places = std::map<std::string, Place>;
 
-// Fails with the place of the first of `keys` that was written somewhere.
+// Fails, at the place of the first of `keys` that was given a value.
 [[noreturn]] void fail(const Places& places, const std::vector<std::string>& keys,
                        const std::string& expected, const std::string& given,
                        const std::string& hint = {}) {
@@ -62,7 +62,7 @@ void check_unique(std::vector<Item> items, const Places& places, const std::stri
        fmt::format("{} twice", literal(*twice)));
 }
 
-// What a file system takes as the name of a folder, with room for what is put behind it.
+// Whether a file system takes this as the name of a folder, with room for a suffix.
 bool is_folder_name(std::string_view name, size_t most) {
   const bool has_control = std::any_of(name.begin(), name.end(), [](char c) {
     return static_cast<unsigned char>(c) < 0x20 || c == 0x7F;
@@ -73,7 +73,7 @@ bool is_folder_name(std::string_view name, size_t most) {
 
 constexpr size_t kLongestName = 255;  // bytes: what file systems take
 constexpr size_t kLongestLabel =
-    100;  // bytes: depth, seed and the marks of a temporary file follow
+    100;  // bytes: depth, seed and the suffix of a temporary file follow
 
 // A label becomes the name of its runs and a part of their folders' names.
 void check_label(const std::string& label, const Places& places) {

@@ -18,7 +18,7 @@ Node::Table convert_table(const toml::table& table) {
   std::vector<std::pair<toml::source_position, NodeMember>> members;
   for (const auto& [key, value] : table) {
     members.emplace_back(key.source().begin, NodeMember{std::string(key.str()), convert(value)});
-    // A table made by a dotted key or a header has no line of its own that a reader would look at.
+    // A table made by a dotted key or a header has no line of its own that could be shown.
     members.back().second.value.line = static_cast<int>(key.source().begin.line);
   }
   std::stable_sort(members.begin(), members.end(), [](const auto& a, const auto& b) {

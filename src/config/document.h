@@ -1,4 +1,4 @@
-// A TOML document as plain values that know their line. The TOML parser stays behind this header.
+// A TOML document as plain values that know their line. Only document.cpp knows the TOML parser.
 #pragma once
 
 #include <cstdint>

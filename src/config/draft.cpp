@@ -29,7 +29,7 @@ void Draft::apply(std::span<const Assignment> layer) {
   const std::string text = config_.data.train;
   for (const Assignment& assignment : layer) apply_one(assignment);
   if (config_.data.train != text) forget_limit(layer);
-  if (!schemes_given()) return;  // a base file may hold options alone: settled in finish()
+  if (!schemes_given()) return;  // options without a scheme: checked in finish()
   for (const Assignment& assignment : layer) {
     if (!is_option(assignment)) continue;
     // A comparison may name the scheme that has it in a later layer.
@@ -68,8 +68,8 @@ void Draft::apply_one(const Assignment& a) {
   places_[a.dotted_key()] = a.place;
 }
 
-// A limit is meant for the text that it was written for: another text comes whole, unless the layer
-// that names it limits it as well.
+// A limit belongs to the text that it was written for: another text is used whole, unless the layer
+// that names it has a limit as well.
 void Draft::forget_limit(std::span<const Assignment> layer) {
   const auto find = [&](std::string_view key) {
     return std::ranges::find(layer, key, &Assignment::dotted_key);
@@ -152,7 +152,8 @@ bool Draft::schemes_given() const {
   return use_ == ConfigUse::kCompare && places_.contains("compare.schemes");
 }
 
-// Options given for a scheme that a later layer replaced go; the others get their scheme's types.
+// Drops the options given for a scheme that a later layer replaced; the others get their scheme's
+// types.
 void Draft::settle_options() {
   const auto chosen = schemes();
   Options kept;
@@ -164,7 +165,7 @@ void Draft::settle_options() {
       const OptionSpec* spec = find_option(catalog_, scheme, key);
       if (spec == nullptr) continue;
       const OptionValue fitted = fit_option(value, *spec, scheme, place);
-      // Two schemes may want two types of it; options_for converts again for each.
+      // Two schemes may have different types for it; options_for converts again for each.
       kept[key] = use_ == ConfigUse::kTrain ? fitted : value;
       known = true;
     }

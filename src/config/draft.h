@@ -1,4 +1,4 @@
-// A configuration while its layers (base files, the file, the command line) are laid on each other.
+// A configuration that is being built from its layers: base files, the file, the command line.
 #pragma once
 
 #include <map>
@@ -23,11 +23,11 @@ class Draft {
   // Continues from a finished configuration; options that a new scheme doesn't know are dropped.
   Draft(const Config& config, const SchemeCatalog& catalog, ConfigUse use);
 
-  // Lays one file, or all of the command line, over what is there. A later layer may choose another
-  // scheme, and the options that the earlier ones gave to theirs then go; within a layer, an option
+  // Applies one file, or all of the command line, over the layers so far. A later layer may choose
+  // another scheme, and options of the earlier scheme are then dropped; within a layer, an option
   // that its schemes don't know is a UserError. For a comparison, it is one unless a later layer
-  // names a scheme that has it. A later layer may name another data.train, and the data.max_bytes
-  // of the earlier ones then goes.
+  // names a scheme that has it. A later layer may name another data.train, and an earlier
+  // data.max_bytes is then dropped.
   void apply(std::span<const Assignment> layer);
 
   // Checks the whole and returns it. `default_name` is the name of a run that was given none.
@@ -57,9 +57,10 @@ class Draft {
   const SchemeCatalog& catalog_;
   ConfigUse use_;
   Config config_;
-  std::vector<Variant> variants_;  // stay here until finish() checks them against the whole
+  std::vector<Variant> variants_;  // kept until finish() checks them with everything else
   std::map<std::string, Place> places_;
-  // Options of [residual] that no scheme named so far has; the whole must name one.
+  // Options of [residual] that no scheme named so far has; a later layer must name one that has
+  // them.
   std::map<std::string, Place> waiting_;
   bool continued_ = false;
 };

@@ -1,4 +1,4 @@
-// The table of all keys: where each lives in Config, and which values it may have.
+// The table of all keys: where each is stored in Config, and which values it may have.
 // The keys of [residual] other than `scheme` are not here: they belong to the schemes.
 #pragma once
 
@@ -13,7 +13,7 @@
 
 namespace wavroute {
 
-// Where a key's value is kept. An optional number is "auto" where it has no value.
+// Where a key's value is stored. An optional number without a value is "auto".
 using Slot = std::variant<bool*, int64_t*, double*, std::string*, std::vector<double>*,
                           std::vector<int64_t>*, std::vector<std::string>*, std::optional<double>*>;
 
@@ -21,8 +21,8 @@ using Slot = std::variant<bool*, int64_t*, double*, std::string*, std::vector<do
 struct Range {
   double low = std::numeric_limits<double>::lowest();
   double high = std::numeric_limits<double>::max();
-  bool low_open = false;   // low itself is outside
-  bool high_open = false;  // high itself is outside
+  bool low_open = false;   // low itself is excluded
+  bool high_open = false;  // high itself is excluded
   [[nodiscard]] bool contains(double value) const;
   [[nodiscard]] std::string text() const;  // "an integer >= 1" without the noun: ">= 1"
 };
@@ -38,7 +38,7 @@ struct Field {
 
 [[nodiscard]] const std::vector<Field>& fields();
 [[nodiscard]] const Field* find_field(std::string_view section, std::string_view key);
-// "train.steps"; a key above all sections stands alone.
+// "train.steps"; a key above all sections has no prefix.
 [[nodiscard]] std::string dotted(std::string_view section, std::string_view key);
 // In the order of the file that to_toml writes, without the part above all sections.
 [[nodiscard]] std::vector<std::string> section_names();

@@ -20,7 +20,7 @@ using Json = nlohmann::json;
 constexpr const char* kHint =
     "wavroute computes a Llama with plain RoPE, RMSNorm, SwiGLU and no biases";
 
-// Those that the reader itself looks at.
+// Keys that the reader itself uses.
 constexpr std::string_view kRead[] = {
     "hidden_size",  "num_hidden_layers",   "num_attention_heads", "num_key_value_heads",
     "head_dim",     "intermediate_size",   "vocab_size",          "max_position_embeddings",
@@ -120,8 +120,8 @@ class Reader {
     return value->get<bool>();
   }
 
-  // rope_theta at the top (4), in rope_parameters (5), or in rope_scaling, which 5 takes before
-  // rope_parameters where both are given. Places that contradict each other are refused: the
+  // rope_theta at the top (4), in rope_parameters (5), or in rope_scaling, which version 5 prefers
+  // to rope_parameters if both are given. Places that contradict each other are refused: the
   // versions of `transformers` differ in which they believe.
   double rope_theta() const {
     const auto top = base_of(config_, "rope_theta");

@@ -18,9 +18,9 @@ struct LlamaConfig {
 };
 
 // Every key that LlamaConfig knows, in its old and new spellings, either has the effect that it has
-// there, or has none on the logits, or is a UserError that names it: a value outside its meaning,
-// or one that asks for a function that this program does not compute. `where` names the file.
-// "residual" and "model_type" are the caller's.
+// there, or has none on the logits, or is a UserError that names it: a value outside its range, or
+// one for a function that this program does not compute. `where` names the file. "residual" and
+// "model_type" are the caller's.
 [[nodiscard]] LlamaConfig read_llama_config(const nlohmann::json& config, const std::string& where);
 
 }  // namespace wavroute

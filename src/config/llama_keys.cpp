@@ -44,7 +44,7 @@ bool is_token_or_list(const Json& v) {
 
 bool is_silu(const Json& v) { return is_word_of(v, {"silu", "swish"}); }
 
-// How the weights lie in the file: they are converted.
+// The type of the weights in the file: they are converted.
 bool is_weight_type(const Json& v) {
   return v.is_null() || is_word_of(v, {"float32", "float16", "bfloat16", "float64", "auto", "float",
                                        "half", "double", "torch.float32", "torch.float16",
@@ -79,12 +79,12 @@ constexpr LlamaRule kRules[] = {
     {"fusion_config", is_empty_or_null, "null"},
     {"distributed_config", is_empty_or_null, "null"},
     {"transformers_weights", is_null, "null (the weights lie in model.safetensors)"},
-    // Objects that `transformers` takes for the model's configuration in place of the outer one.
+    // Objects that `transformers` reads as the model's configuration instead of the outer one.
     {"text_config", is_null, "null"},
     {"text_encoder", is_null, "null"},
     {"decoder", is_null, "null"},
     {"generator", is_null, "null"},
-    // No effect on the logits, but a meaning.
+    // No effect on the logits, but values are checked.
     {"pretraining_tp", is_count, "an integer of at least 1"},
     {"attention_dropout", is_share_or_null, "a number from 0 to 1"},
     {"initializer_range", is_share, "a number from 0 to 1"},

@@ -1,4 +1,4 @@
-// The keys of a Llama's config.json besides its sizes: which values leave its function as it is.
+// The keys of a Llama's config.json besides its sizes: which values don't change its function.
 #pragma once
 
 #include <initializer_list>

@@ -24,19 +24,19 @@ struct LoadedConfig {
 [[nodiscard]] std::string read_config_text(const std::filesystem::path& path);
 
 // `path_or_preset`: a TOML file, or else the name of a preset ("demo"). `sets`:
-// "section.key=value", laid over the file. Strict: every mistake is a UserError with its file and
-// line.
+// "section.key=value", applied over the file. Strict: every mistake is a UserError with its file
+// and line.
 [[nodiscard]] LoadedConfig load_config(const std::string& path_or_preset,
                                        std::span<const std::string> sets,
                                        const SchemeCatalog& catalog, ConfigUse use);
 
-// The same of the text of one file, which extends none: what to_toml wrote. `file` names it in
+// The same for the text of a file without `extends`, such as to_toml writes. `file` names it in
 // messages.
 [[nodiscard]] Config parse_config(const std::string& text, const std::string& file,
                                   const SchemeCatalog& catalog, ConfigUse use);
 
-// `config` with overrides laid over it, ready to train: of the [residual] options only those that
-// its scheme knows remain. UserError as for --set.
+// `config` with overrides applied, ready to train: of the [residual] options only those that its
+// scheme knows remain. UserError as for --set.
 [[nodiscard]] Config with_overrides(const Config& config, std::span<const std::string> overrides,
                                     const SchemeCatalog& catalog);
 

@@ -5,8 +5,8 @@
 namespace wavroute {
 namespace {
 
-// Far beyond every model that was trained, and small enough that names, shapes and the number of
-// parameters (at most 2^59) of such a model are known without a look at the memory [ours].
+// Far beyond any model that was ever trained, and small enough that the names, shapes and number of
+// parameters (at most 2^59) can be computed [ours].
 constexpr int64_t kMostLayers = 4096;  // as many as a layer program may execute
 constexpr int64_t kWidest = int64_t{1} << 20;
 constexpr int64_t kWidestHidden = int64_t{1} << 22;

@@ -1,5 +1,5 @@
 // What sizes and constants a model can have: one check for a configuration, for the config.json of
-// a checkpoint, and for the decoder itself, made before anything of these sizes is.
+// a checkpoint, and for the decoder itself, made before anything of these sizes is allocated.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace wavroute {
 
-// What the sizes are called where they were written.
+// The names of the sizes where they were given.
 struct ModelKeys {
   const char *layers, *width, *heads, *kv_heads, *hidden, *context, *vocab_size, *rms_norm_eps,
       *rope_theta;

@@ -40,7 +40,7 @@ std::map<std::string, std::string> by_key(const std::vector<Setting>& all) {
   return result;
 }
 
-// Puts the options of the scheme that were not given behind those that were.
+// Adds the options of the scheme that were not given after those that were.
 void add_scheme_defaults(std::vector<Setting>& all, const Config& config,
                          const SchemeOptions& scheme) {
   auto at = std::find_if(all.begin(), all.end(),

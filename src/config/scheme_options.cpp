@@ -106,7 +106,7 @@ OptionValue plain_option(const Assignment& a) {
 void require_option(const SchemeCatalog& catalog, std::span<const std::string> schemes,
                     const std::string& key, const Place& place) {
   std::vector<std::string> owners;              // schemes outside `schemes` that know the key
-  std::vector<std::string> known = {"scheme"};  // what could stand here
+  std::vector<std::string> known = {"scheme"};  // keys that would be valid here
   for (const SchemeOptions& scheme : catalog) {
     const bool chosen = std::find(schemes.begin(), schemes.end(), scheme.scheme) != schemes.end();
     const bool has_key = find_option(catalog, scheme.scheme, key) != nullptr;

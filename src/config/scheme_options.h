@@ -1,4 +1,4 @@
-// The keys of [residual] against what the schemes declare about their options.
+// Checks the keys of [residual] against the options that the schemes declare.
 #pragma once
 
 #include <span>
@@ -19,7 +19,7 @@ namespace wavroute {
 void require_scheme(const SchemeCatalog& catalog, const std::string& scheme,
                     const std::string& about);
 
-// The value of a [residual] key as it stands, checked only to be of a kind that an option can have.
+// The value of a [residual] key as it was given; only its kind is checked.
 [[nodiscard]] OptionValue plain_option(const Assignment& assignment);
 
 // UserError unless one of `schemes` knows the key: says which scheme it belongs to, or which key is
@@ -27,11 +27,11 @@ void require_scheme(const SchemeCatalog& catalog, const std::string& scheme,
 void require_option(const SchemeCatalog& catalog, std::span<const std::string> schemes,
                     const std::string& key, const Place& place);
 
-// `value` as the spec's type (an integer becomes a float where that is wanted), its words checked.
+// `value` as the spec's type (an integer becomes a float if needed), its choices checked.
 [[nodiscard]] OptionValue fit_option(const OptionValue& value, const OptionSpec& spec,
                                      const std::string& scheme, const Place& place);
 
-// Those of the configuration's [residual] options that `scheme` knows, fitted to its types.
+// Those of the configuration's [residual] options that `scheme` knows, converted to its types.
 [[nodiscard]] Options options_for(const Config& config, const std::string& scheme,
                                   const SchemeCatalog& catalog);
 

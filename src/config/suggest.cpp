@@ -16,7 +16,7 @@ std::optional<std::string> near_enough(std::string_view word,
   std::transform(lower.begin(), lower.end(), lower.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   std::string best = nearest(lower, candidates);
-  const size_t limit = 1 + word.size() / 4;  // a farther word would only confuse
+  const size_t limit = 1 + word.size() / 4;  // a more distant word would only confuse
   if (candidates.empty() || edit_distance(lower, best) > limit) return std::nullopt;
   return best;
 }

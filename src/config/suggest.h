@@ -8,7 +8,7 @@
 
 namespace wavroute {
 
-// The candidate nearest to `word` if one is near enough to be what was meant; case doesn't count.
+// The candidate nearest to `word`, if one is near enough to be what was meant; case is ignored.
 [[nodiscard]] std::optional<std::string> near_enough(std::string_view word,
                                                      std::span<const std::string> candidates);
 
