@@ -107,7 +107,7 @@ void EvalWindows::fill(int64_t begin, int64_t end, std::span<int64_t> inputs,
   const int64_t first = begin * context_;
   const int64_t length = std::min((end - begin) * context_, scored_ - first);
   if (length <= 0) return;
-  // Windows follow each other without a gap, so that a run of them is one copy.
+  // Windows are contiguous, so that several are one copy.
   tokens_.copy(first, inputs.first(static_cast<size_t>(length)));
   tokens_.copy(first + 1, targets.first(static_cast<size_t>(length)));
 }

@@ -11,7 +11,7 @@
 namespace wavroute {
 
 // A permutation of 0..count-1 for every epoch, computed place by place: a Feistel network over the
-// next power of four, walked until the place falls below `count`. Depends on count, seed and epoch
+// next power of four, applied until the result is below `count`. Depends on count, seed and epoch
 // alone; no state, O(1) a place.
 class Permutation {
  public:
@@ -48,11 +48,11 @@ class TrainingBatches {
   Permutation order_;
 };
 
-// The windows of an evaluation: stride T over the tokens, so that every token but the first (which
-// nothing comes before) is a target exactly once, at most `eval_tokens` of them from the start.
+// The windows of an evaluation: stride T over the tokens, so that every token but the first, which
+// has no predecessor, is a target exactly once, at most `eval_tokens` of them from the start.
 class EvalWindows {
  public:
-  static constexpr int64_t kIgnored = -100;  // the target of a place that is not scored
+  static constexpr int64_t kIgnored = -100;  // the target at positions that are not scored
 
   // eval_tokens <= 0: all. Tokens fewer than T + 1 are one window, the rest of it unscored;
   // UserError for fewer than two.

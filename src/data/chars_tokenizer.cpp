@@ -74,7 +74,7 @@ class CharsTokenizer : public Tokenizer {
   }
 
   // A vocabulary of one-character words; the text is cut at every character. There is no token for
-  // unknown characters: the name below stands in no vocabulary, so that they are an error.
+  // unknown characters: the name below is in no vocabulary, so that they are an error.
   [[nodiscard]] std::string to_json() const override {
     nlohmann::json vocab = nlohmann::json::object();
     for (size_t id = 0; id < characters_.size(); ++id) vocab[characters_[id]] = id;

@@ -32,18 +32,17 @@ struct Corpus {
 // near. data.max_bytes limits what is left for training after that.
 //
 // `known` is the tokenizer of a checkpoint; without it, data.tokenizer makes one. The vocabulary of
-// "chars" is made of everything that data.train names, before the split and the limit. The
+// "chars" comes from everything that data.train names, before the split and the limit. The
 // tokenizer of a file of tokens other than of bytes stands beside it, as FILE.tokenizer.json.
 //
 // UserError: a missing, empty or too short text (model.context + 1 tokens in each split), a
 // character that the vocabulary doesn't have (with its offset), a token file of another tokenizer,
-// an id beyond its vocabulary, a file that data.format doesn't fit.
+// an id beyond its vocabulary, a file that doesn't match data.format.
 [[nodiscard]] Corpus open_corpus(const DataConfig& data, int64_t context,
                                  std::shared_ptr<const Tokenizer> known = nullptr);
 
 // The tokens of one text file, token file or the validation split of "torch-source", for an
-// evaluation with a tokenizer that is already there: two tokens or more. `format` as data.format.
-// Errors as above.
+// evaluation with a given tokenizer: two tokens or more. `format` as data.format. Errors as above.
 [[nodiscard]] TokenView open_tokens(const std::string& source, const Tokenizer& tokenizer,
                                     std::string_view format = "auto");
 

@@ -56,7 +56,7 @@ constexpr std::array kMarks = {
 };
 
 bool is_bzip2(std::string_view content) {
-  // "BZh9" alone may begin a text; the number pi that follows doesn't.
+  // A text may begin with "BZh9", but not with the digits of pi after it.
   return content.starts_with("BZh") && content.substr(4, 6) == "1AY&SY";
 }
 
@@ -78,7 +78,7 @@ bool is_safetensors(std::string_view content) {
          length < (uint64_t{1} << 32);
 }
 
-// The bytes that hardly a text has: control characters other than those that lay it out.
+// Bytes that are rare in text: control characters other than those for layout.
 bool is_control(char c) {
   const auto byte = static_cast<unsigned char>(c);
   return (byte < 0x20 && !(byte >= '\b' && byte <= '\r') && byte != 0x1b) || byte == 0x7f;

@@ -1,4 +1,4 @@
-// Files that are not text: known ones by their first bytes, others by what they are made of.
+// Files that are not text: known ones by their first bytes, others by their share of control bytes.
 #pragma once
 
 #include <cstddef>
@@ -14,11 +14,11 @@ struct NotText {
   std::string hint;
 };
 
-// The binary format whose marks `content` begins with; nothing where it is none that is known.
+// The binary format whose magic `content` begins with; nothing if it is not a known one.
 [[nodiscard]] std::optional<NotText> known_format(std::string_view content);
 
-// The same, and besides: content with so many control bytes that it is no text in any encoding
-// that we train on, for instance raw token ids.
+// The same, and also content with too many control bytes for text in any encoding that we train on,
+// for instance raw token ids.
 [[nodiscard]] std::optional<NotText> not_text(std::string_view content);
 
 }  // namespace wavroute

@@ -19,9 +19,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t kValidShare = 20;  // one part in so many is for validation
+constexpr int64_t kValidShare = 20;  // one part in this many is for validation
 
-// A hint for a missing file: the file in the same folder whose name is most like it.
+// A hint for a missing file: the file in the same folder with the most similar name.
 std::string nearest_beside(const fs::path& path) {
   std::vector<std::string> names;
   std::error_code failed;
@@ -45,7 +45,7 @@ std::string nearest_beside(const fs::path& path) {
       "use a longer text, a smaller model.context, or another text as data.valid");
 }
 
-// Where the last `sequence` tokens of a text begin.
+// The offset at which the last `sequence` tokens of a text begin.
 size_t last_tokens(const Split& whole, int64_t sequence, const Tokenizer& tokenizer) {
   const std::string_view text = whole.text;
   size_t at = text.size();
@@ -74,7 +74,7 @@ size_t cut_text(const Split& whole, int64_t sequence, const Tokenizer& tokenizer
   return is_near ? line_end + 1 : cut;
 }
 
-// Sets is_tokens and raw_width, and refuses what is no text.
+// Sets is_tokens and raw_width, and refuses what is not text.
 void set_kind(Split& split, std::string_view format) {
   std::optional<NotText> refused;
   const bool is_ours = has_token_magic(std::as_bytes(std::span(split.text)));

@@ -20,30 +20,30 @@ struct Split {
   std::string_view text;
   uint64_t offset = 0;  // where `text` begins in its file
   bool is_tokens = false;
-  int raw_width = 0;  // of a file of nothing but ids: bytes of each; 0 = a token file of ours
+  int raw_width = 0;  // of a file of nothing but ids: bytes of each; 0 = one of our token files
   TokenView tokens;
 };
 
 [[nodiscard]] Split text_split(std::string name, std::string text);
 
 // Maps a file as data.format says:
-//   auto                a token file of ours (known by its magic), else text; refuses binary data
+//   auto                one of our token files (known by its magic), else text; refuses binary data
 //   text                text; refuses known binary formats
 //   bytes               any bytes
 //   tokens16, tokens32  nothing but ids of 2 or 4 bytes, little-endian
-// Tokens are still to be opened (open_split_tokens). UserError where the file is missing, empty or
+// Tokens are opened later, by open_split_tokens. UserError where the file is missing, empty or
 // refused, and for another format.
 [[nodiscard]] Split open_split(const std::filesystem::path& path, std::string_view format);
 
 // Fills in the tokens of a split that is_tokens. UserError as open_token_file and open_raw_tokens.
 void open_split_tokens(Split& split, const Tokenizer& tokenizer);
 
-// Parts one file into training and validation: the last 5 %, but at least `sequence` tokens, from
+// Splits one file into training and validation: the last 5 %, but at least `sequence` tokens, from
 // the beginning of a line where one is near. UserError where there are fewer than two sequences.
 [[nodiscard]] std::pair<Split, Split> part_split(const Split& whole, int64_t sequence,
                                                  const Tokenizer& tokenizer);
 
-// Keeps the first max_bytes bytes of text, to a whole character or token.
+// Keeps the first max_bytes bytes of text, up to a whole character or token.
 void limit_split(Split& split, int64_t max_bytes, const Tokenizer& tokenizer);
 
 // The bytes of text that `tokens` stand for.

@@ -43,8 +43,8 @@ void for_each_piece(const Task& task, const std::function<void(std::span<const u
   }
 }
 
-// The cached tokens; nothing where the file is missing, damaged or of another text. Its time
-// becomes that of this use, for prune().
+// The cached tokens; nothing if the file is missing, damaged or of another text. Sets the file's
+// time to now, for prune().
 std::optional<TokenView> open_cached(const fs::path& path, const Tokenizer& tokenizer,
                                      std::string_view text_sha256) {
   std::error_code ignored;
@@ -73,7 +73,7 @@ uintmax_t cache_limit() {
   return bytes;
 }
 
-// Whether the cache gave a file this name: 64 hexadecimal digits and the suffix.
+// Whether this is a name that the cache gives: 64 hexadecimal digits and the suffix.
 bool is_cached_name(const fs::path& path) {
   const std::string stem = path.stem().string();
   return path.extension() == kSuffix && stem.size() == 64 &&
@@ -157,13 +157,13 @@ TokenView tokenise(std::string_view text, std::string_view text_sha256, const To
   const fs::path path = folder / (key + kSuffix);
   if (auto tokens = open_cached(path, tokenizer, text_sha256))
     return tokens->named(std::string(name));
-  // Counting first finds every unknown character before anything is written.
+  // Counting first: unknown characters are found before anything is written.
   int64_t count = 0;
   for_each_piece(task, [&](auto ids) { count += std::ssize(ids); });
-  static_cast<void>(cache_limit());  // a wrong value is said, not taken for a full disk
+  static_cast<void>(cache_limit());  // a wrong value is reported, not taken for a full disk
   try {
     return write_cached(path, task, count, text_sha256);
-  } catch (const Error&) {  // a cache is a convenience: not writable, or the disk is full
+  } catch (const Error&) {  // not writable, or the disk is full: the cache is optional
     return keep_in_memory(task);
   }
 }

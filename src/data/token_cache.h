@@ -1,4 +1,4 @@
-// Text that is tokenised once: the tokens lie in a cache folder and are mapped from there.
+// Text that is tokenised once: the tokens are in a cache folder and are mapped from there.
 #pragma once
 
 #include <cstdint>
@@ -15,11 +15,11 @@ namespace wavroute {
 [[nodiscard]] std::filesystem::path cache_folder();
 
 // The tokens of `text` (named `name` in errors; `text_sha256` in hexadecimal is the key, together
-// with the tokenizer; `offset` is where it begins in its file, for errors). Reuses the file of the
-// cache where its checksum holds and it says that it is of this text and tokenizer, else writes it
-// and removes what was used longest ago beyond $WAVROUTE_CACHE_BYTES (10 GB); safe with other
-// processes at the same time, since files appear by rename. Where the cache can't be written, the
-// tokens stay in memory. UserError for a character that the tokenizer doesn't know.
+// with the tokenizer; `offset` is where it begins in its file, for errors). Reuses the cached file
+// if its checksum is right and it names this text and tokenizer, else writes it and removes the
+// least recently used files beyond $WAVROUTE_CACHE_BYTES (10 GB); safe with other processes at the
+// same time, since files appear by rename. Where the cache can't be written, the tokens stay in
+// memory. UserError for a character that the tokenizer doesn't know.
 [[nodiscard]] TokenView tokenise(std::string_view text, std::string_view text_sha256,
                                  const Tokenizer& tokenizer, std::string_view name,
                                  uint64_t offset = 0);

@@ -14,7 +14,8 @@
 namespace wavroute {
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "token files are read as they lie");
+static_assert(std::endian::native == std::endian::little,
+              "token files are read without conversion");
 
 constexpr std::string_view kMagic = "WAVROUTE";
 constexpr uint32_t kVersion = 2;
@@ -96,7 +97,7 @@ Header read_header(std::span<const std::byte> content, const std::filesystem::pa
   return header;
 }
 
-// Holds the file against its checksum. A version without one gives a trailer of zeros.
+// Verifies the file's checksum. For a version without one, the trailer is all zeros.
 Trailer check_trailer(std::span<const std::byte> content, const Header& header,
                       const std::filesystem::path& path) {
   Trailer trailer{};
@@ -235,7 +236,7 @@ TokenView open_tokens_of_text(const std::filesystem::path& path, const Tokenizer
   if (opened.text != text_sha256 || opened.tokenizer.empty()) {
     throw_bad(path, fmt::format("tokens of the text {}", text_sha256), "those of another");
   }
-  // What the checksum covers was made by the tokenizer: no id is beyond its vocabulary.
+  // The checksum holds, so the tokenizer made these ids: none is beyond its vocabulary.
   return std::move(opened.tokens);
 }
 

@@ -1,4 +1,4 @@
-// Token files, and views of tokens wherever they lie.
+// Token files, and views of tokens in memory or in a file.
 //
 // A token file is a header of 64 bytes, the tokens, and a trailer of 64 bytes, all little-endian:
 //   0  8 bytes   magic "WAVROUTE"
@@ -30,11 +30,11 @@ namespace wavroute {
 // The bytes that one token of a vocabulary takes in a token file: 2 up to 65536 tokens, else 4.
 [[nodiscard]] int token_width(int64_t vocab_size) noexcept;
 
-// Tokens that lie somewhere, packed at 2 or 4 bytes each. Cheap to copy: it shares its storage.
+// Tokens somewhere in memory, packed at 2 or 4 bytes each. Cheap to copy: it shares its storage.
 class TokenView {
  public:
   TokenView() = default;
-  // `owner` keeps `packed` alive; `name` stands in errors.
+  // `owner` keeps `packed` alive; `name` is used in errors.
   TokenView(std::shared_ptr<const void> owner, std::span<const std::byte> packed, int width,
             int64_t vocab_size, std::string name);
 
@@ -55,7 +55,7 @@ class TokenView {
   std::shared_ptr<const void> owner_;
   std::span<const std::byte> packed_;
   int width_ = 2;
-  int64_t first_ = 0;  // where this begins in what it is a slice of, for errors
+  int64_t first_ = 0;  // offset of this slice in the whole, for errors
   int64_t vocab_size_ = 0;
   std::string name_;
 };
@@ -63,7 +63,7 @@ class TokenView {
 // Whether a file's content begins like a token file.
 [[nodiscard]] bool has_token_magic(std::span<const std::byte> content) noexcept;
 
-// What the header says of the tokenizer, in hexadecimal; empty where it is not known.
+// The tokenizer's hash in the header, in hexadecimal; empty where it is not known.
 // UserError where the header or the file's length is wrong.
 [[nodiscard]] std::string token_file_tokenizer(const std::filesystem::path& path);
 
@@ -72,8 +72,8 @@ class TokenView {
 [[nodiscard]] TokenView open_token_file(const std::filesystem::path& path,
                                         const Tokenizer& tokenizer);
 
-// The same for a file that must say that it is made of the text with this SHA-256 (hexadecimal) by
-// this tokenizer, checksum and all: one that doesn't is a UserError.
+// The same for a file that must name the text with this SHA-256 (hexadecimal) and this tokenizer,
+// and have a checksum; else a UserError.
 [[nodiscard]] TokenView open_tokens_of_text(const std::filesystem::path& path,
                                             const Tokenizer& tokenizer,
                                             std::string_view text_sha256);
@@ -87,11 +87,11 @@ class TokenView {
 [[nodiscard]] TokenView tokens_in_memory(std::span<const uint32_t> ids, int64_t vocab_size,
                                          std::string name);
 
-// Writes a token file piece by piece; it appears under its name with commit() or not at all.
+// Writes a token file piece by piece; it appears under its name with commit(), or not at all.
 class TokenFileWriter {
  public:
-  // `count`: how many tokens there will be; commit() holds the caller to it. `text_sha256`
-  // (hexadecimal): of the text that they stand for; empty = not known.
+  // `count`: how many tokens there will be; commit() checks it. `text_sha256` (hexadecimal): of the
+  // text that they stand for; empty = not known.
   TokenFileWriter(const std::filesystem::path& path, const Tokenizer& tokenizer, int64_t count,
                   std::string_view text_sha256 = {});
   void append(std::span<const uint32_t> ids);

@@ -31,7 +31,8 @@ std::string Tokenizer::decode(std::span<const uint32_t> ids) const {
 }
 
 std::string Tokenizer::hash() const {
-  // Each part ends in a zero byte or has its length before it: no two vocabularies look alike.
+  // Each part ends in a zero byte or has its length before it: no two vocabularies give the same
+  // bytes.
   std::string content(name());
   content.push_back('\0');
   for (int64_t id = 0; id < vocab_size(); ++id) {

@@ -22,12 +22,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Fixed: another list is another corpus. A release that lacks one of them goes without it.
+// Fixed: another list is another corpus. Folders that a release lacks are skipped.
 constexpr std::array<std::string_view, 17> kFolders = {
     "_dynamo",       "_functorch", "_inductor", "autograd", "cuda",   "distributed",
     "distributions", "export",     "fx",        "jit",      "linalg", "nn",
     "onnx",          "optim",      "profiler",  "sparse",   "utils"};
-constexpr uint64_t kValidShare = 20;  // one file in so many is a validation file
+constexpr uint64_t kValidShare = 20;  // one file in this many is a validation file
 
 struct SourceFile {
   std::string path;  // "torch/nn/functional.py"
@@ -67,7 +67,7 @@ std::vector<SourceFile> read_files(const fs::path& torch_root) {
   return files;
 }
 
-// Cuts `files`, in the order of their paths, to max_bytes altogether.
+// Cuts `files`, in the order of their paths, to max_bytes in total.
 void limit(std::vector<SourceFile>& files, int64_t max_bytes) {
   std::vector<std::pair<std::array<uint32_t, 4>, size_t>> order;
   for (size_t i = 0; i < files.size(); ++i) {
