@@ -79,7 +79,7 @@ Cell parse_cell(const json& object, const std::string& where) {
   return cell;
 }
 
-// A run's own word on how it ended, in the words of a comparison.
+// How a run ended, by its own summary, in the words of a comparison.
 CellStatus status_of(const RunData& run) {
   for (const auto& [status, name] : kStatuses) {
     if (run.status == name) return status;
@@ -87,7 +87,7 @@ CellStatus status_of(const RunData& run) {
   return CellStatus::kPending;
 }
 
-// Whether each name stands for one configuration (of a depth) and each configuration has one name.
+// Whether names and configurations (of a depth) correspond one to one.
 bool names_tell_apart(std::span<const RunData> runs) {
   using Key = std::pair<std::optional<int64_t>, std::string>;
   std::map<Key, RunSettings> of_name;
@@ -163,7 +163,7 @@ nlohmann::ordered_json comparison_document(const Comparison& comparison) {
   const auto put = [](Json& object, const char* key, const auto& value) {
     if (value) object[key] = *value;
   };
-  // A loss that is not known has its place: a reader must not take it for 0.
+  // A loss that is not known is written as null: a reader must not take it for 0.
   const auto put_or_null = [](Json& object, const char* key, const std::optional<double>& value) {
     object[key] = value ? Json(*value) : Json();
   };

@@ -1,4 +1,4 @@
-// The content of compare.json: what was compared, and what came out.
+// The content of compare.json: what was compared, and the results.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +28,7 @@ struct Cell {
   std::optional<double> bits_per_byte;  // of the text
   std::optional<double> parameters;
   std::optional<double> flops_per_token;  // forward and backward
-  RunSettings settings;                   // what was run; empty where only the label says it
+  RunSettings settings;                   // what was run; empty if only the label is known
   Measure measure;                        // what val_loss was measured on
   std::vector<std::string> unplanned;     // keys in which the run is another than the grid's cell
   std::optional<double> tokens_per_s;     // of the training run, on `machine`
@@ -52,19 +52,19 @@ struct Comparison {
   nlohmann::json corpus = nlohmann::json::object();
   std::vector<Cell> cells;
   std::vector<Speed> speed;
-  // The cells of one grid, their speed measured in turns. False: runs that were trained on their
-  // own, each with the speed that it went at.
+  // True: the cells of one grid, their speeds measured in turn. False: runs that were trained on
+  // their own, each with the speed of its training.
   bool is_grid = true;
 };
 
-// Reads what COMPARE/compare.json holds; `where` names the file in errors (UserError).
+// Reads the content of COMPARE/compare.json; `where` names the file in errors (UserError).
 [[nodiscard]] Comparison parse_comparison(const nlohmann::json& document, const std::string& where);
 // The other direction: the document of compare.json.
 [[nodiscard]] nlohmann::ordered_json comparison_document(const Comparison& comparison);
 // "finished", "diverged", "failed", "pending", "running", "stopped": as compare.json spells it.
 [[nodiscard]] std::string to_string(CellStatus status);
 
-// Lays what a run's folder says over a cell: its status and results, and what was run.
+// Updates a cell from its run's folder: status, results, and what was run.
 void take_run(Cell& cell, const RunData& run);
 
 // A comparison of runs that were trained on their own: cells in the order given. A cell's label is

@@ -29,7 +29,7 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kComparisonFile = "compare.json";
 
-// A path that a compare.json names: below its folder, also where links lead.
+// A path that a compare.json names: it must be below its folder, links followed.
 fs::path run_below(const fs::path& folder, const fs::path& run, const std::string& where) {
   const fs::path plain = run.lexically_normal();
   std::error_code error;
@@ -45,7 +45,7 @@ fs::path run_below(const fs::path& folder, const fs::path& run, const std::strin
   return folder / plain;
 }
 
-// The label that its row has, which no other row of the depth shares.
+// Gives each run the label of its row, which no other row of the depth has.
 void label_runs(ReportSection& section, const std::vector<std::size_t>& cell_of_run) {
   for (std::size_t i = 0; i < section.runs.size(); ++i) {
     section.row_of_run.push_back(section.table.row_of_cell[cell_of_run[i]]);
@@ -107,7 +107,7 @@ ReportSection read_comparison(const fs::path& folder) {
       cell.unplanned = unplanned(folder, run);
       section.runs.push_back(std::move(run));
       cell_of_run.push_back(i);
-    } catch (const UserError& error) {  // the other cells are no worse for it
+    } catch (const UserError& error) {  // the other cells can still be shown
       section.unread.push_back(error.what());
     }
   }
@@ -169,7 +169,7 @@ std::string now_in_utc() {
                      calendar.tm_mon + 1, calendar.tm_mday, calendar.tm_hour, calendar.tm_min);
 }
 
-// Replaces every {{name}} in one pass, so that what is filled in is never searched itself.
+// Replaces every {{name}} in one pass, so that inserted text is never searched itself.
 std::string filled(std::string_view page, const std::map<std::string, std::string>& values) {
   std::string result;
   while (true) {

@@ -14,7 +14,7 @@ std::string section_title(const ReportSection& section) {
   return section.name.empty() ? "Runs" : section.name;
 }
 
-// "4.2", "text", "a, b": a JSON value as a reader wants it.
+// "4.2", "text", "a, b": a JSON value as text.
 std::string value_text(const std::string& key, const json& value) {
   if (value.is_string()) return value.get<std::string>();
   if (value.is_number() && key.ends_with("_bytes")) return format_bytes(value.get<double>());
@@ -26,7 +26,7 @@ std::string value_text(const std::string& key, const json& value) {
   return value.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
-// A definition list; words instead of identifiers as terms.
+// A definition list; the terms are words instead of identifiers.
 std::string definitions(const json& object) {
   std::string html = "<dl>\n";
   for (const auto& [key, value] : object.items()) {
@@ -70,7 +70,7 @@ json machine_of(const ReportSection& section) {
   return environment.is_object() ? environment : json::object();
 }
 
-// A word for a POSIX shell.
+// Quotes a word for a POSIX shell if it must be.
 std::string shell_word(const std::string& text) {
   constexpr std::string_view kPlain =
       "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:=@%+,";
@@ -176,7 +176,7 @@ std::string html_escaped(std::string_view text) {
         result += "&#39;";
         break;
       default:
-        // HTML has no control characters but these.
+        // HTML allows no other control characters.
         result += static_cast<unsigned char>(c) >= 0x20 || c == '\n' || c == '\t' || c == '\r'
                       ? std::string(1, c)
                       : "\xEF\xBF\xBD";

@@ -1,4 +1,4 @@
-// The parts of the page that stand in the HTML itself, so that they are there without a script.
+// The parts of the page that are plain HTML, so that they show without JavaScript.
 #pragma once
 
 #include <span>
@@ -13,7 +13,7 @@ namespace wavroute {
 [[nodiscard]] std::string html_escaped(std::string_view text);
 
 // JSON for a <script type="application/json">: no "<" in it can close the element, and text that
-// is not UTF-8 is mended.
+// is not UTF-8 is repaired.
 [[nodiscard]] std::string script_json(const nlohmann::json& data);
 
 [[nodiscard]] std::string html_summary(std::span<const ReportSection> sections);

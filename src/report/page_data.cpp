@@ -14,10 +14,10 @@ using nlohmann::json;
 
 constexpr std::size_t kMostTrainPoints = 800;  // more than a screen has columns for
 constexpr std::size_t kMostValidationPoints = 2000;
-constexpr std::size_t kMostRoutingRows = 8192;  // sublayers, gates, depths that can be meant
+constexpr std::size_t kMostRoutingRows = 8192;  // sublayers, gates, depths: more is not a model
 constexpr std::size_t kLongestLabel = 200;      // bytes
-// A row has no place for the sources that come after its own: half of the places are empty in a
-// model whose sublayers read all that came before.
+// A row has no cells for the sources that come after its own: half of the cells are empty in a
+// model whose sublayers read everything before them.
 constexpr std::size_t kPlacesPerWeight = 8, kFreePlaces = 4096;
 
 template <typename Value>
@@ -25,7 +25,7 @@ json or_null(const std::optional<Value>& value) {
   return value ? json(*value) : json();
 }
 
-// Five digits are more than a screen shows, and halve the page.
+// Five digits are more than a screen shows, and halve the size of the page.
 double rounded(double value) {
   if (value == 0.0 || !std::isfinite(value)) return value;
   const double scale = std::pow(10.0, 5.0 - std::ceil(std::log10(std::abs(value))));
@@ -73,8 +73,8 @@ std::string label_at(const json& object, const char* key) {
 }
 
 // Sublayers by rows, sources by columns: weights[row][column], null where a row has no such source.
-// Null where the places of the map would outnumber the weights that the file holds: then sublayers
-// share no sources, as those of no model do.
+// Null where the map would have far more cells than the file has weights: its sublayers then share
+// no sources, which is true of no model.
 json source_weights(const json& routing) {
   json columns = json::array(), rows = json::array();
   std::map<std::string, std::size_t> column_of;
@@ -135,7 +135,7 @@ json halting_depth(const json& routing) {
   return {{"mean", or_null(number_at(depth, "mean"))}, {"shares", shares}};
 }
 
-// Null for a file that no model's routing can be in.
+// Null for a file that can't be a model's routing.
 json routing_data(const json& routing) {
   if (!routing.is_object()) return nullptr;
   const json sources = source_weights(routing), gate_list = gates(routing);

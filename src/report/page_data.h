@@ -21,13 +21,13 @@ struct ReportSection {
   Table table;
   std::vector<RunData> runs;            // those that have a folder, in the order of the cells
   std::vector<std::size_t> row_of_run;  // beside runs: its row of the table
-  std::vector<std::string> unread;      // what could not be read of them, in words
+  std::vector<std::string> unread;      // why those that are missing could not be read
 };
 
 // Curves, speeds and routing of all sections; the shape is described in page/report.js.
 [[nodiscard]] nlohmann::json page_data(std::span<const ReportSection> sections);
 
-// What was compared and what came out: paragraphs of plain text.
+// What was compared and the results: paragraphs of plain text.
 [[nodiscard]] std::vector<std::string> summary_words(const ReportSection& section);
 
 }  // namespace wavroute

@@ -40,7 +40,7 @@ void count_status(TableRow& row, CellStatus status) {
 
 void take_cell(TableRow& row, const Cell& cell) {
   if (row.settings.empty()) row.settings = cell.settings;
-  // An unfinished run may not know yet how much it scores.
+  // An unfinished run may not know yet how many tokens it scores.
   if (row.measure == Measure{} || (!row.measure.tokens && cell.measure.tokens)) {
     row.measure = cell.measure;
   }
@@ -126,7 +126,7 @@ void separate_labels(const std::vector<Cell>& cells, Table& table,
   }
 }
 
-// What the rows of one depth differ in, besides what a reader sees in their labels.
+// What the rows of one depth differ in, besides what their labels show.
 void name_differences(const std::vector<Cell>& cells, Table& table,
                       const std::vector<std::size_t>& rows) {
   std::map<std::size_t, std::vector<std::string>> said;
@@ -146,7 +146,7 @@ void name_differences(const std::vector<Cell>& cells, Table& table,
   }
 }
 
-// Which of two cells with one seed stands for it.
+// Which of two cells with the same seed represents it.
 bool says_more(CellStatus a, CellStatus b) {
   return a == CellStatus::kFinished && b != CellStatus::kFinished;
 }
@@ -159,7 +159,7 @@ std::vector<std::size_t> samples_of(const std::vector<Cell>& cells, const Table&
   std::map<int64_t, std::size_t> of_seed;  // -> place in samples
   for (std::size_t i = 0; i < cells.size(); ++i) {
     if (table.row_of_cell[i] != row) continue;
-    if (!cells[i].seed) {  // one of its own
+    if (!cells[i].seed) {  // counts on its own
       samples.push_back(i);
       continue;
     }

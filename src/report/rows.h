@@ -1,4 +1,4 @@
-// Cells into rows: which of them are samples of one thing.
+// Groups cells into rows: cells of one configuration are samples of it.
 #pragma once
 
 #include "report/table.h"
@@ -9,7 +9,8 @@ namespace wavroute {
 // without losses and speeds.
 void group_cells(const std::vector<Cell>& cells, Table& table);
 
-// The cell that stands for each seed of a row: a finished one if any is. Places in `cells`.
+// The cell that represents each seed of a row: a finished one if there is one. Indices into
+// `cells`.
 [[nodiscard]] std::vector<std::size_t> samples_of(const std::vector<Cell>& cells,
                                                   const Table& table, std::size_t row);
 

@@ -39,10 +39,10 @@ std::optional<double> row_number(const json& row, const char* key, const std::st
   return number_at(row, key);
 }
 
-// What metrics.jsonl says besides its curves.
+// What metrics.jsonl gives besides its curves.
 struct Metrics {
-  bool evaluated = false;    // some row has a validation loss, or a null in its place
-  bool lost_finite = false;  // the last of them is no finite number
+  bool evaluated = false;    // some row has a validation loss, or null instead
+  bool lost_finite = false;  // the last of them is not a finite number
 };
 
 // One row of metrics.jsonl: a training row, an evaluation row, or both.
@@ -132,7 +132,7 @@ std::optional<int64_t> read_config(RunData& run, const fs::path& file) {
   return config.steps;
 }
 
-// What the summary says; it is written at the end and wins over anything derived.
+// The summary's values; it is written at the end and takes precedence over anything derived.
 void apply_summary(RunData& run, const Metrics& metrics) {
   const json& summary = run.summary;
   const auto prefer = [&](std::optional<double>& value, const char* key) {
@@ -154,7 +154,7 @@ void apply_summary(RunData& run, const Metrics& metrics) {
   prefer(run.peak_rss_bytes, "peak_rss_bytes");
   prefer(run.parameters, "parameters");
   prefer(run.flops_per_token, "flops_per_token");
-  // Evaluated, and nothing finite came out: the end of training may have looked well.
+  // Evaluated without a finite loss: the end of training may have looked fine.
   if (run.status == "finished" && !run.val_loss && metrics.evaluated) run.status = "diverged";
 }
 
@@ -170,7 +170,7 @@ std::string setting(const RunSettings& settings, const char* key) {
   return found == settings.end() ? std::string() : found->second;
 }
 
-// Fills in what the summary left open, from the configuration and the newest checkpoint.
+// Fills in what the summary lacks, from the configuration and the newest checkpoint.
 void fill_gaps(RunData& run) {
   if (run.scheme.empty() && run.config.empty()) {
     if (const json checkpoint = newest_checkpoint_config(run.folder); checkpoint.is_object()) {
@@ -195,7 +195,7 @@ void notice_extension(RunData& run, const std::optional<int64_t>& planned) {
   if (std::max(reached, planned.value_or(0)) > *told) run.status = "running";
 }
 
-// Without a config.toml the summary tells some of what was run.
+// Without a config.toml the summary has some of the settings.
 void settings_of_summary(RunData& run) {
   constexpr std::pair<const char*, const char*> kNumbers[] = {
       {"layers", "model.layers"},   {"width", "model.width"}, {"heads", "model.heads"},
@@ -209,7 +209,7 @@ void settings_of_summary(RunData& run) {
        {std::pair("precision", "train.precision"), std::pair("scheme", "residual.scheme")}) {
     if (auto value = text_at(run.summary, key); !value.empty()) run.settings[name] = value;
   }
-  if (!run.settings.empty()) run.settings["name"] = run.label;  // it may stand for anything else
+  if (!run.settings.empty()) run.settings["name"] = run.label;  // it may stand for other changes
 }
 
 // An extended run has the learning rates of its first length, unlike one that was planned so long.

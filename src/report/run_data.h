@@ -27,7 +27,7 @@ struct ValidationPoint {
 // The files of a run folder that a report shows. A value that the folder doesn't give is absent.
 struct RunData {
   std::filesystem::path folder;
-  std::string scheme;  // "unknown" where nothing says it
+  std::string scheme;  // "unknown" if no file has it
   std::string label;   // the scheme, or the name of a compare variant
   // "finished", "diverged", "running", "stopped", ...; "unfinished" without a summary. A run that
   // ended without a finite loss has "diverged", one that goes on beyond its summary "running", and
@@ -35,13 +35,13 @@ struct RunData {
   std::string status;
   std::optional<int64_t> depth;  // layers
   std::optional<int64_t> seed;
-  std::optional<int64_t> steps;             // planned; of an unfinished run, those it has reached
+  std::optional<int64_t> steps;             // planned; of an unfinished run, those so far
   std::vector<TrainPoint> train;            // by step
   std::vector<ValidationPoint> validation;  // by step
   std::optional<double> val_loss, bits_per_byte;
   std::optional<double> tokens_per_s;  // of the training run
   std::optional<double> peak_rss_bytes, parameters, flops_per_token;
-  RunSettings settings;        // of config.toml; without one, what the summary tells of it
+  RunSettings settings;        // of config.toml; without one, those in the summary
   Measure measure;             // what its validation loss was measured on
   std::string machine;         // what its speed was measured on; empty where env.json is missing
   nlohmann::json summary;      // summary.json, or null
@@ -54,7 +54,7 @@ struct RunData {
 [[nodiscard]] bool is_run_folder(const std::filesystem::path& folder);
 
 // Reads a run folder. A torn last line of metrics.jsonl, a row that was being written, is
-// left out. Throws UserError for a folder that is no run and for a broken file,
+// left out. Throws UserError for a folder that is not a run and for a broken file,
 // with the file and the line.
 [[nodiscard]] RunData read_run(const std::filesystem::path& folder);
 

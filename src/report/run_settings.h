@@ -1,5 +1,5 @@
-// What was run, and what its loss was measured on: which runs are samples of one thing, and which
-// losses can be subtracted.
+// What was run, and what its loss was measured on: which runs are samples of one configuration, and
+// which losses can be subtracted.
 #pragma once
 
 #include <cstdint>
@@ -11,8 +11,8 @@
 
 namespace wavroute {
 
-// The configuration that a run's results follow from: dotted key -> value, as TOML text. Without
-// the seed, and without what changes no result (see changes_results).
+// The part of the configuration that determines a run's results: dotted key -> value, as TOML text.
+// Without the seed, and without keys that change no result (see changes_results).
 using RunSettings = std::map<std::string, std::string>;
 
 // The one setting that no config.toml has: the steps that were planned at first, of a run that got
@@ -23,16 +23,16 @@ inline constexpr const char* kScheduleSteps = "schedule_steps";
 //   name, compare.*, sample.*                        names, and what never touches training
 //   train.seed                                       the sample, not what is sampled
 //   train.{log,eval,save}_every, train.keep          when something is written
-//   train.{threads,micro_batch,recompute}            how a step is cut: at most its rounding
+//   train.{threads,micro_batch,recompute}            how a step is divided: at most its rounding
 [[nodiscard]] bool changes_results(std::string_view dotted_key);
 
 struct RunConfig {
   RunSettings settings;
-  std::optional<int64_t> seed, steps;  // where the text gives them
+  std::optional<int64_t> seed, steps;  // if the text has them
 };
 
-// What the text of a config.toml says; in `settings`, a key that it leaves out has its default.
-// Throws UserError for what is no TOML, with `file` and the line.
+// The content of a config.toml; in `settings`, a key that it leaves out has its default. Throws
+// UserError for text that is not TOML, with `file` and the line.
 [[nodiscard]] RunConfig read_run_config(const std::string& text, const std::string& file);
 
 // The keys in which a run is another than its plan. Where the texts lie, and what the plan leaves
@@ -44,7 +44,7 @@ struct RunConfig {
 void identify_texts(RunSettings& settings, const std::string& train_sha256,
                     const std::string& valid_sha256);
 
-// A value as a table shows it: a string without its quotes, a hash by its first digits.
+// A value as a table shows it: a string without quotes, the first digits of a hash.
 [[nodiscard]] std::string shown_value(const std::string& value);
 
 // What a validation loss was measured on. Empty or absent: not known.
@@ -53,9 +53,9 @@ struct Measure {
   std::string train_text;             // sha256
   std::string tokenizer;              // its kind and the size of its vocabulary
   std::optional<int64_t> context;     // tokens
-  std::optional<int64_t> max_tokens;  // data.eval_tokens: at most so many are scored
+  std::optional<int64_t> max_tokens;  // data.eval_tokens: at most this many are scored
   std::optional<int64_t> tokens;      // scored
-  std::optional<int64_t> bytes;       // of text that they stand for
+  std::optional<int64_t> bytes;       // of the text that they stand for
 
   bool operator==(const Measure&) const = default;
 };

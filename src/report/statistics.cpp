@@ -69,7 +69,7 @@ double student_t_quantile(double probability, double degrees) {
   if (probability == 0.5) return 0.0;
   double low = 0.0, high = 1.0;
   while (std::isfinite(high) && student_t_probability(high, degrees) < probability) high *= 2.0;
-  // Bisection ends when the midpoint is one of the ends: the interval is then one rounding wide.
+  // Bisection ends when the midpoint equals an end: the interval is then one rounding wide.
   for (double middle = 0.5 * (low + high); middle > low && middle < high;
        middle = 0.5 * (low + high)) {
     (student_t_probability(middle, degrees) < probability ? low : high) = middle;

@@ -17,7 +17,7 @@ namespace {
 
 using Losses = std::map<int64_t, double>;  // by seed
 
-// A cell without a seed counts as one of its own: seeds are not negative, these keys are.
+// A cell without a seed counts on its own: its key is negative, which no seed is.
 int64_t seed_key(const Cell& cell, std::size_t index) {
   return cell.seed.value_or(-1 - static_cast<int64_t>(index));
 }
@@ -95,10 +95,10 @@ void compare_with(TableRow& row, const Losses& losses, const TableRow& reference
   }
   row.difference = difference_of(losses, reference_losses);
   if (row.difference) return;
-  row.not_compared = reference_losses.empty() ? "no loss of the reference" : "no common seed";
+  row.not_compared = reference_losses.empty() ? "the reference has no loss" : "no common seed";
 }
 
-// Of a grid: measured in turns. Else the mean over the row's runs, where one machine made them all.
+// For a grid: measured in turn. Else the mean over the row's runs, if one machine made them all.
 void fill_speed(Table& table, std::size_t at, const Comparison& comparison) {
   TableRow& row = table.rows[at];
   if (comparison.is_grid) {
@@ -124,8 +124,8 @@ void fill_speed(Table& table, std::size_t at, const Comparison& comparison) {
   row.peak_rss_bytes = mean_of(peaks);
 }
 
-// The reference of a depth: the row with the label of the first cell, or one whose label grew from
-// it.
+// The reference of a depth: the row with the label of the first cell, or one whose label was
+// extended from it.
 const TableRow* reference_of(const Table& table, const std::optional<int64_t>& depth,
                              const std::string& cell_label) {
   const TableRow* found = nullptr;
@@ -161,16 +161,16 @@ std::string difference_note(const Table& table) {
   std::string note;
   if (pairs >= 2) {
     note = fmt::format(
-        " Difference: to {}, seed by seed, with the 95 % interval of Student's t over n seeds; one "
-        "seed alone (n=1) has no interval.",
+        " Difference: to {}, seed by seed, with the 95 % interval of Student's t over n seeds; a "
+        "single seed (n=1) has no interval.",
         table.reference);
   } else if (pairs == 1) {
     note = fmt::format(
-        " Difference: to {}. One seed (n=1) has no interval, and no difference of one seed is told "
-        "from chance; a 95 % interval (Student's t over seeds) takes two or more.",
+        " Difference: to {}. One seed (n=1) has no interval and can't tell a difference from "
+        "chance; a 95 % interval (Student's t over seeds) needs two or more.",
         table.reference);
   }
-  std::map<std::string, std::pair<bool, bool>> reasons;  // -> bits per byte are fair, are not
+  std::map<std::string, std::pair<bool, bool>> reasons;  // -> bits per byte can be compared, can't
   for (const TableRow& row : table.rows) {
     if (row.not_compared.empty()) continue;
     (row.bits_compare ? reasons[row.not_compared].first : reasons[row.not_compared].second) = true;
@@ -200,16 +200,15 @@ std::string note_of(const Table& table, const Comparison& comparison) {
   }
   note += difference_note(table);
   if (any([](const TableRow& r) { return r.pending + r.running + r.stopped > 0; })) {
-    note += " Runs that have not finished are in no mean.";
+    note += " Runs that have not finished are left out of means.";
   }
   if (any([](const TableRow& r) { return r.duplicates > 0; })) {
     note += fmt::format(" Several runs of one configuration and seed count once: {}.",
                         labels_where(table, [](const TableRow& r) { return r.duplicates > 0; }));
   }
   if (any([](const TableRow& r) { return r.tokens_per_s.has_value(); })) {
-    note += comparison.is_grid
-                ? " Speed and memory: training steps, measured in turns."
-                : " Speed and memory: as each training run went, not measured in turns.";
+    note += comparison.is_grid ? " Speed and memory: training steps, measured in turn."
+                               : " Speed and memory: from each training run, not measured in turn.";
   }
   return note.substr(std::min(note.find_first_not_of(' '), note.size()));
 }

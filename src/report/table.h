@@ -1,4 +1,4 @@
-// The table that a comparison ends with: one row for each thing that was run, its seeds together.
+// The table that a comparison ends with: one row for each configuration, over its seeds.
 #pragma once
 
 #include <cstddef>
@@ -30,17 +30,17 @@ struct TableRow {
   std::size_t seeds = 0;        // the different ones of its cells
   std::size_t finished = 0;     // of them
   std::size_t diverged = 0, failed = 0, pending = 0, running = 0, stopped = 0;
-  std::size_t duplicates = 0;                  // further cells of a seed; each seed counts once
+  std::size_t duplicates = 0;                  // more cells of a seed; each seed counts once
   std::optional<double> loss;                  // mean over the finished seeds, nats per token
   std::optional<double> bits_per_byte;         // likewise
   bool is_reference = false;                   // the first label at this depth
   std::optional<PairedDifference> difference;  // loss minus the reference's, over common seeds
   std::string not_compared;   // why there is none: "another tokenizer"; may be empty
-  bool bits_compare = false;  // then: whether bits per byte can be compared instead
+  bool bits_compare = false;  // if so: whether bits per byte can be compared instead
   std::optional<double> tokens_per_s;
   std::optional<double> speed_ratio;  // to the reference's tokens per second
   std::optional<double> peak_rss_bytes;
-  std::string machine;  // what the speed was measured on, where the runs say it themselves
+  std::string machine;  // what the speed was measured on, if the runs have it
   std::optional<double> parameters;
   std::optional<double> flops_per_token;
 };
@@ -49,12 +49,12 @@ struct Table {
   std::vector<TableRow> rows;  // by depth, ascending; inside a depth in the order of the cells
   std::vector<std::size_t> row_of_cell;  // beside the comparison's cells
   std::string reference;  // the label of the first row; differences are to this scheme
-  std::string note;       // what the interval is, and what the speed is
+  std::string note;       // explains the interval and the speed
 };
 
-// Rows follow from what was run (see changes_results), not from what it was called: cells of one
-// label but another configuration are rows of their own, whose labels name the keys that differ.
-// Of several cells with one configuration and one seed, the first finished one counts.
+// Rows depend on what was run (see changes_results), not on its name: cells with the same label but
+// different configurations are separate rows, whose labels name the keys that differ. Of several
+// cells with one configuration and one seed, the first finished one counts.
 [[nodiscard]] Table make_table(const Comparison& comparison);
 
 // The rows as compare.json and --json give them.
@@ -71,7 +71,7 @@ struct TableColumn {
   std::vector<std::string> cells;
 };
 
-// The columns that at least one row has something to say in.
+// The columns in which at least one row has a value.
 [[nodiscard]] std::vector<TableColumn> table_columns(const Table& table);
 
 // For a terminal: aligned columns in UTF-8, the note below; ends with a newline.

@@ -1,4 +1,4 @@
-// How a table looks: columns, and their terminal and Markdown forms.
+// The layout of a table: columns, and their terminal and Markdown forms.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -16,13 +16,13 @@ namespace {
 constexpr std::string_view kMissing = "–";
 constexpr std::size_t kShownLabel = 160;  // bytes
 
-// Code points, not bytes: what a terminal advances by for the characters that a table holds.
+// Code points, not bytes: the width in a terminal of the characters that a table has.
 std::size_t display_width(std::string_view text) {
   return static_cast<std::size_t>(std::ranges::count_if(
       text, [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
 }
 
-// A label could hold anything; a control character would break a line or steer the terminal.
+// A label could hold anything; a control character would break a line or control the terminal.
 std::string on_one_line(const std::string& text) {
   std::string result = terminal_text(text);
   for (char& c : result) {
@@ -31,7 +31,7 @@ std::string on_one_line(const std::string& text) {
   return result;
 }
 
-// A label may hold all the keys in which its row differs.
+// A label may contain all the keys in which its row differs.
 std::string cut(const std::string& text, std::size_t most) {
   return text.size() <= most ? text : text.substr(0, utf8_boundary(text, most)) + "...";
 }
@@ -81,7 +81,7 @@ std::string difference_text(const TableRow& row) {
   return row.not_compared + (row.bits_compare ? ", see bits/byte" : "");
 }
 
-// A label that holds keys would be wider than what stands below it.
+// A label with keys would be wider than the column below it.
 std::string reference_heading(const std::string& label) {
   constexpr std::size_t kMost = 40;  // bytes
   return label.size() <= kMost ? fmt::format("vs {}", label) : "vs reference";

@@ -112,7 +112,7 @@ TEST(Rows, RunsThatGoOnAreInNoMean) {
   const Table table = table_of({run("tiny", 1, 2.0), running});
   EXPECT_DOUBLE_EQ(*table.rows[0].loss, 2.0);
   EXPECT_THAT(terminal_table(table),
-              AllOf(HasSubstr("1 of 2, 1 running"), HasSubstr("not finished are in no mean")));
+              AllOf(HasSubstr("1 of 2, 1 running"), HasSubstr("not finished are left out of")));
 }
 
 TEST(Rows, CellsOfAGridThatHaveNotBegunBelongToTheirLabel) {

@@ -1,4 +1,4 @@
-// Small helpers that every chart shares: elements, scales, ticks, numbers, tooltips.
+// Small helpers that all charts share: elements, scales, ticks, numbers, tooltips.
 // Text from the data only ever enters the page through textContent or setAttribute.
 
 const MINUS = "\u2212";

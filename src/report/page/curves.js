@@ -36,7 +36,7 @@ function makeSeries(runs) {
   });
 }
 
-// The point of a series: its form tells labels apart that share a colour.
+// The marker of a series: its shape distinguishes labels that share a colour.
 function dot(cx, cy, color, marker) {
   const style = `fill:${color}`;
   if (marker === 0) return shape("circle", { class: "point", cx, cy, r: 3.5, style });
@@ -82,7 +82,7 @@ function drawCurves(section, runs, style) {
     const last = steps.reduce((a, b) => Math.max(a, b), 1);
     const least = steps.reduce((a, b) => Math.min(a, b), last);
     const first = state.range === "half" ? last / 2 : state.scale === "log" ? Math.max(1, least) : 0;
-    // The fall of the first steps would flatten the rest; on the log axis it has its room.
+    // The drop in the first steps would flatten the rest; a log axis has room for it.
     const counted = state.view === "loss" && state.range === "all" && state.scale === "linear"
       ? last * 0.08 : first;
     let low = state.view === "loss" ? Infinity : 0, high = state.view === "loss" ? -Infinity : 0;
