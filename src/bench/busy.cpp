@@ -18,7 +18,7 @@ namespace {
 // In the child, where only calls that are safe after a fork of several threads are allowed.
 [[noreturn]] void be_busy(pid_t parent) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (getppid() != parent) _exit(1);  // it died before the line above
+  if (getppid() != parent) _exit(1);  // the parent died before the line above
   raise(SIGSTOP);
   for (;;) asm volatile("");
 }
@@ -28,7 +28,7 @@ void wait_until_stopped(pid_t process) {
   while (waitpid(process, &status, WUNTRACED) < 0 && errno == EINTR) {
   }
   if (WIFSTOPPED(status)) return;
-  throw Failure("a busy process was expected to stand still, it has ended");
+  throw Failure("a busy process was expected to stop, it has ended");
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// Processes that do nothing but keep a core busy: the machine that a step is timed on as it mostly
-// is. Torch-free.
+// Processes that only keep a core busy, to time steps on a machine that is shared, as most are.
+// Torch-free.
 #pragma once
 
 #include <sys/types.h>
@@ -8,18 +8,18 @@
 
 namespace wavroute {
 
-// Owns its processes: they end with this object, and with this process however it ends. They
-// stand still until resume().
+// Owns its processes: they end with this object, and with this process however it ends. They are
+// stopped until resume().
 class BusyProcesses {
  public:
-  // Throws Failure where they can't be started.
+  // Throws Failure if they can't be started.
   explicit BusyProcesses(int count);
   ~BusyProcesses();
   BusyProcesses(const BusyProcesses&) = delete;
   BusyProcesses& operator=(const BusyProcesses&) = delete;
 
   void resume();
-  // Returns when all stand still.
+  // Returns when all are stopped.
   void pause();
 
   [[nodiscard]] const std::vector<pid_t>& processes() const { return processes_; }

@@ -16,7 +16,7 @@ namespace wavroute {
 namespace {
 
 // The first `size` bytes, fewer if there are fewer; empty if there is no such file, and for a
-// device, which can be written to but has no beginning.
+// device, which can be written to but not read.
 std::string begin_of_file(const std::filesystem::path& file, size_t size) {
   if (!std::filesystem::is_regular_file(file)) return {};
   std::ifstream in(file, std::ios::binary);
@@ -26,7 +26,7 @@ std::string begin_of_file(const std::filesystem::path& file, size_t size) {
   return begin;
 }
 
-// The text of a file that begins with fewer columns, with empty cells in the others.
+// The text of a file with fewer columns, with empty cells in the missing ones.
 std::string with_columns(const std::string& text, const std::string& header) {
   const size_t end = text.find('\n');
   const auto missing =
@@ -34,7 +34,7 @@ std::string with_columns(const std::string& text, const std::string& header) {
   std::string wider = header + "\n";
   bool quoted = false;
   for (const char c : text.substr(end + 1)) {
-    quoted = quoted != (c == '"');  // a line's end within quotes is a part of a cell
+    quoted = quoted != (c == '"');  // a newline within quotes is part of a cell
     if (c == '\n' && !quoted) wider.append(static_cast<size_t>(missing), ',');
     wider += c;
   }
@@ -75,7 +75,7 @@ void append_csv(const std::filesystem::path& file, const std::string& header,
   const Descriptor out(::open(file.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666));
   if (out.get() < 0) throw_system_error("append to", file, errno);
   write_all(out, std::as_bytes(std::span(text)), file);
-  // A device that is no file has nothing to make durable.
+  // A device has nothing to make durable.
   if (::fsync(out.get()) != 0 && errno != EINVAL) throw_system_error("save", file, errno);
 }
 

@@ -59,7 +59,7 @@ struct ControlGroup {
 };
 
 // The folders that can limit `controller` ("memory", "cpu"): the group of this process and all
-// those above it. Inside a container the path that /proc names may not exist in /sys; its
+// groups above it. Inside a container the path that /proc names may not exist in /sys; its
 // ancestors, up to the mount, then still do.
 std::vector<ControlGroup> control_groups(const fs::path& root, std::string_view controller) {
   std::vector<ControlGroup> groups;
@@ -110,7 +110,7 @@ void probe_memory(const fs::path& root, Machine& machine) {
     if (!limit || *limit >= static_cast<double>(machine.memory_total)) continue;
     const auto used =
         read_number(folder / (unified ? "memory.current" : "memory.usage_in_bytes")).value_or(0);
-    // The page cache counts as used, but is given back on demand.
+    // The page cache counts as used, but is freed on demand.
     const auto cache = static_cast<double>(
         read_field(folder / "memory.stat", unified ? "inactive_file" : "total_inactive_file"));
     const double free = std::clamp(*limit - used + cache, 0.0, *limit);
@@ -141,7 +141,7 @@ void probe_processor(const fs::path& root, Machine& machine) {
   }
 }
 
-// "Model:  NVIDIA H100 80GB HBM3" in a file of each, in a folder named by its place on the bus.
+// "Model:  NVIDIA H100 80GB HBM3" in a file for each GPU, in a folder named by its bus address.
 void probe_gpus(const fs::path& root, Machine& machine) {
   std::error_code none;
   std::vector<fs::path> folders;

@@ -19,9 +19,9 @@ struct OpResult {
   int threads = 0;
   double ms_p20 = 0, ms_p50 = 0, ms_p80 = 0;  // ours
   double composed_ms_p50 = 0;
-  double bytes = 0;  // the least that moves; 0: the operator is bound by arithmetic
-  double flops = 0;  // of an operator that is
-  double peak = 0;   // bytes or FLOPs per second that this machine reached
+  double bytes = 0;  // the least traffic; 0: the operator is bound by arithmetic
+  double flops = 0;  // of an operator that is bound by arithmetic
+  double peak = 0;   // bytes or FLOPs per second that this machine reaches
 
   [[nodiscard]] double ratio() const { return composed_ms_p50 / ms_p50; }
   [[nodiscard]] bool is_memory_bound() const { return flops == 0; }
@@ -30,7 +30,7 @@ struct OpResult {
   [[nodiscard]] double percent_of_peak() const { return rate() / peak * 100; }
 };
 
-// With the field names of `wavroute bench op --json`; of gb_per_s and gflop_per_s one is null.
+// With the field names of `wavroute bench op --json`; one of gb_per_s and gflop_per_s is null.
 [[nodiscard]] nlohmann::ordered_json op_json(const OpResult& result);
 
 // Aligned columns with a header, one line per result, each ending in a newline.

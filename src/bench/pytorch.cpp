@@ -78,7 +78,7 @@ PyTorch find_pytorch(const fs::path& executable) {
     const auto answer = worker.receive(kAnswerTimeout, "the versions of Python and torch");
     found.python_version = answer.value("python", "");
     found.torch_version = answer.value("torch", "");
-  } catch (const Failure&) {  // missing() says so
+  } catch (const Failure&) {  // missing() reports it
   }
   return found;
 }

@@ -27,7 +27,7 @@ struct PyTorch {
 // `executable` is the running program, BUILD/bin/wavroute.
 [[nodiscard]] PyTorch find_pytorch(const std::filesystem::path& executable);
 
-// What the baseline says that it can do: the answer to `baseline.py --supports`.
+// What the baseline supports: the answer to `baseline.py --supports`.
 struct BaselineSupport {
   struct Scheme {
     std::vector<std::string> options;  // of [residual], each a flag of the baseline
@@ -39,11 +39,11 @@ struct BaselineSupport {
   [[nodiscard]] std::string missing(const Config& config) const;
 };
 
-// Asks the baseline of a PyTorch that misses nothing. Throws Failure where it doesn't answer.
+// Asks the baseline; nothing may be missing(). Throws Failure if it doesn't answer.
 [[nodiscard]] BaselineSupport ask_baseline(const PyTorch& pytorch);
 
-// The options of a scheme as flags of the baseline: "--blocks=6", "--no-partial-details". Whatever
-// is "auto" is left to the baseline, which knows the same rule.
+// The options of a scheme as flags of the baseline: "--blocks=6", "--no-partial-details". Options
+// that are "auto" are left out: the baseline has the same rules.
 [[nodiscard]] std::vector<std::string> baseline_flags(const Options& options);
 
 }  // namespace wavroute

@@ -15,7 +15,7 @@
 namespace wavroute {
 namespace {
 
-constexpr double kMemoryShare = 0.9;  // of what is available: the parent and the kernel need some
+constexpr double kMemoryShare = 0.9;  // of the available memory; the parent needs some too
 
 double number(const nlohmann::json& answer, const char* key) {
   const auto value = answer.find(key);
@@ -30,8 +30,8 @@ std::string text(const nlohmann::json& answer, const char* key) {
   return value != answer.end() && value->is_string() ? value->get<std::string>() : "";
 }
 
-// The median over the rounds of above[round] / below[round]: a machine that is faster in one minute
-// than in the next is so for both.
+// The median over the rounds of above[round] / below[round]: if the machine gets slower for a
+// minute, both do.
 double median_ratio(const std::vector<double>& above, const std::vector<double>& below) {
   std::vector<double> ratios;
   for (size_t i = 0; i < std::min(above.size(), below.size()); ++i) {
@@ -40,14 +40,14 @@ double median_ratio(const std::vector<double>& above, const std::vector<double>&
   return quantile(ratios, 0.5);
 }
 
-// One job: its child while that lives, and what it has shown so far.
+// One job: its child while that lives, and its results so far.
 struct Entry {
   const StepJob* job = nullptr;
   StepResult result;
   std::unique_ptr<Worker> worker;
   bool stepped = false;  // the first step has been taken, here or in an earlier group
   bool counted = false;  // all rounds have been taken
-  bool lost = false;     // died after that: its numbers stand, but it is no reference any more
+  bool lost = false;     // died after that: its numbers are kept, but it can't be the reference
   bool has_gemm = false;
   double gflops = 0;             // the best seen
   uint64_t bytes = 0;            // the estimate, then what the first step took
@@ -114,8 +114,8 @@ class Measurement {
   }
 
   // The next entries to be stepped in turn: the first job, and as many of those still to be
-  // counted as are expected to fit beside it. At least one of them, however large: alone, if it
-  // does not fit beside the first job.
+  // counted as are expected to fit beside it. At least one of them, however large: without the
+  // first job, if it does not fit beside it.
   std::vector<Entry*> next_group() {
     std::vector<Entry*> waiting;
     for (auto& entry : entries_) {
@@ -138,7 +138,7 @@ class Measurement {
     return group;
   }
 
-  // Starts the child, takes its first step, and learns its true size.
+  // Starts the child, takes its first step, and measures its memory.
   void start(Entry& entry) {
     const auto& job = *entry.job;
     entry.worker = std::make_unique<Worker>(WorkerCommand{job.label, job.argv, job.env, job.unset});
@@ -182,9 +182,9 @@ class Measurement {
     entry.gflops = std::max(entry.gflops, number(answer, "gflops"));
   }
 
-  // Starts those of the group that do not run yet. One that turns out too large to stay beside
-  // the others is ended and left, with its true size, for a later group; the new size makes that
-  // group smaller, and the first newcomer always stays, so this comes to an end.
+  // Starts those of the group that do not run yet. One that turns out too large to fit beside the
+  // others is ended and left, with its measured size, for a later group. That size makes the later
+  // group smaller, and the first new one always stays, so this terminates.
   std::vector<Entry*> start_group(const std::vector<Entry*>& group) {
     std::vector<Entry*> running;
     uint64_t used = 0;
@@ -208,7 +208,7 @@ class Measurement {
     return running;
   }
 
-  // One step of each of the group that is still there, in turn.
+  // One step of each remaining member of the group, in turn.
   template <typename Take>
   void step_each(const std::vector<Entry*>& group, Take take) {
     for (Entry* entry : group) {
@@ -218,7 +218,7 @@ class Measurement {
   }
 
   void run_group(const std::vector<Entry*>& planned) {
-    for (auto& entry : entries_) {  // the first job lives on from group to group if it is in both
+    for (auto& entry : entries_) {  // the first job keeps its child from group to group
       if (std::ranges::find(planned, &entry) == planned.end()) entry.worker.reset();
       entry.group_ms.clear();
     }
@@ -238,7 +238,7 @@ class Measurement {
     for (Entry* entry : group) close(*entry, group[0]);
   }
 
-  // Ends a member of the group and takes its times. The first job stays for the next group.
+  // Ends a member of the group and collects its times. The first job stays for the next group.
   void close(Entry& entry, const Entry* first_of_group) {
     if (!entry.worker) return;
     const bool alive = guarded(entry, [&] {

@@ -30,7 +30,7 @@ struct StepJob {
   std::string scheme;
   std::vector<std::string> argv;
   std::map<std::string, std::string> env;  // added to the environment of this process
-  uint64_t estimate_bytes = 0;  // of memory; 0 = unknown. What the first step takes replaces it
+  uint64_t estimate_bytes = 0;  // of memory; 0 = unknown. Replaced by what the first step takes
   std::vector<std::string> unset = {};  // names that it does not get of that environment
 };
 
@@ -49,7 +49,7 @@ struct StepResult {
   int64_t layers = 0, width = 0, batch = 0, context = 0, parameters = 0;
   double ms_p20 = 0, ms_p50 = 0, ms_p80 = 0;
   double first_ms = 0;  // the first step, with whatever had to be compiled for it
-  int busy = 0;         // the plan's; what the machine was beside is quiet where nothing says busy
+  int busy = 0;         // the plan's; times without "busy" in their name are of the quiet machine
   double busy_ms_p20 = 0, busy_ms_p50 = 0, busy_ms_p80 = 0;  // beside them; 0 without
   double busy_ratio = 0;  // the median over the rounds of the busy step's time over the quiet one's
   double tokens_per_s = 0;
@@ -71,7 +71,8 @@ struct StepResult {
 // Called with one short sentence whenever something has happened.
 using StepProgress = std::function<void(std::string_view)>;
 
-// One result per job, in order. A job that fails keeps its error and the others go on. Jobs that
+// One result per job, in order. A job that fails reports its error, and the others continue. Jobs
+// that
 // do not fit in memory together run in groups, the first job in each of them.
 // Throws UserError for a plan without rounds.
 [[nodiscard]] std::vector<StepResult> measure_steps(std::span<const StepJob> jobs,

@@ -13,12 +13,12 @@
 namespace wavroute {
 namespace {
 
-// More threads than cores only wait for each other, but a run of a larger machine can be repeated
-// with as many as it had there.
+// More threads than cores only wait for each other, but a run from a larger machine can be repeated
+// with its number of threads.
 constexpr int64_t kMostAnywhere = 256, kMostPerCore = 4;
 
-// The first number of OMP_NUM_THREADS ("4", "4,2": of the nested loops). Nothing where it is no
-// number above 0: OpenMP says so itself, and does without.
+// The first number of OMP_NUM_THREADS ("4", "4,2": of the nested loops). Nothing if it is not a
+// number above 0: OpenMP itself warns of that and ignores it.
 std::optional<int64_t> from_environment(const char* name) {
   const char* text = std::getenv(name);
   if (text == nullptr) return std::nullopt;

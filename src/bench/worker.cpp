@@ -28,8 +28,8 @@ using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
 constexpr size_t kTailBytes = 2000;       // of standard error, kept for the message
-constexpr size_t kLineBytes = 1U << 20U;  // an answer longer than this is garbage
-constexpr size_t kShownBytes = 200;       // of an answer that is no JSON
+constexpr size_t kLineBytes = 1U << 20U;  // no valid answer is longer
+constexpr size_t kShownBytes = 200;       // of an answer that is not JSON
 constexpr milliseconds kFarewell{2000};   // from "quit" or the end of output to SIGKILL
 constexpr milliseconds kPollStep{10};
 
@@ -37,7 +37,7 @@ struct Channel {
   Descriptor ours, childs;
 };
 
-// Both ends close by themselves in any other child that is started meanwhile.
+// Both ends are closed in any other child that is started meanwhile (close-on-exec).
 Channel open_channel() {
   std::array<int, 2> ends{-1, -1};
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) {
@@ -47,7 +47,7 @@ Channel open_channel() {
   return {Descriptor(ends[0]), Descriptor(ends[1])};
 }
 
-// Appends what there is to read, at most one buffer of it. False at the end of the stream.
+// Appends what can be read, at most one buffer. False at the end of the stream.
 bool read_some(const Descriptor& from, std::string& into) {
   std::array<char, 65536> buffer;
   const ssize_t count = ::read(from.get(), buffer.data(), buffer.size());
@@ -56,7 +56,7 @@ bool read_some(const Descriptor& from, std::string& into) {
   return count > 0;
 }
 
-// "NAME=value" of the parent's environment without `unset`, with `env` in place of its own names.
+// "NAME=value" of the parent's environment without `unset`, with `env` replacing or adding names.
 std::vector<std::string> environment_of(const WorkerCommand& command) {
   std::vector<std::string> merged;
   for (char** entry = environ; *entry != nullptr; ++entry) {
@@ -169,7 +169,7 @@ void Worker::quit() noexcept {
   kill_and_reap();
 }
 
-// Takes what is there and waits for nothing: a grandchild may keep the stream open.
+// Takes what has arrived without waiting: a grandchild may keep the stream open.
 void Worker::drain_errors() {
   for (pollfd fd = {errors_.get(), POLLIN, 0}; errors_.get() >= 0 && ::poll(&fd, 1, 0) > 0;) {
     if (!read_some(errors_, error_tail_)) errors_.reset();
@@ -183,18 +183,18 @@ void Worker::fail(const std::string& what, const std::string& given) {
   kill_and_reap();
   std::string hint;
   if (ended_by_itself && WIFSIGNALED(status_) && WTERMSIG(status_) == SIGKILL) {
-    hint = "the kernel ends a process so when memory runs out: try a smaller batch";
+    hint = "the kernel kills processes when memory runs out: try a smaller batch";
   }
   while (error_tail_.ends_with('\n')) error_tail_.pop_back();
   if (!error_tail_.empty()) {
-    hint += (hint.empty() ? "" : "\n") + ("its last words were:\n" + error_tail_);
+    hint += (hint.empty() ? "" : "\n") + ("its error output ended with:\n" + error_tail_);
   }
   throw Failure(fmt::format("{}: expected {}, given: {}", label_, what, given), hint);
 }
 
 void Worker::send_line(const std::string& line) {
   const std::string text = line + "\n";
-  // A failure is left to the reader, which finds out how the child ended.
+  // A failure is left to receive(), which finds out how the child ended.
   ::send(input_.get(), text.data(), text.size(), MSG_NOSIGNAL);
 }
 
@@ -214,7 +214,7 @@ std::string Worker::next_line(milliseconds timeout, const std::string& what) {
     // A closed stream is passed as -1, which poll ignores.
     std::array<pollfd, 2> fds = {{{output_.get(), POLLIN, 0}, {errors_.get(), POLLIN, 0}}};
     if (::poll(fds.data(), fds.size(), static_cast<int>(std::min<int64_t>(left, 60000))) <= 0) {
-      continue;  // a timeout is seen above; a signal is not ours
+      continue;  // a timeout is handled above; a signal is ignored
     }
     if (fds[1].revents != 0) drain_errors();
     if (fds[0].revents != 0 && !read_some(output_, pending_)) {
@@ -229,7 +229,7 @@ nlohmann::json Worker::receive(milliseconds timeout, const std::string& what) {
   nlohmann::json answer;
   try {
     answer = parse_json(line, label_);
-  } catch (const UserError&) {  // said below, with the line
+  } catch (const UserError&) {  // reported below, with the line
   }
   if (!answer.is_object()) {
     fail(what, fmt::format("a line that is no JSON object, '{}'", line.substr(0, kShownBytes)));

@@ -1,4 +1,4 @@
-// A child process that answers one line of JSON to each line of text it is sent.
+// A child process that answers each line of text with one line of JSON.
 #pragma once
 
 #include <sys/types.h>
@@ -22,8 +22,9 @@ struct WorkerCommand {
 };
 
 // Owns the child: destroying it kills the child if it is still there, and reaps it.
-// Every failure is a Failure whose text names the label, what was expected and what came (the
-// exit status or the signal, the timeout, the text that is no JSON); its hint ends with the last
+// Every failure is a Failure whose text names the label, what was expected and what happened
+// instead (the exit status or signal, the timeout, the text that is not JSON); its hint ends with
+// the last
 // lines that the child wrote to its standard error.
 class Worker {
  public:
@@ -33,12 +34,12 @@ class Worker {
   Worker& operator=(const Worker&) = delete;
 
   // The next line of the child as a JSON object. An object with the key "error" is a Failure.
-  // `what` names what is waited for: "a training step".
+  // `what` names the expected answer: "a training step".
   [[nodiscard]] nlohmann::json receive(std::chrono::milliseconds timeout, const std::string& what);
   // Sends one line and waits for its answer.
   [[nodiscard]] nlohmann::json ask(const std::string& line, std::chrono::milliseconds timeout,
                                    const std::string& what);
-  // Sends "quit" and gives the child a moment to leave by itself.
+  // Sends "quit" and gives the child a moment to exit.
   void quit() noexcept;
 
  private:

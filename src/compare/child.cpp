@@ -23,9 +23,9 @@ constexpr size_t kTail = 2000;  // bytes
 constexpr int kNotStarted = 127;
 constexpr std::chrono::milliseconds kPause(20);
 
-// Handlers of this process end with the exec, and what they would note before it is lost: a signal
-// to stop must end the child instead. What is ignored stays so (SIGHUP under nohup), but for
-// SIGPIPE, which this program may ignore for its own output.
+// The handlers of this process are gone after the exec, and a signal that they note before it is
+// lost: such a signal must end the child instead. Ignored signals stay ignored (SIGHUP under
+// nohup), except SIGPIPE, which this program may ignore for its own output.
 void reset_signals(const sigset_t& mask) {
   for (int number = 1; number < NSIG; ++number) {
     struct sigaction action;
@@ -42,7 +42,7 @@ void reset_signals(const sigset_t& mask) {
 // child's life to this process.
 [[noreturn]] void become(char* const* argv, const char* log, pid_t parent, const sigset_t& mask) {
   prctl(PR_SET_PDEATHSIG, SIGTERM);
-  if (getppid() != parent) _exit(kNotStarted);  // it died before the line above
+  if (getppid() != parent) _exit(kNotStarted);  // the parent died before the line above
   reset_signals(mask);
   const int input = open("/dev/null", O_RDONLY);
   const int output = open(log, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, 0644);
@@ -54,7 +54,8 @@ void reset_signals(const sigset_t& mask) {
   _exit(kNotStarted);
 }
 
-// Starts the program; its process. Signals wait until the child no longer has our handlers.
+// Starts the program and returns its process. Signals are blocked until the child no longer has our
+// handlers.
 pid_t start(char* const* argv, const char* log) {
   const pid_t parent = getpid();
   sigset_t all, mask;
@@ -69,7 +70,7 @@ pid_t start(char* const* argv, const char* log) {
   return child;
 }
 
-// The wait status. A first true of `stop` is passed on.
+// Returns the wait status. The first time `stop` returns true, the child gets a SIGTERM.
 int wait_for(pid_t child, const std::string& program, const std::function<bool()>& stop) {
   bool told = false;
   int status = 0;
@@ -77,10 +78,11 @@ int wait_for(pid_t child, const std::string& program, const std::function<bool()
     const pid_t ended = waitpid(child, &status, WNOHANG);
     if (ended == child) return status;
     if (ended < 0 && errno != EINTR) {
-      throw Failure(fmt::format("the end of {} was expected, given: {}", program,
-                                std::generic_category().message(errno)),
-                    "how it ended is lost where SIGCHLD is ignored: whoever starts this program "
-                    "must not ignore it");
+      throw Failure(
+          fmt::format("the end of {} was expected, given: {}", program,
+                      std::generic_category().message(errno)),
+          "its exit status is lost if SIGCHLD is ignored: start this program without ignoring "
+          "that signal");
     }
     if (!told && stop()) {
       kill(child, SIGTERM);
@@ -114,7 +116,7 @@ ChildResult run_child(const std::vector<std::string>& argv, const std::filesyste
     throw Failure(fmt::format("cannot start {} with its output in {}", words[0], path),
                   "both must be there, and the log's folder must be writable");
   }
-  // A child that is stopped at once may not have come to open it.
+  // A child that is stopped at once may not have opened it yet.
   const std::string text = std::filesystem::exists(log) ? read_file(log) : "";
   result.error_tail = text.size() > kTail ? text.substr(text.size() - kTail) : text;
   return result;

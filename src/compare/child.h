@@ -9,13 +9,13 @@
 namespace wavroute {
 
 struct ChildResult {
-  int exit_code = 0;       // 128 + signal where a signal ended it
+  int exit_code = 0;       // 128 + signal if a signal ended it
   std::string error_tail;  // the end of what it wrote to its standard error
 };
 
 // Runs `argv` (argv[0] is a path) with no standard input; its standard output and error go to the
-// file `log`. Once `stop` answers true the child gets a SIGTERM, and so it does if this process
-// dies. Throws Failure where it can't be started.
+// file `log`. Once `stop` returns true the child gets a SIGTERM, and also if this process dies.
+// Throws Failure if it can't be started.
 [[nodiscard]] ChildResult run_child(const std::vector<std::string>& argv,
                                     const std::filesystem::path& log,
                                     const std::function<bool()>& stop);

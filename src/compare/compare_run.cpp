@@ -33,7 +33,7 @@ namespace fs = std::filesystem;
 constexpr std::chrono::milliseconds kLockPause(100);
 constexpr int kLockTries = 200;
 
-// What the speed measurement wants to know of a cell that was trained.
+// What the speed measurement needs of a trained cell.
 struct Trained {
   std::optional<int64_t> vocab_size;
   uint64_t peak_bytes = 0;
@@ -98,7 +98,7 @@ class Run {
       train(i);
       try {
         save();
-      } catch (const std::exception& error) {  // the last one decides
+      } catch (const std::exception& error) {  // the save at the end must succeed
         options_.say(fmt::format("compare.json: {}", error.what()));
       }
     }
@@ -117,7 +117,7 @@ class Run {
   }
   fs::path folder(size_t i) const { return options_.out / "cells" / cells_[i].folder; }
 
-  // Speeds of an earlier call stand until they are measured again.
+  // Speeds of an earlier call are kept until they are measured again.
   void read_speed() {
     const fs::path file = options_.out / "compare.json";
     if (fs::exists(file)) {
@@ -148,7 +148,7 @@ class Run {
                     "the text has changed since the first cells were trained: give another --out");
   }
 
-  // What an earlier call left. What can't be read of it is trained again.
+  // The cells that an earlier call trained. Those that can't be read are trained again.
   void take_old_result(size_t i) {
     try {
       read_run_of(i);
@@ -174,7 +174,7 @@ class Run {
                     "--out");
   }
 
-  // What the cell's run folder says of it.
+  // The cell's state by its run folder.
   void read_run_of(size_t i) {
     Cell& cell = comparison_.cells[i];
     const RunData run = read_run(folder(i));
@@ -185,7 +185,7 @@ class Run {
                    text_at(run.summary, "corpus")};
   }
 
-  // Trains one cell. Whatever goes wrong with it is said and marked.
+  // Trains one cell. Whatever goes wrong with it is reported and marked.
   void train(size_t i) {
     Cell& cell = comparison_.cells[i];
     const std::string place = fmt::format("[{}/{}] {} ", i + 1, cells_.size(), cells_[i].folder);
@@ -213,7 +213,7 @@ class Run {
     options_.say(fmt::format("{} {}: {}", place, to_string(cell.status), trouble));
   }
 
-  // What went wrong, empty where nothing did.
+  // What went wrong; empty if nothing did.
   std::string train_child(size_t i) {
     write_file_atomic(config_path(i), to_toml(cells_[i].config));
     make_folders(folder(i));
@@ -265,7 +265,7 @@ class Run {
     std::vector<StepResult> results;
     try {
       results = measure_steps(jobs, plan);
-    } catch (const std::exception& error) {  // the losses stand without it
+    } catch (const std::exception& error) {  // the losses are valid without it
       options_.say(fmt::format("no speed: {}", error.what()));
       return;
     }

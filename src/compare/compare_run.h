@@ -1,4 +1,4 @@
-// Runs a comparison: trains what is missing of the grid, measures speed, writes table and report.
+// Runs a comparison: trains the missing cells of the grid, measures speed, writes table and report.
 #pragma once
 
 #include <cstdint>
@@ -16,8 +16,8 @@ struct CompareOptions {
   std::filesystem::path out;
   std::string program;         // the path of wavroute, for the children
   int speed_rounds = 10;       // of the interleaved measurement; 0: none
-  uint64_t memory_limit = 0;   // bytes for the models that it steps in turn; 0: what is available
-  std::function<bool()> stop;  // asked between cells: true ends the comparison
+  uint64_t memory_limit = 0;   // bytes for the models stepped in turn; 0: what is available
+  std::function<bool()> stop;  // called between cells: true ends the comparison
   std::function<void(const std::string&)> say;
 };
 
@@ -39,8 +39,8 @@ struct CompareOutcome {
                                             const std::vector<GridCell>& cells,
                                             const CompareOptions& options);
 
-// UserError for a link in `out` where the comparison would write: none is followed. Before anything
-// is written there.
+// UserError for a link in `out` where the comparison would write: none is followed. Checked before
+// anything is written.
 void refuse_links(const std::filesystem::path& out, const std::vector<GridCell>& cells);
 
 }  // namespace wavroute

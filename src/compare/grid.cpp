@@ -65,7 +65,7 @@ std::vector<Row> rows_of(const Config& config, const SchemeCatalog& catalog) {
   return rows;
 }
 
-// Depths and seeds have the ranges of the keys that they are put in place of.
+// Depths and seeds have the ranges of the keys that they replace.
 void check_range(std::string_view section, std::string_view key, std::string_view list,
                  int64_t value) {
   const Range& range = find_field(section, key)->range;
@@ -73,7 +73,7 @@ void check_range(std::string_view section, std::string_view key, std::string_vie
   throw UserError(fmt::format("expected items {} in {}, given {}", range.text(), list, value));
 }
 
-// A cell's configuration goes through a file: what train would refuse of it is refused here.
+// A cell's configuration is passed as a file: what train would refuse is refused here.
 void check_cell(const GridCell& cell, const SchemeCatalog& catalog) {
   try {
     check_names(cell.config);
