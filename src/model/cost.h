@@ -15,24 +15,24 @@ namespace wavroute {
 // Forward and backward: the backward counts twice the forward.
 [[nodiscard]] double training_flops_per_token(const DecoderSpec& spec, const Residual& residual);
 
-// How a model is trained, as far as memory goes.
+// How a model is trained, for its memory.
 struct TrainingShape {
   Precision precision = Precision::kFp32;
   Recompute recompute = Recompute::kNone;
   bool fused = false;         // on our kernels
   int64_t micro_batch = 1;    // rows of a training pass
-  int64_t eval_rows = 0;      // rows of an evaluation's pass; 0: none
+  int64_t eval_rows = 0;      // rows of an evaluation pass; 0: none
   int64_t sample_tokens = 0;  // of a sample with its prompt; 0: none
-  // Bytes of a process that has loaded libtorch and run one product; on a GPU, its libraries'.
+  // Bytes of a process that has loaded libtorch and run one product; on a GPU, of its libraries.
   double process = 150e6;
 };
 
-// Where a training run's memory goes, in bytes. A pass on our kernels keeps what it took for the
-// next of its kind, so that evaluation's memory comes on top of training's.
+// Where a training run's memory goes, in bytes. Passes on our kernels keep their memory for the
+// next pass of the same kind, so that evaluation's comes on top of training's.
 struct MemoryPlan {
   double parameters = 0;   // values, gradients, moments, copies in the compute type
-  double activations = 0;  // what the backward keeps of one micro-batch, and its largest moment
-  double evaluation = 0;   // a pass without backward, its logits; or a sample's cache
+  double activations = 0;  // kept for the backward of one micro-batch, and its peak
+  double evaluation = 0;   // a pass without backward, with its logits; or a sample's cache
   double base = 0;         // the process with its libraries and their scratch
   [[nodiscard]] double total() const { return parameters + activations + evaluation + base; }
 };
@@ -40,7 +40,7 @@ struct MemoryPlan {
                                      int64_t parameter_count, const TrainingShape& shape);
 
 // The largest divisor of `batch` whose plan fits into `available` bytes; 0 where none does.
-// shape.micro_batch is not looked at.
+// shape.micro_batch is ignored.
 [[nodiscard]] int64_t largest_micro_batch(const DecoderSpec& spec, const Residual& residual,
                                           int64_t parameter_count, TrainingShape shape,
                                           int64_t batch, double available);

@@ -28,7 +28,7 @@ DecoderSpec resolved(DecoderSpec spec) {
   if (spec.model.kv_heads == 0) spec.model.kv_heads = spec.model.heads;
   if (spec.model.hidden == 0) spec.model.hidden = 4 * spec.model.width;
   check(spec);
-  // The projections that write to the stream are smaller by the root of their number [ours].
+  // The projections that write to the stream start smaller by the root of their number [ours].
   if (!spec.model.output_init) {
     spec.model.output_init = kInitStddev / std::sqrt(2.0 * static_cast<double>(spec.model.layers));
   }

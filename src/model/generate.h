@@ -20,7 +20,7 @@ struct Sampling {
 void check(const Sampling& sampling);
 
 // Draws a token from `logits` [V] with a number `uniform` in [0, 1). Filters in the usual order:
-// temperature, top-k, top-p. Of equal logits the lower id counts as likelier.
+// temperature, top-k, top-p. On a tie, the lower id counts as likelier.
 [[nodiscard]] uint32_t sample_token(std::span<const float> logits, const Sampling& sampling,
                                     double uniform);
 
@@ -34,8 +34,8 @@ struct GenerationResult {
 // Bytes of keys and values that a pass keeps for each token of a sequence.
 [[nodiscard]] double cache_bytes_per_token(const Decoder& model, const LayerProgram* program);
 
-// Continues `prompt` (at least one token) by up to `tokens`; `on_token` gets each as it comes and
-// returns false to stop. The n-th draw depends on the seed and n alone.
+// Continues `prompt` (at least one token) by up to `tokens`; `on_token` gets each token when it is
+// drawn, and returns false to stop. The n-th draw depends on the seed and n alone.
 [[nodiscard]] GenerationResult generate(const Decoder& model, std::span<const uint32_t> prompt,
                                         int64_t tokens, const Sampling& sampling,
                                         const LayerProgram* program, const Progress& progress,

@@ -1,4 +1,4 @@
-// What training takes of the memory: counted from what the passes allocate.
+// The memory that training takes, counted from what the passes allocate.
 #include <algorithm>
 #include <cmath>
 
@@ -39,14 +39,14 @@ int64_t segment_of(const DecoderSpec& spec, const Residual& residual, Recompute 
 double qkv_row(const Sizes& s) { return s.narrow * (s.width + 2 * s.kv_width); }
 
 // Bytes per token of a pass on our kernels. x, u, y and their gradients are rows of the width in
-// the compute type; memory is kept by size, so that what is there once serves all that come and go.
+// the compute type; memory is kept by size, so that temporaries of one size share it.
 double fused_training(const Sizes& s, const StreamMemory& stream, double segment) {
   const double row = s.narrow * s.width, hidden = s.narrow * s.hidden;
   const double layers = std::ceil(segment / 2);
   // Attention keeps x, qkv, y and one float per head; the MLP x and the gate with the up
   // projection.
   const double kept = layers * (3 * row + qkv_row(s) + kFloat * s.heads + 2 * hidden);
-  // Besides: du, dy and dx; dqkv; the hidden activation or its gradient; the logits or theirs.
+  // Temporaries: du, dy and dx; dqkv; the hidden activation or its gradient; the logits or theirs.
   const double passing = 3 * row + qkv_row(s) + hidden + s.narrow * s.vocab;
   return kept + passing + stream.training;
 }
@@ -56,8 +56,8 @@ double fused_evaluation(const Sizes& s, const StreamMemory& stream) {
   return 3 * row + qkv_row(s) + kFloat * s.heads + 3 * s.narrow * s.hidden + stream.evaluation;
 }
 
-// The same of graphs of stock operators, per layer: normalised inputs, projections, rotated queries
-// and keys, attention's output twice, gate, up, silu, product, updates.
+// The same for graphs of stock operators, per layer: normalised inputs, projections, rotated
+// queries and keys, attention's output twice, gate, up, silu, product, updates.
 double composed_training(const Sizes& s, const Residual& residual, Recompute recompute) {
   const double attention =
       s.width + (s.width + 2 * s.kv_width) + (s.width + s.kv_width) + 2 * s.width + s.width;
@@ -95,7 +95,7 @@ MemoryPlan plan_memory(const DecoderSpec& spec, const Residual& residual, int64_
 
   MemoryPlan plan;
   plan.base = shape.process;
-  // libtorch's products of narrow numbers add up in float, in memory of their own.
+  // libtorch's products of narrow numbers accumulate in float, in memory of their own.
   if (shape.fused && s.narrow < kFloat) {
     plan.base += tokens * kFloat * std::max(2 * s.hidden, s.vocab);
   }
@@ -105,8 +105,8 @@ MemoryPlan plan_memory(const DecoderSpec& spec, const Residual& residual, int64_
   plan.parameters = static_cast<double>(parameter_count) * per_parameter;
   plan.activations = tokens * (shape.fused ? fused_training(s, stream, static_cast<double>(segment))
                                            : composed_training(s, residual, shape.recompute));
-  // Of as many rows as a training pass, the memory is there already: without the logits, which are
-  // libtorch's: as computed, in the storage type, and their log-softmax.
+  // With as many rows as a training pass, the memory is there already, except for the logits, which
+  // libtorch allocates: as computed, in the storage type, and their log-softmax.
   const bool shared = shape.fused && shape.eval_rows == shape.micro_batch;
   const double pass = shared        ? 0
                       : shape.fused ? fused_evaluation(s, stream)

@@ -17,7 +17,7 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
-// Of the object `residual`. Readers of an older format would take its constants for others.
+// The format of the object `residual`: readers of an older one would misread its constants.
 constexpr int64_t kResidualFormat = 1;
 
 [[noreturn]] void fail(const std::string& key, const std::string& expected, const Json& given,

@@ -57,7 +57,7 @@ at::Tensor in_double(const TensorInfo& info, const std::string& name, const fs::
 }
 
 // Whether `info` holds the frequencies of plain RoPE, which older versions of `transformers` saved:
-// rope_theta^(-2i / head width). In fp16 and bf16 to their rounding.
+// rope_theta^(-2i / head width). In fp16 and bf16 up to rounding.
 bool is_plain_rope(const TensorInfo& info, const std::string& name, const fs::path& path,
                    const ModelConfig& m) {
   const int64_t width = m.width / m.heads;
@@ -68,8 +68,8 @@ bool is_plain_rope(const TensorInfo& info, const std::string& name, const fs::pa
   return at::allclose(in_double(info, name, path), expected, tolerance, /*atol=*/1e-7);
 }
 
-// Tensors that a Llama file may carry and a model doesn't need, where they say what the model
-// computes anyway. Other values are refused: they are of another function.
+// Tensors that a Llama file may have and a model doesn't need, if their values are what the model
+// computes anyway. Other values are refused: they belong to another function.
 bool is_redundant(const SafetensorsFile& file, const std::string& name, const DecoderSpec& spec) {
   const TensorInfo& info = *file.find(name);
   if (name.ends_with("rotary_emb.inv_freq")) {
@@ -91,7 +91,7 @@ bool is_redundant(const SafetensorsFile& file, const std::string& name, const De
                   "\"tie_word_embeddings\": false in config.json reads a head of its own");
 }
 
-// Every tensor of the file must be a parameter: else its model computes something else.
+// Every tensor of the file must be a parameter: otherwise its model computes something else.
 void refuse_unknown(const SafetensorsFile& file, const Decoder& model) {
   constexpr size_t kMostNames = 8;
   std::set<std::string> known;
@@ -211,7 +211,7 @@ std::vector<at::Tensor> grad_buffers(const ParameterTable& table) {
 FileDigest save_parameters(const Decoder& model, const fs::path& path) {
   TensorFile file;
   file.add(model.parameters(), value_buffers(model.parameters()), "");
-  return file.write(path, {{"format", "pt"}});  // what transformers looks for
+  return file.write(path, {{"format", "pt"}});  // expected by transformers
 }
 
 void check_weights(const DecoderSpec& spec, const fs::path& folder) {

@@ -13,19 +13,19 @@
 
 namespace wavroute {
 
-// config.json of the model at this point of its training.
+// The config.json of the model at this point of its training.
 [[nodiscard]] nlohmann::json model_config(const Decoder& model, const Progress& progress);
 
 // Reads config.json of a folder, ours or a Llama's. UserError for a model that this program does
 // not compute (another model_type, scaled RoPE, biases, an unknown option of a scheme), naming the
-// field. `ignored` gets the keys that have no meaning here and none in `transformers`.
+// field. `ignored` gets the keys that mean nothing here nor in `transformers`.
 [[nodiscard]] DecoderSpec read_model_config(const std::filesystem::path& folder,
                                             std::vector<std::string>* ignored = nullptr);
 
 // The tensors of a file, gathered from flat buffers under their checkpoint names.
 class TensorFile {
  public:
-  // Every slice of `table`, its numbers taken from `buffers` (one per group of the table, in their
+  // Every slice of `table`, with values from `buffers` (one per group of the table, in their
   // order), named `prefix` + the checkpoint name.
   void add(const ParameterTable& table, const std::vector<at::Tensor>& buffers,
            const std::string& prefix);
@@ -49,12 +49,12 @@ void read_tensors(const SafetensorsFile& file, const ParameterTable& table,
 
 // Writes the parameters, fp32 (fp64 for an fp64 model).
 FileDigest save_parameters(const Decoder& model, const std::filesystem::path& path);
-// Holds model.safetensors of `folder` against the sizes in `spec`, by its header alone: nothing of
-// the model's size is made before. UserError where they can't belong together.
+// Compares model.safetensors of `folder` with the sizes in `spec`, by its header alone, before
+// anything of the model's size is allocated. UserError if they can't belong together.
 void check_weights(const DecoderSpec& spec, const std::filesystem::path& folder);
-// Reads model.safetensors of `folder` into `model`, allocating its parameters if that wasn't done.
-// Everything is checked against the file's header before that. UserError where the file's tensors
-// are not exactly the model's: a checkpoint of another scheme, size or vocabulary.
+// Reads model.safetensors of `folder` into `model`, allocating its parameters if needed. Everything
+// is checked against the file's header before that. UserError where the file's tensors are not
+// exactly the model's: a checkpoint of another scheme, size or vocabulary.
 void load_parameters(Decoder& model, const std::filesystem::path& folder);
 
 // The model of a checkpoint folder, ours or a Llama's.

@@ -20,8 +20,7 @@ at::Tensor pick_rows(const at::Tensor& x, const at::Tensor& rows) {
   return x.flatten(0, 1).index_select(0, rows);
 }
 
-// k or v [B, kv_heads, T, width] repeated so that query head h meets head floor(h kv_heads /
-// heads).
+// k or v [B, kv_heads, T, width] repeated so that query head h uses head floor(h kv_heads / heads).
 at::Tensor repeat_heads(const at::Tensor& x, int64_t heads) {
   const int64_t repeats = heads / x.size(1);
   if (repeats == 1) return x;

@@ -25,7 +25,7 @@ class Sublayer {
  public:
   virtual ~Sublayer() = default;
 
-  // The norm that x comes out of.
+  // The norm that gives x.
   [[nodiscard]] const PreNorm& norm() const { return norm_; }
   [[nodiscard]] const std::vector<Parameter*>& weights() const { return weights_; }
 
@@ -39,7 +39,7 @@ class Sublayer {
   using Kept = std::vector<at::Tensor>;
   [[nodiscard]] virtual at::Tensor run(const at::Tensor& x, ops::Arena& arena,
                                        Kept* kept) const = 0;
-  // du [B,T,d] -> dx [B,T,d]; adds to the gradients of the weights. Uses `kept` up.
+  // du [B,T,d] -> dx [B,T,d]; adds to the gradients of the weights. Consumes `kept`.
   [[nodiscard]] virtual at::Tensor run_backward(const at::Tensor& du, ops::Arena& arena,
                                                 Kept kept) const = 0;
 

@@ -92,7 +92,7 @@ class Driver {
     if (!sites_.empty()) cuts_.push_back(sites_.size());
   }
 
-  // Forward of sites [begin, end), with what their backward needs.
+  // Forward of sites [begin, end), keeping what their backward needs.
   void run(size_t begin, size_t end) {
     for (size_t i = begin; i < end; ++i) {
       const Sublayer& f = model_.sublayer(sites_[i]);

@@ -1,4 +1,4 @@
-// Forward and backward of one micro-batch, driven by hand over the residual stream.
+// Forward and backward of one micro-batch, calling the residual stream's operations explicitly.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,8 +9,8 @@
 
 namespace wavroute {
 
-// What the backward keeps of the forward: everything, or what starts each block or layer (the rest
-// is computed again).
+// What the backward keeps of the forward: everything, or the state at the start of each block or
+// layer (the rest is computed again).
 enum class Recompute { kNone, kBlock, kLayer };
 
 // "none", "block", "layer"; throws UserError.
