@@ -21,8 +21,8 @@ bool takes_kernels(const at::Tensor& flat) {
 
 AdamW::AdamW(ParameterTable& table, const OptimizerConfig& config)
     : table_(table), config_(config) {
-  // As a float, a smaller eps would be 0, and 0 / 0 the step of a number whose gradient always was
-  // 0.
+  // As a float, a smaller eps would be 0, and a parameter whose gradient was always 0 would move by
+  // 0 / 0.
   config_.eps = std::max(config_.eps, static_cast<double>(std::numeric_limits<float>::min()));
   for (const FlatGroup& group : table.groups()) {
     first_.push_back(at::zeros_like(group.value));

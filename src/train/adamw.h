@@ -16,11 +16,11 @@ class AdamW {
   AdamW(ParameterTable& table, const OptimizerConfig& config);
 
   // One update with grad_scale times the gradients in the table; decays the matrices alone.
-  // Refreshes the copies in the compute type. On the CPU in fp32 one pass of our kernel over all
-  // of it, which leaves the gradients at zero; else libtorch's.
+  // Refreshes the copies in the compute type. On the CPU in fp32, one pass of our kernel, which
+  // also sets the gradients to zero; else libtorch's operators.
   void update(double lr, double grad_scale = 1.0);
 
-  // True once after an update that left the gradients at zero.
+  // True, once, after an update that set the gradients to zero.
   [[nodiscard]] bool take_zeroed() { return std::exchange(zeroed_, false); }
 
   // Bias correction counts updates; a resume sets it.

@@ -20,7 +20,7 @@ using Json = nlohmann::json;
 constexpr const char* kFirst = "exp_avg.";
 constexpr const char* kSecond = "exp_avg_sq.";
 
-// read_state has looked at the type of every value that is there.
+// read_state has checked the type of every value present.
 const Json& required(const Json& state, const char* key, const fs::path& folder) {
   const auto found = state.find(key);
   if (found != state.end()) return *found;
@@ -39,7 +39,7 @@ std::string text(const Json& state, const char* key, const fs::path& folder) {
 
 bool is_finite(const at::Tensor& flat) {
   if (flat.numel() == 0) return true;
-  const auto [least, most] = at::aminmax(flat);  // a NaN is both; nothing of flat's size is made
+  const auto [least, most] = at::aminmax(flat);  // both NaN if one is; without a copy of flat
   return std::isfinite(least.item<double>()) && std::isfinite(most.item<double>());
 }
 
@@ -141,7 +141,7 @@ Progress progress_of(const fs::path& folder) {
   if (!is_there(folder / "state.json")) return {};
   const Json document = read_state(folder);
   const int64_t steps = integer(document, "steps", folder);
-  // Checkpoints of before this key have the steps that were planned.
+  // In checkpoints from before this key, the steps are those planned first.
   const bool has_plan = document.contains("schedule_steps");
   return {integer(document, "step", folder),
           has_plan ? integer(document, "schedule_steps", folder) : steps};

@@ -1,4 +1,4 @@
-// The state of a run on disk, so that a run that was killed goes on bit for bit.
+// The state of a run on disk, so that a run that was killed continues bit for bit.
 #pragma once
 
 #include <filesystem>
@@ -12,16 +12,16 @@
 
 namespace wavroute {
 
-// Where a run stands, besides parameters and moments.
+// The state of a run, besides parameters and moments.
 struct RunState {
   // The step, and the steps that the run was planned for at first: fractions of the steps (warm-up,
-  // cosine, frozen gates) stay what they were when a run gets more.
+  // cosine, frozen gates) don't change when a run gets more.
   Progress progress;
   std::string train_sha256, valid_sha256;  // of the text
   int64_t tokens = 0;
   std::optional<double> val_loss;  // evaluated at this very step
   std::optional<double> bits_per_byte;
-  int64_t run_steps = 0;  // of the run by now; 0: as planned at first
+  int64_t run_steps = 0;  // of the run now; 0: as planned at first
 };
 
 // Writes checkpoints/step_N with config.json, model.safetensors, optimizer.safetensors,
@@ -36,17 +36,17 @@ std::filesystem::path save_checkpoint(const std::filesystem::path& run, const De
 void check_same_text(const std::filesystem::path& folder, const RunState& given,
                      const DataConfig& data);
 
-// What of a model in training holds values that are not finite: "parameters", "moments" or nothing.
-// No checkpoint is made of such a one.
+// Which part of a model in training has values that are not finite: "parameters", "moments" or
+// nothing. No checkpoint is made of such a model.
 [[nodiscard]] std::optional<std::string> non_finite_part(const Decoder& model,
                                                          const AdamW& optimizer);
 
 // Fills the model and the optimizer from a checkpoint, which must be of the same model and finite,
-// and whose state.json must have every value that a run goes on from.
+// and whose state.json must have every value that a resume needs.
 [[nodiscard]] RunState load_checkpoint(const std::filesystem::path& folder, Decoder& model,
                                        AdamW& optimizer);
 
-// UserError where a checkpoint's tokens are not its steps of `tokens_per_step` each.
+// UserError if a checkpoint's tokens are not its steps times `tokens_per_step`.
 void check_tokens(const std::filesystem::path& folder, const RunState& state,
                   int64_t tokens_per_step);
 

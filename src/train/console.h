@@ -1,4 +1,4 @@
-// What a training run says while it runs: to the terminal and to train.log.
+// The output of a training run: to the terminal and to train.log.
 #pragma once
 
 #include <cstdint>
@@ -28,10 +28,10 @@ struct ProgressLine {
 // "1:02:03", "02:03"
 [[nodiscard]] std::string format_duration(double seconds);
 
-// What the training shows (header, intervals, validation) goes to stdout; what concerns the process
-// (a warning, where it resumed, how to go on, the next command) to stderr; all of it to the log. A
-// bar is drawn on stderr where that is a terminal. None of it throws: a stream that is full or gone
-// is left out, and the log goes on.
+// Training results (header, intervals, validation) go to stdout; messages about the process (a
+// warning, where it resumed, how to continue, the next command) to stderr; everything to the log. A
+// bar is drawn on stderr if that is a terminal. Nothing here throws: a stream that is full or gone
+// is skipped, and the log continues.
 class Console {
  public:
   explicit Console(bool quiet);
@@ -45,7 +45,7 @@ class Console {
   void say(const std::string& line);
   void note(const std::string& line);  // to stderr, unless quiet
   void warn(const std::string& line);
-  // A file that the run can do without couldn't be written.
+  // Warns that a file that the run can do without couldn't be written.
   void warn_side_file(const std::filesystem::path& path, const std::string& why);
   void bar(int64_t step, int64_t steps, double eta_seconds);
 

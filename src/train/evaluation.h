@@ -1,4 +1,4 @@
-// Validation loss, and what the scheme decides on validation text.
+// Validation loss, and the scheme's source weights, gates and depths on validation text.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
@@ -30,7 +30,7 @@ struct EvaluationOptions {
                                   const Tokenizer& tokenizer, const EvaluationOptions& options);
 
 // routing.json: the mean weight of every source at every sublayer, gates, halting depth, over the
-// first windows (one pass). Null for a scheme that decides nothing.
+// first windows (one pass). Null for a scheme without any of these.
 [[nodiscard]] nlohmann::json routing_map(const Decoder& model, const EvalWindows& windows,
                                          int64_t context, const EvaluationOptions& options);
 

@@ -14,16 +14,16 @@
 namespace wavroute {
 namespace {
 
-// Of the memory that is free, what a plan may use: the rest is for what a plan can't know.
+// The share of the free memory that a plan may use; the rest is for what a plan can't know.
 constexpr double kUsableShare = 0.9;
 
-// Bytes that libraries take of a GPU's memory besides libtorch's tensors.
+// Bytes of a GPU's memory that libraries take besides libtorch's tensors.
 constexpr double kGpuProcess = 400e6;
 
 // A training step reaches about this share of a matrix product's speed.
 constexpr double kExpectedShareOfPeak = 0.35;
 
-// Of the memory that is free where the model will be, what a plan may take.
+// What a plan may take of the free memory of the model's device.
 double available_on(at::Device device, const Machine& machine) {
   if (device.is_cpu()) return kUsableShare * static_cast<double>(machine.memory_available);
   at::globalContext().lazyInitDevice(device.type());

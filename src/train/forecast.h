@@ -1,4 +1,4 @@
-// What training takes, known from a configuration before anything large is allocated.
+// The cost of training, computed from a configuration before anything large is allocated.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +23,7 @@ struct Forecast {
   [[nodiscard]] bool fits() const { return memory.total() <= available; }
 };
 
-// The model that a configuration describes, over a vocabulary of so many tokens.
+// The model that a configuration describes, with a vocabulary of `vocab_size` tokens.
 [[nodiscard]] DecoderSpec decoder_spec(const Config& config, int64_t vocab_size);
 // The device that a resolved configuration names.
 [[nodiscard]] at::Device device_of(const Config& config);
@@ -39,10 +39,10 @@ struct Forecast {
 [[nodiscard]] Forecast forecast(const Config& config, int64_t vocab_size, const Machine& machine,
                                 int64_t valid_tokens = INT64_MAX);
 
-// The error of a forecast that doesn't fit: names a micro_batch that does.
+// The error for a forecast that doesn't fit; it names a micro_batch that does.
 [[nodiscard]] UserError beyond_memory(const Forecast& forecast);
 
-// Seconds of all steps where matrix products reach `peak` [FLOP/s]: a guess.
+// An estimate of the seconds of all steps if matrix products reach `peak` [FLOP/s].
 [[nodiscard]] double expected_seconds(const Forecast& forecast, const Config& config, double peak);
 // The lines of --dry-run: parameters, FLOPs per token, memory plan, expected time.
 [[nodiscard]] std::string forecast_text(const Forecast& forecast, const Config& config,

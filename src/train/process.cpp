@@ -17,9 +17,10 @@ namespace wavroute {
 namespace {
 
 constexpr int kInterruptedExit = 130;
-std::atomic<bool> stop_requested = false;  // a signal handler reaches nothing else
+std::atomic<bool> stop_requested = false;  // a signal handler can reach only globals
 
-// A terminal and a parent may both pass on one Ctrl-C: what comes this soon is the same request.
+// A terminal and a parent may both deliver one Ctrl-C: a second signal this soon is the same
+// request.
 constexpr int64_t kSameRequest = 500'000'000;  // ns
 std::atomic<int64_t> first_request = 0;
 
@@ -81,7 +82,7 @@ double measure_product_peak(Precision precision, const ModelConfig& model, int64
   const at::NoGradGuard no_grad;
   using Clock = std::chrono::steady_clock;
   constexpr std::chrono::milliseconds kBudget(60);  // per shape
-  constexpr std::chrono::milliseconds kReading(5);  // hides what a wait for a device costs
+  constexpr std::chrono::milliseconds kReading(5);  // hides the cost of waiting for a device
   // Larger products are no faster, but take gigabytes and minutes.
   constexpr int64_t kWide = 4096, kHidden = 8192, kTokens = 8192;
   const int64_t d = std::min(model.width, kWide);
@@ -93,12 +94,12 @@ double measure_product_peak(Precision precision, const ModelConfig& model, int64
     const at::Tensor x = at::randn({tokens, inner}, options.dtype(at::kFloat)).to(options.dtype());
     const at::Tensor w = at::randn({outer, inner}, options.dtype(at::kFloat)).to(options.dtype());
     const double flops = 2.0 * static_cast<double>(tokens * inner * outer);
-    int64_t products = 1;  // of a reading of the clock
+    int64_t products = 1;  // per reading of the clock
     const auto multiply = [&] {
       for (int64_t i = 0; i < products; ++i) static_cast<void>(at::linear(x, w));
       wait_for(device);
     };
-    multiply();  // the first one also sets up its library
+    multiply();  // the first one also initialises its library
     const auto start = Clock::now();
     while (Clock::now() - start < kBudget) {
       const auto begin = Clock::now();

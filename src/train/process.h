@@ -1,4 +1,4 @@
-// What a run asks of its process: signals, memory, speed of a matrix product.
+// What a run needs from its process: signals, memory, speed of a matrix product.
 #pragma once
 
 #include <array>
@@ -29,7 +29,7 @@ class StopSignal {
 // that of the GPU for a model on one.
 [[nodiscard]] int64_t peak_memory_bytes(at::Device device);
 
-// Waits until `device` has done all that it was given.
+// Waits until `device` has finished all its work.
 void wait_for(at::Device device);
 
 // FLOP/s of the best of a few matrix products of the sizes that a model of this width multiplies,

@@ -1,4 +1,4 @@
-// Collects what a scheme decides into the content of routing.json.
+// Collects source weights, gates and depths into the content of routing.json.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,7 +12,7 @@ namespace wavroute {
 
 class RoutingTap final : public Taps {
  public:
-  // `scored` [B*T] bool: the tokens that means are taken over.
+  // `scored` [B*T] bool: the tokens that are averaged over.
   explicit RoutingTap(at::Tensor scored) : scored_(std::move(scored)) {}
 
   void on_weights(const std::optional<Site>& site, std::span<const SourceLabel> sources,

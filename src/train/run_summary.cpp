@@ -16,7 +16,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// Null for what is no JSON: a torn line, a damaged file.
+// Null for text that is not JSON: a torn line, a damaged file.
 nlohmann::json parsed(std::string_view text) {
   try {
     return parse_json(text, "a run folder");

@@ -1,4 +1,4 @@
-// summary.json: what a run is and where it stands, for compare and report.
+// summary.json: what a run is and its status, for compare and report.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@
 
 namespace wavroute {
 
-// What summary.json says of a run that is under way or was killed: neither loss nor speed.
+// The status in summary.json of a run that is in progress or was killed: no loss, no speed.
 inline constexpr std::string_view kRunning = "running";
 inline constexpr std::string_view kFinished = "finished";  // with the loss at the last step
 inline constexpr std::string_view kStopped = "stopped";    // by a signal, a checkpoint was written
@@ -21,7 +21,7 @@ inline constexpr std::string_view kFailed = "failed";  // by an error: a full di
 
 struct RunFigures {
   std::optional<double> val_loss, bits_per_byte;  // at the last step
-  // What val_loss is the mean of: losses over other tokens are no distances from it.
+  // What val_loss is the mean over: only losses over the same tokens can be compared.
   int64_t val_tokens = 0, val_bytes = 0;
   int64_t schedule_steps = 0;          // planned at first; fewer than the steps of an extended run
   std::optional<double> tokens_per_s;  // of this process; else from metrics.jsonl

@@ -23,7 +23,7 @@ double decay_updates(const ScheduleConfig& schedule, int64_t end) {
 
 double schedule_factor(const ScheduleConfig& schedule, int64_t step, SchedulePlan plan) {
   const auto first = static_cast<double>(plan.first);
-  const double place = static_cast<double>(step) + 1.0;  // updates done with this one
+  const double place = static_cast<double>(step) + 1.0;  // updates done, including this one
   const double warmup = updates_of(schedule.warmup, first);
   if (place <= warmup) return place / warmup;
   if (schedule.name == "cosine") {

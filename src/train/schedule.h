@@ -8,7 +8,7 @@
 
 namespace wavroute {
 
-// What the fractions of a schedule are fractions of. The two differ once a run got more steps.
+// The step counts that the fractions of a schedule refer to. They differ once a run got more steps.
 struct SchedulePlan {
   int64_t first = 0;  // steps planned at first: warm-up and cosine
   int64_t end = 0;    // steps of the run: where wsd's decay ends
@@ -22,8 +22,8 @@ struct SchedulePlan {
 [[nodiscard]] double schedule_factor(const ScheduleConfig& schedule, int64_t step,
                                      SchedulePlan plan);
 
-// The plan of a run that stands after `step` updates and gets `steps` in all, in words for the user
-// too. No factor of an update up to `step` changes; UserError where wsd's decay has begun.
+// The plan of a run that is at `step` updates and gets `steps` in all, and a sentence about it for
+// the user. The factors of updates up to `step` don't change; UserError if wsd's decay has begun.
 struct ExtendedPlan {
   SchedulePlan plan;
   std::string words;

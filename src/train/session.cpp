@@ -18,11 +18,11 @@
 namespace wavroute {
 namespace {
 
-// bf16 is worth its rounding where its products are faster by more than this.
+// bf16 is worth its rounding if its products are faster by more than this.
 constexpr double kWorthwhileSpeedup = 1.2;
 
-// A processor that has the instructions may still be slower with them (libraries differ in what
-// they make of them; a virtual machine may hide the matrix unit), so it is measured.
+// A processor that has the instructions may still be slower with them (libraries use them
+// differently well; a virtual machine may hide the matrix unit), so it is measured.
 bool multiplies_bf16_fast(const Machine& machine, const ModelConfig& model) {
   constexpr int64_t kTokens = 1024;
   if (!machine.has_fast_bf16()) return false;
@@ -32,13 +32,13 @@ bool multiplies_bf16_fast(const Machine& machine, const ModelConfig& model) {
   return peak(Precision::kBf16) > kWorthwhileSpeedup * peak(Precision::kFp32);
 }
 
-// The same seed gives the same bits on a GPU too, where libtorch must be asked for it: attention's
-// gradient adds up in any order else.
+// The same seed gives the same bits on a GPU too, where libtorch must be told so: otherwise
+// attention's gradient is summed in any order.
 void ask_for_repeatable_kernels() {
   at::Context& context = at::globalContext();
   context.setDeterministicAlgorithms(true, /*warn_only=*/false);
-  context.setDeterministicFillUninitializedMemory(false);       // for finding bugs, a write each
-  setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*replace=*/0);  // libtorch insists on a setting
+  context.setDeterministicFillUninitializedMemory(false);       // for debugging; a write per tensor
+  setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*replace=*/0);  // libtorch requires a setting
 }
 
 }  // namespace
@@ -63,7 +63,8 @@ Config resolve_machine(Config config, const Machine& machine) {
 
 std::string device_name(const Config& config, const Machine& machine) {
   if (config.train.device == "cpu") return machine.cpu_model;
-  // The driver lists all of the machine, in its own order: a name is ours where all have it.
+  // The driver lists all GPUs of the machine, in its own order: the name is certain only if all
+  // have it.
   const std::vector<std::string>& names = machine.gpus;
   const bool all_alike = !names.empty() && std::ranges::count(names, names[0]) == std::ssize(names);
   return all_alike ? names[0] : "a GPU";
@@ -121,13 +122,13 @@ Config inherit_resolved(Config given, const Config& stored) {
 }
 
 void check_resumable(const Config& stored, const Config& resumed) {
-  // A text is known by its digest (check_same_text), not by where it lies.
+  // A text is known by its digest (check_same_text), not by its path.
   constexpr std::array kAllowed = {"train.steps",      "train.log_every", "train.eval_every",
                                    "train.save_every", "train.keep",      "train.threads",
                                    "data.train",       "data.valid"};
   std::vector<std::string> refused;
   for (const std::string& key : changed_keys(stored, resumed)) {
-    if (key.starts_with("sample.")) continue;  // never touches training
+    if (key.starts_with("sample.")) continue;  // has no effect on training
     if (std::ranges::find(kAllowed, key) == kAllowed.end()) refused.push_back(key);
   }
   if (!refused.empty()) {

@@ -1,4 +1,4 @@
-// From a configuration to everything a run works with: nothing is "auto" after this.
+// Turns a configuration into everything a run works with: nothing is "auto" afterwards.
 #pragma once
 
 #include <memory>
@@ -27,34 +27,35 @@ struct Session {
 };
 
 // Resolves device, precision and threads for this machine, and sets libtorch's number of threads
-// and, for a GPU, its choice of kernels to those that repeat their bits. UserError where a device
-// was asked for that isn't there.
+// and, for a GPU, its kernels to deterministic ones. UserError for a requested device that isn't
+// there.
 [[nodiscard]] Config resolve_machine(Config config, const Machine& machine);
 
 // The processor or the GPU that a resolved configuration trains on, by its name.
 [[nodiscard]] std::string device_name(const Config& config, const Machine& machine);
 
-// The number of tokens that [data] is read in; opens the corpus where its text decides.
+// The size of the vocabulary that [data] is read in; opens the corpus if it depends on the text.
 [[nodiscard]] int64_t vocabulary_of(const Config& config);
 
-// What becomes of a memory plan that doesn't fit.
+// What to do with a memory plan that doesn't fit.
 enum class BeyondMemory {
   kRefuse,  // UserError, with a micro_batch that does
-  kGoOn,    // a resumed run keeps the micro_batch that it began with: the caller warns
+  kGoOn,    // a resumed run keeps its micro_batch: the caller warns
 };
 
 // Opens the corpus, plans the memory, and makes a model that is not allocated. UserError for
-// whatever the configuration gets wrong.
+// anything wrong in the configuration.
 [[nodiscard]] Session plan_session(const Config& config, BeyondMemory beyond,
                                    const Machine& machine);
 // The same on this machine, and the model has its initial values.
 [[nodiscard]] Session open_session(const Config& config,
                                    BeyondMemory beyond = BeyondMemory::kRefuse);
 
-// What a resumed run keeps: values that `given` leaves to the program are taken from `stored`.
+// The configuration of a resumed run: values that `given` leaves to the program are taken from
+// `stored`.
 [[nodiscard]] Config inherit_resolved(Config given, const Config& stored);
 // UserError where `resumed` differs from `stored` in more than a resumed run may change. The text
-// may lie elsewhere: that it is the same one is check_same_text's to say.
+// may have another path: check_same_text decides whether it is the same.
 void check_resumable(const Config& stored, const Config& resumed);
 
 }  // namespace wavroute

@@ -32,7 +32,7 @@ using FillRows = std::function<void(int64_t begin, int64_t end, std::span<int64_
                                     std::span<int64_t> targets)>;
 
 // Runs a step. Where the loss or the gradient norm is not finite, nothing is updated: the caller
-// looks at is_finite().
+// checks is_finite().
 [[nodiscard]] TrainStepResult train_step(Decoder& model, AdamW& optimizer,
                                          const TrainStepPlan& plan, const FillRows& fill,
                                          const Pass& pass, double lr);

@@ -67,7 +67,7 @@ Trainer::Trainer(Session& session, const RunPaths& paths, Console& console)
                static_cast<uint64_t>(config_.train.seed)),
       windows_(session.corpus.valid, config_.model.context, config_.data.eval_tokens),
       plan_(plan_of(session)) {
-  // A prompt that can't be read would end the run at its first evaluation.
+  // An invalid prompt would otherwise end the run at its first evaluation.
   static_cast<void>(session.corpus.tokenizer->encode(config_.sample.prompt, "sample.prompt"));
   state_.progress.steps = state_.run_steps = config_.train.steps;
   state_.train_sha256 = session.corpus.train_sha256;
@@ -177,7 +177,7 @@ void Trainer::side_file(const std::filesystem::path& path, const std::function<v
   try {
     write();
   } catch (const std::exception& error) {
-    const std::string what = error.what();  // libtorch's has a stack trace behind its first line
+    const std::string what = error.what();  // libtorch adds a stack trace after line 1
     console_.warn_side_file(path, what.substr(0, what.find('\n')));
   }
 }

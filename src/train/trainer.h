@@ -32,8 +32,8 @@ class Trainer {
   [[nodiscard]] int64_t steps_done() const { return state_.progress.step; }
 
   // Trains to the last step. False: a signal stopped it; a checkpoint was written. Throws Failure
-  // where a loss, the gradient norm (before the update) or a value that a checkpoint would hold is
-  // not finite.
+  // if a loss, the gradient norm (before the update) or a value that a checkpoint would hold is not
+  // finite.
   [[nodiscard]] bool run();
 
  private:
@@ -46,7 +46,7 @@ class Trainer {
   void train(JsonlWriter& metrics);
   void step(JsonlWriter& metrics);
   void evaluate(JsonlWriter& metrics);
-  // Writes what the run can do without: trouble with it costs a warning.
+  // Writes what the run can do without: failures cost a warning.
   void side_file(const std::filesystem::path& path, const std::function<void()>& write);
   void save(JsonlWriter& metrics);
   void report_interval(const TrainStepResult& result, double lr);
@@ -73,7 +73,7 @@ class Trainer {
   Interval total_;  // of this process, for the time left and the summary
   std::optional<double> last_val_loss_, last_bits_per_byte_;
   int64_t evaluated_step_ = -1, saved_step_ = -1;
-  std::string_view status_;  // the last one in summary.json by this process
+  std::string_view status_;  // the last one that this process wrote to summary.json
 };
 
 }  // namespace wavroute
