@@ -38,7 +38,7 @@ struct StepOptions {
   bool json = false;
   std::string csv;
   int64_t vocab_size = 0;     // of the worker
-  std::string device_name;    // what the rows are measured on
+  std::string device_name;    // of the CPU or GPU, for the rows
   uint64_t memory_limit = 0;  // bytes that all models may take together
 };
 
@@ -53,7 +53,7 @@ bool concerns(const std::string& set, const std::string& scheme) {
              known->options.end();
 }
 
-// The --set of one cell. An option that only another scheme of the list knows is left out of it.
+// The --set of one cell. An option that only another scheme of the list has is left out.
 std::vector<std::string> sets_for(const StepOptions& options, const std::string& scheme,
                                   const std::string& precision) {
   std::vector<std::string> sets;
@@ -66,12 +66,12 @@ std::vector<std::string> sets_for(const StepOptions& options, const std::string&
   return sets;
 }
 
-// One cell: what is timed, and what it takes.
+// One cell: what is timed, and its memory.
 struct Cell {
   Config config;  // resolved
   int64_t vocab_size = 0;
   Forecast forecast;
-  double stock_bytes = 0;  // what it takes on stock operators
+  double stock_bytes = 0;  // its memory on stock operators
 };
 
 Cell cell_of(const StepOptions& options, const std::string& scheme, const std::string& precision) {
@@ -82,7 +82,7 @@ Cell cell_of(const StepOptions& options, const std::string& scheme, const std::s
                                     .config,
                                 machine);
   cell.vocab_size = vocabulary_of(cell.config);
-  Config whole = cell.config;  // the worker takes the batch in one pass where nothing else is said
+  Config whole = cell.config;  // the worker runs the batch in one pass unless micro_batch is set
   if (whole.train.micro_batch == 0) whole.train.micro_batch = whole.train.batch;
   cell.forecast = forecast(whole, cell.vocab_size, machine);
   whole.train.kernels = "composed";
@@ -90,9 +90,9 @@ Cell cell_of(const StepOptions& options, const std::string& scheme, const std::s
   return cell;
 }
 
-// Roughly what the baseline takes besides [bytes]: composed of stock operators, every read keeps
-// copies of its sources, on average of half the blocks. It decides only which children start
-// together, and the first step replaces it.
+// Roughly the baseline's memory beyond ours: with stock operators, every read keeps copies of its
+// sources, on average of half the blocks. It only decides which children start together; the memory
+// of the first step replaces it.
 double estimate_reads(const Cell& cell, int64_t sources_per_block) {
   constexpr double kCopies = 5;
   if (sources_per_block == 0) return 0;
@@ -140,7 +140,7 @@ StepJob baseline_job(const PyTorch& pytorch, const BaselineSupport& support, con
               "--vocab",      std::to_string(cell.vocab_size),
               "--eps",        fmt::format("{}", m.rms_norm_eps),
               "--threads",    std::to_string(config.train.threads)};
-  // PyTorch's threads wait as its users have them wait.
+  // PyTorch's threads wait as they do by default.
   if (openmp_waiting().is_ours) job.unset = {"GOMP_SPINCOUNT", "WAVROUTE_SPINCOUNT"};
   for (auto& flag : baseline_flags(config.residual.options)) job.argv.push_back(std::move(flag));
   job.estimate_bytes = static_cast<uint64_t>(
@@ -148,7 +148,7 @@ StepJob baseline_job(const PyTorch& pytorch, const BaselineSupport& support, con
   return job;
 }
 
-// The baselines that can be run here, or none with a word why.
+// The baselines that can run here; if none can, notes why.
 std::optional<BaselineSupport> find_baselines(const PyTorch& pytorch) {
   std::string missing = pytorch.missing();
   if (missing.empty()) {
@@ -189,7 +189,7 @@ std::vector<StepJob> jobs_for(const StepOptions& options, const std::string& pre
   return jobs;
 }
 
-// Fills in what the command line left open from the configuration.
+// Fills in from the configuration what the command line leaves open.
 void complete(StepOptions& options) {
   const auto config =
       load_config(options.config, options.sets, scheme_catalog(), ConfigUse::kCompare).config;
@@ -249,7 +249,8 @@ int bench_step(StepOptions options) {
 }  // namespace
 
 void add_bench(CLI::App& root, Action& action) {
-  auto* bench = root.add_subcommand("bench", "Time this machine");
+  auto* bench =
+      root.add_subcommand("bench", "Time training steps, operators and the machine itself");
   bench->require_subcommand(1);
   add_bench_peak(*bench, action);
   add_bench_op(*bench, action);
@@ -258,27 +259,27 @@ void add_bench(CLI::App& root, Action& action) {
   auto* step = bench->add_subcommand("step", "Time training steps of several schemes in turn");
   step->add_option("CONFIG", options->config, "A TOML file, or a shipped preset")->required();
   step->add_option("--schemes", options->schemes, "Default: compare.schemes")->delimiter(',');
-  step->add_option("--baselines", options->baselines, "PyTorch beside ours")
+  step->add_option("--baselines", options->baselines, "PyTorch baselines to time as well")
       ->delimiter(',')
       ->check(CLI::IsMember({"eager", "compile", "none"}))
       ->capture_default_str();
   step->add_option("--precision", options->precisions, "Default: train.precision")
       ->delimiter(',')
       ->check(CLI::IsMember({"auto", "fp32", "bf16"}));
-  step->add_option("--rounds", options->rounds, "Steps of each that count")
+  step->add_option("--rounds", options->rounds, "Timed steps of each model")
       ->check(integer_from(1, 1000000))
       ->capture_default_str();
-  step->add_option("--warmup", options->warmup, "Steps before those")
+  step->add_option("--warmup", options->warmup, "Steps before the timed ones")
       ->check(integer_from(0, 1000000))
       ->capture_default_str();
   step->add_option("--busy", options->busy,
-                   "Also time each step beside so many processes that keep a core busy")
+                   "Also time each step beside this many processes that each keep a core busy")
       ->check(integer_from(0, kMostBusy))
       ->capture_default_str();
-  step->add_option("--set", options->sets, "section.key=value, over the file; repeatable")
+  step->add_option("--set", options->sets, "section.key=value, overrides the file; repeatable")
       ->allow_extra_args(false);
   step->add_option("--csv", options->csv, "Append a row per result to this file");
-  step->add_flag("--json", options->json, "One JSON object per line");
+  step->add_flag("--json", options->json, "Print one JSON object per line");
   step->callback([options, &action] { action = [options] { return bench_step(*options); }; });
 
   // The child that `step` starts. An empty group hides it from the help.

@@ -1,5 +1,5 @@
-// `wavroute bench peak`: what this machine reaches. `wavroute bench op`: every operator of ours
-// beside the same composed of libtorch's own, held against that.
+// `wavroute bench peak`: what this machine reaches. `wavroute bench op`: each of our operators
+// beside its composed form of stock libtorch operators.
 #include "bench_op.h"
 
 #include <ATen/Parallel.h>
@@ -116,7 +116,8 @@ void keep_and_show(const std::function<void()>& keep, const std::function<void()
 
 void add_bench_peak(CLI::App& bench, Action& action) {
   auto options = std::make_shared<PeakOptions>();
-  auto* peak = bench.add_subcommand("peak", "Measure the best products and copies of this machine");
+  auto* peak =
+      bench.add_subcommand("peak", "Measure the peak speed of products and copies on this machine");
   peak->add_option("--threads", options->threads, "0: OMP_NUM_THREADS, or all cores")
       ->check(integer_from(0, std::numeric_limits<int>::max()))
       ->capture_default_str();
@@ -134,7 +135,7 @@ void add_bench_op(CLI::App& bench, Action& action) {
       ->allow_extra_args(false)
       ->check(integer_from(1, std::numeric_limits<int>::max()))
       ->capture_default_str();
-  op->add_option("--precision", options->precisions, "Of the compute type")
+  op->add_option("--precision", options->precisions, "Compute types")
       ->delimiter(',')
       ->allow_extra_args(false)
       ->check(CLI::IsMember({"fp32", "bf16"}))
@@ -142,14 +143,14 @@ void add_bench_op(CLI::App& bench, Action& action) {
   op->add_option("--tokens", options->plan.tokens, "Rows of every operator")
       ->check(integer_from(1, std::numeric_limits<int>::max()))
       ->capture_default_str();
-  op->add_option("--rounds", options->plan.rounds, "Runs of each that count")
+  op->add_option("--rounds", options->plan.rounds, "Timed runs of each")
       ->check(integer_from(1, std::numeric_limits<int>::max()))
       ->capture_default_str();
   op->add_option("--threads", options->threads, "0: OMP_NUM_THREADS, or all cores")
       ->check(integer_from(0, std::numeric_limits<int>::max()))
       ->capture_default_str();
   op->add_option("--csv", options->csv, "Append a row per result to this file");
-  op->add_flag("--json", options->json, "One JSON object per line");
+  op->add_flag("--json", options->json, "Print one JSON object per line");
   op->footer([] { return list_of_operators(); });
   op->callback([options, &action] { action = [options] { return bench_op(*options); }; });
 }

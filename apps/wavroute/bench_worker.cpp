@@ -62,7 +62,7 @@ class Worker {
 
   Json step() {
     const auto start = std::chrono::steady_clock::now();
-    // No number of steps: what a scheme holds back early in training is not held back here.
+    // No number of steps: gates that are frozen early in training are not frozen here.
     const Pass pass{true, static_cast<uint64_t>(config_.train.seed), {steps_++, 0}};
     const TrainStepResult result = train_step(
         model_, optimizer_, plan_,

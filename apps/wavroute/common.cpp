@@ -24,21 +24,21 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// --tokenizer bytes where the folder has a tokenizer of its own: ids of the one mean something else
-// to a model that was trained with the other.
+// --tokenizer bytes where the folder has a tokenizer of its own: the ids of one mean something else
+// to a model trained with the other.
 void check_same_tokenizer(const fs::path& file, const Tokenizer& wanted) {
   std::shared_ptr<const Tokenizer> own;
   std::string why = "is of another kind";
   try {
     own = tokenizer_from_json(read_file(file, JsonLimits().bytes), file.string());
     why = fmt::format("is '{}' of {} tokens", own->name(), own->vocab_size());
-  } catch (const UserError&) {  // a tokenizer that we can't read is not that of bytes
+  } catch (const UserError&) {  // a tokenizer that we can't read is not the bytes tokenizer
   }
   if (own != nullptr && own->hash() == wanted.hash()) return;
   throw UserError(
       fmt::format("expected the tokenizer of the model, given --tokenizer {}, but {} {}",
                   wanted.name(), file.string(), why),
-      "leave --tokenizer out, or take tokenizer.json away if it is not the model's");
+      "leave --tokenizer out, or remove tokenizer.json if it is not the model's");
 }
 
 std::shared_ptr<const Tokenizer> find_tokenizer(const fs::path& folder, const std::string& wanted) {
@@ -83,7 +83,7 @@ std::optional<LayerProgram> parse_program(const ModelArguments& arguments, const
   return program;
 }
 
-// "gate_reuse=prompt" into the options that config.json gave.
+// "gate_reuse=prompt" into the options from config.json.
 void change_options(DecoderSpec& spec, const std::vector<std::string>& changes) {
   for (const std::string& change : changes) {
     const size_t equals = change.find('=');
@@ -123,12 +123,12 @@ void add_model_arguments(CLI::App& command, ModelArguments& arguments,
       ->capture_default_str();
   command.add_option("--program", arguments.program,
                      "Layers to run, in order: 0-11,12x3,14-23 (default: all, once)");
-  command.add_option("--layers", arguments.layers, "Pruned: 'every-other', or a list of layers");
+  command.add_option("--layers", arguments.layers, "Layers to keep: 'every-other', or a list");
   command.add_option("--tokenizer", arguments.tokenizer,
-                     "'bytes', for a folder without a tokenizer of ours");
+                     "'bytes', for a folder without one of our tokenizers");
   command
       .add_option("--residual", arguments.options,
-                  "KEY=VALUE: another value for an option of the residual scheme")
+                  "KEY=VALUE: changes an option of the residual scheme; repeatable")
       ->allow_extra_args(false);
 }
 

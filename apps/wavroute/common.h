@@ -19,7 +19,7 @@ struct ModelArguments {
   std::string checkpoint;            // "", "best" or a step
   std::string precision;             // "auto", "fp32" or "bf16"
   std::string program;               // layer program, empty = all layers
-  std::string layers;                // "every-other" or a list: the same, as pruning names it
+  std::string layers;                // "every-other" or a list: the same in the terms of pruning
   std::string tokenizer;             // of a folder without a tokenizer of ours: "bytes"
   std::vector<std::string> options;  // residual options to change: "gate_reuse=prompt"
   std::string device = "auto";
@@ -35,15 +35,15 @@ struct LoadedModel {
   std::unique_ptr<Decoder> model;
   std::shared_ptr<const Tokenizer> tokenizer;
   std::optional<LayerProgram> program;
-  uint64_t free_memory = 0;  // bytes where the model is, with the model loaded
+  uint64_t free_memory = 0;  // bytes on the model's device, with the model loaded
 
   [[nodiscard]] const LayerProgram* program_or_null() const {
     return program ? &*program : nullptr;
   }
 };
 
-// Throws UserError for whatever does not fit together: the tokenizer and the vocabulary, the
-// program and the scheme.
+// Throws UserError for what does not fit together: the tokenizer and the vocabulary, the program
+// and the scheme.
 [[nodiscard]] LoadedModel load(const ModelArguments& arguments);
 
 // What RunFolder::sweep() left to whoever wrote it, in words; empty where that is nothing.

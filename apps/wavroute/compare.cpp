@@ -39,7 +39,7 @@ struct CompareArguments {
   bool json = false;
 };
 
-// The table is worth more than the page: a page that can't be made is said.
+// The table matters more than the page: if the page can't be made, that is reported.
 bool report_or_say(const fs::path& out, const fs::path& page) {
   try {
     const std::vector<fs::path> folders = {out};
@@ -161,12 +161,12 @@ int compare(const CompareArguments& arguments) {
   options.speed_rounds = arguments.speed_rounds;
   options.memory_limit = usable_memory(plan.config, probe_machine());
   options.stop = [] { return StopSignal::requested(); };
-  // Hours may lie between two lines, and the terminal may be gone by then: the grid goes on.
+  // Hours may pass between two lines, and the terminal may be gone by then: the grid continues.
   options.say = note;
   const CompareOutcome outcome = run_comparison(plan.config, plan.cells, options);
   if (!outcome.complete) {
-    note(fmt::format("stopped; go on: wavroute compare {} --out {} --resume auto", arguments.config,
-                     out.string()));
+    note(fmt::format("stopped; to continue: wavroute compare {} --out {} --resume auto",
+                     arguments.config, out.string()));
     return 1;
   }
   const bool has_report = report_or_say(out, folder.paths().report());
@@ -174,7 +174,7 @@ int compare(const CompareArguments& arguments) {
     print(arguments.json ? read_file(out / "compare.json")
                          : "\n" + terminal_table(make_table(outcome.comparison)) + "\n");
   } catch (const std::system_error&) {
-    // The stream keeps its mark: main says so, with the exit code of the cells at hand.
+    // The stream keeps its error flag: main reports it, with the exit code of the cells.
   }
   const bool all_finished = std::ranges::all_of(
       outcome.comparison.cells,
@@ -188,11 +188,12 @@ void add_compare(CLI::App& root, Action& action) {
   auto* command =
       root.add_subcommand("compare", "Train a grid of schemes x depths x seeds and compare them");
   auto arguments = std::make_shared<CompareArguments>();
-  command->add_option("CONFIG", arguments->config, "A TOML file, or a shipped preset")->required();
-  command->add_option("--set", arguments->sets, "section.key=value, over the file; repeatable")
+  command->add_option("CONFIG", arguments->config, "A TOML file, or the name of a shipped preset")
+      ->required();
+  command->add_option("--set", arguments->sets, "section.key=value, overrides the file; repeatable")
       ->allow_extra_args(false);
   command->add_option("-o,--out", arguments->out, "The folder (default: runs/NAME)");
-  command->add_option("--resume", arguments->resume, "'auto': keep what is finished, go on");
+  command->add_option("--resume", arguments->resume, "'auto': keep finished cells and continue");
   command
       ->add_option("--speed-rounds", arguments->speed_rounds,
                    "Steps per model in the speed measurement; 0: none")
@@ -200,7 +201,7 @@ void add_compare(CLI::App& root, Action& action) {
       ->capture_default_str();
   command->add_flag("--dry-run", arguments->dry_run,
                     "Print size, cost and memory plan of every cell; train nothing");
-  command->add_flag("--json", arguments->json, "Print compare.json, not the table");
+  command->add_flag("--json", arguments->json, "Print compare.json instead of the table");
   command->callback([&action, arguments] { action = [arguments] { return compare(*arguments); }; });
 }
 

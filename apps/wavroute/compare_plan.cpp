@@ -25,8 +25,8 @@ int64_t largest_divisor(int64_t batch, int64_t at_most) {
   return divisor;
 }
 
-// What the texts that the cells name come to. Each is opened once, as training would: what is wrong
-// with one is found before the first cell starts.
+// The texts that the cells name. Each is opened once, as training would: errors in one are found
+// before the first cell starts.
 class Texts {
  public:
   struct Text {
@@ -66,7 +66,7 @@ class Texts {
   bool said_ = false;
 };
 
-// The cell that exceeds the memory by most, in words.
+// The cell that exceeds the memory by most, as text.
 void find_worst(ComparePlan& plan) {
   const Forecast* worst = nullptr;
   for (size_t i = 0; i < plan.cells.size(); ++i) {
@@ -80,7 +80,7 @@ void find_worst(ComparePlan& plan) {
 }
 
 // The speed of a matrix product of each shape, measured once: a forecast compares schemes, not
-// moments.
+// moments in time.
 class Peaks {
  public:
   double of(const Config& config, int64_t micro_batch) {
@@ -127,10 +127,10 @@ ComparePlan plan_comparison(std::vector<GridCell> cells, int64_t batch, int64_t 
     const bool limits = train.micro_batch == 0 && f.micro_batch < train.batch;
     if (limits) common = std::min(common, f.micro_batch);
   }
-  // One size for all: left to each cell, it would follow the memory that was free when the cell
-  // began. Gradients would be summed in other pieces from seed to seed, and a scheme's speed would
-  // be that of its pieces. A scheme that fits a larger one gains little by it: a micro-batch is
-  // many tokens already.
+  // One size for all: chosen per cell, it would depend on the memory that is free when the cell
+  // starts. Gradients would be summed in different pieces from seed to seed, and speeds would
+  // depend on the size of the pieces. A scheme for which a larger one fits gains little from it: a
+  // micro-batch is many tokens already.
   plan.micro_batch = micro_batch > 0 ? micro_batch : largest_divisor(batch, common);
   for (size_t i = 0; i < plan.cells.size(); ++i) {
     TrainConfig& train = plan.cells[i].config.train;
@@ -153,7 +153,7 @@ std::string plan_text(const ComparePlan& plan) {
     const GridCell& cell = plan.cells[i];
     const double peak = peaks.of(cell.config, plan.forecasts[i].micro_batch);
     std::string folders;
-    // Seeds stand side by side and differ in nothing that a forecast sees.
+    // Seeds are adjacent and differ in nothing that a forecast depends on.
     for (next = i; next < plan.cells.size() && plan.cells[next].label == cell.label &&
                    plan.cells[next].config.model.layers == cell.config.model.layers;
          ++next) {

@@ -1,4 +1,4 @@
-// What a comparison takes, before any of its cells is trained.
+// The cost of a comparison, before any of its cells is trained.
 #pragma once
 
 #include <string>
@@ -10,14 +10,14 @@
 
 namespace wavroute::app {
 
-// A comparison's cells, ready to be trained, and what each of them takes.
+// A comparison's cells, ready to be trained, and the forecast of each.
 struct ComparePlan {
   Config config;  // of the comparison, resolved
   std::vector<GridCell> cells;
   std::vector<Forecast> forecasts;  // beside cells; empty for those that are finished
   int64_t micro_batch = 1;          // of all cells that name none
   std::string beyond_memory;        // the worst of the plans that don't fit; empty where all do
-  std::string hint;                 // its mend
+  std::string hint;                 // how to fix it
 };
 
 // Plans `cells`, which are resolved but for micro_batch = 0 and what a variant leaves to the

@@ -1,4 +1,4 @@
-// wavroute config: what a configuration comes to, and what is shipped.
+// wavroute config: the resolved configuration, and the shipped ones.
 #include <fmt/format.h>
 
 #include <memory>
@@ -48,13 +48,13 @@ int show(const ConfigArguments& arguments) {
   return 0;
 }
 
-// UserError for a model that train would refuse. The size of the vocabulary decides nothing here.
+// UserError for a model that train would refuse. The size of the vocabulary doesn't matter here.
 void check_model(const Config& config) {
   constexpr int64_t kVocabulary = 256;
   static_cast<void>(Decoder(decoder_spec(config, kVocabulary), Precision::kFp32, at::kCPU));
 }
 
-// UserError for what compare would refuse of its cells; a seed changes nothing about that.
+// UserError for what compare would refuse of its cells; seeds make no difference to that.
 void check_grid(const Config& config) {
   const GridCell* last = nullptr;
   const std::vector<GridCell> cells = expand_grid(config, scheme_catalog());
@@ -102,8 +102,9 @@ int list(bool json) {
 }
 
 void add_common(CLI::App* command, ConfigArguments& arguments) {
-  command->add_option("CONFIG", arguments.config, "A TOML file, or a shipped preset")->required();
-  command->add_option("--set", arguments.sets, "section.key=value, over the file; repeatable")
+  command->add_option("CONFIG", arguments.config, "A TOML file, or the name of a shipped preset")
+      ->required();
+  command->add_option("--set", arguments.sets, "section.key=value, overrides the file; repeatable")
       ->allow_extra_args(false);
 }
 
@@ -114,19 +115,19 @@ void add_config(CLI::App& root, Action& action) {
   config->require_subcommand(1);
   auto arguments = std::make_shared<ConfigArguments>();
 
-  auto* show_command = config->add_subcommand("show", "Every key, its value and where it is from");
+  auto* show_command = config->add_subcommand("show", "Print every key, its value and its origin");
   add_common(show_command, *arguments);
-  show_command->add_flag("--json", arguments->json, "As JSON");
+  show_command->add_flag("--json", arguments->json, "Print JSON");
   show_command->callback(
       [&action, arguments] { action = [arguments] { return show(*arguments); }; });
 
-  auto* check_command = config->add_subcommand("check", "Say whether a configuration is valid");
+  auto* check_command = config->add_subcommand("check", "Check whether a configuration is valid");
   add_common(check_command, *arguments);
   check_command->callback(
       [&action, arguments] { action = [arguments] { return check(*arguments); }; });
 
-  auto* list_command = config->add_subcommand("list", "The shipped presets");
-  list_command->add_flag("--json", arguments->json, "As JSON");
+  auto* list_command = config->add_subcommand("list", "List the shipped presets");
+  list_command->add_flag("--json", arguments->json, "Print JSON");
   list_command->callback(
       [&action, arguments] { action = [arguments] { return list(arguments->json); }; });
 }

@@ -77,19 +77,19 @@ std::string screen(const nlohmann::ordered_json& f) {
                                text("commit"), text("build_type"), text("compiler")));
   line("torch", fmt::format("{}, kernels for {}", text("torch"), text("torch_cpu_capability")));
   line("", text("torch_folder"));
-  line("processor", fmt::format("{}, {} cores to use, {} threads", text("cpu"),
+  line("processor", fmt::format("{}, {} usable cores, {} threads", text("cpu"),
                                 f.at("cores").get<int>(), f.at("threads").get<int>()));
   line("",
        fmt::format("{}", fmt::join(f.at("instruction_sets").get<std::vector<std::string>>(), " ")));
   const std::string openmp = text("openmp_waiting");
   line("waiting",
        openmp.empty()
-           ? "OpenMP's threads spin as long as the library likes: slow on a shared machine"
+           ? "OpenMP's threads spin for the library's default time: slow on a shared machine"
            : fmt::format("{}, {}", openmp,
                          f.at("openmp_waiting_is_ours").get<bool>()
                              ? "set by wavroute: OpenMP's threads spin for a moment"
                              : "from the environment"));
-  line("", "a Python program sets GOMP_SPINCOUNT=1000 before it starts, to share a machine well");
+  line("", "for a Python program on a shared machine, set GOMP_SPINCOUNT=1000 before it starts");
   line("kernels",
        fmt::format("{}, of {}", text("kernels"),
                    fmt::join(f.at("usable_kernels").get<std::vector<std::string>>(), " ")));
@@ -112,9 +112,9 @@ std::string screen(const nlohmann::ordered_json& f) {
 }  // namespace
 
 void add_doctor(CLI::App& root, Action& action) {
-  auto* doctor = root.add_subcommand("doctor", "Say what this machine and this build are");
+  auto* doctor = root.add_subcommand("doctor", "Describe this machine and this build");
   auto json = std::make_shared<bool>(false);
-  doctor->add_flag("--json", *json, "One JSON object");
+  doctor->add_flag("--json", *json, "Print one JSON object");
   doctor->callback([json, &action] {
     action = [json] {
       const auto found = examine();

@@ -21,11 +21,11 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// Of these, a change may change the last bits of results.
+// Keys whose change may change the last bits of results.
 constexpr std::array kDecisive = {"wavroute", "commit",  "torch",   "torch_isa", "compiler", "cpu",
                                   "gpus",     "kernels", "threads", "device",    "variables"};
 
-// What steers the libraries under libtorch.
+// Variables that control the libraries under libtorch.
 constexpr std::array kVariables = {"WAVROUTE_ISA", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA",
                                    "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS"};
 
@@ -68,7 +68,7 @@ std::string plain(const nlohmann::json& value) {
   return json_excerpt(value);
 }
 
-// "threads 2 before and 1 now"; a key that an older version didn't write is passed over.
+// "threads 2 before and 1 now"; a key that an older version didn't write is skipped.
 std::vector<std::string> differences(const nlohmann::json& before, const nlohmann::json& now) {
   std::vector<std::string> words;
   for (const char* key : kDecisive) {
@@ -79,7 +79,7 @@ std::vector<std::string> differences(const nlohmann::json& before, const nlohman
   return words;
 }
 
-// What env.json holds; an empty object where it is missing or damaged.
+// The content of env.json; an empty object if it is missing or damaged.
 nlohmann::json recorded(const std::filesystem::path& file) {
   std::error_code error;
   if (!std::filesystem::exists(file, error)) return nlohmann::json::object();
@@ -87,7 +87,7 @@ nlohmann::json recorded(const std::filesystem::path& file) {
     nlohmann::json document = read_json(file);
     if (document.is_object()) return document;
   } catch (const UserError&) {
-    // Made anew: the run needs none of it.
+    // Rewritten: the run needs nothing from it.
   }
   return nlohmann::json::object();
 }
@@ -120,7 +120,7 @@ std::optional<std::string> record_environment(const std::filesystem::path& file,
   const std::vector<std::string> words = differences(last, now);
   if (words.empty()) return std::nullopt;
   return fmt::format(
-      "the run goes on in another environment: {}: the results may differ in the "
+      "the run continues in another environment: {}: the results may differ in the "
       "last bits",
       fmt::join(words, "; "));
 }

@@ -10,9 +10,9 @@
 
 namespace wavroute::app {
 
-// Writes env.json: what the run began with, and under "resumed" what it went on with at `step`,
-// whenever that differed. Returns a sentence that names what differs from before where that may
-// change the last bits of results, or nothing.
+// Writes env.json: the environment that the run started in, and under "resumed" each different one
+// that it continued in at `step`. Returns a sentence that names what differs from before where that
+// may change the last bits of results, or nothing.
 std::optional<std::string> record_environment(const std::filesystem::path& file,
                                               const Session& session, int64_t step);
 

@@ -123,12 +123,12 @@ void add_eval(CLI::App& root, Action& action) {
       ->check(integer_from(0))
       ->capture_default_str();
   command
-      ->add_option("--prompt", arguments->prompt,
-                   "Score each window from this token on, the ones before it read as a prompt "
-                   "into the cache")
+      ->add_option(
+          "--prompt", arguments->prompt,
+          "Score each window from this token on; earlier ones are read into the cache as a prompt")
       ->check(integer_from(0))
       ->capture_default_str();
-  command->add_flag("--json", arguments->json, "One JSON object");
+  command->add_flag("--json", arguments->json, "Print one JSON object");
   command->callback([&action, arguments] { action = [arguments] { return eval(*arguments); }; });
 }
 

@@ -29,7 +29,7 @@ struct GenerateArguments {
   bool json = false;
 };
 
-// The cache of keys and values is made for all tokens before the first of them.
+// The cache of keys and values is allocated for all tokens in advance.
 void check_cache(const LoadedModel& loaded, int64_t prompt, int64_t tokens) {
   const double a_token = cache_bytes_per_token(*loaded.model, loaded.program_or_null());
   const double most = std::floor(static_cast<double>(loaded.free_memory) / a_token);
@@ -107,9 +107,11 @@ void add_generate(CLI::App& root, Action& action) {
   command->add_option("-n,--tokens", arguments->tokens, "New tokens")
       ->check(integer_from(1))
       ->capture_default_str();
-  command->add_option("--temperature", arguments->sampling.temperature, "0: the likeliest token")
+  command
+      ->add_option("--temperature", arguments->sampling.temperature,
+                   "0: always the likeliest token")
       ->capture_default_str();
-  command->add_option("--top-k", arguments->sampling.top_k, "0: all")
+  command->add_option("--top-k", arguments->sampling.top_k, "Only the k likeliest tokens; 0: all")
       ->check(integer_from(0))
       ->capture_default_str();
   command

@@ -34,16 +34,16 @@ int complain(int code, const std::string& what, const std::string& hint) {
   return code;
 }
 
-// libtorch's messages carry a stack trace behind their first line.
+// libtorch's messages have a stack trace after their first line.
 std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
 
 constexpr const char* kBugHint =
-    "this looks like a bug; please file an issue with what wavroute doctor prints";
+    "this looks like a bug; please file an issue with the output of wavroute doctor";
 constexpr const char* kFailureHint =
     "try again; if it persists, please file an issue with what wavroute doctor prints";
 constexpr const char* kNeedsLess = "a smaller batch, context or model needs less";
 
-// What libtorch said: that there is not enough memory, in words of ours, or a bug.
+// Explains an error of libtorch: not enough memory, in our words, or a bug.
 int complain_of_libtorch(const std::string& message) {
   constexpr std::string_view kAsked = "tried to allocate ";  // N bytes
   const size_t asked = message.find(kAsked);
@@ -71,14 +71,14 @@ int complain_of_file(const std::filesystem::filesystem_error& error) {
   }
 }
 
-// Standard output did not take what was printed. `error`: the system's number, or 0. `code` of the
-// action stands where the reader has seen enough, as in `wavroute generate ... | head`.
+// Standard output did not accept everything. `error`: the system's number, or 0. The action's
+// `code` is kept if the reader just stopped reading, as in `wavroute generate ... | head`.
 int complain_of_output(int code, int error) {
   if (error == EPIPE || reader_is_gone()) return code;
   return complain(kFailed,
                   fmt::format("cannot write standard output: {}",
                               std::generic_category().message(error == 0 ? EIO : error)),
-                  "free some space, or send it elsewhere: the result was not written");
+                  "free some space, or redirect it elsewhere: the result was not written");
 }
 
 // Training goes on without standard output: its result is the run folder.
@@ -86,7 +86,7 @@ bool prints_its_result(const std::string& command) { return command != "wavroute
 
 // `command`: the words of the subcommand that ran.
 int run_action(const Action& action, const std::string& command) {
-  const std::string help = command + " --help says what is expected";
+  const std::string help = command + " --help lists what is expected";
   int code = 0;
   try {
     code = action();
@@ -110,7 +110,7 @@ int run_action(const Action& action, const std::string& command) {
   } catch (const std::filesystem::filesystem_error& error) {
     return complain_of_file(error);
   } catch (const std::system_error& error) {
-    // fmt and print() throw it for a stream that takes no more.
+    // fmt and print() throw it for a stream that accepts no more.
     if (output_failed()) return complain_of_output(code, error.code().value());
     return complain(kFailed, first_line(error.what()), kFailureHint);
   } catch (const std::exception& error) {
@@ -118,7 +118,7 @@ int run_action(const Action& action, const std::string& command) {
   }
 }
 
-// "wavroute config show", as far as it was understood.
+// "wavroute config show", as far as it was parsed.
 std::string command_words(const CLI::App& root) {
   std::string words = "wavroute";
   for (const CLI::App* sub = &root; !sub->get_subcommands().empty();) {
@@ -163,7 +163,7 @@ int run(int argc, char** argv) {
     return run_action(tell, command_words(root) + " --help");
   } catch (const CLI::ParseError& error) {
     return complain(kWrongUse, first_line(error.what()),
-                    command_words(root) + " --help says what is expected");
+                    command_words(root) + " --help lists what is expected");
   }
   return run_action(action, command_words(root));
 }

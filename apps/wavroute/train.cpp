@@ -42,12 +42,13 @@ int dry_run(const Config& config) {
                                            session.model->device());
   print(fmt::format("scheme           {}\n{}nothing was trained (--dry-run)\n",
                     resolved.residual.scheme, forecast_text(session.forecast, resolved, peak)));
-  finish_output();  // main leaves a training's output alone
+  finish_output();  // main doesn't check the output of training
   return 0;
 }
 
-// The checkpoint to go on from; nothing where the run begins at step 0: with --resume new, or where
-// it has none yet. Where it has none that is whole, only the user can say that it may begin again.
+// The checkpoint to continue from; nothing if the run starts at step 0: with --resume new, or
+// without any checkpoint. If there are only damaged ones, the user has to decide that it may start
+// again.
 std::optional<fs::path> checkpoint_to_resume(const RunPaths& paths, const std::string& which,
                                              Console& console) {
   if (which == "new") return std::nullopt;
@@ -63,12 +64,12 @@ std::optional<fs::path> checkpoint_to_resume(const RunPaths& paths, const std::s
     throw UserError(fmt::format("expected a whole checkpoint to go on from, found none whole ({}), "
                                 "in {}",
                                 damage, paths.checkpoints().string()),
-                    "--resume new sets them aside and begins at step 0");
+                    "--resume new sets them aside and starts at step 0");
   }
   return std::nullopt;
 }
 
-// What the folder's run was trained with; nothing where there is no run yet. Its lock is held.
+// The configuration of the folder's run; nothing if there is no run yet. Its lock is held.
 std::optional<Config> stored_config(const RunPaths& paths, const std::string& resume) {
   if (resume.empty()) return std::nullopt;
   check_run_format(paths);
@@ -86,7 +87,7 @@ std::optional<Config> stored_config(const RunPaths& paths, const std::string& re
                   "--resume new sets checkpoints and metrics aside and begins at step 0");
 }
 
-// A run without a checkpoint begins again, with the text that it began with.
+// A run without a checkpoint starts again, with the same text.
 void check_recorded_text(const RunPaths& paths, const Session& session) {
   const auto recorded = recorded_text(paths.env());
   const Corpus& corpus = session.corpus;
@@ -98,7 +99,7 @@ void check_recorded_text(const RunPaths& paths, const Session& session) {
       fmt::format("the text that this run began with was expected (sha256 {} and {} in "
                   "{}), another one was given: {}",
                   recorded->train, recorded->valid, paths.env().string(), corpus.description),
-      "give the run its old text back, or another --out for a new run");
+      "restore the old text, or give another --out for a new run");
 }
 
 int train(const TrainArguments& arguments) {
@@ -111,8 +112,8 @@ int train(const TrainArguments& arguments) {
   const bool resumes = !arguments.resume.empty();
   const auto existing = resumes ? ExistingRun::kResume : ExistingRun::kRefuse;
 
-  // Locked before it is looked at: nobody else can begin a run there any more. A folder that is
-  // new goes again if the configuration turns out to be no good.
+  // Locked before its content is read: nobody else can start a run there any more. A new folder is
+  // removed again if the configuration turns out to be invalid.
   const RunFolder folder = RunFolder::create(paths.root, existing);
   const std::optional<Config> stored = stored_config(paths, arguments.resume);
   if (stored) config = inherit_resolved(config, *stored);
@@ -125,7 +126,7 @@ int train(const TrainArguments& arguments) {
   console.open_log(paths.log());
   if (!session.forecast.fits()) {
     console.warn(
-        fmt::format("{}; the run goes on with it", beyond_memory(session.forecast).what()));
+        fmt::format("{}; the run continues with it", beyond_memory(session.forecast).what()));
   }
   if (resumes) {
     if (const auto checkpoint = checkpoint_to_resume(paths, arguments.resume, console)) {
@@ -142,8 +143,8 @@ int train(const TrainArguments& arguments) {
     console.warn(*change);
   }
   if (!trainer.run()) {
-    console.note(fmt::format("go on: wavroute train {} --out {} --resume auto", arguments.config,
-                             paths.root.string()));
+    console.note(fmt::format("to continue: wavroute train {} --out {} --resume auto",
+                             arguments.config, paths.root.string()));
     return 1;
   }
   try {
@@ -162,8 +163,9 @@ int train(const TrainArguments& arguments) {
 void add_train(CLI::App& root, Action& action) {
   auto* command = root.add_subcommand("train", "Train one model and write its run folder");
   auto arguments = std::make_shared<TrainArguments>();
-  command->add_option("CONFIG", arguments->config, "A TOML file, or a shipped preset")->required();
-  command->add_option("--set", arguments->sets, "section.key=value, over the file; repeatable")
+  command->add_option("CONFIG", arguments->config, "A TOML file, or the name of a shipped preset")
+      ->required();
+  command->add_option("--set", arguments->sets, "section.key=value, overrides the file; repeatable")
       ->allow_extra_args(false);
   command->add_option("-o,--out", arguments->out, "The run folder (default: runs/NAME)");
   command->add_option("--resume", arguments->resume,

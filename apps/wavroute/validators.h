@@ -1,4 +1,4 @@
-// Checks of option values that refuse in words.
+// Checks of option values, with messages in our words.
 #pragma once
 
 #include <CLI/CLI.hpp>

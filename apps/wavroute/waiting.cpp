@@ -1,8 +1,8 @@
 // OpenMP's threads, which libtorch's own loops and products use, spin for milliseconds while they
 // wait: where another program wants the core, a training step takes several times as long. How long
 // they spin is read from the environment when the library is loaded, before main(). So the program
-// starts itself again with a setting, where the user has made none: before any library is set up,
-// which is most of what a start costs.
+// restarts itself with a setting, unless the user has made one: before any library is initialised,
+// which is most of the cost of a start.
 #include "waiting.h"
 
 #include <alloca.h>
@@ -17,7 +17,7 @@
 namespace wavroute::app {
 namespace {
 
-// Some tens of microseconds: the next loop of a training step has mostly begun by then
+// Some tens of microseconds: the next loop of a training step has usually begun by then
 // (docs/performance.md).
 constexpr char kSetting[] = "GOMP_SPINCOUNT=1000";
 constexpr char kMark[] = "WAVROUTE_SPINCOUNT=1000";  // the setting is ours
@@ -36,7 +36,7 @@ void start_again(int, char** argv, char** environment) {
       if (sets(environment[count], name)) return;
     }
   }
-  // No memory can be asked for yet.
+  // Memory can't be allocated yet.
   auto** const extended = static_cast<char**>(alloca((count + 3) * sizeof(char*)));
   std::memcpy(extended, environment, count * sizeof(char*));
   extended[count] = const_cast<char*>(kSetting);
@@ -49,7 +49,7 @@ void start_again(int, char** argv, char** environment) {
     execve(path, argv, extended);
   }
   execve("/proc/self/exe", argv, extended);
-  // Not to be had here: the threads wait as the library has them wait.
+  // Failed: the threads wait as the library does by default.
 }
 
 __attribute__((section(".preinit_array"),

@@ -33,11 +33,11 @@ bool write(std::FILE* stream, std::string_view text) noexcept {
 
 void prepare_streams() {
   std::signal(SIGPIPE, SIG_IGN);
-  std::signal(SIGXFSZ, SIG_IGN);  // a file beyond the limit is an error of the call, EFBIG
+  std::signal(SIGXFSZ, SIG_IGN);  // a file beyond the limit then fails the call with EFBIG
   for (int number = 0; number <= 2; ++number) {
     if (::fcntl(number, F_GETFD) >= 0 || errno != EBADF) continue;
-    // open() takes the lowest free number: those below are open by now. A result is not lost in
-    // silence: writing to a descriptor for reading fails. What goes to stderr may be.
+    // open() takes the lowest free number: those below are open by now. Results are not lost
+    // silently: writing to a descriptor opened for reading fails. Output to stderr may be lost.
     static_cast<void>(::open("/dev/null", number == STDERR_FILENO ? O_WRONLY : O_RDONLY));
   }
 }

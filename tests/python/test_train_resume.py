@@ -255,7 +255,7 @@ def test_a_resume_with_less_memory_warns_and_goes_on(wavroute, with_memory, proj
     result = with_memory(100, "train", project, "--out", half, "--resume", "auto", *on_cpu)
     assert result.returncode == 0, result.stderr
     warnings = [line for line in result.stderr.splitlines() if line.startswith("wavroute: ")]
-    assert len(warnings) == 1 and "memory plan" in warnings[0] and "goes on" in warnings[0]
+    assert len(warnings) == 1 and "memory plan" in warnings[0] and "continues" in warnings[0]
     assert_equal_runs(whole, half, 12)
 
 
