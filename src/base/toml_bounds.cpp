@@ -142,7 +142,7 @@ void check_toml_bounds(std::string_view text, const std::string& file) {
   if (text.size() > kMostTomlBytes) {
     throw UserError(fmt::format("expected at most {} bytes of TOML, given {}, {}", kMostTomlBytes,
                                 text.size(), file),
-                    "no configuration is so large");
+                    "no configuration is that large");
   }
   Scanner(text, file).run();
 }

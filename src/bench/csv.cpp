@@ -69,7 +69,7 @@ void append_csv(const std::filesystem::path& file, const std::string& header,
     throw UserError(fmt::format("expected a file of benchmark rows, given one that begins with "
                                 "'{}', in '{}'",
                                 first, file.string()),
-                    "name another file: this one is left as it is");
+                    "name another file: this one is not changed");
   }
   text += rows;
   const Descriptor out(::open(file.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666));

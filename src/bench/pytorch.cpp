@@ -55,7 +55,7 @@ std::string flag(std::string name, const OptionValue& value) {
 }  // namespace
 
 std::string PyTorch::missing() const {
-  if (python_version.empty()) return fmt::format("'{}' is no Python that runs", python);
+  if (python_version.empty()) return fmt::format("'{}' is not a Python that runs", python);
   if (torch_version.empty()) return fmt::format("'{}' has no torch", python);
   if (!fs::is_regular_file(script)) {
     return fmt::format("there is no '{}'", script.empty() ? "bench/baseline.py" : script.string());
@@ -108,7 +108,7 @@ BaselineSupport ask_baseline(const PyTorch& pytorch) {
     throw Failure(fmt::format("baseline: for each scheme its 'options' and 'sources_per_block' "
                               "were expected under 'supports', {} was given",
                               answer.dump().substr(0, 200)),
-                  fmt::format("{} --supports says it in this form", pytorch.script.string()));
+                  fmt::format("see what {} --supports prints", pytorch.script.string()));
   }
   return support;
 }

@@ -73,7 +73,7 @@ Source find_base(const Source& child, const Node& extends) {
   if (const Preset* preset = find_preset(name)) return from_preset(*preset);
   throw UserError(
       fmt::format("expected a file to extend, given '{}' that isn't there, {}", name, where),
-      child.place.folder ? "the path is relative to the file that says it" : "");
+      child.place.folder ? "the path is relative to the file that names it" : "");
 }
 
 using Layer = std::vector<Assignment>;

@@ -125,7 +125,7 @@ void require_option(const SchemeCatalog& catalog, std::span<const std::string> s
   }
   throw UserError(fmt::format("expected an option of {} in [residual], given '{}', {}",
                               fmt::join(schemes, ", "), key, place.where),
-                  fmt::format("'{}' belongs to {}; choose that scheme or take the key out", key,
+                  fmt::format("'{}' belongs to {}; choose that scheme or remove the key", key,
                               fmt::join(owners, ", ")));
 }
 

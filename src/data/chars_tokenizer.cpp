@@ -65,7 +65,7 @@ class CharsTokenizer : public Tokenizer {
             fmt::format("expected a character of the vocabulary ({} characters of the training "
                         "text), got U+{:04X} at byte {} of {}",
                         characters_.size(), code_point, offset + at, where),
-            "take the character out, add it to the training text, or set data.tokenizer = "
+            "remove the character, add it to the training text, or set data.tokenizer = "
             "\"bytes\", which knows every text");
       }
       ids.push_back(static_cast<uint32_t>(id));

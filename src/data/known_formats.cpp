@@ -36,7 +36,7 @@ constexpr std::array kMarks = {
     Mark{0, "\xff\xff\xff\xff"sv, "an Arrow stream", kExport},
     Mark{0, "\x89HDF\r\n"sv, "an HDF5 file", kExport},
     Mark{0, "SQLite format 3\x00"sv, "an SQLite database", kExport},
-    Mark{0, "%PDF-"sv, "a PDF", "take its text out first: pdftotext FILE"},
+    Mark{0, "%PDF-"sv, "a PDF", "extract its text first: pdftotext FILE"},
     Mark{0, "\x93NUMPY"sv, "a NumPy array",
          "for token ids: numpy.load(FILE).astype('uint16').tofile('FILE.bin'), and data.format = "
          "\"tokens16\" (eval: --format tokens16)"},

@@ -199,7 +199,7 @@ void check_checksum(const json& state, const std::string& text, const fs::path& 
 DamagedCheckpoint::DamagedCheckpoint(const std::string& reason, const fs::path& checkpoint)
     : UserError(fmt::format("expected a whole checkpoint, found that {}, in {}", reason,
                             checkpoint.string()),
-                "take another checkpoint, or train again"),
+                "use another checkpoint, or train again"),
       reason_(reason) {}
 
 std::string state_text(json state) {

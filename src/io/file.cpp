@@ -72,7 +72,7 @@ void throw_system_error(std::string_view action, const fs::path& path, int error
     case ENOMEM:
       throw Failure(what, "close other programs, then try again");
     case EIO:
-      throw Failure(what, "the device reports an error: the system's log (dmesg) says more");
+      throw Failure(what, "the device reports an error: see the system's log (dmesg)");
     default:
       throw Failure(what, "nothing was changed by this; try again, or choose another place");
   }

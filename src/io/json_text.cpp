@@ -19,7 +19,7 @@ namespace {
 using nlohmann::json;
 
 constexpr const char* kHint =
-    "the file is damaged or was not written as JSON: mend it or take it away";
+    "the file is damaged or was not written as JSON: repair it or remove it";
 
 // Feeds characters to the library's parser and counts them: its events carry no position.
 class CountedCharacters {
@@ -162,7 +162,7 @@ class Builder : public nlohmann::json_sax<json> {
 [[noreturn]] void throw_too_large(const std::string& name, uint64_t bytes, size_t limit) {
   throw UserError(
       fmt::format("expected at most {} bytes of JSON, found {} in {}", limit, bytes, name),
-      "no file of this kind is so large");
+      "no file of this kind is that large");
 }
 
 }  // namespace

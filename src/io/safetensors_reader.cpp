@@ -63,7 +63,7 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path)
     metadata_ = std::move(header.metadata);
   } catch (const HeaderError& error) {
     throw UserError(fmt::format("{}, in {}", error.what(), path_.string()),
-                    "this is no whole safetensors file: copy or save it again");
+                    "the file is not a complete safetensors file: copy or save it again");
   }
 }
 

@@ -56,7 +56,7 @@ void read_residual(Json object, bool is_llama, const std::string& where, Decoder
       throw UserError(fmt::format("expected \"wavroute\" as model_type of scheme {}, given "
                                   "\"llama\"",
                                   spec.scheme),
-                      "no Llama has these routers");
+                      "a Llama has no such residual scheme");
     }
   } catch (const UserError& error) {
     throw UserError(fmt::format("{}, in {}", error.what(), where), error.hint());

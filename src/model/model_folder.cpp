@@ -85,10 +85,11 @@ bool is_redundant(const SafetensorsFile& file, const std::string& name, const De
       std::ranges::equal(embedding->bytes, info.bytes)) {
     return true;
   }
-  throw UserError(fmt::format("expected lm_head.weight to be model.embed_tokens.weight, as "
-                              "tie_word_embeddings says, found another, in {}",
-                              file.path().string()),
-                  "\"tie_word_embeddings\": false in config.json reads a head of its own");
+  throw UserError(
+      fmt::format("expected lm_head.weight to be model.embed_tokens.weight, as "
+                  "tie_word_embeddings says, found another, in {}",
+                  file.path().string()),
+      "\"tie_word_embeddings\": false in config.json makes the head a matrix of its own");
 }
 
 // Every tensor of the file must be a parameter: otherwise its model computes something else.

@@ -116,7 +116,7 @@ Comparison parse_comparison(const json& document, const std::string& where) {
   if (cells.size() > kMostCells) {
     throw UserError(
         fmt::format("expected at most {} cells, found {} in {}", kMostCells, cells.size(), where),
-        "no comparison is so large");
+        "no comparison is that large");
   }
   for (const json& cell : cells) {
     result.cells.push_back(parse_cell(cell, where));

@@ -34,7 +34,7 @@ std::optional<double> row_number(const json& row, const char* key, const std::st
   if (found != row.end() && !found->is_number() && !found->is_null()) {
     throw UserError(
         fmt::format("expected a number at {}, found {} in {}", key, json_excerpt(*found), where),
-        "mend or remove that line");
+        "fix or remove that line");
   }
   return number_at(row, key);
 }
@@ -51,7 +51,7 @@ void add_row(RunData& run, Metrics& metrics, const json& row, const std::string&
   if (!step || *step < 0) {
     throw UserError(fmt::format("expected an object with a whole number \"step\", found {} in {}",
                                 json_excerpt(row), where),
-                    "mend or remove that line");
+                    "fix or remove that line");
   }
   if (const auto loss = row_number(row, "loss", where)) run.train.push_back({*step, *loss});
   const auto val_loss = row_number(row, "val_loss", where);

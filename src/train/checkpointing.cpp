@@ -26,7 +26,7 @@ const Json& required(const Json& state, const char* key, const fs::path& folder)
   if (found != state.end()) return *found;
   throw UserError(fmt::format("'{}' was expected, none was found, in {}", key,
                               (folder / "state.json").string()),
-                  "take another checkpoint: --resume STEP");
+                  "use another checkpoint: --resume STEP");
 }
 
 int64_t integer(const Json& state, const char* key, const fs::path& folder) {
@@ -94,7 +94,7 @@ void check_same_text(const fs::path& folder, const RunState& given, const DataCo
     throw UserError(fmt::format("a resumed run must keep its text: {} = {} was expected, {} was "
                                 "given by {}",
                                 key, stored, digest, source),
-                    "give the run its old text back, or another --out for a new run");
+                    "restore the old text, or give another --out for a new run");
   }
 }
 
@@ -122,7 +122,7 @@ RunState load_checkpoint(const fs::path& folder, Decoder& model, AdamW& optimize
   if (const auto part = non_finite_part(model, optimizer)) {
     throw UserError(
         fmt::format("finite {} were expected, others are in {}", *part, folder.string()),
-        "go on from an earlier checkpoint: --resume STEP");
+        "continue from an earlier checkpoint: --resume STEP");
   }
   return state;
 }
@@ -134,7 +134,7 @@ void check_tokens(const fs::path& folder, const RunState& state, int64_t tokens_
   throw UserError(
       fmt::format("'tokens' of {} steps of {} were expected, {} were found, in {}", step,
                   tokens_per_step, state.tokens, (folder / "state.json").string()),
-      "take another checkpoint: --resume STEP");
+      "use another checkpoint: --resume STEP");
 }
 
 Progress progress_of(const fs::path& folder) {

@@ -73,7 +73,7 @@ void Console::say(const std::string& line) {
   log(line);
   if (quiet_ || print_or_drop(stdout, terminal_text(line) + "\n") || stdout_lost_) return;
   stdout_lost_ = true;
-  warn_plainly(fmt::format("standard output can't be written ({}); the run goes on",
+  warn_plainly(fmt::format("standard output can't be written ({}); the run continues",
                            std::generic_category().message(errno)));
 }
 
@@ -86,7 +86,7 @@ void Console::note(const std::string& line) {
 void Console::warn(const std::string& line) { warn_plainly("wavroute: " + line); }
 
 void Console::warn_side_file(const std::filesystem::path& path, const std::string& why) {
-  warn_plainly(fmt::format("warning: {} is missing or old ({}); the run goes on",
+  warn_plainly(fmt::format("warning: {} is missing or old ({}); the run continues",
                            path.filename().string(), why));
 }
 

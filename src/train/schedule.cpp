@@ -59,7 +59,7 @@ ExtendedPlan extend_plan(const ScheduleConfig& schedule, SchedulePlan plan, int6
         fmt::format("more steps were expected before the decay of wsd begins (step {}), {} steps "
                     "instead of {} were given at step {}",
                     begin, steps, plan.end, step),
-        fmt::format("go on from a checkpoint of step {} or earlier (--resume STEP), keep "
+        fmt::format("continue from a checkpoint of step {} or earlier (--resume STEP), keep "
                     "train.steps = {}, or give another --out for a new run",
                     begin, plan.end));
   }

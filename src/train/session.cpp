@@ -48,7 +48,7 @@ Config resolve_machine(Config config, const Machine& machine) {
   if (train.device == "auto") train.device = at::hasCUDA() ? "cuda" : "cpu";
   if (train.device == "cuda" && !at::hasCUDA()) {
     throw UserError("train.device = \"cuda\" was given, this libtorch sees no GPU",
-                    "wavroute doctor says what it sees; device = \"auto\" takes what is there");
+                    "wavroute doctor lists the devices; device = \"auto\" uses what is available");
   }
   if (train.device == "cuda") ask_for_repeatable_kernels();
   if (train.kernels == "auto") train.kernels = train.device == "cpu" ? "fused" : "composed";

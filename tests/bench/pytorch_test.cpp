@@ -74,9 +74,9 @@ TEST_F(FindPyTorch, VariablesOfTheEnvironmentComeFirst) {
 TEST_F(FindPyTorch, SaysWhatIsMissing) {
   const auto python = root_ / "python";
   ::setenv("WAVROUTE_PYTHON", python.c_str(), 1);
-  EXPECT_THAT(find().missing(), HasSubstr("is no Python that runs"));
+  EXPECT_THAT(find().missing(), HasSubstr("is not a Python that runs"));
   write_python("python", "Python 2.7: what is json?");
-  EXPECT_THAT(find().missing(), HasSubstr("is no Python that runs"));
+  EXPECT_THAT(find().missing(), HasSubstr("is not a Python that runs"));
   write_python("python", R"({"python": "3.99", "torch": ""})");
   EXPECT_THAT(find().missing(), HasSubstr("has no torch"));
   write_python("python", R"({"python": "3.99", "torch": "2.13.0"})");

@@ -73,7 +73,7 @@ def test_without_torch_the_baselines_are_skipped_with_a_word(wavroute, monkeypat
     monkeypatch.setenv("WAVROUTE_PYTHON", "no-such-python")
     done = wavroute("bench", "step", "tiny", "--schemes", "prenorm", *QUICK)
     assert [row["provider"] for row in rows(done)] == ["wavroute"]
-    assert "baselines are skipped: 'no-such-python' is no Python that runs" in done.stderr
+    assert "baselines are skipped: 'no-such-python' is not a Python that runs" in done.stderr
 
 
 def test_csv_rows_are_appended_under_one_header(wavroute, tmp_path):
