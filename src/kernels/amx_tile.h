@@ -1,6 +1,6 @@
-// The tile registers of AMX and the product of bf16 matrices in them, numbers below the smallest
-// normal one taken for zero. Included by attention_amx sources only; needs AVX-512-BF16 of the
-// compiler, and of the assembler alone the tiles.
+// The tile registers of AMX and the product of bf16 matrices in them, with subnormal numbers taken
+// as zero. Included by attention_amx sources only. The compiler must know AVX-512-BF16; only the
+// assembler must know the tiles.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +13,8 @@ inline constexpr int64_t kTile = 16;          // rows of a tile, and floats of i
 inline constexpr int64_t kDepth = 32;         // bf16 numbers of its row: what one product sums over
 inline constexpr int64_t kTiles = 2 * kTile;  // rows and columns of what multiply() makes at once
 
-// While one lives, the eight tile registers of the calling thread have kTile rows of 64 bytes.
-// After that they are nobody's: libtorch's products configure them in each call.
+// While one exists, the eight tile registers of the calling thread have kTile rows of 64 bytes.
+// Afterwards they are free: libtorch's products configure them in each call.
 class TileRegisters {
  public:
   TileRegisters() {
@@ -34,7 +34,8 @@ class TileRegisters {
   TileRegisters& operator=(const TileRegisters&) = delete;
 };
 
-// gcc's intrinsics of these don't say that they read memory. `stride`: elements between two rows.
+// gcc's intrinsics for these don't declare that they read memory. `stride`: elements between two
+// rows.
 template <int tile, typename T>
 static inline void load_register(const T* from, int64_t stride) {
   asm volatile("tileloadd (%0,%1,1), %%tmm%c2"
@@ -65,8 +66,8 @@ struct TileRows {
   int64_t stride;
 };
 
-// One on the right. Panel j holds the columns 16 j .. 16 j + 15 as [depth / 2, 16, 2]: what two
-// successive rows have in one column lies side by side, as the product takes it.
+// One on the right. Panel j holds the columns 16 j .. 16 j + 15 as [depth / 2, 16, 2]: two
+// successive rows' numbers of a column are adjacent, as the product needs them.
 struct TilePanels {
   const Bf16* at;
   int64_t panel;  // numbers from one panel to the next

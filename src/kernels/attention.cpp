@@ -10,7 +10,7 @@
 namespace wavroute::kernels::WAVROUTE_ISA {
 namespace {
 
-// The backward pass needs the more.
+// The backward pass needs more.
 int64_t scratch_floats(const AttentionShape& shape) {
   return BackwardScratch::floats(Layout(shape));
 }

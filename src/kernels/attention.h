@@ -4,7 +4,7 @@
 // Shapes: B sequences, T positions, H query heads, G key-value heads (H a multiple of G), w head
 // width (even). One row of qkv: H query heads, G key heads, G value heads, each w numbers.
 // C: the compute type, float or Bf16; scores, softmax and all sums are float, and so are all
-// factors but for Bf16 on AMX (attention_amx.cpp).
+// factors, except for Bf16 on AMX (attention_amx.cpp).
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@ struct AttentionShape {
   [[nodiscard]] int64_t row() const { return (heads + 2 * kv_heads) * width; }
 };
 
-// y = softmax(causal(rot(q) rot(k)^T / sqrt(w))) v; query head h meets key-value head h G / H.
+// y = softmax(causal(rot(q) rot(k)^T / sqrt(w))) v; query head h uses key-value head h G / H.
 // rot: the half-split rotation of the Llama family.
 template <typename C>
 struct Attention {

@@ -1,6 +1,7 @@
 // Backward of one key-value head with its query heads, in tiles, by the formulas of
-// attention_backward.h. Scores stand as [keys, queries]: what a query has (its logsumexp, its
-// dy . y) is then a vector, P and dS are the left factors of dV and dK as they are, and pairs of
+// attention_backward.h. Scores are stored as [keys, queries]: the numbers of a query (its
+// logsumexp, its dy . y) then form a vector, P and dS are the left factors of dV and dK as they
+// are, and pairs of
 // rows of dS are the right factor of dQ^T. Included by attention_amx.cpp only.
 #pragma once
 
@@ -9,9 +10,9 @@
 namespace wavroute::kernels::WAVROUTE_ISA {
 
 inline constexpr int64_t kKeyBlock = 2 * kTiles;  // keys whose dQ is added at once
-inline constexpr int64_t kQueryBlock = 256;       // queries whose P and dS are there at once
+inline constexpr int64_t kQueryBlock = 256;       // queries whose P and dS are held at once
 
-// One score-sized factor of the block in work.
+// One score-sized factor of the current block.
 struct ScoreRows {
   static constexpr int64_t kStride = kQueryBlock + kTiles;  // an odd number of lines
   Bf16* at;                                                 // [kKeyBlock, kStride]
@@ -79,7 +80,7 @@ static inline void weights_and_score_grads(const TileLayout& layout, const Block
                   layout.columns, grads, kTiles);
   const int64_t row = key - blocks.key, column = query - blocks.begin;
   const bool diagonal = key == query;
-  // P and dS replace what they are made from: rows take both halves of a key, pairs two keys.
+  // P and dS overwrite their inputs: rows hold both halves of a key, pairs two keys.
   for (int64_t half = 0; half < kTiles; half += kLanes) {
     const Vec lse = load(scratch.lse + query + half), inner = load(scratch.inner + query + half);
     const IntVec lane = lane_numbers() + static_cast<int32_t>(half);
@@ -107,7 +108,7 @@ static inline void weights_and_score_grads(const TileLayout& layout, const Block
   }
 }
 
-// Adds what a block of keys and a block of queries give each other.
+// Adds the gradients that a block of keys and a block of queries give each other.
 static inline void backward_blocks(const TileLayout& layout, const Blocks& blocks,
                                    const TileBackwardScratch& scratch) {
   for (int64_t key = blocks.key; key < blocks.key + blocks.rows; key += kTiles) {
@@ -137,7 +138,7 @@ static inline void backward_blocks(const TileLayout& layout, const Blocks& block
   }
 }
 
-// The factors that come from queries and dy of one head, and what each query has.
+// The factors from queries and dy of one head, and the numbers of each query.
 static inline void pack_head(const AttentionBackward<Bf16>& args, const TileLayout& layout,
                              const Rotation& rotation, const Unit& unit, int64_t head,
                              const TileBackwardScratch& scratch) {
@@ -221,7 +222,7 @@ static inline void backward_unit_in_tiles(const AttentionBackward<Bf16>& args,
     }
     unpack_query_grads(layout, rotation, unit.query(args.dqkv, head), scratch);
   }
-  // The packed queries carry log2(e) / sqrt(w): with ln 2, what is left is the scale of dk.
+  // The packed queries carry log2(e) / sqrt(w): times ln 2, the scale of dk remains.
   const auto key_grads = unit.key(args.dqkv), value_grads = unit.value(args.dqkv);
   for (int64_t t = 0; t < layout.length; ++t) {
     rotate(rotation, t, -1.0F, kLn2, scratch.key_grads + t * layout.columns, key_grads[t]);

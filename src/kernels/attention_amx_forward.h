@@ -25,8 +25,8 @@ struct TileForwardScratch {
         sums(from.take<float>(kTiles * layout.columns)) {}
 };
 
-// The last kTiles keys that row `row` of a block may see lie in two vectors: those after its own
-// position read as minus infinity.
+// The last kTiles keys that row `row` of a block may see are in two vectors; keys after its own
+// position are read as minus infinity.
 static inline void hide_later(int64_t row, Vec& first, Vec& second) {
   const IntVec lane = lane_numbers();
   const auto last = static_cast<int32_t>(row);

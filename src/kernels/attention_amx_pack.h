@@ -1,4 +1,4 @@
-// How attention with AMX is cut up, and its matrices of bf16 numbers: rows for the left of a
+// How attention with AMX is divided, and its matrices of bf16 numbers: rows for the left of a
 // product, panels (amx_tile.h) for the right. Included by attention_amx.cpp only.
 #pragma once
 
@@ -7,16 +7,16 @@
 
 namespace wavroute::kernels::WAVROUTE_ISA {
 
-// The next multiple of 64 bytes whose number of them is odd: tiles of rows that far apart don't
-// compete for a set of the cache.
+// The next multiple of 64 bytes whose number of them is odd: rows at such a distance don't compete
+// for a cache set.
 template <typename T>
 static inline int64_t odd_lines(int64_t count) {
   constexpr int64_t kLine = 64 / sizeof(T);
   return ((count + kLine - 1) / kLine / 2 * 2 + 1) * kLine;
 }
 
-// Sizes of the matrices in scratch, padded to whole pairs of tiles. What is padding is zero in
-// every factor, so that it adds nothing.
+// Sizes of the matrices in scratch, padded to whole pairs of tiles. Padding is zero in every
+// factor, so that it adds nothing.
 struct TileLayout {
   int64_t length, width;  // T, w
   int64_t columns;        // w, padded
@@ -35,7 +35,7 @@ struct TileLayout {
   [[nodiscard]] int64_t length_panel() const { return keys * kTile; }
 };
 
-// Cuts scratch into matrices that begin on a cache line; only counts where there is no memory.
+// Divides scratch into matrices that begin on a cache line; without memory it only counts.
 class TileScratch {
  public:
   explicit TileScratch(float* memory) : memory_(memory) {}

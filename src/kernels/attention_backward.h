@@ -37,7 +37,7 @@ struct BackwardScratch {
         score_grads(weights + layout.score_floats()) {}
 };
 
-// What a row of scores needs beside them; zero for padding.
+// What a row of scores needs besides them; zero for padding.
 struct RowTerms {
   float lse[kBlock];    // in base 2
   float inner[kBlock];  // dy . y
@@ -147,7 +147,7 @@ static void backward_unit(const AttentionBackward<C>& args, const Layout& layout
       backward_block(args, layout, Block(begin, layout.length), rotation, unit, head, scratch);
     }
   }
-  // The packed queries carry log2(e) / sqrt(w): with ln 2, what is left is the scale of dk.
+  // The packed queries carry log2(e) / sqrt(w): times ln 2, the scale of dk remains.
   const auto key_grads = unit.key(args.dqkv), value_grads = unit.value(args.dqkv);
   for (int64_t t = 0; t < layout.length; ++t) {
     rotate(rotation, t, -1.0F, kLn2, scratch.key_grads + t * layout.columns, key_grads[t]);

@@ -7,8 +7,8 @@
 
 namespace wavroute::kernels::WAVROUTE_ISA {
 
-// left panels^T for the tiles that hold a visible key: finish(tile, row, key) gets each, its first
-// row (of the block) and its first key.
+// left panels^T for the tiles with a visible key: finish(tile, row, key) gets each, its first row
+// (of the block) and its first key.
 //   left    [kBlock, columns]
 //   panels  [keys / kPanel, w, kPanel]
 template <typename Finish>

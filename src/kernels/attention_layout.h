@@ -1,4 +1,4 @@
-// How attention is cut up: the unit's rows in the tensors, its matrices in scratch, the blocks of
+// How attention is divided: the unit's rows in the tensors, its matrices in scratch, the blocks of
 // queries. Included by attention sources only.
 #pragma once
 
@@ -35,7 +35,7 @@ struct Layout {
   [[nodiscard]] int64_t score_floats() const { return kBlock * score_stride; }
 };
 
-// Queries at positions begin .. begin + rows - 1; begin is a multiple of kBlock. Tiles go on to
+// Queries at positions begin .. begin + rows - 1; begin is a multiple of kBlock. Tiles cover
 // `padded` rows, of which those from `rows` on are zero.
 struct Block {
   int64_t begin, rows, padded;

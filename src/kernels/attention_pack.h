@@ -1,5 +1,5 @@
-// Between the rows of qkv and the float matrices that the products read: conversion, rotation,
-// transposition. Included by attention sources only.
+// From the rows of qkv to the float matrices that the products read, and back: conversion,
+// rotation, transposition. Included by attention sources only.
 #pragma once
 
 #include <utility>
@@ -16,7 +16,7 @@ struct Rotation {
   int64_t half;  // w / 2
 };
 
-// out = scale * rotation of `in` by the angles of position t; direction -1 turns back.
+// out = scale * rotation of `in` by the angles of position t; direction -1 rotates back.
 template <typename From, typename To>
 static inline void rotate(const Rotation& rotation, int64_t t, float direction, float scale,
                           const From* in, To* out) {
@@ -62,7 +62,7 @@ static inline void transpose(Vec (&rows)[kLanes]) {
 }
 
 // The maxima, or the sums, of kLanes vectors, one in each lane: together they take a fraction of
-// the time of kLanes chains over the lanes of one vector.
+// the time of kLanes separate reductions.
 static inline Vec largest_of_each(const Vec* vectors) {
   Vec rows[kLanes];
   for (int i = 0; i < kLanes; ++i) rows[i] = vectors[i];

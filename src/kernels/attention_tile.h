@@ -1,4 +1,4 @@
-// The products of attention, in tiles that live in registers: kRows rows of the left matrix by up
+// The products of attention, in tiles that stay in registers: kRows rows of the left matrix by up
 // to kVecs vectors of columns of the right one. Included by attention sources only.
 #pragma once
 
@@ -71,8 +71,8 @@ static inline void with_vectors(int64_t count, Body body) {
   body(Vectors<largest>{});
 }
 
-// Calls body(column, Vectors<n>{}) for the column ranges that together are `columns`, a multiple of
-// kLanes. What is more than one tile and less than two is halved: a thin tile is slow.
+// Calls body(column, Vectors<n>{}) for the column ranges that make up `columns`, a multiple of
+// kLanes. A rest between one and two tiles is halved: thin tiles are slow.
 template <typename Body>
 static inline void for_column_tiles(int64_t columns, Body body) {
   for (int64_t begin = 0; begin < columns;) {

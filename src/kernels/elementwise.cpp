@@ -8,8 +8,8 @@ namespace {
 
 // ---- SwiGLU ----
 
-// The logistic function of g and of -g, their sum being 1. Of exp(-|g|), which cannot overflow:
-// a large |g| gives exactly 0 and 1.
+// The logistic function of g and of -g, their sum being 1. Computed from exp(-|g|), which cannot
+// overflow: a large |g| gives exactly 0 and 1.
 struct Sigmoid {
   Vec of_plus, of_minus;
 };
@@ -59,13 +59,13 @@ void swiglu_backward(const SwigluBackward<C>& s, int64_t begin, int64_t end) {
 
 float exp_of(float x) { return exp(broadcast(x))[0]; }
 
-// A chunk's second pass finds it in the L1 cache, so that a row comes from memory once.
+// The second pass over a chunk finds it in the L1 cache, so that a row is read from memory once.
 constexpr int64_t kChunk = 4096;
 
 // Independent accumulators, to hide an addition's latency.
 constexpr int kChains = 4;
 
-// Calls body(i, chain, lanes) for the vectors of columns [begin, end), the chains in turn.
+// Calls body(i, chain, lanes) for the vectors of columns [begin, end), cycling through the chains.
 template <typename Body>
 void sweep_chains(int64_t begin, int64_t end, Body body) {
   int64_t i = begin;
@@ -80,11 +80,11 @@ Vec combine(const Vec (&chains)[kChains]) {
 
 // max, and sum of exp(logit - max), over the logits seen so far.
 struct LogSumExp {
-  float max = -__FLT_MAX__;  // not -inf: a chunk of nothing but -inf adds 0, not NaN
+  float max = -__FLT_MAX__;  // not -inf: a chunk of only -inf adds 0, not NaN
   float sum = 0.0F;
 };
 
-// A NaN is left out of the maximum and makes the sum one.
+// A NaN is ignored by the maximum and makes the sum NaN.
 template <typename C>
 LogSumExp with_chunk(LogSumExp seen, const C* logits, int64_t begin, int64_t end) {
   Vec peaks[kChains];
@@ -172,7 +172,7 @@ void add_squares(const float* x, DoubleVec (&sums)[kChains]) {
     HalfOfFloats half;
     std::memcpy(&half, x + chain * kDoubleLanes, sizeof half);
     const DoubleVec wide = __builtin_convertvector(half, DoubleVec);
-    sums[chain] += wide * wide;  // exact but for the addition
+    sums[chain] += wide * wide;  // exact, except for the addition
   }
 }
 

@@ -1,4 +1,4 @@
-// What is left of a step besides products, attention and the stream: SwiGLU, cross-entropy, AdamW,
+// The kernels of a step besides products, attention and the stream: SwiGLU, cross-entropy, AdamW,
 // conversions. See stream.h for ranges and partial sums.
 #pragma once
 

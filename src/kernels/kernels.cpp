@@ -27,7 +27,7 @@ namespace wavroute::kernels {
   extern const ByType<RunningKernels> running_kernels;       \
   }
 WAVROUTE_DECLARE_TABLES(portable)
-// Which of them are in this build is the build's to say (WAVROUTE_ISAS).
+// The build decides which of them it has (WAVROUTE_ISAS).
 #ifdef WAVROUTE_AVX2
 WAVROUTE_DECLARE_TABLES(avx2)
 #endif
@@ -51,7 +51,7 @@ namespace {
 
 #ifdef WAVROUTE_AVX512_BF16
 // Whether the processor has tile registers that multiply bf16 numbers, and this process may use
-// them: Linux saves them only for those that ask. Not every compiler knows their names.
+// them: Linux saves them only for processes that ask for it. Not every compiler knows their names.
 bool get_tiles() {
 #ifdef __linux__
   constexpr unsigned kTilesOfBf16 = 1U << 22, kTiles = 1U << 24;  // in EDX of CPUID's leaf 7

@@ -27,11 +27,11 @@ struct Kernels {
   const ByType<RunningKernels>* running = nullptr;
 };
 
-// The instruction sets that this build has and this machine runs, from the plainest.
+// The instruction sets that this build has and this machine runs, plainest first.
 [[nodiscard]] std::span<const Kernels> usable_kernels();
 
-// The one of this name, or the last of usable_kernels() for none (null or empty). Throws UserError
-// for a name that is unknown or not usable here.
+// The one of this name, or the last of usable_kernels() for no name (null or empty). Throws
+// UserError for a name that is unknown or not usable here.
 [[nodiscard]] const Kernels& find_kernels(const char* name);
 
 // The one that the environment's WAVROUTE_ISA names, found once.

@@ -5,9 +5,9 @@
 // matching ratio rho for a detail, held constant by the gradient.
 //   inverse_j[t] = 1 / rms(v_j),  k_j = ratio_j inverse_j,  logit_ij = k_j (q_i . V_j) + bias_ij
 // Kernels work on tokens [begin, end); see stream.h for partial sums. Per-token numbers of several
-// sources or routers lie as [source or router][tokens]: pointers below are to token 0. `tokens` and
-// `pitch` are distances, which may be more than there is: rows that lie a multiple of a page apart
-// compete for the same few places of a cache.
+// sources or routers are stored as [source or router][tokens]: pointers below are to token 0.
+// `tokens` and `pitch` are distances, which may be larger than the rows: rows at a distance of
+// whole pages compete for the same few lines of a cache.
 // R: storage of finished rows.  M: storage of what a block's readers and the finished sources pass
 // each other, mixed and dh.  C: compute type, also of mixed and dh.  Each float or Bf16; all
 // arithmetic is in float.
@@ -21,7 +21,7 @@ namespace wavroute::kernels {
 
 inline constexpr int kMostRunning = 3;  // S and two details
 
-// What finishing a block finds out about its sums, for every later reader.
+// Scalars of a finished block's sums, for every later reader.
 // ratio = sqrt((mean S^2 + matching_eps) / (mean V^2 + matching_eps)), 1 where summary == row;
 // inverse = 1 / sqrt(ratio^2 mean V^2 + norm_eps)
 template <typename R>
@@ -40,10 +40,10 @@ struct SourceScalars {
 template <typename R, typename M>
 struct MixFinished {
   int64_t d = 0, sources = 0, routers = 0;
-  int64_t tokens = 0;                   // from a source's or router's numbers to those of the next
-  int64_t pitch = 0;                    // from a router's rows of `mixed` to those of the next
-  const R* const* rows = nullptr;       // [sources] -> [tokens, d]
-  const float* const* ratio = nullptr;  // [sources] -> [tokens]
+  int64_t tokens = 0;                     // to the numbers of the next source or router
+  int64_t pitch = 0;                      // to the rows of `mixed` of the next router
+  const R* const* rows = nullptr;         // [sources] -> [tokens, d]
+  const float* const* ratio = nullptr;    // [sources] -> [tokens]
   const float* const* inverse = nullptr;  // [sources] -> [tokens]
   const float* query = nullptr;           // [routers, d], q
   const float* bias = nullptr;            // [routers, sources]
@@ -59,8 +59,8 @@ struct MixFinished {
 //   2 parts  {a, b}        form 0 = a + b                 form 1 = a - b
 //   4 parts  {a, b, c, d}  form 0 = (a + b) + (c + d)     form 1 = (a - b) + (c - d)
 //                          form 2 = (a + b) - (c + d)
-// Form 0 is S. An update is added to one part, so that a write changes one row, and a part that is
-// kept as it was at every read needs no undoing in the backward.
+// Form 0 is S. An update is added to one part, so that a write changes one row, and if parts are
+// kept as each read saw them, the backward need not undo any write.
 inline constexpr int kMostParts = 4;
 inline constexpr int kMostForms = 3;
 struct Parts {
@@ -93,7 +93,7 @@ template <typename C>
 struct WriteRead {
   int64_t d = 0;
   PartWrite<C> write;
-  Parts parts;      // parts.row[write.part] is not looked at where there is a write
+  Parts parts;      // parts.row[write.part] is ignored if there is a write
   int running = 0;  // sources, at most kMostRunning; source 0 is S
   RunningSource sources[kMostRunning];
   const float* query = nullptr;  // [d]
@@ -123,7 +123,7 @@ struct FinishBlock {
   float* inverse[kMostRunning] = {};  // [tokens]
 };
 
-// What the backward knows of a running source: as the forward kept it.
+// What the forward kept of a running source, for the backward.
 struct RunningSourceGrad {
   int form = 0;
   float bias = 0.0F;
@@ -182,8 +182,8 @@ struct UpdateGrad {
 template <typename R, typename M>
 struct MixFinishedBackward {
   int64_t d = 0, sources = 0, routers = 0;
-  int64_t tokens = 0;  // from a source's or router's numbers to those of the next
-  int64_t pitch = 0;   // from a router's rows of `dh` to those of the next
+  int64_t tokens = 0;  // to the numbers of the next source or router
+  int64_t pitch = 0;   // to the rows of `dh` of the next router
   const R* const* rows = nullptr;
   const float* const* ratio = nullptr;
   const float* const* inverse = nullptr;

@@ -1,4 +1,4 @@
-// How the routing over finished sources is cut into pieces whose scratch has a bounded size, and
+// How the routing over finished sources is divided into pieces with scratch of a bounded size, and
 // what both directions prepare for a piece. Included by kernel sources only.
 #pragma once
 

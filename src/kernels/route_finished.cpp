@@ -1,6 +1,6 @@
 // Routing over finished sources: see route.h. Tokens are worked on in small groups, so that a
-// group's rows come from memory once and are in the second cache for all products with them; the
-// scratch of a group is bounded by taking routers and sources in tiles too.
+// group's rows are read from memory once and stay in the L2 cache for all products with them;
+// routers and sources are taken in tiles as well, so that a group's scratch is bounded.
 #include "kernels/kernels.h"
 #include "kernels/route.h"
 #include "kernels/route_extents.h"
@@ -58,7 +58,7 @@ struct Mixer {
   float scores[kTokens * kSources][kRouters];  // dots, then logits, then weights of the rows
   float bias[kSources][kRouters];
 
-  // Lane of router i: a number that lies as [routers, tokens].
+  // Lane of router i: a number stored as [routers, tokens].
   void take(const float* numbers, int64_t t, float* lanes) const {
     for (int64_t i = 0; i < x.routers; ++i) lanes[i] = numbers[(x.router + i) * p.tokens + t];
   }
@@ -87,8 +87,8 @@ struct Mixer {
     }
   }
 
-  // Takes the sources of x into the softmax of one token, whose state is in p.peak and p.mass.
-  // scores: logits -> exp(logit - peak) ratio; fade: what the sum so far is to be scaled by.
+  // Adds the sources of x to the softmax of one token, whose state is in p.peak and p.mass. scores:
+  // logits -> exp(logit - peak) ratio; fade: the factor for the sum so far.
   void soften(int64_t token, float* fade) {
     const int64_t t = x.token + token;
     const bool first = x.source == 0;
@@ -117,7 +117,7 @@ struct Mixer {
     give(masses, t, p.mass);
   }
 
-  // Routers of a block are read when their turn comes, a router alone at once.
+  // Mixtures of several routers are read much later, that of a single router at once.
   void add_values(int64_t token, const float* fade) const {
     M* mixed[kRouters];
     for (int64_t i = 0; i < x.routers; ++i) {

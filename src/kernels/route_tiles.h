@@ -118,7 +118,7 @@ inline Vec dot_tile(const Rows<T>& rows, const X* const (&columns)[kColumns], in
 template <int kPitch, typename T, typename X>
 inline void dots(const Rows<T>& rows, int64_t row_count, const X* const* columns,
                  int64_t column_count, int64_t d, float* out) {
-  constexpr int64_t kBlock = 16;  // columns that stay in the first cache for all tiles of rows
+  constexpr int64_t kBlock = 16;  // columns that stay in the L1 cache for all tiles of rows
   for (int64_t block = 0; block < column_count; block += kBlock) {
     const int64_t end = block + kBlock < column_count ? block + kBlock : column_count;
     for_row_tiles(row_count, [&](int64_t row, auto tile_rows) {
@@ -179,12 +179,13 @@ inline void combine_tile(int64_t c, int64_t count, Out* const* out, int64_t row,
 }
 
 // out[m][c] = start(m, c) + sum over all terms of weight * row[c], for `rows` output rows.
-// start(m, c, count) gives `count` elements from column c. far: what comes out is read much later.
+// start(m, c, count) gives `count` elements from column c. far: the result is read much later, so
+// that it is stored past the caches.
 template <typename Out, typename Start, typename... SomeTerms>
 inline void combine(int64_t d, Out* const* out, int64_t rows, bool far, const Start& start,
                     const SomeTerms&... terms) {
   constexpr int kMostVectors = 8;
-  constexpr int64_t kBlock = kMostVectors * kLanes;  // columns of the terms in the first cache
+  constexpr int64_t kBlock = kMostVectors * kLanes;  // columns of the terms in the L1 cache
   for (int64_t block = 0; block < d; block += kBlock) {
     const int64_t end = block + kBlock < d ? block + kBlock : d;
     for_row_tiles(rows, [&](int64_t row, auto tile_rows) {

@@ -1,5 +1,5 @@
 // The PreNorm and phase 2 of a reader backwards: ReadBackward of route.h. Included by
-// route_running.cpp alone.
+// route_running.cpp only.
 #pragma once
 
 #include "kernels/running_rows.h"
@@ -8,7 +8,7 @@ namespace wavroute::kernels::WAVROUTE_ISA {
 namespace {
 
 // Products of g = gain dx, h and the forms V. With dh = r (g - h r^2/d (g . h)) every product of dh
-// follows from them, so that dh needn't be made before it can be multiplied.
+// follows from them, so that dh need not be computed first.
 template <int kForms>
 struct Products {
   Vec gh = {}, hh = {}, gv[kForms + 1] = {}, hv[kForms + 1] = {};
@@ -62,7 +62,7 @@ void multiply(const ReadBackward<C>& a, int64_t t, Chain& chain) {
   }
 }
 
-// Through the norm and the softmax: from the products to what each gradient takes.
+// Through the norm and the softmax: from the products to the coefficients of each gradient.
 template <typename C>
 void derive(const ReadBackward<C>& a, int64_t t, Chain& chain) {
   const float d = static_cast<float>(a.d);
@@ -98,7 +98,7 @@ void derive(const ReadBackward<C>& a, int64_t t, Chain& chain) {
   }
 }
 
-// A gradient that joins another's, which is walked next.
+// Adds the gradients of forms that are this one from here on (FormGrad::joined).
 template <typename C>
 void join(const ReadBackward<C>& a, int forms, int64_t t) {
   for (int f = 0; f < forms; ++f) {
@@ -112,8 +112,8 @@ void join(const ReadBackward<C>& a, int forms, int64_t t) {
   }
 }
 
-// dh and all gradients of one token, each row touched once. The first kRead forms are changed by
-// the reader, the others only give their part of du.
+// dh and all gradients of one token, in one pass over each row. The first kRead forms are changed
+// by the reader, the others only give their part of du.
 template <int kParts, bool kWhole, int kRead, typename C>
 void spread(const ReadBackward<C>& a, int64_t t, const Chain& chain) {
   constexpr int kForms = form_count(kParts);

@@ -1,5 +1,5 @@
-// How the kernels of the running block walk over rows, and how its parts become sums.
-// Included by route_running.cpp alone.
+// How the kernels of the running block pass over rows, and how its parts become sums.
+// Included by route_running.cpp only.
 #pragma once
 
 #include "kernels/route.h"
@@ -9,8 +9,9 @@
 namespace wavroute::kernels::WAVROUTE_ISA {
 namespace {
 
-// A token's rows are walked two or three times and stay in L1 in between. A few tokens go through
-// each walk together, so that the scalar work between two walks of one hides behind the others.
+// A token's rows are read in two or three passes and stay in the L1 cache in between. A few tokens
+// go through each pass together, so that the scalar work of one between two passes overlaps with
+// the others.
 constexpr int kTogether = 2;
 
 template <typename Sums, typename Visit>
@@ -33,8 +34,8 @@ template <typename Sums, typename Visit>
 }
 // Calls visit(c, lanes, sums) for the vectors of a row of d. Two sets of sums take turns, so that
 // an addition needn't wait for the one before it; the second is added to the first at the end.
-// `visit` must be inlined wherever it is called, and its loops over sums unrolled, or the sums
-// would live in memory.
+// `visit` must be inlined wherever it is called, and its loops over sums unrolled, otherwise the
+// sums would be kept in memory.
 template <typename Sums, typename Visit>
 inline Sums walk(int64_t d, const Visit& visit) {
   const int64_t pairs = d / (2 * kLanes) * (2 * kLanes);
@@ -46,7 +47,8 @@ struct NoSums {
   void add(const NoSums& /*other*/) {}
 };
 
-// A row that may be absent: then one vector stands for all of it, and the loops need no branch.
+// A row that may be absent: a single vector then stands for all of it, and the loops need no
+// branch.
 template <typename T>
 struct Row {
   T* start;

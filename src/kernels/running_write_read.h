@@ -1,5 +1,5 @@
 // The write of an update, phase 2 of the reader after it, and its PreNorm: WriteRead of route.h.
-// Included by route_running.cpp alone.
+// Included by route_running.cpp only.
 #pragma once
 
 #include <type_traits>
@@ -23,7 +23,7 @@ struct Measures {
   }
 };
 
-// What the reader of one token found out.
+// The scalars of one token's reader.
 struct Weights {
   float dot[kMostForms] = {}, square[kMostForms] = {};
   float peak, mass;           // of all sources: the largest logit, the sum of exp(logit - peak)
@@ -95,7 +95,7 @@ void weigh(const WriteRead<C>& a, int64_t t, Weights& w) {
   }
 }
 
-// The logarithms of tokens that go together, in one vector.
+// The logarithms of a group's tokens, in one vector.
 inline void keep_lse(const Weights (&w)[kTogether], int64_t tokens, float* lse) {
   static_assert(kTogether <= kLanes, "a token has a lane");
   float peak[kLanes] = {}, mass[kLanes];
@@ -138,8 +138,8 @@ struct Square {
   void add(const Square& other) { square += other.square; }
 };
 
-// h in float between the two last walks: where it is kept in float, that row, else a scratch row;
-// for a row that is too long for one, it is mixed again.
+// h in float between the last two passes: the row that keeps it, if that is float, else a scratch
+// row; for rows too long for that, h is computed again.
 constexpr int64_t kScratchColumns = 2048;
 template <typename C>
 float* hidden_row(const WriteRead<C>& a, int64_t t, float* scratch) {
@@ -149,7 +149,7 @@ float* hidden_row(const WriteRead<C>& a, int64_t t, float* scratch) {
   return a.d <= kScratchColumns ? scratch : nullptr;
 }
 
-// h, where it is kept, and its root mean square.
+// h, if it is kept, and its root mean square.
 template <int kParts, bool kWhole, typename C>
 void mix(const WriteRead<C>& a, int64_t t, Weights& w, float* hidden) {
   const Mixture<kParts, kWhole, C> mixture(a, t, w);
@@ -236,7 +236,7 @@ struct Squares {
   }
 };
 
-// Stores the rows of one token; a form that serves several sums is stored for each.
+// Stores the rows of one token; a form that is several sums is stored for each.
 template <int kParts, bool kWhole, typename C>
 void finish_token(const FinishBlock<C>& a, int64_t t) {
   constexpr int kForms = form_count(kParts);

@@ -1,4 +1,4 @@
-// What finishing a block finds out about a sum of one token. Included by kernel sources only.
+// The scalars of one token's finished sum. Included by kernel sources only.
 #pragma once
 
 #include "kernels/vec.h"
@@ -10,8 +10,8 @@ struct SourceNumbers {
   float ratio, inverse;  // of SourceScalars
 };
 
-// From the mean squares of V and of S; a summary is matched to nothing. A row of zeros with an eps
-// of zero gets zero for what would be 0/0 or x/0: its logit is its bias and it adds nothing.
+// From the mean squares of V and of S; a summary is not matched. A row of zeros with eps = 0 gets
+// zero instead of 0/0 or x/0: its logit is its bias, and it adds nothing.
 inline SourceNumbers source_numbers(double mean, double summary, bool is_summary,
                                     double matching_eps, double norm_eps) {
   double matched = 1.0;  // ratio^2

@@ -24,7 +24,7 @@ void for_row_groups(int64_t begin, int64_t end, Body body) {
 
 // ---- forward ----
 
-// What a call of add_norm has.
+// The optional operands of a call of add_norm.
 struct Forward {
   bool u, scale, h_out, x, norm;
 };
@@ -41,7 +41,7 @@ void updated(const AddNorm<C>& a, int64_t row, int64_t i, Lanes lanes, Vec (&h)[
   }
 }
 
-// The first pass takes every array once from memory, the second finds the rows in the L1 cache.
+// The first pass reads every array once from memory, the second finds the rows in the L1 cache.
 template <Forward has, int kRows, typename C>
 void add_norm_rows(const AddNorm<C>& a, int64_t row) {
   Vec squares[kRows] = {};
@@ -59,7 +59,7 @@ void add_norm_rows(const AddNorm<C>& a, int64_t row) {
     Vec inverse[kRows];
     for (int r = 0; r < kRows; ++r) {
       const float mean = sum(squares[r]) / static_cast<float>(a.d);
-      // A row of zeros with an eps of zero gets zero for what would be 0 / 0, and no gradient.
+      // A row of zeros with eps = 0 gets zero instead of 0 / 0, and no gradient.
       const float square = mean + a.eps;
       const float inverse_rms = square == 0.0F ? 0.0F : 1.0F / __builtin_sqrtf(square);
       if (a.inverse_rms != nullptr) a.inverse_rms[row + r] = inverse_rms;
@@ -162,7 +162,7 @@ void stream_grad(const AddNormBackward<C>& a, int64_t row, const Vec (&mean)[kRo
   });
 }
 
-// What the update's gradients need.
+// The operands of the update's gradients.
 struct Update {
   bool scale_grad, du, scale;
 };

@@ -1,8 +1,8 @@
 // The additive residual stream and the PreNorm, forward and backward, in one pass over memory.
 //
-// Shapes: `tokens` rows of d numbers. Kernels work on rows [begin, end); rows are independent but
-// for sums over tokens, which go to the caller's partial sums: one partial per fixed range of rows
-// keeps them the same with any number of threads.
+// Shapes: `tokens` rows of d numbers. Kernels work on rows [begin, end); rows are independent
+// except for sums over tokens, which go to the caller's partial sums: one partial per fixed range
+// of rows keeps them the same with any number of threads.
 // C: the compute type, float or Bf16.
 #pragma once
 

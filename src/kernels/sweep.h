@@ -62,7 +62,7 @@ static inline void sweep(int64_t columns, Body body) {
   sweep(0, columns, body);
 }
 
-// A condition that the compiler knows, so that no inner loop asks for it.
+// A condition known at compile time, so that no inner loop tests it.
 template <bool known>
 struct Known {
   static constexpr bool value = known;

@@ -1,12 +1,12 @@
-// Types that the kernels and their callers share. No kernel knows a framework.
+// Types that the kernels and their callers share. Kernels depend on no framework.
 #pragma once
 
 #include <cstdint>
 
 namespace wavroute::kernels {
 
-// Storage of a bfloat16: the upper half of a float. All arithmetic is in float, but for what
-// attention_amx.cpp says.
+// Storage of a bfloat16: the upper half of a float. All arithmetic is in float, with the exception
+// in attention_amx.cpp.
 struct Bf16 {
   uint16_t bits;
 };

@@ -1,6 +1,6 @@
-// One vector of floats of the instruction set that this file is compiled for, and what the kernels
-// do with it. Included by kernel sources only: each is compiled once per instruction set, with
-// WAVROUTE_ISA naming the namespace, so that no two sets share a symbol.
+// One vector of floats of the instruction set that this file is compiled for, and its operations.
+// Included by kernel sources only: each is compiled once per instruction set, with WAVROUTE_ISA
+// naming the namespace, so that no two sets share a symbol.
 #pragma once
 
 #include <cstdint>
@@ -79,8 +79,8 @@ static inline void store(Bf16* p, Vec v) {
 #endif
 }
 
-// A store of what is read again long after, past the caches where its place is aligned: a line that
-// is written whole needn't be read first. finish_far_stores() before another thread reads it.
+// A store of values that are read much later, past the caches if the address is aligned: a whole
+// line that is written need not be read first. finish_far_stores() before another thread reads it.
 static inline void store_far(float* p, Vec v) { store(p, v); }
 static inline void store_far(Bf16* p, Vec v) {
 #if defined(__AVX512BF16__)
@@ -127,14 +127,14 @@ static inline Vec fma(Vec a, Vec b, Vec c) {
 
 static inline Vec max(Vec a, Vec b) { return a > b ? a : b; }
 
-// Lane i takes what lane i + distance has.
+// Lane i gets lane i + distance.
 template <int distance, int... lane>
 static inline Vec shifted(Vec v, std::integer_sequence<int, lane...>) {
   return __builtin_shufflevector(v, v, ((lane + distance) % kLanes)...);
 }
 
-// Sums and maxima over the lanes, always in the same order: halves onto halves. A maximum is that
-// of numbers: a NaN may hide one.
+// Sums and maxima over the lanes, always in the same order: halves onto halves. A maximum is
+// defined for numbers only: a NaN may hide one.
 template <int half = kLanes / 2>
 static inline float sum(Vec v) {
   v += shifted<half>(v, std::make_integer_sequence<int, kLanes>{});
@@ -148,15 +148,15 @@ static inline float largest(Vec v) {
   return v[0];
 }
 
-// Lane by lane, which compiles to one instruction; gcc 12 takes the unused operand inside
-// _mm512_sqrt_ps for an uninitialised one.
+// Lane by lane, which compiles to one instruction; gcc 12 reports the unused operand inside
+// _mm512_sqrt_ps as uninitialised.
 static inline Vec sqrt(Vec v) {
   for (int i = 0; i < kLanes; ++i) v[i] = __builtin_sqrtf(v[i]);
   return v;
 }
 
-// 1 / x to 1 unit in the last place for x whose inverse is normal; a NaN stays one. Where the
-// instruction set has an estimate it is refined: a division takes several times as long.
+// 1 / x to 1 unit in the last place for x whose inverse is normal; a NaN stays one. If the
+// instruction set has an estimate, that is refined: a division takes several times as long.
 static inline Vec reciprocal(Vec x) {
 #if defined(__AVX512F__)
   const Vec estimate =
@@ -229,8 +229,8 @@ static inline Vec exp2(Vec x) {
 #endif
 }
 
-// ln x to 2 units in the last place for normal x > 0; infinity and NaN stay what they are; the
-// rest is not defined. x = 2^e m with m from sqrt(1/2) to sqrt(2), ln m by the polynomial of
+// ln x to 2 units in the last place for normal x > 0; infinity and NaN are unchanged; the rest is
+// not defined. x = 2^e m with m from sqrt(1/2) to sqrt(2), ln m by the polynomial of
 // Cephes' logf.
 static inline Vec log(Vec x) {
   const auto bits = reinterpret_cast<IntVec>(x);
