@@ -173,7 +173,7 @@ class Decoder(nn.Module):
                 nn.init.normal_(weight, std=0.02 / scale)
 
     def features(self, ids):
-        """What the last sublayer leaves, before the final norm: [B, T, d]."""
+        """The stream after the last sublayer, before the final norm: [B, T, d]."""
         h = self.embedding(ids)
         if not self.routed:
             for norm, sublayer in zip(self.norms, self.sublayers):
@@ -315,10 +315,10 @@ def parse(arguments=None):
     for name, default in (("layers", 12), ("width", 256), ("batch", 4), ("context", 256),
                           ("vocab", 256)):
         parser.add_argument(f"--{name}", type=positive, default=default)
-    parser.add_argument("--heads", type=natural, default=0, help="0: of 64 channels each")
+    parser.add_argument("--heads", type=natural, default=0, help="0: 64 channels each")
     parser.add_argument("--kv-heads", type=natural, default=0, help="0: as many as heads")
     parser.add_argument("--hidden", type=natural, default=0, help="0: 4 * width")
-    parser.add_argument("--blocks", type=natural, default=0, help="0: as wavroute's auto")
+    parser.add_argument("--blocks", type=natural, default=0, help="0: like wavroute's auto")
     parser.add_argument("--partial-details", default=True, action=argparse.BooleanOptionalAction)
     parser.add_argument("--beta", type=float, default=-4.0, help="initial bias of a detail source")
     parser.add_argument("--matching-epsilon", type=float, default=1e-12)
@@ -337,7 +337,7 @@ def parse(arguments=None):
 
 
 def problems(o):
-    """What does not fit together, a sentence each."""
+    """What does not fit together, one sentence for each fault."""
     if o.width % o.heads or o.width // o.heads % 2:
         yield f"expected heads of an even width, given width {o.width} for {o.heads} heads"
     if o.heads % o.kv_heads:

@@ -1,11 +1,11 @@
 # Finds libtorch inside an installed torch wheel (CPU or CUDA) without TorchConfig.cmake, which
 # demands a CUDA toolkit for a CUDA wheel.
 #
-# Reads:   WAVROUTE_PYTHON (cache or environment): the interpreter that owns the wheel;
+# Reads:   WAVROUTE_PYTHON (cache or environment): the interpreter with the wheel;
 #          else ./.venv/bin/python, else python3.
 # Defines: TorchWheel_ROOT, TorchWheel_VERSION, TorchWheel_CUDA (ON for a CUDA wheel)
 #          TorchWheel::torch  headers and libraries, with an rpath to the wheel
-#          TorchWheel::openmp the OpenMP library that libtorch's threads are from
+#          TorchWheel::openmp the OpenMP library of libtorch's threads
 #          TorchWheel::fmt    only the fmt headers that torch bundles; src/base/fmt.cpp is the library
 
 if(NOT WAVROUTE_PYTHON)
@@ -42,7 +42,7 @@ if(TorchWheel_FOUND AND NOT TARGET TorchWheel::torch)
     message(WARNING "torch ${TorchWheel_VERSION} is outside the range that is supported, 2.11 to 2.15")
   endif()
   # A compiler that has the C++ library only as an archive links it into the program beside the
-  # shared one of libtorch, and each frees what the other made: "free(): invalid pointer".
+  # shared one of libtorch, and each frees memory of the other: "free(): invalid pointer".
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     execute_process(COMMAND ${CMAKE_CXX_COMPILER} -print-file-name=libstdc++.so
       OUTPUT_VARIABLE _stdcxx ERROR_QUIET OUTPUT_STRIP_TRAILING_WHITESPACE)
@@ -55,7 +55,7 @@ if(TorchWheel_FOUND AND NOT TARGET TorchWheel::torch)
   add_library(TorchWheel::torch INTERFACE IMPORTED)
   target_include_directories(TorchWheel::torch SYSTEM INTERFACE
     ${TorchWheel_ROOT}/include ${TorchWheel_ROOT}/include/torch/csrc/api/include)
-  # --no-as-needed: libtorch_cuda registers its kernels by being loaded, no symbol of it is named.
+  # --no-as-needed: libtorch_cuda registers its kernels when it is loaded; no symbol of it is referenced.
   set(_link -Wl,--no-as-needed ${_lib}/libtorch_cpu.so ${_lib}/libc10.so)
   set(TorchWheel_CUDA OFF)
   if(EXISTS ${_lib}/libtorch_cuda.so)

@@ -1,5 +1,5 @@
 # 64-bit ARM by Debian's cross compiler; programs run under qemu-user. Libraries of that architecture
-# are expected in CMAKE_PREFIX_PATH (./dev arm lays them there).
+# are expected in CMAKE_PREFIX_PATH (./dev arm puts them there).
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)
 set(CMAKE_CXX_COMPILER aarch64-linux-gnu-g++)
