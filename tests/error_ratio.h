@@ -1,4 +1,4 @@
-// Whether one computation is as exact as another.
+// Compares the accuracy of two computations.
 #pragma once
 
 #include <cmath>
@@ -7,10 +7,10 @@
 namespace wavroute::testing {
 
 // How much larger the errors of one computation are than those of another, over draws of the
-// numbers. What a model's rounding errors grow to is a matter of chance: of one draw, the ratio of
-// two computations that are equally exact is spread by a factor of 1.6 (the standard deviation of
-// its logarithm is 0.3 to 0.55, on every instruction set alike: docs/experiments.md), so that one
-// in twenty is above 2. Their geometric mean over 12 draws is spread by a factor of 1.15.
+// numbers. How far a model's rounding errors grow is chance: for one draw, the ratio of two equally
+// exact computations varies by a factor of 1.6 (the standard deviation of its logarithm is 0.3 to
+// 0.55, on every instruction set alike: docs/experiments.md), so that one in twenty is above 2.
+// Their geometric mean over 12 draws varies by a factor of 1.15.
 class ErrorRatio {
  public:
   static constexpr uint64_t kDraws = 12;

@@ -12,10 +12,10 @@
 namespace wavroute {
 namespace {
 
-// Long enough for anything that does come.
+// Longer than any wait that succeeds.
 constexpr std::chrono::seconds kPatience(60);
 
-// A door that opens once.
+// A flag to wait for, set once.
 class Door {
  public:
   void open() {
@@ -59,7 +59,7 @@ TEST(ThreadPool, LoopsFollowEachOtherWithoutLosingAChunk) {
     std::atomic<int64_t> sum = 0;
     pool.run(loop % 7, [&](int64_t chunk, int) { sum += chunk + 1; });
     total += sum;
-    // Now and then the others have gone to sleep.
+    // In some rounds the other threads have gone to sleep.
     if (loop % 4000 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
   int64_t expected = 0;
@@ -85,8 +85,7 @@ TEST(ThreadPool, AThreadThatIsHeldUpLeavesItsChunksToTheOthers) {
   std::atomic<bool> left = true;
   constexpr int kCount = 100;
   pool.run(kCount, [&](int64_t, int thread) {
-    // Whichever chunk the second thread comes to first, it gets no further until all others are
-    // done.
+    // The second thread's first chunk waits until all others are done.
     if (thread == 1 && !others_done.wait()) left = false;
     if (++done == kCount - 1) others_done.open();
   });
@@ -97,7 +96,7 @@ TEST(ThreadPool, WaitsForNobodyWhoHasTakenNothing) {
   Door never, entered;
   std::atomic<bool> late = false;
   {
-    // The other thread is still at its start.
+    // The other thread is still in its start function.
     ThreadPool pool(2, [&](int) {
       entered.open();
       late = !never.wait();
@@ -128,13 +127,13 @@ TEST(ThreadPool, ThrowsWhatABodyThrowsAndGoesOnAfterwards) {
   }
 }
 
-// Chunks that lie side by side are of one thread, unless it is held up: its cache has them.
+// Adjacent chunks belong to one thread, whose cache has them, unless it is delayed.
 TEST(ThreadPool, AThreadTakesItsOwnChunksInOrder) {
   ThreadPool pool(2);
   std::vector<int64_t> own;
   Door first;
   pool.run(10, [&](int64_t chunk, int thread) {
-    if (thread == 1) static_cast<void>(first.wait());  // what is left of its chunks is taken
+    if (thread == 1) static_cast<void>(first.wait());  // its other chunks are taken
     if (thread == 1) return;
     own.push_back(chunk);
     if (own.size() == 9) first.open();

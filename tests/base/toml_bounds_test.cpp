@@ -41,7 +41,7 @@ a = {b.c = 1, d.e = 2, f.g = 3, h.i = 4, j.k = 5}
 )";
   EXPECT_EQ(refusal(text), "accepted");
   EXPECT_EQ(refusal("\xEF\xBB\xBF[a]\r\nb=1\r\n"), "accepted");
-  EXPECT_EQ(refusal("["), "accepted");  // the parser has words for it
+  EXPECT_EQ(refusal("["), "accepted");  // the parser reports it
   EXPECT_EQ(refusal("[]"), "accepted");
 }
 
@@ -65,7 +65,7 @@ TEST(TomlBounds, RefuseAHeaderWithoutAName) {
   EXPECT_EQ(refusal("a = [\"\"\"x\"\"\"\", 1]\n[.b]").substr(0, 8), "expected");  // ends in a quote
 }
 
-// What toml++ 3.3 asks of such a letter ends in undefined behaviour, so that none may reach it.
+// toml++ 3.3 has undefined behaviour for such a letter, so that none may reach it.
 TEST(TomlBounds, RefuseCharactersBeyondAsciiWhereTheyStandForThemselves) {
   const std::string given = ", given another character, a.toml:2";
   for (const std::string text : {"caf\xC3\xA9 = 1", "a = \xC3\xA9", "a = 1 \xCE\x8D", "\xC2\xA0"}) {

@@ -13,7 +13,7 @@
 namespace wavroute {
 namespace {
 
-// 'R', 'T' (stands still), 'Z', ...; 'X' where there is no such process any more.
+// 'R', 'T' (stopped), 'Z', ...; 'X' if the process no longer exists.
 char state_of(pid_t process) {
   std::ifstream in("/proc/" + std::to_string(process) + "/stat");
   const std::string text{std::istreambuf_iterator<char>(in), {}};
@@ -21,7 +21,7 @@ char state_of(pid_t process) {
   return name_end == std::string::npos ? 'X' : text.at(name_end + 2);
 }
 
-// Whether `process` comes to be in one of `states` before long.
+// Whether `process` reaches one of `states` soon.
 bool comes_to(pid_t process, const std::string& states) {
   const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
   while (std::chrono::steady_clock::now() < end) {

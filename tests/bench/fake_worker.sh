@@ -1,9 +1,9 @@
 #!/bin/sh
 # Obeys the worker protocol of src/bench/step_bench.h without a model.
 # FAKE_NAME   is written, a line per step, to the file FAKE_LOG
-# FAKE_MS     "900 10 30 20": what the steps report, the last one again and again;
+# FAKE_MS     "900 10 30 20": what the steps report, the last one is repeated;
 #             "count": the number of lines in FAKE_LOG; "stopped": 1 + the processes of the parent
-#             that stand still
+#             that are stopped
 # FAKE_BYTES  what "memory" reports; FAKE_PRECISION, FAKE_FLOPS, FAKE_GFLOPS likewise
 # FAKE_FAULT  what goes wrong at step FAKE_AT, counted from 1:
 #             exit | kill | garbage | hang | error | nonumber; at the start: silent

@@ -15,7 +15,7 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 
-// A checkout with a program at build/bin/wavroute; nothing in it but what a test writes.
+// A checkout with a program at build/bin/wavroute; it contains only what a test writes.
 class FindPyTorch : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -36,7 +36,7 @@ class FindPyTorch : public ::testing::Test {
     std::ofstream(root_ / name) << text;
     return root_ / name;
   }
-  // An interpreter that answers without being one.
+  // A program that answers like an interpreter.
   fs::path write_python(const std::string& name, const std::string& answer) const {
     const auto path = write(name, "#!/bin/sh\necho '" + answer + "'\n");
     fs::permissions(path, fs::perms::owner_all);

@@ -126,7 +126,7 @@ TEST_F(StepBench, EachRoundIsQuietFirstAndThenBesideBusyProcesses) {
             "ABAB"
             "ABAB");
   EXPECT_EQ(results[0].busy, 2);
-  EXPECT_DOUBLE_EQ(results[0].ms_p80, 3);  // both stood still in every quiet step
+  EXPECT_DOUBLE_EQ(results[0].ms_p80, 3);  // both were stopped in every quiet step
   EXPECT_DOUBLE_EQ(results[0].ms_p20, 3);
   EXPECT_DOUBLE_EQ(results[0].busy_ms_p80, 1);  // none did in the others
   EXPECT_DOUBLE_EQ(results[0].busy_ms_p20, 1);
@@ -243,7 +243,7 @@ TEST_F(StepBench, WhatTheFirstStepTakesReplacesAnEstimateThatWasTooLow) {
   for (auto& each : jobs) each.env["FAKE_BYTES"] = "40";
   jobs[2].env["FAKE_MS"] = "count";
   const auto results = measure_steps(jobs, plan(1, 2, 100));
-  // C has taken its first step when it proves too large, and starts again beside A.
+  // C has taken its first step when it turns out too large, and starts again beside A.
   EXPECT_EQ(order(),
             "ABC"
             "ABAB"
@@ -261,7 +261,7 @@ TEST_F(StepBench, AJobTooLargeForAnyGroupRunsAlone) {
     std::string told;
     const auto results =
         measure_steps(jobs, plan(1, 2, 100), [&](std::string_view what) { told += what; });
-    // Where the estimate says so, the two never even live at the same time.
+    // If the estimate says so, the two never exist at the same time.
     EXPECT_EQ(told.find("does not fit") == std::string::npos, estimate == 90);
     EXPECT_EQ(order(), estimate == 0 ? "AB"
                                        "AA"

@@ -12,7 +12,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-// A machine with 3 cores to use, and no word of the environment.
+// A machine with 3 usable cores, and no setting in the environment.
 class Threads : public ::testing::Test {
  protected:
   void SetUp() override {

@@ -1,4 +1,4 @@
-// A child that runs to its end: how it ended is never guessed.
+// A child that runs to its end: its exit status is never guessed.
 #include "compare/child.h"
 
 #include <gmock/gmock.h>
@@ -109,7 +109,7 @@ TEST_F(Child, DoesNotOutliveItsParent) {
     const pid_t parent = fork();
     ASSERT_GE(parent, 0);
     if (parent == 0) {
-      std::signal(SIGTERM, [](int) {});  // as compare has one
+      std::signal(SIGTERM, [](int) {});  // like compare's
       static_cast<void>(
           run_child({"/bin/sh", "-c", "echo $$ > \"" + pid_file.string() + "\"; exec sleep 60"},
                     folder_ / "log", [] { return false; }));

@@ -1,4 +1,4 @@
-// A comparison whose cells are a script: what becomes of the grid when they fail.
+// A comparison whose cells are a script: what happens to the grid when they fail.
 #include "compare/compare_run.h"
 
 #include <gmock/gmock.h>
@@ -68,7 +68,7 @@ class CompareRun : public ::testing::Test {
   std::vector<std::string> said_;
 };
 
-// What a cell leaves: summary.json with this status and loss.
+// What a cell writes: summary.json with this status and loss.
 std::string leaves(const std::string& cell, const std::string& summary) {
   return "*" + cell + ") echo '" + summary + "' > \"$4/summary.json\";;\n";
 }
@@ -78,7 +78,7 @@ constexpr const char* kGood = R"({"status": "finished", "val_loss": 2.0, "bits_p
 TEST_F(CompareRun, GoesOnAfterCellsThatFailInEveryWay) {
   const CompareOutcome outcome =
       compare(leaves("prenorm-L12-s1", R"({"status": "finished", "val_loss": null})") +  // a NaN
-              leaves("prenorm-L12-s2", "[[[") +  // of no program
+              leaves("prenorm-L12-s2", "[[[") +  // not written by any program
               "*wav-L12-s1) kill -KILL $$;;\n" + leaves("wav-L12-s2", kGood));
   EXPECT_TRUE(outcome.complete);
   using enum CellStatus;
@@ -97,7 +97,7 @@ TEST_F(CompareRun, GoesOnAfterCellsThatFailInEveryWay) {
 
 TEST_F(CompareRun, ACellThatCanNotBeStartedIsAFailedCell) {
   config_.compare.seeds = {1};
-  fs::create_directories(folder_ / "out/configs/prenorm-L12-s1.log");  // no file can be there
+  fs::create_directories(folder_ / "out/configs/prenorm-L12-s1.log");  // no file can be made there
   const CompareOutcome outcome = compare(leaves("wav-L12-s1", kGood));
   using enum CellStatus;
   EXPECT_THAT(statuses(outcome), ::testing::ElementsAre(kFailed, kFinished));

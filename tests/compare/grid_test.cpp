@@ -102,7 +102,7 @@ TEST(Grid, EveryCellIsHeldAgainstTheRulesOfTrain) {
   Config config = grid_of({"prenorm"});
   config.name = "fine";
   config.train.batch = 2;
-  config.train.micro_batch = 3;  // a check of the whole
+  config.train.micro_batch = 3;  // a check across keys
   EXPECT_THAT(refusal(config), HasSubstr("cell prenorm-L12-s1"));
 }
 

@@ -91,13 +91,13 @@ TEST_F(Files, ALimitGoesWithTheTextThatItWasWrittenFor) {
   const auto limit = [](const LoadedConfig& loaded) { return loaded.config.data.max_bytes; };
   const std::string tiny = "extends = \"tiny.toml\"\n";
   EXPECT_EQ(limit(load(tiny)), 500000);
-  // Another text comes whole, whether a file or the command line names it ...
+  // Another text is used whole, whether a file or the command line names it ...
   EXPECT_EQ(limit(load(tiny + "[data]\ntrain = \"t.txt\"\n")), 0);
   const LoadedConfig set = load(tiny, {"train.steps=3", "data.train=t.txt"});
   EXPECT_EQ(limit(set), 0);
   EXPECT_EQ(set.origins.at("data.max_bytes"), "--set names another data.train");
   EXPECT_EQ(limit(load("[data]\ntrain = \"t.txt\"\nmax_bytes = 7\n", {"data.train=u.txt"})), 0);
-  // ... but limited by whoever names it, in any order, or later,
+  // ... unless the layer that names it, or a later one, sets a limit,
   EXPECT_EQ(limit(load(tiny + "[data]\nmax_bytes = 7\ntrain = \"t.txt\"\n")), 7);
   EXPECT_EQ(limit(load(tiny, {"data.max_bytes=7", "data.train=t.txt"})), 7);
   EXPECT_EQ(limit(load(tiny + "[data]\ntrain = \"t.txt\"\n", {"data.max_bytes=7"})), 7);
@@ -127,7 +127,7 @@ TEST_F(Files, OnlyRegularFilesOfABoundedSizeAreRead) {
   EXPECT_THAT(refusal(write("child.toml", "extends = \"base.toml\"")), HasSubstr("base.toml"));
 }
 
-// Each of them ends a process whose reader calls itself once for each level.
+// Each of them crashes a reader that recurses once per level.
 TEST_F(Files, DeepNestingIsAnErrorWithItsLine) {
   // `begin`, 20,000 times `part`, `end`.
   const auto deep = [](std::string begin, const std::string& part, const std::string& end) {

@@ -1,4 +1,4 @@
-// config.json of a foreign Llama: every key has its effect, none, or is refused by name.
+// config.json of a foreign Llama: every key has its effect, has none, or is refused by name.
 #include "config/llama_config.h"
 
 #include <gmock/gmock.h>

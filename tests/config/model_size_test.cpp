@@ -1,4 +1,4 @@
-// Sizes that no model can have, refused before anything of these sizes is made.
+// Sizes that no model can have, refused before anything of these sizes is allocated.
 #include "config/model_size.h"
 
 #include "support.h"

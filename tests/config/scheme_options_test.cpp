@@ -72,7 +72,7 @@ TEST_F(SchemeOption, OfABaseIsDroppedWhenTheFileChoosesAnotherScheme) {
   (void)write("base.toml", "[residual]\nscheme = \"wav\"\nblocks = 6\n");
   const auto loaded = load("extends = \"base.toml\"\n[residual]\nscheme = \"prenorm\"\n");
   EXPECT_THAT(loaded.config.residual.options, IsEmpty());
-  // What the base itself gets wrong stays wrong, whatever is chosen later.
+  // An error in the base itself remains one, whatever is chosen later.
   (void)write("base.toml", "[residual]\nscheme = \"wav\"\np = 0.1\n");
   EXPECT_THAT(
       user_error([&] { (void)load("extends = \"base.toml\"", {"residual.scheme=prenorm"}); }).hint,

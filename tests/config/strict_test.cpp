@@ -36,7 +36,7 @@ TEST_F(Strict, FirstMistakeOfTheFileIsTheOneReported) {
 }
 
 struct Mistake {
-  std::string text;      // of the file; the mistake stands on line 2
+  std::string text;      // of the file; the mistake is on line 2
   std::string expected;  // part of the message
 };
 

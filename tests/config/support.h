@@ -23,7 +23,7 @@ inline OptionSpec option(std::string name, OptionType type, OptionValue value,
   return {std::move(name), type, std::move(value), "", accepts_auto, {}};
 }
 
-// Eleven schemes with options of every type. Not the real catalog: config knows no scheme by name.
+// Eleven schemes with options of every type. Not the real catalog: config names no scheme.
 inline SchemeCatalog test_catalog() {
   using T = OptionType;
   using Words = std::vector<std::string>;
@@ -48,7 +48,7 @@ inline SchemeCatalog test_catalog() {
   };
 }
 
-// A folder that goes with the test.
+// A folder that is removed after the test.
 class ConfigFiles : public ::testing::Test {
  protected:
   ConfigFiles() {
@@ -83,7 +83,7 @@ struct Message {
   std::string what, hint;
 };
 
-// What the UserError says that `call` must throw.
+// The message of the UserError that `call` must throw.
 inline Message user_error(const std::function<void()>& call) {
   try {
     call();

@@ -137,7 +137,7 @@ TEST(TrainingBatches, ATextShorterThanOneSequenceIsAnErrorWithBothNumbers) {
   EXPECT_EQ(TrainingBatches(counting_tokens(9), 8, 1, 1).count(), 1);
 }
 
-// What an evaluation scores: how often each token is a target, and what stood before it.
+// What an evaluation scores: how often each token is a target, and the token before it.
 std::map<int64_t, int> scored(const EvalWindows& windows, int64_t context, int64_t rows) {
   std::map<int64_t, int> times;
   for (int64_t begin = 0; begin < windows.count(); begin += rows) {

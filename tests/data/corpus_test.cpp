@@ -89,7 +89,7 @@ TEST_F(CorpusFiles, AnUnknownCharacterOfTheValidationTextIsNamedWithItsOffset) {
   EXPECT_THAT(error, HasSubstr("valid.txt"));
 }
 
-// Beyond the first piece that is encoded at a time.
+// Longer than one piece of the encoding.
 TEST_F(CorpusFiles, OffsetsAreThoseOfTheFileInALongText) {
   std::string valid;
   while (valid.size() < (size_t{5} << 19)) valid += "line 1 line 2\xE2\x82\xAC\n";
@@ -131,7 +131,7 @@ TEST_F(CorpusFiles, TheTokenizerOfACheckpointIsKept) {
 TEST_F(CorpusFiles, OffsetsInTheSplitOffPartAreThoseOfTheWholeFile) {
   const std::string text = lines(1000);
   const auto known = make_chars_tokenizer(text);
-  // One at the very end, met while the split is made, and one well before it.
+  // One at the very end, found while splitting, and one well before it.
   for (const std::string& end : {std::string("Z\n"), "Z\n" + lines(10)}) {
     data_.train = write("train.txt", text + end);
     EXPECT_THAT(user_error([&] { (void)open_corpus(data_, kContext, known); }),

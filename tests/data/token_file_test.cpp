@@ -34,7 +34,7 @@ class TokenFile : public ScratchTest {
     return user_error([&] { (void)all_tokens(open_token_file(path_, *bytes_)); });
   }
 
-  // Writes a file by hand: the old version, or this one with checksums that hold.
+  // Writes a file by hand: the old version, or this one with valid checksums.
   void write_by_hand(uint32_t version, const std::vector<uint16_t>& ids, bool known = true) {
     std::string content = "WAVROUTE";
     const auto append = [&](auto value) {
@@ -107,20 +107,21 @@ TEST_F(TokenFile, AVocabularyAbove65536TakesFourBytes) {
 TEST_F(TokenFile, HostileHeadersAreRefusedWithTheFileNamed) {
   const std::vector<std::string> errors = {
       error_with<char>(0, 'X'),
-      error_with<uint32_t>(8, 0),                         // version
-      error_with<uint32_t>(8, 3),                         //
-      error_with<uint32_t>(8, 1),                         // of a file without a trailer
-      error_with<uint32_t>(12, 0),                        // width
-      error_with<uint32_t>(12, 3),                        //
-      error_with<uint32_t>(12, 4),                        // six bytes are no whole tokens of four
-      error_with<uint64_t>(16, 2),                        // count
-      error_with<uint64_t>(16, 4),                        //
-      error_with<uint64_t>(16, (uint64_t{1} << 63) + 3),  // times two overflows to the right length
-      error_with<uint64_t>(24, 7),                        // another tokenizer
-      error_with<uint8_t>(63, 1),                         // not zero
-      error_with<uint16_t>(66, 7),                        // another token than was written
-      error_with<uint8_t>(70, 1),                         // another text
-      error_with<uint8_t>(133, 1),                        // another checksum
+      error_with<uint32_t>(8, 0),   // version
+      error_with<uint32_t>(8, 3),   //
+      error_with<uint32_t>(8, 1),   // of a file without a trailer
+      error_with<uint32_t>(12, 0),  // width
+      error_with<uint32_t>(12, 3),  //
+      error_with<uint32_t>(12, 4),  // six bytes are no whole tokens of four
+      error_with<uint64_t>(16, 2),  // count
+      error_with<uint64_t>(16, 4),  //
+      error_with<uint64_t>(16,
+                           (uint64_t{1} << 63) + 3),  // twice that overflows to the right length
+      error_with<uint64_t>(24, 7),                    // another tokenizer
+      error_with<uint8_t>(63, 1),                     // not zero
+      error_with<uint16_t>(66, 7),                    // another token than was written
+      error_with<uint8_t>(70, 1),                     // another text
+      error_with<uint8_t>(133, 1),                    // another checksum
   };
   for (const std::string& error : errors) EXPECT_THAT(error, HasSubstr("a.tokens"));
 }
@@ -155,7 +156,7 @@ TEST_F(TokenFile, AnUnknownTokenizerIsTakenAtItsWord) {
 TEST_F(TokenFile, AFileOfTheFirstVersionIsStillRead) {
   write_by_hand(1, {1, 2, 3});
   EXPECT_THAT(all_tokens(open_token_file(path_, *bytes_)), ElementsAre(1, 2, 3));
-  // It says of no text that it is its tokens.
+  // It names no text.
   EXPECT_THAT(user_error([&] { (void)open_tokens_of_text(path_, *bytes_, sha256_hex("x")); }),
               HasSubstr("a.tokens"));
 }
@@ -193,7 +194,7 @@ TEST_F(TokenFile, AnUnfinishedFileDoesNotAppear) {
   {
     TokenFileWriter writer(path_, *bytes_, 4);
     writer.append(ids);
-    EXPECT_THROW(writer.commit(), Failure);  // one token was promised and didn't come
+    EXPECT_THROW(writer.commit(), Failure);  // one token is missing
   }
   EXPECT_FALSE(std::filesystem::exists(path_));
   EXPECT_TRUE(std::filesystem::is_empty(folder_));

@@ -1,6 +1,6 @@
-// What the targets share: a folder for the files of one input, and the rule that holds for every
-// reader: it takes an input or refuses it by a UserError. Anything else ends the program, which is
-// how libFuzzer learns of a finding.
+// What the targets share: a folder for the files of one input, and the rule for every reader: it
+// accepts an input or refuses it with a UserError. Anything else ends the program, which libFuzzer
+// reports.
 #pragma once
 
 #include <unistd.h>
@@ -17,7 +17,7 @@
 
 namespace wavroute::fuzz {
 
-// Emptied at the start and removed at the end of the process; in memory where the system has that.
+// Emptied at the start and removed at the end of the process; in memory if the system supports it.
 inline const std::filesystem::path& scratch() {
   static const std::filesystem::path folder = [] {
     const std::filesystem::path memory = "/dev/shm";
@@ -40,7 +40,7 @@ inline void put(const std::filesystem::path& file, std::string_view content) {
   std::ofstream(file, std::ios::binary) << content;
 }
 
-// Whether `read` takes its input; false where it throws the UserError of a refusal.
+// Whether `read` accepts its input; false if it throws a UserError.
 template <typename Read>
 bool accepts(const Read& read) {
   try {

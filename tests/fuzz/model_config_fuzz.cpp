@@ -1,4 +1,4 @@
-// config.json of a model folder, ours or somebody else's.
+// config.json of a model folder, ours or another program's.
 #include <nlohmann/json.hpp>
 
 #include "config/llama_config.h"

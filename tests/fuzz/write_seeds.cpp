@@ -1,5 +1,5 @@
-// write_fuzz_seeds FOLDER CONFIGS: valid inputs for every target, made by the program itself where
-// it writes such files. Where it doesn't, they are spelled out here.
+// write_fuzz_seeds FOLDER CONFIGS: valid inputs for every target, written by the program's own
+// functions if it has them, else spelled out here.
 #include <array>
 #include <nlohmann/json.hpp>
 #include <numeric>
@@ -78,7 +78,7 @@ void write_tokens(const path& file, const Tokenizer& tokenizer) {
   writer.commit();
 }
 
-// Version 1 has no trailer, and so no checksum that keeps a changed byte from being looked at.
+// Version 1 has no trailer, and so no checksum that would hide a changed byte from the reader.
 void write_old_tokens(const path& file, const path& newer) {
   std::string content = read_file(newer);
   content.resize(content.size() - 64);

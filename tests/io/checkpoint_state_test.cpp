@@ -1,4 +1,4 @@
-// Values of state.json: what is not what it should be is named, with its key, and never believed.
+// Values of state.json: wrong ones are named, with their key, and never used.
 #include "io/checkpoint_state.h"
 
 #include <gmock/gmock.h>
@@ -44,7 +44,7 @@ class CheckpointState : public ::testing::Test {
   }
 
   [[nodiscard]] fs::path file() const { return path_ / "state.json"; }
-  // As a version before the checksum wrote it: only the values themselves can be looked at.
+  // As a version before the checksum wrote it: only the values themselves can be checked.
   void put_format_1(const std::function<void(json&)>& edit) const {
     json state = good_;
     state.erase("format");
@@ -99,7 +99,7 @@ TEST_F(CheckpointState, OfTheFormatBeforeTheChecksumIsRead) {
   EXPECT_EQ(verify_checkpoint(path_), std::nullopt);
 }
 
-// No damage: passing over it would train again what a newer version has trained.
+// Not damage: skipping it would repeat what a newer version has trained.
 TEST_F(CheckpointState, OfANewerFormatIsRefused) {
   const std::string newer = "\"format\": 3";
   std::string text = get(file());
@@ -161,7 +161,7 @@ TEST_F(CheckpointState, EveryWrongValueIsNamedWithItsKeyAndFile) {
     cases.push_back({"files", files, "in a form that isn't ours"});
   }
   json fewer = good_["files"];
-  fewer.erase("model.safetensors");  // and so nothing would look at its bytes
+  fewer.erase("model.safetensors");  // so that nothing would check its bytes
   cases.push_back({"files", fewer, "lists other files than"});
   for (const WrongValue& c : cases) {
     put_format_1([&](json& state) { state[c.key] = c.value; });

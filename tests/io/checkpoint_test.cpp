@@ -52,7 +52,7 @@ TEST(CheckpointWriter, PutsTheFilesTheirSizesAndChecksumsInPlace) {
         "model.safetensors",
         write_safetensors(writer.folder() / "model.safetensors",
                           {{"x", Dtype::kF32, {1}, std::as_bytes(std::span(model))}}));
-    put(writer.folder() / "optimizer.safetensors", "");  // whose digest nobody noted
+    put(writer.folder() / "optimizer.safetensors", "");  // whose digest was not recorded
     writer.write("tokenizer.json", "{}");
     EXPECT_THAT(list_checkpoints(run.path()), IsEmpty());
     path = writer.finish({{"val_loss", 1.5}});
@@ -182,7 +182,7 @@ TEST(RetainCheckpoints, KeepsTheLastOnesAndTheBest) {
   retain_checkpoints(run.path(), 2, 60);
   EXPECT_THAT(steps_in(run.path()), ElementsAre(20, 50, 60));
   EXPECT_EQ(names_in(run / "checkpoints").size(), 3U);
-  retain_checkpoints(run.path(), 0, 60);  // the newest stays whatever is asked
+  retain_checkpoints(run.path(), 0, 60);  // the newest stays in any case
   EXPECT_THAT(steps_in(run.path()), ElementsAre(20, 60));
 }
 
@@ -213,7 +213,7 @@ TEST(SetAsideLater, RenamesWhatIsBeyondAStepAndRemovesNothing) {
   EXPECT_EQ(moved[1].to, run / "checkpoints/damaged-step_30");
   EXPECT_THAT(steps_in(run.path()), ElementsAre(10));
   EXPECT_EQ(verify_checkpoint(run / "checkpoints/later-step_20"), std::nullopt);
-  // The same again: both are kept.
+  // The same once more: both are kept.
   make_checkpoint(run.path(), 20, 1.0, "second");
   set_aside_later(run.path(), 10);
   EXPECT_EQ(get(run / "checkpoints/later-step_20/model.safetensors"), "first");

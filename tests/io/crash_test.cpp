@@ -1,4 +1,4 @@
-// Kills and full disks: whatever happens, the old content or the new one stands, whole.
+// Kills and full disks: whatever happens, the complete old or new content remains.
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -62,7 +62,7 @@ class Child {
   void kill() const {
     if (process_ > 0) ::kill(process_, SIGKILL);
   }
-  // The signal that ended it; 0 where it ended itself.
+  // The signal that ended it; 0 if it ended by itself.
   int wait() {
     int status = 0;
     if (process_ > 0) ::waitpid(std::exchange(process_, -1), &status, 0);
@@ -88,7 +88,7 @@ TEST(Kill, BetweenTheLastWriteAndTheRenameLeavesTheOldContent) {
   EXPECT_THAT(names_in(folder.path()), ElementsAre("a"));
 }
 
-// The moments of kills, drawn anew at each run; WAVROUTE_TEST_SEED=N repeats one.
+// The moments of kills, random in each run; WAVROUTE_TEST_SEED=N repeats one.
 std::mt19937 random_moments() {
   const char* given = std::getenv("WAVROUTE_TEST_SEED");
   const auto seed = given == nullptr ? std::random_device()()
@@ -97,7 +97,7 @@ std::mt19937 random_moments() {
   return std::mt19937(seed);
 }
 
-// A reader looks at a file that is rewritten all the time, until its writer is killed.
+// A reader reads a file that is rewritten all the time, until its writer is killed.
 TEST(Kill, AtAnyMomentOfManyWritesLeavesOneWholeContent) {
   constexpr size_t kSize = 300'000;
   const TemporaryFolder folder;
@@ -271,7 +271,7 @@ TEST_F(FullDisk, CutMetricsLeavesTheOldLines) {
   EXPECT_EQ(get(disk() / "m"), before);
 }
 
-// Root may write anywhere but to a file system that is read-only.
+// Root can write anywhere except on a read-only file system.
 TEST_F(FullDisk, AReadOnlyDiskIsAUserErrorThatNamesThePath) {
   put(disk() / "a", "old");
   ASSERT_EQ(::mount("tmpfs", disk().c_str(), "tmpfs", MS_REMOUNT | MS_RDONLY, "size=64k"), 0);

@@ -1,4 +1,4 @@
-// Names of temporaries whose makers are dead, or somewhere else.
+// Names of temporaries whose processes are dead, or on another host.
 #pragma once
 
 #include <sys/wait.h>
@@ -17,7 +17,7 @@ inline pid_t pid_of_a_dead_process() {
   return child;
 }
 
-// What temporary_name gave a child that has ended.
+// A temporary_name of a child that has ended.
 inline std::string name_of_a_dead_process(const std::string& label) {
   int ends[2] = {};
   if (::pipe(ends) != 0) return {};

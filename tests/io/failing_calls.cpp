@@ -16,7 +16,7 @@
 
 namespace {
 
-// The errno that the call on this path is to fail with; 0 for none.
+// The errno with which the call on this path fails; 0: it doesn't.
 int failure(std::string_view call, std::string_view path) {
   const char* wanted = std::getenv("WAVROUTE_FAIL");
   for (std::string_view rest = wanted == nullptr ? "" : wanted; !rest.empty();) {

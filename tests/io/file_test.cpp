@@ -150,7 +150,7 @@ TEST(ReadFile, AMissingFileOrAFolderIsAUserError) {
               HasSubstr("Is a directory"));
 }
 
-// A pipe without a writer would block for ever, /dev/zero has no end.
+// A pipe without a writer would block forever, /dev/zero has no end.
 TEST(ReadFile, RefusesWhatIsNoRegularFile) {
   const TemporaryFolder folder;
   ASSERT_EQ(::mkfifo((folder / "pipe").c_str(), 0666), 0);
@@ -268,7 +268,7 @@ TEST(RemoveTree, RemovesFoldersButNotWhatTheirLinksPointTo) {
   put(folder / "kept", "");
   fs::create_symlink(folder / "kept", folder / "tree/deep/link");
   remove_tree(folder / "tree");
-  remove_tree(folder / "tree");  // nothing there is no error
+  remove_tree(folder / "tree");  // a missing path is not an error
   EXPECT_THAT(names_in(folder.path()), ElementsAre("kept"));
 }
 
@@ -278,7 +278,7 @@ TEST(RemoveStaleTemporaries, TakesOurFormsOfDeadProcessesOfThisVeryPlaceAlone) {
   ASSERT_TRUE(dead.starts_with(".wavroute-tmp-step_3-"));
   const std::string alive = temporary_name("step_3"),
                     foreign = testing::name_of_another_place("step_3");
-  // The number of a process that is alive, but began at another time: it was given out again.
+  // The number of a live process, but with another start time: the number was reused.
   std::string reused = alive;
   reused.insert(reused.rfind('-', reused.rfind('-') - 1) + 1, "9");
   const std::string pid = std::to_string(testing::pid_of_a_dead_process());

@@ -29,7 +29,7 @@ std::string repeated(std::string_view part, int count) {
   return text;
 }
 
-// The library's own parser is the witness for what is valid.
+// The library's own parser decides what is valid.
 TEST(ParseJson, GivesWhatTheLibraryGivesForValidText) {
   for (const std::string text :
        {R"({"a": [1, -2, 0.5, 1e-400, true, false, null, "x"], "b": {"c": {}}, "": []})", "3",
@@ -77,7 +77,7 @@ TEST(ParseJson, BoundsNestingOfListsAndObjectsAlike) {
   EXPECT_NO_THROW((void)parse_json(repeated("[", depth) + repeated("]", depth), "x"));
   EXPECT_THAT(refusal(repeated("[", depth + 1) + repeated("]", depth + 1)),
               HasSubstr("lists and objects more than 64 deep in each other in a.json:1"));
-  // Deep enough to end a process whose reader calls itself for each.
+  // Deep enough to crash a recursive reader.
   EXPECT_THAT(refusal(repeated("[", 1000000)), HasSubstr("64 deep"));
   EXPECT_THAT(refusal(repeated("{\"a\":", 1000000)), HasSubstr("64 deep"));
   EXPECT_THAT(refusal(repeated("[{\"a\":", 1000000)), HasSubstr("64 deep"));

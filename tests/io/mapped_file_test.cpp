@@ -36,14 +36,14 @@ TEST(MappedFileDeathTest, AnotherBusErrorStaysOne) {
   put(folder / "a", "x");
   const MappedFile file(folder / "a");
 #ifdef __SANITIZE_ADDRESS__
-  EXPECT_DEATH(::raise(SIGBUS), "AddressSanitizer: BUS");  // whose handler was there first
+  EXPECT_DEATH(::raise(SIGBUS), "AddressSanitizer: BUS");  // whose handler was installed first
 #else
   EXPECT_EXIT(::raise(SIGBUS), ::testing::KilledBySignal(SIGBUS), "");
 #endif
   EXPECT_EXIT(
       {
         for (int i = 0; i < 200; ++i) const MappedFile again(folder / "a");
-        read_beyond_the_cut(folder / "b");  // ranges that were forgotten leave room
+        read_beyond_the_cut(folder / "b");  // removed ranges leave room
       },
       ::testing::ExitedWithCode(1), "/b: it was cut short");
 }

@@ -128,7 +128,7 @@ TEST(RunFolder, IsGoneAgainWhereNothingCameIntoIt) {
     put(run.paths().config(), "");
   }
   EXPECT_THAT(names_in(folder / "used"), UnorderedElementsAre(".lock", "config.toml"));
-  // Somebody's folder stays as it was.
+  // Another program's folder stays as it was.
   fs::create_directory(folder / "somebodys");
   put(folder / "somebodys/notes.txt", "");
   { const RunFolder run = RunFolder::create(folder / "somebodys"); }
@@ -175,7 +175,7 @@ TEST(RunFolder, SweepNamesWhatAnotherHostOrContainerMayStillWrite) {
   EXPECT_TRUE(fs::exists(folder / "checkpoints" / foreign));
 }
 
-// ".tmp-LABEL-PID" is what earlier versions wrote; others may give such names as well.
+// ".tmp-LABEL-PID" is what earlier versions wrote; other programs may use such names as well.
 TEST(RunFolder, SweepsOldFormsOnlyWhereAndWhatAnEarlierVersionMadeThem) {
   const TemporaryFolder folder;
   const std::string pid = std::to_string(testing::pid_of_a_dead_process());
@@ -281,7 +281,7 @@ TEST(ResolveRun, TakesAHuggingFaceFolder) {
   put(model / "config.json", "{}");
   put(model / "model.safetensors", "");
   EXPECT_EQ(resolve_run(model.path()), model.path());
-  put(model / "config.toml", "");  // somebody's notes don't make it a run
+  put(model / "config.toml", "");  // another config.toml doesn't make it a run
   EXPECT_EQ(resolve_run(model.path()), model.path());
   EXPECT_THAT(message_of<UserError>([&] { (void)resolve_run(model.path(), "10"); }),
               HasSubstr("checkpoint '10'"));
@@ -289,7 +289,7 @@ TEST(ResolveRun, TakesAHuggingFaceFolder) {
 
 TEST(ResolveRun, AModelBesideAFolderOfCheckpointsIsAModel) {
   const TemporaryFolder model;
-  fs::create_directories(model / "checkpoints/step_100");  // of some other program
+  fs::create_directories(model / "checkpoints/step_100");  // of another program
   put(model / "config.json", "{}");
   put(model / "model.safetensors", "");
   EXPECT_EQ(resolve_run(model.path()), model.path());

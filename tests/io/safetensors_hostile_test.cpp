@@ -1,4 +1,4 @@
-// Files that no honest program writes: each is refused with a message that says what is wrong.
+// Malformed files: each is refused with a message that says what is wrong.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -26,10 +26,10 @@ using testing::TemporaryFolder;
 struct HostileFile {
   std::string name;     // of the case
   std::string bytes;    // of the file
-  std::string message;  // a part of what must be said
+  std::string message;  // part of the expected message
 };
 
-// What the test framework shows of a case.
+// How the test framework prints a case.
 void PrintTo(const HostileFile& file, std::ostream* out) { *out << file.name; }
 
 // One tensor 'x' of 4 data bytes, its fields given as JSON.
@@ -160,7 +160,7 @@ TEST(HostileSafetensorsName, ReachesTheTerminalWithoutControlCharactersAndCutSho
   EXPECT_LT(message.size(), 500U);
 }
 
-// No prefix and no single changed byte of a file may do more harm than a UserError.
+// No prefix and no single changed byte of a file may cause more than a UserError.
 TEST(HostileSafetensorsFile, EveryCutAndEveryFlippedHeaderByteIsReadOrRefused) {
   const TemporaryFolder folder;
   const std::string whole = two_tensors("0,2", "2,4", "data");

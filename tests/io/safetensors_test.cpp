@@ -36,7 +36,7 @@ std::string text_of(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
-// Two tensors that stand in the header in another order than their bytes, a scalar, an empty one.
+// Two tensors whose order in the header is not that of their bytes, a scalar, an empty one.
 const std::string kHeader =
     R"({"__metadata__":{"format":"pt"},"b":{"dtype":"I16","shape":[2],"data_offsets":[12,16]},)"
     R"( "a":{"data_offsets":[4,12],"shape":[1,2],"dtype":"F32"},)"

@@ -37,7 +37,7 @@ class TemporaryFolder {
   std::filesystem::path path_;
 };
 
-// Plain library streams, so that the code under test isn't its own witness.
+// Plain library streams, so that the code under test doesn't check itself.
 inline void put(const std::filesystem::path& path, const std::string& content) {
   std::ofstream(path, std::ios::binary) << content;
 }

@@ -1,5 +1,5 @@
 // Trouble in reading a checkpoint (no permission, a broken device, too many open files) says
-// nothing of what lies there: it is an error, never damage that is passed over.
+// nothing about its files: it is an error, never damage that is skipped.
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -24,7 +24,7 @@ namespace fs = std::filesystem;
 using ::testing::ElementsAre;
 using testing::TemporaryFolder;
 
-// Every way by which a command finds the checkpoint to go on from or to read.
+// Every way in which a command finds the checkpoint to continue from or to read.
 const std::vector<std::pair<const char*, std::function<void(const fs::path&)>>> kLooks = {
     {"list", [](const fs::path& run) { (void)list_checkpoints(run); }},
     {"verify", [](const fs::path& run) { (void)verify_checkpoint(run / "checkpoints/step_20"); }},
@@ -60,7 +60,7 @@ class Trouble : public ::testing::Test {
     return false;
   }
 
-  // The names of the looks that are not refused, as an ordinary user sees the run.
+  // The names of the reads that are not refused to an ordinary user.
   [[nodiscard]] std::vector<std::string> passed_without_permission() const {
     int ends[2] = {};
     if (::pipe(ends) != 0) return {"no pipe"};
@@ -128,7 +128,7 @@ TEST_F(Trouble, WithoutPermissionToReadAFileIsAnError) {
     if (name == std::string("state.json")) {
       EXPECT_THAT(passed, ElementsAre("list"));
     } else {
-      EXPECT_THAT(passed, ElementsAre("list", "best"));  // which look at no weights
+      EXPECT_THAT(passed, ElementsAre("list", "best"));  // which read no weights
     }
     fs::permissions(file, fs::perms::all);
   }
@@ -144,7 +144,7 @@ TEST_F(Trouble, ABrokenDeviceIsAnErrorAndNothingIsRemoved) {
   }
   retain_checkpoints(run_.path(), 1, 20);
   EXPECT_TRUE(fs::exists(run_ / "checkpoints/step_20/model.safetensors"));
-  EXPECT_TRUE(fs::exists(run_ / "checkpoints/step_10"));  // it may be all that is left
+  EXPECT_TRUE(fs::exists(run_ / "checkpoints/step_10"));  // it may be the only one left
 }
 
 // It can be renamed, but not emptied.

@@ -1,5 +1,4 @@
-// Attention by the textbook formula, in double and without a thought for speed: what the kernels
-// are compared with.
+// Attention by the textbook formula, in double precision: the reference for the kernels.
 #pragma once
 
 #include <algorithm>
@@ -19,7 +18,7 @@ inline size_t y_size(const AttentionShape& s) {
   return static_cast<size_t>(s.batch * s.length * s.heads * s.width);
 }
 
-// Angles as RoPE's are, at double precision: the kernels get them rounded.
+// RoPE's angles in double precision: the kernels get them rounded.
 inline std::vector<float> table(const AttentionShape& s, double (*function)(double)) {
   std::vector<float> values;
   for (int64_t t = 0; t < s.length; ++t) {

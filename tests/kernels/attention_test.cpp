@@ -38,7 +38,7 @@ std::vector<T> columns(const std::vector<T>& values, int64_t row, int64_t first,
 }
 
 // Runs the kernels on arrays of exactly the size that they may touch; results and scratch start as
-// NaN, so that what is not written, or read before it is, shows.
+// NaN, so that a missing write, or a read before it, shows.
 template <typename C>
 class Pass {
  public:
@@ -58,7 +58,7 @@ class Pass {
   }
   Pass(const Pass&) = delete;
   Pass& operator=(const Pass&) = delete;
-  // No sanitizer sees what tiles write: around the scratch, everything is as it was.
+  // Sanitizers don't see writes from tiles: memory around the scratch must be unchanged.
   ~Pass() {
     for (size_t i = 0; i < kGuard; ++i) {
       EXPECT_TRUE(std::isnan(memory_[i])) << i;
@@ -219,7 +219,7 @@ TEST_P(AttentionTest, ScoresFarApartPickOneValue) {
     std::vector<C> qkv(qkv_size(shape), stored<C>(0));
     for (int64_t t = 0; t < shape.length; ++t) {
       C* const token = &qkv[static_cast<size_t>(t * shape.row())];
-      // Component 7 turns by t / 3162: the rotation is next to none.
+      // Component 7 turns by t / 3162: there is hardly any rotation.
       token[7] = stored<C>(5);
       token[16 + 7] = stored<C>(t == 20 ? 600 : -6);
       token[32] = stored<C>(static_cast<double>(t));

@@ -210,7 +210,7 @@ TEST_P(ActivationTest, CrossEntropyAndItsGradientFollowTheEquations) {
       activation<C>().cross_entropy(p.call(true), 0, kTokens);
       expect_same_bits(p.loss, alone);
       expect_near(p.logits, grad, kTolerance<C>);
-      // The target's entry alone would hide the others': probabilities, in a scale of their own.
+      // The target's entry would hide errors of the others: probabilities, on a scale of their own.
       for (int64_t row = 0; row < kTokens; ++row) {
         for (int64_t j = 0; j < vocabulary; ++j) {
           const int64_t i = row * vocabulary + j;
@@ -419,7 +419,7 @@ TEST_P(FlatTest, AdamwCopyRoundsToNearestEvenWithinItsRange) {
   for (int64_t i = 2; i < 299; ++i) expected[i] = to_bf16(x[i]);
   std::vector<float> grad(kCount), first(kCount), second(kCount);
   AdamwStep still{x.data(), grad.data(), first.data(), second.data(), actual.data()};
-  still.eps = 1;  // with zero gradients the values stay what they are
+  still.eps = 1;  // with zero gradients the values don't change
   flat().adamw(still, 2, 299);
   expect_same_bits(actual, expected);
 }

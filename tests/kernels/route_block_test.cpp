@@ -33,8 +33,8 @@ int form_of(int s, int update) {
   return s == 2 && parts == 4 ? 2 : 0;
 }
 
-// Everything that a block's loss depends on, one after the other, so that numbers and gradients
-// have the same places.
+// Everything that a block's loss depends on, in one order, so that numbers and gradients have the
+// same positions.
 struct Layout {
   explicit Layout(int64_t d) : d(d) {}
   int64_t d;
@@ -272,7 +272,7 @@ TEST_P(RouteBlockTest, EveryGradientOfABlockIsItsFiniteDifference) {
         const Layout& at = block.layout;
         const std::array groups = {at.update(1), at.mixed(1), at.query(1), at.gain(1),
                                    at.bias(1),   at.peak(1),  at.size()};
-        // Each kind of number is held to its own scale. All numbers for the smallest d, a part
+        // Each kind of number is compared on its own scale. All numbers for the smallest d, a part
         // of them for the others.
         for (size_t group = 0; group + 1 < groups.size(); ++group) {
           SCOPED_TRACE(testing::Message() << "group " << group);

@@ -1,5 +1,5 @@
-// One reader of a running block by the equations of docs/method.md, in double: what the kernels are
-// compared with.
+// One reader of a running block by the equations of docs/method.md, in double: the reference for
+// the kernels.
 #pragma once
 
 #include <cmath>

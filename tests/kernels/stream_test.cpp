@@ -53,7 +53,7 @@ struct Reference {
   }
 };
 
-// The gradients of  sum(dx * x) + sum(dh * h')  by the textbook's formulas, at stream h'.
+// The gradients of  sum(dx * x) + sum(dh * h')  by textbook formulas, at stream h'.
 struct ReferenceGrads {
   Doubles dh, du, gain, scale;
 };

@@ -23,7 +23,7 @@ std::unique_ptr<Decoder> model_of(const DecoderSpec& spec, Precision precision,
 }
 
 // Gradients by name, but those of a few numbers in groups of all layers: one layer's bias is a
-// single number, which may be next to nothing by chance.
+// single number, which may be nearly zero by chance.
 NamedTensors by_kind(const NamedTensors& gradients) {
   constexpr int64_t kFew = 8;
   std::map<std::string, NamedTensors> groups;
@@ -49,7 +49,7 @@ class FusedPass : public ::testing::TestWithParam<SchemeCase> {
     return record_pass(*model, training());
   }
 
-  // The fused pass is as far from float64 as the composed one of its precision, over several draws
+  // The fused pass is as close to float64 as the composed one of its precision, over several draws
   // of the parameters: within a factor of 2 for logits and for all gradients together, of 3 for one
   // parameter or one kind, whose errors are fewer numbers. `floor` stands for one rounding.
   static void expect_as_exact(const DecoderSpec& spec, Precision precision, double floor) {
@@ -118,7 +118,7 @@ TEST_P(FusedPass, IsTheSameBitForBitWithAnyNumberOfThreads) {
   }
 }
 
-// Every eps 0, a token whose embedding is 0, and updates of 0: sums, details and norms of nothing.
+// Every eps 0, a token whose embedding is 0, and updates of 0: sums, details and norms of zeros.
 TEST_P(FusedPass, GivesRowsOfZerosTheValueAndTheGradientZeroAsTheComposedOneDoes) {
   DecoderSpec spec = small_spec(GetParam());
   spec.model.rms_norm_eps = 0.0;

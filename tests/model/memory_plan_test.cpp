@@ -1,4 +1,4 @@
-// The memory plan against what the passes take.
+// The memory plan against the memory of the passes.
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
@@ -45,8 +45,8 @@ TEST(MemoryPlan, GrowsWithTheMicroBatchAndShrinksWithRecomputation) {
   }
 }
 
-// 12 layers over a vocabulary of 64, so that what a pass keeps is most of it, and tokens enough
-// that the arena's gaps are not.
+// 12 layers over a vocabulary of 64, so that what a pass keeps is most of the memory, and enough
+// tokens that the arena's gaps matter little.
 DecoderSpec planned_spec(const std::string& scheme) {
   DecoderSpec spec = small_spec(scheme, {}, 12);
   spec.model.width = 64;
@@ -80,7 +80,7 @@ TEST_P(MemoryPlanOnKernels, IsWhatATrainingPassTakes) {
       for (int pass = 0; pass < 2; ++pass) {
         static_cast<void>(training_pass(*model, ids, ids, options));
       }
-      // The embedding, and what is flushed into a snapshot, are libtorch's.
+      // The embedding, and what is written to a snapshot, are allocated by libtorch.
       const auto taken = static_cast<double>(model->arena().bytes());
       EXPECT_NEAR(plan.activations / taken, 1.0, kTolerance)
           << to_string(precision) << " recompute " << static_cast<int>(recompute) << ": planned "

@@ -113,7 +113,7 @@ TEST(ModelFolder, RefusesTensorsThatAreNotTheModels) {
   EXPECT_THAT(refusal([&](NamedTensors& t) { t[name] = t[name].flatten(); }), HasSubstr(name));
   EXPECT_THAT(refusal([&](NamedTensors& t) { t[name] = t[name].to(at::kLong); }),
               AllOf(HasSubstr(name), HasSubstr("floating-point")));
-  // The biases of another scheme's routers are not dropped in silence.
+  // The biases of another scheme's routers are not dropped silently.
   EXPECT_THAT(refusal([&](NamedTensors& t) { t["model.output_attn_res_bias"] = at::ones({2}); }),
               AllOf(HasSubstr("prenorm"), HasSubstr("model.output_attn_res_bias")));
 }

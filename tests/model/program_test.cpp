@@ -1,4 +1,4 @@
-// Layer programs: what may be written, and what it computes.
+// Layer programs: their syntax, and what they compute.
 #include <gmock/gmock.h>
 
 #include "model/generate.h"

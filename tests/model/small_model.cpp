@@ -72,7 +72,7 @@ DecoderSpec small_spec(const SchemeCase& scheme_case) {
 
 std::unique_ptr<Decoder> fresh_model(const DecoderSpec& spec, Precision precision, uint64_t seed,
                                      at::Device device) {
-  at::set_num_threads(1);  // work this small only waits for other threads
+  at::set_num_threads(1);  // work this small is slower on more threads
   return std::make_unique<Decoder>(spec, precision, device, seed);
 }
 

@@ -1,4 +1,4 @@
-// Small models for tests, with values at which no term of a formula hides.
+// Small models for tests, with values at which every term of a formula has an effect.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -27,7 +27,8 @@ struct SchemeCase {
 // How a failing test names its case.
 inline void PrintTo(const SchemeCase& scheme_case, std::ostream* out) { *out << scheme_case.label; }
 
-// Every scheme of the registry as it comes, and settings that take another path through the code.
+// Every scheme of the registry with its defaults, and settings that take other paths through the
+// code.
 [[nodiscard]] std::vector<SchemeCase> scheme_cases();
 
 // 4 layers of width 16, 2 heads that share a key-value head, a context of 9, 17 tokens.
@@ -87,7 +88,7 @@ struct PassRecord {
 // Expects the same names, and the same bits (tolerance 0) or values within `tolerance`.
 void expect_equal(const NamedTensors& actual, const NamedTensors& expected, double tolerance = 0.0);
 
-// Keeps everything that a pass decides.
+// Records everything that a pass reports to taps.
 class RecordingTaps final : public Taps {
  public:
   struct Read {

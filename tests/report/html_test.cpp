@@ -170,7 +170,7 @@ TEST(Report, AComparisonShowsItsTableAndTheCurvesItHas) {
   EXPECT_THAT(page, HasSubstr("act at 12 layers is not finished"));
   const json data = data_of(page);
   ASSERT_EQ(data.at("runs").size(), 2U);
-  EXPECT_EQ(data.at("runs")[0].at("label"), "prenorm");  // the cell's word, not the run's
+  EXPECT_EQ(data.at("runs")[0].at("label"), "prenorm");  // by the cell, not the run
   EXPECT_EQ(data.at("runs")[1].at("reference"), "prenorm");
 }
 
@@ -266,7 +266,7 @@ TEST(Report, ARoutingFileThatAsksForManyPlacesMakesNoLargePage) {
   const TemporaryFolder folder;
   make_run(folder.path());
   json routing = {{"sublayers", json::array()}};
-  for (int i = 0; i < 5000; ++i) {  // every row another source: 12.5 million places
+  for (int i = 0; i < 5000; ++i) {  // another source in every row: 12.5 million cells
     const json source = {{"label", std::to_string(i)}, {"weight", 1.0}};
     routing["sublayers"].push_back({{"sublayer", i}, {"sources", {source}}});
   }

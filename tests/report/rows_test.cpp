@@ -1,4 +1,4 @@
-// Rows follow from what was run, and losses are subtracted only where they are distances.
+// Rows depend on what was run, and losses are subtracted only if they are comparable.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -145,7 +145,8 @@ TEST(Rows, ALabelOfAGridWithTwoConfigurationsIsTwoRows) {
   EXPECT_EQ(table.rows[1].label, "wav (train.steps=20)");
 }
 
-// A change of what the loss is measured on, the word for it, and whether bits per byte still serve.
+// A change of what the loss is measured on, the note on it, and whether bits per byte can still be
+// compared.
 struct Case {
   const char* name;
   Measure measure;

@@ -119,7 +119,7 @@ TEST(RunData, BrokenJsonAndTomlFilesAreErrorsWithFileAndLine) {
   EXPECT_THAT(user_error([&] { (void)read_run(folder.path()); }), HasSubstr("config.toml:2"));
 }
 
-// `summary` laid over that of make_run.
+// Applies `summary` over that of make_run.
 RunData with_summary(const TemporaryFolder& folder, const nlohmann::json& summary) {
   make_run(folder.path());
   auto document = nlohmann::json::parse(R"({"scheme": "wav", "layers": 12, "seed": 1, "steps": 4,

@@ -33,8 +33,8 @@ DecoderSpec read_spec(const Json& json) {
   return spec;
 }
 
-// Values at which no term of the formula hides: no zero query, no unit gain. Biases and scales stay
-// near enough to zero for every source and gate to matter.
+// Values at which every term of the formula has an effect: no zero query, no unit gain. Biases and
+// scales stay near enough to zero for every source and gate to matter.
 void scatter_parameters(Decoder& model, uint64_t seed) {
   for (Parameter& parameter : model.parameters().parameters()) {
     const at::NoGradGuard no_grad;

@@ -1,4 +1,4 @@
-// Stopping and going on.
+// Stopping and continuing.
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
@@ -74,7 +74,7 @@ void expect_same_after_a_stop(const SchemeCase& c, Precision precision) {
   TrainingRun stopped(c, 1, precision);
   stopped.train(2);
   const auto checkpoint = stopped.save(stopped_folder);
-  TrainingRun resumed(c, 2, precision);  // nothing of its own initial values may stay
+  TrainingRun resumed(c, 2, precision);  // none of its own initial values may remain
   resumed.state = load_checkpoint(checkpoint, *resumed.model, resumed.optimizer);
   EXPECT_EQ(resumed.state.progress.step, 2);
   EXPECT_EQ(resumed.state.progress.steps, kSteps);
@@ -151,7 +151,7 @@ TEST(Checkpoint, KnowsTheStepsThatWerePlannedAtFirst) {
   const RunState state = load_checkpoint(path, *run.model, run.optimizer);
   EXPECT_EQ(state.progress.steps, kSteps);
   EXPECT_EQ(state.run_steps, 9);
-  // One of before "schedule_steps", of the format of that time: its steps are the plan.
+  // A state from before "schedule_steps", in the format of that time: its steps are the plan.
   nlohmann::json older = read_state(path);
   for (const char* key : {"schedule_steps", "format", "state_sha256"}) older.erase(key);
   older["steps"] = 7;
@@ -198,7 +198,7 @@ TEST(Checkpoint, WithoutMomentsOrCountsIsRefused) {
     const TemporaryFolder folder;
     const auto path = run.save(folder);
     nlohmann::json state = read_state(path);
-    // As a version before the checksum wrote it: else the checksum would say it first.
+    // As a version before the checksum wrote it: otherwise the checksum would report it first.
     state.erase("format");
     state.erase("state_sha256");
     for (const auto& change :

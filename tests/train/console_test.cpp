@@ -1,4 +1,4 @@
-// What a run says where nobody can hear it, and the signals that reach it.
+// The output of a run when nobody can read it, and the signals that reach it.
 #include "train/console.h"
 
 #include <fcntl.h>
@@ -19,7 +19,7 @@ namespace {
 
 using namespace wavroute::testing;
 
-// Puts `descriptor` in the place of standard output and standard error while it lives.
+// Replaces standard output and standard error by `descriptor` while it exists.
 class Redirected {
  public:
   explicit Redirected(int descriptor) {

@@ -92,7 +92,7 @@ NamedTensors change(const NamedTensors& after, const NamedTensors& before, doubl
 void expect_near(const NamedTensors& actual, const NamedTensors& expected, double bound,
                  const std::string& what) {
   // A bias of one or two numbers is a sum of terms that nearly cancel: seen up to 1.1 times the
-  // bound under libtorch's products for SSE4.1. A percent is still twice what is allowed.
+  // bound under libtorch's products for SSE4.1. One per cent is still twice what is allowed.
   constexpr int64_t kFew = 8;
   constexpr double kOfFew = 5.0;
   for (const auto& [name, tensor] : expected) {
@@ -108,9 +108,9 @@ INSTANTIATE_TEST_SUITE_P(Schemes, FusedTraining,
                                            "wav", "full_attnres"),
                          [](const auto& info) { return std::string(info.param); });
 
-// Every tensor for itself: a gradient that is wrong by a percent is wrong by ten times the bound,
-// however small the tensor is beside the others. The gradients are those that the update saw, out
-// of the first moments: m' - b1 m = (1 - b1) g.
+// Every tensor by itself: a gradient that is wrong by one per cent exceeds the bound ten times,
+// however small the tensor is compared with the others. The gradients are those that the update
+// saw, out of the first moments: m' - b1 m = (1 - b1) g.
 TEST_P(FusedTraining, TakesTheStepOfTheComposedOneFromSharedState) {
   constexpr double kGradientBound = 1e-3, kUpdateBound = 5e-3;
   Training fused(GetParam(), KernelChoice::kFused), composed(GetParam(), KernelChoice::kComposed);

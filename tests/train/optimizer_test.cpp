@@ -197,7 +197,7 @@ TEST(AdamW, GoesOnFromTheUpdatesAndMomentsOfAnother) {
   }
 }
 
-// A float holds nothing of such an eps: a gradient that always was 0 would give 0 / 0.
+// Such an eps is 0 as a float: a gradient that was always 0 would give 0 / 0.
 TEST(AdamW, WithTheSmallestEpsLeavesWhatHasNoGradientAsItIs) {
   for (const at::ScalarType storage : {at::kFloat, at::kDouble}) {
     ParameterTable table;

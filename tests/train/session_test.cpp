@@ -28,7 +28,7 @@ class PlanSession : public ::testing::Test {
     config_.train.threads = 1;
   }
 
-  // So much free memory that a plan of `rows` rows just fits.
+  // Enough free memory that a plan of `rows` rows just fits.
   [[nodiscard]] Machine machine_for(int64_t rows) const {
     Config config = config_;
     config.train.micro_batch = rows;

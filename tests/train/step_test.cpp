@@ -89,7 +89,7 @@ TEST(Step, LowersTheLossOfItsOwnBatch) {
 }
 
 TEST(Step, WeighsTheAuxiliaryTermByItsRows) {
-  // The halting units of act learn from tau (N + R) alone where the loss is not told apart.
+  // Gradients at three values of tau: their differences come from tau (N + R) alone.
   const auto with_tau = [](double tau) {
     const auto model = scattered_model(small_spec("act", {{"tau", tau}}));
     const TrainStepResult result = step(*model, plan(1));
@@ -99,7 +99,7 @@ TEST(Step, WeighsTheAuxiliaryTermByItsRows) {
   const auto [some, with] = with_tau(1.0);
   const auto [more, doubled] = with_tau(2.0);
   EXPECT_EQ(none.auxiliary, 0.0);
-  EXPECT_EQ(none.loss, some.loss);  // the auxiliary term stands apart
+  EXPECT_EQ(none.loss, some.loss);  // the auxiliary term is separate
   EXPECT_GT(some.auxiliary, 1.0);   // a token takes at least one layer
   EXPECT_NEAR(more.auxiliary, 2.0 * some.auxiliary, kRounding);
   EXPECT_GT(difference(with, without), 1e-3);

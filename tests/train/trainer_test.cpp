@@ -24,9 +24,9 @@ using nlohmann::json;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-constexpr int64_t kUnseen = 'z';  // in the validation text, where there is one, and nowhere else
+constexpr int64_t kUnseen = 'z';  // only in the validation text, if there is one
 
-// What `ulimit -f` does, while it lives.
+// The effect of `ulimit -f`, while it exists.
 class FileSizeLimit {
  public:
   explicit FileSizeLimit(rlim_t bytes) {
@@ -132,7 +132,8 @@ TEST_F(TrainerTest, StopsWhereTheValidationLossIsNotFinite) {
   write_texts("z");
   ASSERT_TRUE(run());
   config_.train.steps = 20;
-  // Resumed from step 5 and poisoned on the way: step 10 is trained, evaluated, and not kept.
+  // Resumed from step 5 with a NaN that training never reads: step 10 is trained, evaluated, and
+  // not kept.
   Session session = open_session(config_);
   Console console(/*quiet=*/true);
   Trainer trainer(session, paths(), console);
@@ -184,7 +185,7 @@ TEST_F(TrainerTest, ThatGetsMoreStepsKeepsThePastAndTheLastRate) {
   EXPECT_EQ(summary().at("schedule_steps"), 10);  // no sample of runs that planned 20
   const std::string at_twenty = weights(20);
 
-  // In one piece from step 10: the same bits.
+  // Without a stop from step 10: the same bits.
   ASSERT_TRUE(run(10));
   EXPECT_EQ(weights(20), at_twenty);
 }
@@ -224,7 +225,8 @@ TEST_F(TrainerTest, SaysRunningUntilItIsFinishedAndThenTheLoss) {
   EXPECT_EQ(summary().at("status"), "finished");
   EXPECT_EQ(summary().at("val_loss"), rows().back().at("val_loss"));
 
-  // Killed between the last checkpoint and the summary: the resume repairs it from what is there.
+  // Killed between the last checkpoint and the summary: the resume completes it from the run's
+  // files.
   const json whole = summary();
   put(paths().root / "summary.json", R"({"status": "running", "steps": 10})");
   ASSERT_TRUE(run(10));
@@ -233,7 +235,7 @@ TEST_F(TrainerTest, SaysRunningUntilItIsFinishedAndThenTheLoss) {
   EXPECT_GT(summary().at("tokens_per_s"), 0.0);
   EXPECT_GE(summary().at("peak_rss_bytes"), rows().front().at("peak_rss_bytes"));
 
-  // Extended, and stopped by an error on the way: nothing of the shorter run's loss is left.
+  // Extended, and stopped by an error: nothing of the shorter run's loss remains.
   config_.train.steps = 20;
   {
     const FileSizeLimit less_than_a_checkpoint(16 << 10);
@@ -277,7 +279,7 @@ TEST_F(TrainerTest, GoesOnWithoutTheFilesThatItCanDoWithout) {
   config_.residual.scheme = "block_attnres";
   config_.residual.options["blocks"] = int64_t{2};
   config_.sample.tokens = 4;
-  std::filesystem::create_directories(paths().root / "routing.json");  // folders in their places
+  std::filesystem::create_directories(paths().root / "routing.json");  // a folder of that name
   put(paths().samples(), "a file");
   ASSERT_TRUE(run());
   EXPECT_EQ(summary().at("status"), "finished");
