@@ -14,7 +14,7 @@ import pytest
 
 WORDS = "the cat sat on a mat and then ran home to eat".split()
 TIMINGS = ("step_ms", "tokens_per_s", "peak_rss_bytes")
-# What a program that gave up says, and a message to a user never does.
+# Found in crash output, never in a message to a user.
 STACK_TRACE = re.compile(r"frame #|Exception raised|terminate called|\.cpp:\d+|what\(\):")
 
 CONFIG = """
@@ -55,7 +55,7 @@ def write_project(folder: Path) -> Path:
 
 
 def draw_of_test() -> random.Random:
-    """Random choices that are new at each run; what pytest prints of a failure repeats them:
+    """Random choices that differ from run to run; pytest prints what repeats them on a failure:
     WAVROUTE_TEST_SEED=N."""
     seed = int(os.environ.get("WAVROUTE_TEST_SEED") or random.SystemRandom().randrange(2**32))
     print(f"random choices: WAVROUTE_TEST_SEED={seed}")
@@ -94,7 +94,7 @@ def wait_until(condition, process: subprocess.Popen, timeout: float = 60) -> boo
 
 
 def finish(process: subprocess.Popen, number: int = 0) -> tuple[int, str]:
-    """Sends signal `number`, waits; the exit code and all that was said."""
+    """Sends signal `number` and waits; the exit code and all output."""
     if number:
         process.send_signal(number)
         process.send_signal(signal.SIGCONT)
@@ -103,7 +103,7 @@ def finish(process: subprocess.Popen, number: int = 0) -> tuple[int, str]:
 
 
 def rows(run: Path) -> list[dict]:
-    """metrics.jsonl without the timings, which no two runs share."""
+    """metrics.jsonl without the timings, which differ between runs."""
     lines = (run / "metrics.jsonl").read_text().splitlines()
     return [{k: v for k, v in json.loads(line).items() if k not in TIMINGS} for line in lines]
 
@@ -139,7 +139,7 @@ def assert_error(result: subprocess.CompletedProcess, *words: str, code: int = 2
     lines = text.splitlines()
     begin = [i for i, line in enumerate(lines) if line.startswith("wavroute: ")]
     assert len(begin) == 1, text
-    if code == 2:  # wrong use is found before anything is said
+    if code == 2:  # wrong use is found before any output
         assert begin == [0], text
     assert not STACK_TRACE.search(text), text
     for word in words:

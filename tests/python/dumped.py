@@ -1,4 +1,4 @@
-"""What the product's own model computes, as wavroute_dump writes it."""
+"""Results of the product's own model, written by wavroute_dump."""
 
 import json
 from dataclasses import dataclass

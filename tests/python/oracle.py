@@ -1,5 +1,5 @@
-"""The decoder and its loss, written plainly in PyTorch from docs/method.md: what the product's own
-model is held against. Parameters are a dict under their checkpoint names; gradients are autograd's.
+"""The decoder and its loss, written plainly in PyTorch from docs/method.md: the reference for
+the product's own model. Parameters are a dict under their checkpoint names; gradients by autograd.
 
 Shape letters: B batch, T positions, V vocabulary, d width, H heads, L layers.
 """
@@ -13,7 +13,7 @@ from torch.nn import functional
 
 import oracle_schemes
 
-torch.set_num_threads(1)  # tensors this small only lose by sharing, most of all on a busy machine
+torch.set_num_threads(1)  # tensors this small only lose by more threads, most on a busy machine
 
 KINDS = ("self_attn", "mlp")  # the two sublayers of a layer, in this order
 PRENORM = {"self_attn": "input_layernorm", "mlp": "post_attention_layernorm"}
@@ -61,7 +61,7 @@ class Matching:
 
 @dataclass
 class Model:
-    """One forward pass: the parameters, how it runs, and what the scheme tells about it."""
+    """One forward pass: the parameters, how it runs, and what the scheme reports."""
 
     config: dict
     params: dict[str, Tensor]

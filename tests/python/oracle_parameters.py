@@ -1,5 +1,5 @@
 """The parameters that a checkpoint of each scheme holds (docs/method.md §7), and values for them
-that are far from every initial value, so that no term of a formula can hide."""
+that are far from every initial value, so that every term of a formula has an effect."""
 
 import math
 import zlib

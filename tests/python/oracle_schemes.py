@@ -1,7 +1,7 @@
 """Every residual scheme of docs/method.md §2 and §3, one function each.
 
 A scheme takes the model and the embedding e [B,T,d] and returns what the final norm reads [B,T,d];
-act returns its auxiliary loss and its halting too.
+act also returns its auxiliary loss and its halting.
 """
 
 from dataclasses import dataclass
@@ -104,7 +104,7 @@ def layerdrop(model, embedding: Tensor) -> Tensor:
 
 
 def trailing_mean(h: Tensor, window: int) -> Tensor:
-    """Mean of h [B,T,d] over positions t-window+1..t, as far as they exist."""
+    """Mean of h [B,T,d] over positions t-window+1..t, those that exist."""
     means = [h[:, max(0, t - window + 1) : t + 1].mean(1) for t in range(h.shape[1])]
     return torch.stack(means, 1)
 
@@ -137,7 +137,7 @@ def act(model, embedding: Tensor) -> tuple[Tensor, Tensor, Halting]:
     margin = torch.full_like(total, torch.inf)
     for n in range(1, depth + 1):
         layer = 0 if options["shared"] else n - 1
-        # A halted token still offers its (unchanged) state as key and value to the others.
+        # Other tokens still attend to the key and value of a halted token's (unchanged) state.
         after = state + model.update(layer, "self_attn", state)
         after = after + model.update(layer, "mlp", after)
         state = torch.where(running[..., None], after, state)

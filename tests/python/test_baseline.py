@@ -31,7 +31,7 @@ baseline = load()
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Tiny matrices: threads would only wait for each other."""
+    """Tiny matrices: more threads are slower."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -52,7 +52,7 @@ def decoder(o: argparse.Namespace, seed: int = 0):
 
 
 def stir(model, seed: int = 1):
-    """Gives every parameter a value that hides nothing: no zero query, no gain of one."""
+    """Gives every parameter a value that has an effect: no zero query, no gain of one."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -94,7 +94,7 @@ def test_default_blocks_are_the_documented_ones(layers, blocks):
 
 
 def checkpoint(model, of=lambda parameter: parameter.detach()) -> dict:
-    """Under checkpoint names, of(parameter) for every parameter; fused ones are taken apart."""
+    """Under checkpoint names, of(parameter) for every parameter; fused ones are split."""
     found = {"model.embed_tokens.weight": of(model.embedding.weight),
              "model.norm.weight": of(model.final_norm.weight), "lm_head.weight": of(model.head.weight)}
     for i in range(model.layers):
@@ -173,7 +173,7 @@ def test_details_without_weight_leave_block_attnres(scheme, blocks):
 
 @pytest.mark.parametrize("scheme", ("block_attnres", "haares", "wav"))
 def test_fresh_queries_make_prenorm_where_details_have_no_weight(scheme):
-    # An even average of all summaries is their sum over the count, and no norm sees the count.
+    # An even average of all summaries is their sum over the count, and norms ignore a factor.
     o = options(scheme, eps=0.0, blocks=2)
     routed, plain = decoder(o), decoder(options("prenorm", eps=0.0))
     plain.load_state_dict(routed.state_dict(), strict=False)

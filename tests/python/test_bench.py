@@ -112,7 +112,7 @@ def test_doctor_fits_a_screen_and_agrees_with_its_json(wavroute):
 
 
 def openmp(wavroute, **settings) -> tuple[dict, str]:
-    """What doctor says of waiting, and the word of the library itself (OMP_DISPLAY_ENV)."""
+    """Doctor's line on waiting, and the library's own output (OMP_DISPLAY_ENV)."""
     done = wavroute("doctor", "--json", env={"OMP_DISPLAY_ENV": "VERBOSE", **settings})
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout), done.stderr

@@ -61,7 +61,7 @@ def edit_config(folder, **fields):
 def test_the_plain_folder_itself_is_read(evaluate, folder, project):
     expected = evaluate(project.parent / "wav").stdout
     assert assert_ok(evaluate(folder)) == expected
-    rewrite(folder, lambda header: None)  # and a header that was written anew
+    rewrite(folder, lambda header: None)  # and a header that was rewritten
     assert assert_ok(evaluate(folder)) == expected
 
 

@@ -1,4 +1,4 @@
-"""What each command prints and writes when all is well."""
+"""What each command prints and writes when it succeeds."""
 
 import json
 import re
@@ -93,7 +93,7 @@ def test_config_show_gives_each_value_with_its_origin(wavroute, project):
 
 def test_the_configuration_of_a_run_is_a_configuration(wavroute, run, project):
     shown = assert_ok(wavroute("config", "show", run / "config.toml"))
-    # data.format = "auto" is the one that stays: only so is a token file of ours read.
+    # data.format = "auto" is the only one that stays: otherwise our token files would not be read.
     resolved = re.sub(r'format = "auto" .*', "", shown.split("[compare]")[0])
     assert "auto" not in resolved
     assert_ok(wavroute("config", "check", run / "config.toml"))

@@ -1,4 +1,4 @@
-"""The operators as Python has them: schemas, fake tensors, autograd and the compiler agree."""
+"""The operators in Python: schemas, fake tensors, autograd and the compiler agree."""
 
 import paths
 import pytest
@@ -27,7 +27,7 @@ def sources(ops, dtype):
 
 
 def arguments(ops, name, dtype):
-    """Calls of an operator that between them have and lack everything optional."""
+    """Calls of an operator that together have and lack every optional argument."""
     u = values(TOKENS, WIDTH, dtype=dtype)
     h, vector = values(TOKENS, WIDTH), values(WIDTH)
     if name == "add_norm":
@@ -63,7 +63,7 @@ def test_schema_fake_tensor_autograd_and_aot_dispatch_agree(ops, name, dtype):
 
 
 def backward_arguments(ops, dtype):
-    """Calls of the backward operators, from what the forward ones keep."""
+    """Calls of the backward operators on what the forward ones keep."""
     calls = []
     with torch.no_grad():
         for given in arguments(ops, "add_norm", dtype):
@@ -105,7 +105,7 @@ def test_schema_and_fake_tensor_of_the_backward_operators_agree(ops, dtype):
 
 
 def block(ops, e, w, query, bias, running_bias, gain):
-    """Two sublayers of a block over e, and the read-out of what they made."""
+    """Two sublayers of a block over e, and the read-out."""
     ratio, inverse = ops.source_scalars(e, None, NORM_EPS, MATCHING_EPS)
     mixed, peak, mass, _ = ops.route_mix([e], ratio[None], inverse[None], query, bias)
     parts = [None, None]

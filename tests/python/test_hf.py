@@ -1,4 +1,4 @@
-"""Checkpoints to and from `transformers`: a Llama of ours is a Llama there, and the other way."""
+"""Checkpoints to and from `transformers`: our Llama loads there, and theirs loads here."""
 
 import json
 import os
@@ -105,7 +105,7 @@ def llama_folder(folder: Path, **changes):
 
 
 def edit_config(folder: Path, **changes) -> None:
-    """Sets fields of config.json; None takes one away."""
+    """Sets fields of config.json; None removes one."""
     path = folder / "config.json"
     config = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({key: v for key, v in config.items() if v is not None}))
@@ -195,7 +195,7 @@ UNSUPPORTED_CONFIGS = {
 
 
 def assert_refused(done, word: str) -> None:
-    """Wrong use: exit 2, one clear message with a hint, nothing of a stack trace."""
+    """Wrong use: exit 2, one clear message with a hint, no stack trace."""
     assert done.returncode == 2, done.stderr
     assert re.search(r"^wavroute: .+\n(.*\n)*?hint: .+", done.stderr, re.MULTILINE), done.stderr
     assert word in done.stderr, done.stderr

@@ -1,5 +1,5 @@
-"""A foreign config.json is read wholly or not at all: for every key that LlamaConfig knows, a value
-other than its default gives the logits of `transformers`, or exit code 2 and the key's name."""
+"""A foreign config.json is read completely or refused: for every key that LlamaConfig knows, a
+value other than its default gives the logits of `transformers`, or exit code 2 and the key's name."""
 
 import dataclasses
 import json
@@ -154,7 +154,7 @@ CASES = [(key, value) for key, values in SWEEP.items() for value in values]
 
 @pytest.fixture(scope="module")
 def results(text, tmp_path_factory):
-    """Every case of the sweep, two at a time: the folder and what `wavroute eval` said."""
+    """Every case of the sweep, two at a time: the folder and the output of `wavroute eval`."""
     root = tmp_path_factory.mktemp("sweep")
 
     def run(number: int):

@@ -1,4 +1,4 @@
-"""The memory plan of --dry-run against the most that a training process held (VmHWM)."""
+"""The memory plan of --dry-run against the peak memory of a training process (VmHWM)."""
 
 import json
 import re
@@ -52,7 +52,7 @@ def project(tmp_path_factory):
 
 
 def planned_and_held(project, values):
-    """Bytes of the plan, and the most that the process held."""
+    """Bytes of the plan, and the peak of the process."""
     text = assert_ok(paths.call("wavroute", "train", project, "--dry-run", *sets(**values)))
     line = next(line for line in text.splitlines() if line.startswith("memory plan"))
     parts = re.findall(r"([\d.]+) (B|KiB|MiB|GiB) (\w+)", line.split("=")[1])
@@ -66,7 +66,7 @@ def planned_and_held(project, values):
 
 @pytest.fixture(scope="module")
 def baseline(project):
-    """The same of a model so small that its process is nearly all."""
+    """The same for a model so small that the process itself takes nearly all of it."""
     tiny = {"model__layers": 2, "model__width": 16, "model__heads": 2, "train__batch": 1,
             "train__micro_batch": 1, "residual__scheme": "prenorm"}
     return planned_and_held(project, tiny)

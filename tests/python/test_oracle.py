@@ -1,5 +1,5 @@
-"""The oracle itself: the identities of docs/method.md §6 and finite differences. It can only judge
-the product once it has been judged."""
+"""The oracle itself: the identities of docs/method.md §6 and finite differences. It is
+checked itself before the product is checked against it."""
 
 import math
 
@@ -92,7 +92,7 @@ def test_every_gradient_is_the_finite_difference_with_ratios_held(scheme, option
     for name, grad in grads.items():
         assert (grad.norm() > 1e-6) != (name in zero), name
         direction = {other: torch.zeros_like(p) for other, p in params.items()}
-        # The gradient's own direction, disturbed: no component may hide and none is too small.
+        # The gradient's own direction, disturbed, so that every component counts.
         noise = torch.randn(grad.shape, generator=generator, dtype=grad.dtype)
         direction[name] = grad / max(grad.norm(), 1e-9) + 0.5 * noise / noise.norm()
         expected = (grad * direction[name]).sum().item()

@@ -1,5 +1,5 @@
-"""What goes to the standard streams: a result that can't be written is an error, a reader that goes
-away is none, and no control character of a name or a text reaches a terminal."""
+"""The standard streams: a result that can't be written is an error, a reader that goes away is not,
+and no control character of a name or a text reaches a terminal."""
 
 import os
 import pty
@@ -20,7 +20,7 @@ def project(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(project):
-    """A model of bytes: it may say anything."""
+    """A model of bytes: it may generate anything."""
     out = project.parent / "run"
     values = sets(data__tokenizer="bytes", train__steps=1, train__eval_every=1)
     assert_ok(paths.call("wavroute", "train", project, "--out", out, "-q", *values))

@@ -39,7 +39,7 @@ def dom(page, tmp_path, fragment="", script=None, width=1200):
     out, err = browse(
         page, tmp_path / "profile", "--dump-dom", f"--window-size={width},1000", fragment=fragment
     )
-    assert "CONSOLE" not in err, err  # an error, or something that the page's policy refused
+    assert "CONSOLE" not in err, err  # an error, or something refused by the page's policy
     root = re.search(r"<html[^>]*>", out).group(0)
     assert "data-error" not in root, root
     assert 'data-ready="1"' in root, root

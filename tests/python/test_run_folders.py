@@ -1,5 +1,5 @@
-"""A run folder is locked before it is looked at, written without following links, and read while it
-trains; nobody else's files are touched; what can't be read is an error, not damage."""
+"""A run folder is locked before it is read, written without following links, and readable while it
+trains; files of other programs are left alone; what can't be read is an error, not damage."""
 
 import errno
 import os
@@ -154,7 +154,7 @@ def test_a_named_output_that_is_a_link_is_followed(wavroute, finished, tmp_path)
 
 
 def test_a_hard_linked_copy_of_a_run_is_not_written_to(wavroute, project, finished, tmp_path):
-    """cp -al makes one in no time, as a backup."""
+    """Such as a backup by cp -al."""
     backup, run = tmp_path / "backup", tmp_path / "run"
     shutil.copytree(finished, backup)
     shutil.copytree(backup, run, copy_function=os.link)

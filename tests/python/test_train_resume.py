@@ -1,4 +1,4 @@
-"""A run that was stopped, killed or out of disk ends with the bytes of one never stopped."""
+"""A run that was stopped, killed or out of disk space ends with the same bytes as one never stopped."""
 
 import json
 import shutil
@@ -234,7 +234,7 @@ def test_a_changed_text_is_refused(wavroute, copy, tmp_path, project, text):
     with (tmp_path / "train.txt").open("a") as file:
         file.write(text)
     config = tmp_path / "small.toml"
-    stored = copy / "config.toml"  # names the corpus by its path, which is another one here
+    stored = copy / "config.toml"  # names the corpus by its path, which differs here
     stored.write_text(stored.read_text().replace(str(project.parent), str(tmp_path)))
     values = sets(train__steps=16)
     result = wavroute("train", config, "--out", copy, "--resume", "auto", *values)

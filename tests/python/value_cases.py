@@ -1,4 +1,4 @@
-"""The models whose values and gradients are compared: id -> what wavroute_dump is asked for."""
+"""The models whose values and gradients are compared: id -> the request to wavroute_dump."""
 
 ODD = {"layers": 5, "width": 30, "heads": 5, "kv_heads": 1, "hidden": 37, "context": 11,
        "vocab": 23, "batch": 3}
@@ -16,7 +16,7 @@ def add(name: str, scheme: str, options: dict | None = None, **spec) -> None:
 
 
 def program(layers: str) -> dict:
-    """Programs are for evaluation; the dump takes the gradients of that pass all the same."""
+    """Programs are for evaluation; the dump takes the gradients of that pass anyway."""
     return {"program": layers, "training": False}
 
 
@@ -103,7 +103,7 @@ add("wav-program-goes-back", "wav", {"blocks": 2}, **program("0-2,1,3,0"))
 add("wav-program-finished-only", "wav", {"blocks": 2, "partial_details": False},
     **program("0x2,1-2,1,3"))
 
-# The cases that are computed again under each mode of recomputation.
+# The cases that are repeated with each mode of recomputation.
 RECOMPUTED = ("prenorm-grouped-tied", "rezero", "layerscale", "block_layerscale-K3",
               "layerdrop-linear-rescale", "gated", "act", "act-shared", "full_attnres",
               "block_attnres-K3", "haares-K4", "wav-short-last-block", "wav-finished-only")
