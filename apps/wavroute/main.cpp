@@ -81,7 +81,7 @@ int complain_of_output(int code, int error) {
                   "free some space, or redirect it elsewhere: the result was not written");
 }
 
-// Training goes on without standard output: its result is the run folder.
+// Training continues without standard output: its result is the run folder.
 bool prints_its_result(const std::string& command) { return command != "wavroute train"; }
 
 // `command`: the words of the subcommand that ran.

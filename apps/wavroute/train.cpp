@@ -112,8 +112,8 @@ int train(const TrainArguments& arguments) {
   const bool resumes = !arguments.resume.empty();
   const auto existing = resumes ? ExistingRun::kResume : ExistingRun::kRefuse;
 
-  // Locked before its content is read: nobody else can start a run there any more. A new folder is
-  // removed again if the configuration turns out to be invalid.
+  // Locked before its content is read: no other process can start a run there any more. A new
+  // folder is removed again if the configuration turns out to be invalid.
   const RunFolder folder = RunFolder::create(paths.root, existing);
   const std::optional<Config> stored = stored_config(paths, arguments.resume);
   if (stored) config = inherit_resolved(config, *stored);

@@ -24,7 +24,7 @@ enum class Dtype { kBool, kU8, kI8, kI16, kU16, kF16, kBF16, kI32, kU32, kF32, k
 // Bytes per element.
 [[nodiscard]] size_t dtype_size(Dtype dtype) noexcept;
 
-// A tensor in a file that is open. The bytes are row-major and little-endian, and may lie at any
+// A tensor in a file that is open. The bytes are row-major and little-endian, and may be at any
 // address: copy them out (memcpy), don't cast.
 struct TensorInfo {
   Dtype dtype = Dtype::kF32;

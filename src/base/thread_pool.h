@@ -1,9 +1,9 @@
 // Threads that share a loop, made for a machine that other programs use too. Torch-free.
 //
 // A chunk is handed out when a thread asks for it, and a loop waits only for threads that hold one:
-// a thread that the system has not scheduled takes fewer chunks and delays nobody. A thread without
-// work spins for some microseconds, in which the next loop usually begins, then sleeps and frees
-// its core.
+// a thread that the system has not scheduled takes fewer chunks and delays no other. A thread
+// without work spins for some microseconds, in which the next loop usually begins, then sleeps and
+// frees its core.
 #pragma once
 
 #include <atomic>

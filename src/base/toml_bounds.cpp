@@ -78,7 +78,7 @@ class Scanner {
     while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\t')) ++at_;
   }
 
-  // Past a string in either kind of quotes; "\" stands before a quote in double ones alone.
+  // Skips a string in either kind of quotes; "\" escapes a quote in double ones only.
   void skip_string(char quote) {
     const std::string three(3, quote);
     const bool is_long = text_.substr(at_, 3) == three;
@@ -99,7 +99,7 @@ class Scanner {
     for (int i = 0; is_long && i < 2 && at_ < text_.size() && text_[at_] == quote; ++i) ++at_;
   }
 
-  // Past a backslash and what it escapes; in a long string that may be blanks and line ends.
+  // Skips a backslash and what it escapes; in a long string that may be blanks and line ends.
   void skip_escape(bool is_long) {
     constexpr std::string_view kBlanks = " \t\n\v\f\r";
     ++at_;

@@ -11,7 +11,7 @@ namespace wavroute {
 
 struct NodeMember;
 
-// One TOML value. Members of a table stand in the order of the file.
+// One TOML value. Members of a table are in the order of the file.
 struct Node {
   using Array = std::vector<Node>;
   using Table = std::vector<NodeMember>;

@@ -47,7 +47,7 @@ class Draft {
   void forget_limit(std::span<const Assignment> layer);
   void read_variants(const Assignment& assignment);
   [[nodiscard]] Variant read_variant(const Node& node, const Place& place) const;
-  // The schemes whose options may stand in [residual], and whether anything named them.
+  // The schemes whose options [residual] may have, and whether anything named them.
   [[nodiscard]] std::vector<std::string> schemes() const;
   [[nodiscard]] bool schemes_given() const;
   [[nodiscard]] bool known_to_schemes(const std::string& option) const;

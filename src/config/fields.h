@@ -17,7 +17,7 @@ namespace wavroute {
 using Slot = std::variant<bool*, int64_t*, double*, std::string*, std::vector<double>*,
                           std::vector<int64_t>*, std::vector<std::string>*, std::optional<double>*>;
 
-// The numbers that a key accepts; every item of a list must lie in it. Never an infinity.
+// The numbers that a key accepts; every item of a list must be within it. Never an infinity.
 struct Range {
   double low = std::numeric_limits<double>::lowest();
   double high = std::numeric_limits<double>::max();

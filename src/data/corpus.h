@@ -33,7 +33,7 @@ struct Corpus {
 //
 // `known` is the tokenizer of a checkpoint; without it, data.tokenizer makes one. The vocabulary of
 // "chars" comes from everything that data.train names, before the split and the limit. The
-// tokenizer of a file of tokens other than of bytes stands beside it, as FILE.tokenizer.json.
+// tokenizer of a file of tokens, unless that is "bytes", is beside it, as FILE.tokenizer.json.
 //
 // UserError: a missing, empty or too short text (model.context + 1 tokens in each split), a
 // character that the vocabulary doesn't have (with its offset), a token file of another tokenizer,

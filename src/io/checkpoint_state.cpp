@@ -34,7 +34,7 @@ bool is_digest(const json& value) {
   return text.size() == kDigits && text.find_first_not_of("0123456789abcdef") == std::string::npos;
 }
 
-// Where the checksum's digits stand in the text; npos where there is none in our form.
+// The position of the checksum's digits in the text; npos if there is none in our format.
 size_t checksum_position(std::string_view text) {
   const std::string before = fmt::format("\n  \"{}\": \"", kChecksumKey);
   const size_t found = text.find(before);

@@ -80,7 +80,7 @@ void remove_tree(const std::filesystem::path& path);
 std::vector<std::filesystem::path> remove_stale_temporaries(const std::filesystem::path& folder,
                                                             std::string_view label = {});
 
-// Where a link leads, for an output that the user named; any other path is returned as it is.
+// Where a link leads, for an output that the user named; any other path is returned unchanged.
 [[nodiscard]] std::filesystem::path followed_link(const std::filesystem::path& path);
 
 // Prepares a file that is appended to: one that is a link, or has a second name (hard link),

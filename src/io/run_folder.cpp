@@ -24,7 +24,7 @@ namespace {
 
 constexpr std::string_view kRunKinds = "a run folder, a checkpoint folder or a Hugging Face folder";
 
-// "config.toml, train.log and 3 more": what lies in a folder that isn't what we looked for.
+// "config.toml, train.log and 3 more": the content of a folder that isn't what we looked for.
 std::string describe_content(const fs::path& folder) {
   constexpr size_t kMost = 6;
   std::vector<std::string> names = list_folder(folder);
@@ -249,8 +249,8 @@ fs::path resolve_run(const fs::path& run, std::string_view which,
                                 is_there(run) ? "a file" : "nothing", run.string()),
                     "name the folder that --out named in training");
   }
-  // A model may lie beside somebody's config.toml or in front of somebody's checkpoints: a folder
-  // is a run only if both are ours.
+  // A model may be beside another program's config.toml or above its checkpoints: a folder is a run
+  // only if both are ours.
   const bool has_model = is_there(run / "config.json") && is_there(run / "model.safetensors");
   const bool has_config = is_there(RunPaths{run}.config());
   const bool has_checkpoints =

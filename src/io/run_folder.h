@@ -1,4 +1,4 @@
-// The run folder: where everything of one training run lies.
+// The run folder: everything of one training run.
 #pragma once
 
 #include <cstdint>

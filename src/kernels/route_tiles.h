@@ -1,6 +1,6 @@
 // The two small matrix products of the router, blocked for registers. Included by kernel sources
 // only. A register tile has up to kTileRows rows of one operand and fills about kLanes
-// accumulators. Every element is summed in an order that depends on its own row and column alone,
+// accumulators. Every element is summed in an order that depends only on its own row and column,
 // not on the tile that it falls into.
 #pragma once
 

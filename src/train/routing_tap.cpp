@@ -18,8 +18,8 @@ nlohmann::json place(const Site& site) {
   return {{"sublayer", site.index() + 1}, {"layer", site.layer}, {"kind", kind_name(site.kind)}};
 }
 
-// The number below which a fraction of `values` lies, linear between two of them; reorders
-// `values`, none of which is a NaN. (at::quantile takes at most 2^24 numbers.)
+// A quantile of `values`, linear between two of them; reorders `values`, none of which is a NaN.
+// (at::quantile takes at most 2^24 numbers.)
 double quantile(std::span<double> values, double fraction) {
   const double place = fraction * static_cast<double>(values.size() - 1);
   const auto low = values.begin() + static_cast<std::ptrdiff_t>(place);
