@@ -138,11 +138,13 @@ def test_no_arrow_of_the_drawing_points_up():
 # ---- schemes ---------------------------------------------------------------------------------
 
 
-def test_the_readme_and_the_method_have_every_scheme():
-    method, readme = text_of("docs/method.md"), text_of("README.md")
+def test_every_list_of_schemes_has_every_scheme():
+    method, readme, base = map(text_of, ("docs/method.md", "README.md", "configs/base.toml"))
+    comments = " ".join(re.findall(r"^# .*", base, re.MULTILINE))
     for scheme in registered():
         assert re.search(rf"\*\*{scheme}\*\*|^\| {scheme} \|", method, re.MULTILINE), scheme
         assert f"`{scheme}`" in readme, scheme
+        assert re.search(rf"\b{scheme}\b", comments), scheme
 
 
 def test_the_readme_claims_no_scheme_that_is_not_there():
