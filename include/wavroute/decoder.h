@@ -79,6 +79,9 @@ struct ForwardResult {
 };
 
 class Sublayer;
+namespace ops {
+struct PassNeeds;
+}
 
 class Decoder {
  public:
@@ -100,8 +103,7 @@ class Decoder {
   // Throws UserError where the scheme doesn't take this program.
   void check_program(const LayerProgram& program) const;
 
-  // The parts, for a pass that calls them itself.
-  [[nodiscard]] at::Tensor embed(const at::Tensor& ids) const;  // [B,T] -> e [B,T,d]
+  // The pieces, for a pass that drives them itself.
   [[nodiscard]] PreNorm final_norm() const;
   [[nodiscard]] at::Tensor head(const at::Tensor& x) const;  // [B,T,d] after the norm -> [B,T,V]
   [[nodiscard]] Parameter& head_weight() const { return *head_; }
@@ -110,9 +112,10 @@ class Decoder {
 
   // Throws UserError where our kernels don't serve the device or the precision.
   void use_kernels(KernelChoice choice);
-  [[nodiscard]] bool fused() const { return fused_; }
-  // The memory of passes on our kernels.
-  [[nodiscard]] ops::Arena& arena() const { return *arena_; }
+  // What passes run on, and the optimizer.
+  [[nodiscard]] ops::Backend& backend() const { return *backend_; }
+  // What a pass with these needs runs on: backend(), or stock operators where that lacks one.
+  [[nodiscard]] ops::Backend& backend_for(const ops::PassNeeds& needs) const;
 
   [[nodiscard]] ParameterTable& parameters() { return table_; }
   [[nodiscard]] const ParameterTable& parameters() const { return table_; }
@@ -127,8 +130,8 @@ class Decoder {
   DecoderSpec spec_;
   Precision precision_;
   at::Device device_;
-  std::unique_ptr<ops::Arena> arena_;
-  bool fused_ = false;
+  std::unique_ptr<ops::Backend> composed_, cpu_;  // cpu_: null where it cannot be
+  ops::Backend* backend_ = nullptr;               // one of them
   std::unique_ptr<Residual> residual_;
   ParameterTable table_;
   Parameter* embedding_ = nullptr;

@@ -69,8 +69,6 @@ class ParameterTable {
 
   // Copies the values into their compute type. Call it after every change of a value.
   void refresh_compute();
-  // Adds the gradients that a backward left on `compute` tensors to the flat gradients.
-  void fold(std::span<Parameter* const> parameters);
   void zero_grad();
 
   [[nodiscard]] std::deque<Parameter>& parameters() { return parameters_; }

@@ -20,7 +20,7 @@
 namespace wavroute {
 
 namespace ops {
-class Arena;
+class Backend;
 }
 
 enum class SublayerKind { kAttention, kMlp };
@@ -81,13 +81,11 @@ class DecodeState {
 
 // How a stream is opened.
 struct StreamOptions {
+  ops::Backend* backend = nullptr;  // what it runs on; never null in open()
   Pass pass;
   bool record = false;            // keep what the backward twins need
   DecodeState* decode = nullptr;  // of the same Residual; null: the sequence starts here
   Taps* taps = nullptr;
-  // Work on our kernels with memory from `arena`: on the CPU, in float, every layer run once at
-  // most and in order. Null: stock operators, for every device and type.
-  ops::Arena* arena = nullptr;
 };
 
 // The norm between a read and its sublayer: x = gain * h / sqrt(mean h^2 + eps).
@@ -155,15 +153,17 @@ class Stream {
   virtual void restore(const StreamSnapshot& snapshot) = 0;
 
  protected:
+  [[nodiscard]] ops::Backend& backend() const { return *options_.backend; }
+
   StreamOptions options_;
   bool record_ = false;
 
  private:
-  struct Norm;  // what the backward of one norm needs
+  struct Norms;  // what the backwards of the recorded reads' norms need
   [[nodiscard]] at::Tensor normed(const at::Tensor& h, const PreNorm& norm);
   [[nodiscard]] at::Tensor normed_backward(const PreNorm& norm, const at::Tensor& grad);
 
-  std::vector<Norm> norms_;  // of the recorded reads, in their order
+  std::unique_ptr<Norms> norms_;
 };
 
 // A residual scheme with its options and parameters, bound to one model.

@@ -9,15 +9,12 @@
 
 #include "functional/composed.h"
 #include "functional/operators.h"
-#include "ops/parallel.h"
-#include "ops/typed.h"
+#include "ops/norm.h"
 #include "wavroute/functional.h"
 
 namespace wavroute::functional {
 namespace {
 
-using ops::in;
-using ops::out;
 using Type = std::optional<at::ScalarType>;
 using Forward = std::tuple<at::Tensor, at::Tensor, at::Tensor>;               // h', x, 1 / rms
 using Backward = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;  // h, u, scale, gain
@@ -40,11 +37,6 @@ void check(const at::Tensor& h, const OptionalTensor& u, const OptionalTensor& s
   if (gain) expect_tensor(kName, "gain", *gain, {d}, h.scalar_type());
 }
 
-// scale as the kernels take it, [d].
-at::Tensor full_scale(const OptionalTensor& scale, int64_t d) {
-  return scale ? scale->expand({d}).contiguous() : at::Tensor();
-}
-
 Forward composed_or_checked(const at::Tensor& h, const OptionalTensor& u,
                             const OptionalTensor& scale, double coefficient,
                             const OptionalTensor& gain, double eps, Type type) {
@@ -59,30 +51,18 @@ Forward cpu(const at::Tensor& h_in, const OptionalTensor& u_in, const OptionalTe
     return composed_or_checked(h_in, u_in, scale_in, coefficient, gain_in, eps, given);
   }
   check(h_in, u_in, scale_in, gain_in, given);
-  const int64_t d = h_in.size(-1);
-  const at::Tensor h = h_in.contiguous(), u = packed(u_in), gain = packed(gain_in);
-  const at::Tensor scale = full_scale(scale_in, d);
-  const at::Tensor h_out = at::empty(h.sizes(), h.options());
-  const at::Tensor x = at::empty(h.sizes(), h.options().dtype(type));
+  const at::Tensor h = h_in.contiguous();
+  ops::SystemMemory memory;
+  ops::Addend addend{packed(u_in), packed(scale_in), coefficient, {}};
+  if (!u_in) addend.scale.reset();
+  const ops::Normed normed = ops::add_norm(memory, h, addend, {packed(gain_in), eps, {}}, type);
+  // Results share no memory with arguments or with each other.
+  const auto own = [&](const at::Tensor& result) {
+    return result.is_alias_of(h) ? result.clone() : result;
+  };
   const at::Tensor inverse_rms =
-      gain_in ? at::empty(h.sizes().slice(0, h.dim() - 1), h.options()) : absent(h);
-  ops::with_type(type, [&]<typename C>() {
-    kernels::AddNorm<C> args;
-    args.d = d;
-    args.h = in<float>(h);
-    args.u = in<C>(u);
-    args.scale = in<float>(scale);
-    args.coefficient = static_cast<float>(coefficient);
-    args.h_out = out<float>(h_out);
-    args.gain = in<float>(gain);
-    args.eps = static_cast<float>(eps);
-    args.x = out<C>(x);
-    args.inverse_rms = gain_in ? out<float>(inverse_rms) : nullptr;
-    const auto kernel = kernels::chosen_kernels().stream->of<C>().add_norm;
-    ops::parallel_for(d == 0 ? 0 : h.numel() / d,
-                      [&](int64_t begin, int64_t end) { kernel(args, begin, end); });
-  });
-  return {h_out, x, inverse_rms};
+      gain_in ? normed.inverse_rms.view(h.sizes().slice(0, h.dim() - 1)) : absent(h);
+  return {own(normed.h), own(normed.x), inverse_rms};
 }
 
 Forward meta(const at::Tensor& h, const OptionalTensor& u, const OptionalTensor& scale, double,
@@ -109,51 +89,27 @@ Backward backward_cpu(const OptionalTensor& h_grad, const OptionalTensor& x_grad
                       std::array<bool, 3> wanted) {
   TORCH_CHECK(h_grad || x_grad, "[add_norm_backward] expected a gradient, got none");
   const at::Tensor& like = h_grad ? *h_grad : *x_grad;
-  const int64_t d = like.size(-1), tokens = d == 0 ? 0 : like.numel() / d;
-  const at::Tensor dx = packed(x_grad), h = packed(h_in), u = packed(u_in), gain = packed(gain_in);
-  const at::Tensor inverse_rms = packed(inverse_in), scale = full_scale(scale_in, d);
+  const int64_t d = like.size(-1);
   const at::Tensor dh = h_grad ? h_grad->clone(at::MemoryFormat::Contiguous)
                                : at::empty(like.sizes(), like.options().dtype(at::kFloat));
-  const bool gives_u = wanted[0] && !plain(type, scale_in, coefficient);
-  const at::Tensor du = gives_u ? at::empty(like.sizes(), like.options().dtype(type)) : absent(dh);
-  // A scale without an update scales nothing: zeros.
-  const bool gives_scale = wanted[1] && scale_in && u_in;
-  const bool gives_gain = wanted[2] && gain_in && x_grad;
-  const ops::PartialSums scale_grad(ops::chunk_count(tokens), d, gives_scale);
-  const ops::PartialSums gain_grad(ops::chunk_count(tokens), d, gives_gain);
-  ops::with_type(type, [&]<typename C>() {
-    kernels::AddNormBackward<C> args;
-    args.d = d;
-    args.dx = in<C>(dx);
-    args.h = in<float>(h);
-    args.inverse_rms = in<float>(inverse_rms);
-    args.gain = in<float>(gain);
-    args.dh = out<float>(dh);
-    args.first = !h_grad;
-    args.u = in<C>(u);
-    args.scale = in<float>(scale);
-    args.coefficient = static_cast<float>(coefficient);
-    args.du = gives_u ? out<C>(du) : nullptr;
-    const auto kernel = kernels::chosen_kernels().stream->of<C>().add_norm_backward;
-    ops::for_chunks(tokens, [&](int64_t chunk, int64_t begin, int64_t end) {
-      kernels::AddNormBackward<C> own = args;
-      own.gain_grad = gain_grad.of(chunk);
-      own.scale_grad = scale_grad.of(chunk);
-      kernel(own, begin, end);
-    });
-  });
   at::Tensor dscale = wanted[1] && scale_in ? at::zeros_like(*scale_in) : absent(dh);
-  at::Tensor dgain = absent(dh);
-  if (gives_scale) {
-    dscale = scale_grad.total({d});
-    if (scale_in->numel() != d) {
-      float sum = 0.0F;  // in one order, whatever the threads
-      for (int64_t c = 0; c < d; ++c) sum += in<float>(dscale)[c];
-      dscale = at::full({1}, sum);
-    }
+  const at::Tensor dgain = wanted[2] && gain_in ? at::zeros({d}) : absent(dh);
+  // Without a scale only the update's type matters; a scale without an update scales nothing.
+  ops::Addend addend{at::empty({0}, like.options().dtype(type)), {}, coefficient, {}};
+  if (u_in) {
+    addend.u = packed(u_in);
+    addend.scale = packed(scale_in);
+    addend.scale_grad = dscale;
+    if (scale_in && !wanted[1]) addend.scale_grad = at::zeros_like(*scale_in);
   }
-  if (wanted[2] && gain_in) dgain = gain_grad.total({d});
-  return {dh, du, dscale, dgain};
+  ops::Norm norm{packed(gain_in), 0.0, {}};
+  if (gain_in) norm.gain_grad = wanted[2] ? dgain : at::zeros({d});
+  ops::SystemMemory memory;
+  const at::Tensor du =
+      ops::add_norm_backward(memory, packed(x_grad), {packed(h_in), {}, packed(inverse_in)}, norm,
+                             addend, dh, !h_grad.has_value());
+  const bool gives_u = wanted[0] && !plain(type, scale_in, coefficient);
+  return {dh, gives_u ? du : absent(dh), dscale, dgain};
 }
 
 Backward backward_meta(const OptionalTensor& h_grad, const OptionalTensor& x_grad,

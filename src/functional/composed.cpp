@@ -16,7 +16,7 @@ at::Tensor mean_square(const at::Tensor& v) { return v.square().mean(-1); }
 at::Tensor ratio_of(const at::Tensor& power, const OptionalTensor& summary, double eps) {
   const at::NoGradGuard no_grad;
   if (!summary) return at::ones_like(power);
-  return ops::quotient(*summary, power, eps).sqrt();
+  return ops::matching_ratio(*summary, power, eps);
 }
 
 struct Norm {

@@ -8,15 +8,11 @@
 
 #include "functional/composed.h"
 #include "functional/running.h"
-#include "ops/parallel.h"
-#include "ops/typed.h"
 #include "wavroute/functional.h"
 
 namespace wavroute::functional {
 namespace {
 
-using ops::in;
-using ops::out;
 using Tensors = std::vector<at::Tensor>;
 using Forward = std::tuple<Tensors, at::Tensor, at::Tensor>;  // rows, ratio, inverse
 using Backward = std::tuple<at::Tensor, Tensors>;             // u, parts
@@ -48,35 +44,24 @@ Forward cpu(const OptionalTensor& u_in, int64_t part, const OptionalTensors& par
   if (!served(like, type)) {
     return composed::route_finish(u_in, part, parts, forms, norm_eps, matching_eps);
   }
-  const at::Tensor u = packed(u_in);
-  const PackedParts before(parts);
   const int64_t tokens = like.size(0), d = like.size(1);
   const auto sums = static_cast<int64_t>(forms.size());
   const at::TensorOptions options = like.options();
-  const at::Tensor written = u_in ? at::empty({tokens, d}, options) : at::Tensor();
   const at::Tensor ratio = at::empty({sums, tokens}, options), inverse = at::empty_like(ratio);
-  Tensors rows;
-  ops::with_type(type, [&]<typename C>() {
-    kernels::FinishBlock<C> args;
-    args.d = d;
-    args.parts = before.rows;
-    if (u_in) {
-      args.write = {in<C>(u), static_cast<int>(part), before.rows.row[part], out<float>(written)};
-    }
-    args.sums = static_cast<int>(sums);
-    args.norm_eps = static_cast<float>(norm_eps);
-    args.matching_eps = static_cast<float>(matching_eps);
-    for (int s = 0; s < args.sums; ++s) {
-      rows.push_back(at::empty({tokens, d}, options));
-      args.form[s] = static_cast<int>(forms[static_cast<size_t>(s)]);
-      args.row[s] = out<float>(rows.back());
-      args.ratio[s] = out<float>(ratio) + s * tokens;
-      args.inverse[s] = out<float>(inverse) + s * tokens;
-    }
-    const auto kernel = kernels::chosen_kernels().running->of<C>().finish_block;
-    ops::for_chunks(tokens, [&](int64_t, int64_t begin, int64_t end) { kernel(args, begin, end); });
-  });
-  return {rows, ratio, inverse};
+  ops::BlockEnd end;
+  end.type = type;
+  end.parts = packed_parts(parts);
+  end.write =
+      write_of(u_in, part, end.parts, u_in ? at::empty({tokens, d}, options) : at::Tensor());
+  end.sums = forms_from(forms);
+  end.eps = {norm_eps, matching_eps};
+  for (size_t s = 0; s < forms.size(); ++s) {
+    end.row[s] = at::empty({tokens, d}, options);
+    end.ratio[s] = ratio[static_cast<int64_t>(s)];
+    end.inverse[s] = inverse[static_cast<int64_t>(s)];
+  }
+  ops::finish_block(end);
+  return {Tensors(end.row.begin(), end.row.begin() + sums), ratio, inverse};
 }
 
 Forward meta(const OptionalTensor& u, int64_t part, const OptionalTensors& parts,
@@ -98,24 +83,20 @@ Backward backward_cpu(at::TensorList row_grads, at::IntArrayRef forms, at::IntAr
   TORCH_CHECK(!row_grads.empty(), "[route_finish_backward] expected a gradient, got none");
   Tensors held, part_grads;
   for (const at::Tensor& grad : row_grads) held.push_back(grad.contiguous());
-  const at::Tensor& like = held[0];
-  const int64_t tokens = like.size(0), d = like.size(1);
-  const bool own_u = part >= 0 && type != at::kFloat;
-  const at::Tensor du = own_u ? at::empty_like(like, like.options().dtype(type)) : absent(like);
-  for (size_t i = 0; i < places.size(); ++i) part_grads.push_back(at::empty_like(like));
-  ops::for_chunks(tokens, [&](int64_t, int64_t begin, int64_t end) {
-    std::vector<SignedGrad> grads(held.size());
-    const auto gather = [&](int64_t place) -> std::span<const SignedGrad> {
-      for (size_t s = 0; s < held.size(); ++s) {
-        grads[s] = {in<float>(held[s]), sign_of(forms[s], place)};
-      }
-      return grads;
-    };
-    for (size_t i = 0; i < places.size(); ++i) {
-      add_grads(gather(places[i]), out<float>(part_grads[i]), d, begin, end);
+  const auto gather = [&](int64_t place) {
+    std::vector<ops::SignedGrad> grads;
+    for (size_t s = 0; s < held.size(); ++s) {
+      grads.push_back({held[s], ops::sign_of(forms[s], place)});
     }
-    if (own_u) add_grads(gather(part), out<kernels::Bf16>(du), d, begin, end);
-  });
+    return grads;
+  };
+  for (const int64_t place : places) {
+    part_grads.push_back(at::empty_like(held[0]));
+    ops::add_signed(gather(place), part_grads.back());
+  }
+  if (part < 0 || type == at::kFloat) return {absent(held[0]), part_grads};
+  at::Tensor du = at::empty_like(held[0], held[0].options().dtype(type));
+  ops::add_signed(gather(part), du);
   return {du, part_grads};
 }
 

@@ -8,15 +8,12 @@
 
 #include "functional/composed.h"
 #include "functional/operators.h"
-#include "ops/parallel.h"
-#include "ops/typed.h"
+#include "ops/route.h"
 #include "wavroute/functional.h"
 
 namespace wavroute::functional {
 namespace {
 
-using ops::in;
-using ops::out;
 using Tensors = std::vector<at::Tensor>;
 using Forward = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 using Backward = std::tuple<Tensors, at::Tensor, at::Tensor>;  // rows, query, bias
@@ -45,47 +42,17 @@ bool rows_served(at::TensorList rows) {
   return rows[0].is_cpu() && (type == at::kFloat || type == at::kBFloat16);
 }
 
-Tensors packed_all(at::TensorList tensors) {
-  Tensors result;
-  for (const at::Tensor& tensor : tensors) result.push_back(tensor.contiguous());
-  return result;
+// The routers and what they read, contiguous.
+ops::RouterGroup group_of(at::TensorList rows, const at::Tensor& ratio, const at::Tensor& inverse,
+                          const at::Tensor& query, const at::Tensor& bias) {
+  ops::RouterGroup group;
+  for (const at::Tensor& row : rows) group.sources.rows.push_back(row.contiguous());
+  group.sources.ratio = ratio.contiguous();
+  group.sources.inverse = inverse.contiguous();
+  group.routers.query = query.contiguous();
+  group.routers.bias = bias.contiguous();
+  return group;
 }
-
-// Contiguous arguments of the kernels, and the pointers that these take.
-template <typename R>
-struct Sources {
-  Sources(at::TensorList rows, const at::Tensor& ratio, const at::Tensor& inverse,
-          const at::Tensor& query, const at::Tensor& bias)
-      : rows(packed_all(rows)),
-        ratio(ratio.contiguous()),
-        inverse(inverse.contiguous()),
-        query(query.contiguous()),
-        bias(bias.contiguous()) {
-    const int64_t tokens = rows[0].size(0);
-    for (size_t j = 0; j < rows.size(); ++j) {
-      row_starts.push_back(in<R>(this->rows[j]));
-      ratio_starts.push_back(in<float>(this->ratio) + static_cast<int64_t>(j) * tokens);
-      inverse_starts.push_back(in<float>(this->inverse) + static_cast<int64_t>(j) * tokens);
-    }
-  }
-  template <typename Args>
-  void set(Args& args) const {
-    args.d = rows[0].size(1);
-    args.tokens = rows[0].size(0);
-    args.pitch = args.tokens * args.d;
-    args.sources = static_cast<int64_t>(rows.size());
-    args.routers = query.size(0);
-    args.rows = row_starts.data();
-    args.ratio = ratio_starts.data();
-    args.inverse = inverse_starts.data();
-    args.query = in<float>(query);
-    args.bias = in<float>(bias);
-  }
-  Tensors rows;
-  at::Tensor ratio, inverse, query, bias;
-  std::vector<const R*> row_starts;
-  std::vector<const float*> ratio_starts, inverse_starts;
-};
 
 Forward composed_or_checked(at::TensorList rows, const at::Tensor& ratio, const at::Tensor& inverse,
                             const at::Tensor& query, const at::Tensor& bias) {
@@ -110,21 +77,14 @@ Forward cpu(at::TensorList rows, const at::Tensor& ratio, const at::Tensor& inve
   check(rows, ratio, inverse, query, bias);
   const int64_t tokens = rows[0].size(0), routers = query.size(0);
   const auto make = [&](at::IntArrayRef sizes) { return at::empty(sizes, query.options()); };
-  const at::Tensor mixed = make({routers, tokens, rows[0].size(1)});
-  const at::Tensor peak = make({routers, tokens}), mass = make({routers, tokens});
   const at::Tensor logits = make({routers, static_cast<int64_t>(rows.size()), tokens});
-  ops::with_type(rows[0].scalar_type(), [&]<typename R>() {
-    const Sources<R> sources(rows, ratio, inverse, query, bias);
-    kernels::MixFinished<R, float> args;
-    sources.set(args);
-    args.logits = out<float>(logits);
-    args.peak = out<float>(peak);
-    args.mass = out<float>(mass);
-    args.mixed = out<float>(mixed);
-    const auto kernel = kernels::chosen_kernels().finished->of<R>().mix.fp32.forward;
-    ops::for_chunks(tokens, [&](int64_t, int64_t begin, int64_t end) { kernel(args, begin, end); });
-  });
-  return {mixed, peak, mass, logits};
+  ops::RouterGroup group = group_of(rows, ratio, inverse, query, bias);
+  group.mixed = make({routers, tokens, rows[0].size(1)});
+  group.peak = make({routers, tokens});
+  group.mass = make({routers, tokens});
+  group.logits = logits.flatten(0, 1);
+  ops::mix({&group, 0, routers});
+  return {group.mixed, group.peak, group.mass, logits};
 }
 
 // The kernel's softmax is over all sources of a reader: its lse is the peak here, so that its
@@ -135,40 +95,23 @@ Backward backward_cpu(const OptionalTensor& mixed_grad, const OptionalTensor& ma
                       const at::Tensor& logits_in) {
   const int64_t tokens = rows[0].size(0), d = rows[0].size(1), routers = query.size(0);
   const auto n = static_cast<int64_t>(rows.size());
-  const at::Tensor dmixed =
-      mixed_grad ? packed(mixed_grad) : at::zeros({routers, tokens, d}, query.options());
-  const at::Tensor along = mass_grad ? at::neg(*mass_grad).contiguous() : at::zeros_like(peak);
-  const at::Tensor lse = peak.contiguous(), logits = logits_in.contiguous();
+  ops::RouterGroup group = group_of(rows, ratio, inverse, query, bias);
+  group.logits = logits_in.contiguous().flatten(0, 1);
+  group.lse = peak.contiguous();
+  group.along = mass_grad ? at::neg(*mass_grad).contiguous() : at::zeros_like(group.lse);
+  group.dh = mixed_grad ? packed(mixed_grad) : at::zeros({routers, tokens, d}, query.options());
   Tensors grads;
-  std::vector<float*> starts;
-  for (int64_t j = 0; j < n; ++j) {
-    grads.push_back(at::empty({tokens, d}, query.options()));
-    starts.push_back(out<float>(grads.back()));
-  }
-  const at::Tensor first = at::ones({n}, at::kBool);
-  const ops::PartialSums query_grad(ops::chunk_count(tokens), routers * d);
-  const ops::PartialSums bias_grad(ops::chunk_count(tokens), routers * n);
-  const at::ScalarType type = rows[0].scalar_type();
-  ops::with_type(type, [&]<typename R>() {
-    const Sources<R> sources(rows, ratio, inverse, query, bias);
-    kernels::MixFinishedBackward<R, float> args;
-    sources.set(args);
-    args.logits = in<float>(logits);
-    args.lse = in<float>(lse);
-    args.along = in<float>(along);
-    args.dh = in<float>(dmixed);
-    args.grads = starts.data();
-    args.first = in<bool>(first);
-    const auto kernel = kernels::chosen_kernels().finished->of<R>().mix.fp32.backward;
-    ops::for_chunks(tokens, [&](int64_t chunk, int64_t begin, int64_t end) {
-      kernels::MixFinishedBackward<R, float> own = args;
-      own.query_grad = query_grad.of(chunk);
-      own.bias_grad = bias_grad.of(chunk);
-      kernel(own, begin, end);
-    });
-  });
-  for (at::Tensor& grad : grads) grad = grad.to(type);
-  return {grads, query_grad.total({routers, d}), bias_grad.total({routers, n})};
+  for (int64_t j = 0; j < n; ++j) grads.push_back(at::empty({tokens, d}, query.options()));
+  ops::SystemMemory memory;
+  const at::Tensor query_grad = at::zeros({routers, d}), bias_grad = at::zeros({routers, n});
+  ops::mix_backward(memory, {.group = &group,
+                             .count = routers,
+                             .source_grads = grads,
+                             .sets = true,
+                             .query_grad = query_grad,
+                             .bias_grad = bias_grad});
+  for (at::Tensor& grad : grads) grad = grad.to(rows[0].scalar_type());
+  return {grads, query_grad, bias_grad};
 }
 
 Backward backward_meta(const OptionalTensor&, const OptionalTensor&, at::TensorList rows,

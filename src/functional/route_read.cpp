@@ -7,15 +7,11 @@
 #include <torch/library.h>
 
 #include "functional/composed.h"
-#include "ops/parallel.h"
-#include "ops/typed.h"
 #include "wavroute/functional.h"
 
 namespace wavroute::functional {
 namespace {
 
-using ops::in;
-using ops::out;
 using Type = std::optional<at::ScalarType>;
 // part, x, h, inverse_rms, lse, running
 using Forward = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
@@ -73,53 +69,33 @@ Forward cpu(const OptionalTensor& u_in, int64_t part, const OptionalTensors& par
                                bias_in, gain_in, norm_eps, matching_eps, given);
   }
   check(u_in, part, parts, forms, mixed_in, peak_in, mass_in, query_in, bias_in, gain_in, given);
-  const at::Tensor u = packed(u_in), mixed = mixed_in.to(type).contiguous();
-  const at::Tensor peak = peak_in.contiguous();
-  const at::Tensor mass = mass_in.contiguous(), query = query_in.contiguous();
-  const at::Tensor bias = bias_in.contiguous(), gain = packed(gain_in);
-  const PackedParts before(parts);
-  const int64_t tokens = mixed.size(0);
+  const at::Tensor mixed = mixed_in.to(type).contiguous();
   const Forward results =
-      make_results(u_in.has_value(), gain_in.has_value(), tokens, mixed.size(1),
+      make_results(u_in.has_value(), gain_in.has_value(), mixed.size(0), mixed.size(1),
                    static_cast<int64_t>(forms.size()), mixed, type,
                    [&](std::initializer_list<int64_t> sizes, at::ScalarType of) {
                      return at::empty(sizes, mixed.options().dtype(of));
                    });
   const auto& [part_out, x, h, inverse_rms, lse, running] = results;
-  ops::with_type(type, [&]<typename C>() {
-    kernels::WriteRead<C> args;
-    args.d = mixed.size(1);
-    args.parts = before.rows;
-    if (u_in) {
-      args.write = {in<C>(u), static_cast<int>(part), before.rows.row[part], out<float>(part_out)};
-    }
-    args.running = static_cast<int>(forms.size());
-    for (int s = 0; s < args.running; ++s) {
-      const auto kept = [&](int64_t row) {
-        return out<float>(running) + kept_row(s, row) * tokens;
-      };
-      args.sources[s] = {.form = static_cast<int>(forms[static_cast<size_t>(s)]),
-                         .bias = in<float>(bias)[s],
-                         .dot = kept(0),
-                         .ratio = kept(1),
-                         .inverse = kept(2)};
-    }
-    args.query = in<float>(query);
-    args.peak = in<float>(peak);
-    args.mass = in<float>(mass);
-    args.mixed = in<C>(mixed);
-    args.norm_eps = static_cast<float>(norm_eps);
-    args.matching_eps = static_cast<float>(matching_eps);
-    args.lse = out<float>(lse);
-    args.x = out<C>(x);
-    if (gain_in) {
-      args.gain = in<float>(gain);
-      args.h = out<C>(h);
-      args.inverse_rms = out<float>(inverse_rms);
-    }
-    const auto kernel = kernels::chosen_kernels().running->of<C>().write_read;
-    ops::for_chunks(tokens, [&](int64_t, int64_t begin, int64_t end) { kernel(args, begin, end); });
-  });
+  ops::RouterGroup group = group_of_one(query_in, bias_in);
+  group.peak = peak_in.contiguous().unsqueeze(0);
+  group.mass = mass_in.contiguous().unsqueeze(0);
+  group.mixed = mixed.unsqueeze(0);
+  group.lse = lse.unsqueeze(0);
+  group.running = running.flatten(0, 1);
+  ops::RunningRead read;
+  read.group = &group;
+  read.parts = packed_parts(parts);
+  read.write = write_of(u_in, part, read.parts, part_out);
+  read.sources = forms_from(forms);
+  read.eps = {norm_eps, matching_eps};
+  read.x = x;
+  if (gain_in) {
+    read.gain = packed(gain_in);
+    read.h = h;
+    read.inverse_rms = inverse_rms;
+  }
+  ops::read(read);
   return results;
 }
 
@@ -180,7 +156,7 @@ struct RouteRead : torch::autograd::Function<RouteRead> {
     const std::vector<int64_t> before = ctx->saved_data["before"].toIntVector();
     const std::vector<int64_t> places = ctx->saved_data["places"].toIntVector();
     const at::Tensor part_grad = part >= 0 ? grads[0] : at::Tensor();
-    std::vector<at::Tensor> by_place(kernels::kMostParts);
+    std::vector<at::Tensor> by_place(ops::kMostParts);
     Variables rest(6);  // mixed, peak, mass, query, bias, gain
     at::Tensor u_grad;  // in float: undefined, it is that of its part
     if (grads[1].defined()) {

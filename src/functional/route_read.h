@@ -8,8 +8,8 @@
 
 namespace wavroute::functional {
 
-// Row `row` of what is kept of running source `source`, [running, 3, tokens]: dot, ratio, inverse.
-[[nodiscard]] inline int64_t kept_row(int64_t source, int64_t row) { return 3 * source + row; }
+// A reader's router as a group of one. query [d], bias [running].
+[[nodiscard]] ops::RouterGroup group_of_one(const at::Tensor& query, const at::Tensor& bias);
 
 // The gradients of u (absent where it is that of its part: in float), of the parts that are there,
 // of mixed, mass, query, bias and gain (absent without one).

@@ -1,8 +1,5 @@
 #include "functional/running.h"
 
-#include "kernels/kernels.h"
-#include "ops/typed.h"
-
 namespace wavroute::functional {
 
 at::Tensor stream_of(const OptionalTensor& u, const OptionalTensors& parts) {
@@ -17,7 +14,7 @@ at::Tensor stream_of(const OptionalTensor& u, const OptionalTensors& parts) {
 void check_running(const char* op, const OptionalTensor& u, int64_t part,
                    const OptionalTensors& parts, at::IntArrayRef forms, const at::Tensor& like) {
   const auto count = static_cast<int64_t>(parts.size());
-  TORCH_CHECK(count <= 2 || count == kernels::kMostParts, "[", op,
+  TORCH_CHECK(count <= 2 || count == ops::kMostParts, "[", op,
               "] expected 0, 1, 2 or 4 parts, got ", count);
   const Sizes sizes = like.sym_sizes().vec();
   if (u) {
@@ -28,9 +25,9 @@ void check_running(const char* op, const OptionalTensor& u, int64_t part,
   for (const OptionalTensor& there : parts) {
     if (there) expect_tensor(op, "a part", *there, sizes, like.scalar_type());
   }
-  const int64_t most = kernels::form_count(static_cast<int>(count));
-  TORCH_CHECK(static_cast<int64_t>(forms.size()) <= kernels::kMostRunning, "[", op,
-              "] expected at most ", kernels::kMostRunning, " forms, got ", forms.size());
+  const int64_t most = ops::form_count(static_cast<int>(count));
+  TORCH_CHECK(static_cast<int64_t>(forms.size()) <= ops::kMostRunning, "[", op,
+              "] expected at most ", ops::kMostRunning, " forms, got ", forms.size());
   for (const int64_t form : forms) {
     TORCH_CHECK(form >= 0 && form < most, "[", op, "] expected forms below ", most, " of ", count,
                 " parts, got ", form);
@@ -59,26 +56,25 @@ OptionalTensors optional_list(std::span<const at::Tensor> parts) {
   return all;
 }
 
-PackedParts::PackedParts(const OptionalTensors& parts) {
-  rows.count = static_cast<int>(parts.size());
-  for (size_t k = 0; k < parts.size(); ++k) {
-    held.push_back(packed(parts.get(k)));
-    rows.row[k] = ops::in<float>(held.back());
-  }
+ops::RunningParts packed_parts(const OptionalTensors& parts) {
+  ops::RunningParts result;
+  result.count = static_cast<int>(parts.size());
+  for (size_t k = 0; k < parts.size(); ++k) result.row[k] = packed(parts.get(k));
+  return result;
 }
 
-template <typename C>
-void add_grads(std::span<const SignedGrad> grads, C* out, int64_t d, int64_t begin, int64_t end) {
-  kernels::UpdateGrad<C> args;
-  args.d = d;
-  args.du = out;
-  for (const SignedGrad& grad : grads) {
-    args.grad[args.sums] = grad.grad;
-    args.sign[args.sums++] = grad.sign;
+ops::RunningForms forms_from(at::IntArrayRef forms) {
+  ops::RunningForms result;
+  for (const int64_t form : forms) {
+    result.form[static_cast<size_t>(result.count++)] = static_cast<int>(form);
   }
-  kernels::chosen_kernels().running->of<C>().update_grad(args, begin, end);
+  return result;
 }
-template void add_grads(std::span<const SignedGrad>, float*, int64_t, int64_t, int64_t);
-template void add_grads(std::span<const SignedGrad>, kernels::Bf16*, int64_t, int64_t, int64_t);
+
+ops::PartWrite write_of(const OptionalTensor& u, int64_t part, const ops::RunningParts& before,
+                        const at::Tensor& after) {
+  if (!u) return {};
+  return {packed(u), static_cast<int>(part), before.row[static_cast<size_t>(part)], after};
+}
 
 }  // namespace wavroute::functional

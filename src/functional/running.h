@@ -1,5 +1,5 @@
 // The running block as the operators take it: its parts and the forms that readers see
-// (kernels/route.h).
+// (ops/route.h).
 #pragma once
 
 #include <ATen/core/List.h>
@@ -8,16 +8,11 @@
 #include <vector>
 
 #include "functional/operators.h"
-#include "kernels/route.h"
+#include "ops/route.h"
 
 namespace wavroute::functional {
 
 using OptionalTensors = c10::List<OptionalTensor>;
-
-// The sign of part `part` in form `form`.
-[[nodiscard]] inline float sign_of(int64_t form, int64_t part) {
-  return form > 0 && (part >> (form - 1) & 1) != 0 ? -1.0F : 1.0F;
-}
 
 // A tensor of the shape, type and device of the parts.
 [[nodiscard]] at::Tensor stream_of(const OptionalTensor& u, const OptionalTensors& parts);
@@ -50,21 +45,11 @@ struct RunningCall {
 // Undefined: none.
 [[nodiscard]] OptionalTensors optional_list(std::span<const at::Tensor> parts);
 
-// Parts as the kernels take them; the contiguous tensors live as long as this.
-struct PackedParts {
-  explicit PackedParts(const OptionalTensors& parts);
-  kernels::Parts rows;
-  std::vector<at::Tensor> held;  // by place, undefined where there is none
-};
-
-// A gradient [tokens, d] and its sign in a sum of gradients.
-struct SignedGrad {
-  const float* grad = nullptr;
-  float sign = 1.0F;
-};
-// out = the sum of at least one signed gradient, in C; at most kMostRunning. `out` may be one of
-// them.
-template <typename C>
-void add_grads(std::span<const SignedGrad> grads, C* out, int64_t d, int64_t begin, int64_t end);
+// Parts as the kernels take them, contiguous.
+[[nodiscard]] ops::RunningParts packed_parts(const OptionalTensors& parts);
+[[nodiscard]] ops::RunningForms forms_from(at::IntArrayRef forms);
+// The write of `u` to part `part` of `before`, into `after`; nothing without a u.
+[[nodiscard]] ops::PartWrite write_of(const OptionalTensor& u, int64_t part,
+                                      const ops::RunningParts& before, const at::Tensor& after);
 
 }  // namespace wavroute::functional

@@ -6,15 +6,12 @@
 
 #include "functional/composed.h"
 #include "functional/operators.h"
-#include "ops/parallel.h"
-#include "ops/typed.h"
+#include "ops/route.h"
 #include "wavroute/functional.h"
 
 namespace wavroute::functional {
 namespace {
 
-using ops::in;
-using ops::out;
 using Result = std::tuple<at::Tensor, at::Tensor>;
 constexpr char kName[] = "source_scalars";
 
@@ -42,18 +39,7 @@ Result cpu(const at::Tensor& row_in, const OptionalTensor& summary_in, double no
   const int64_t tokens = row.size(0);
   const at::Tensor ratio = at::empty({tokens}, row.options().dtype(at::kFloat));
   const at::Tensor inverse = at::empty_like(ratio);
-  ops::with_type(type, [&]<typename R>() {
-    kernels::SourceScalars<R> args;
-    args.d = row.size(1);
-    args.row = in<R>(row);
-    args.summary = in<R>(summary);
-    args.norm_eps = static_cast<float>(norm_eps);
-    args.matching_eps = static_cast<float>(matching_eps);
-    args.ratio = out<float>(ratio);
-    args.inverse = out<float>(inverse);
-    const auto kernel = kernels::chosen_kernels().finished->of<R>().source_scalars;
-    ops::parallel_for(tokens, [&](int64_t begin, int64_t end) { kernel(args, begin, end); });
-  });
+  ops::source_scalars(row, summary, {norm_eps, matching_eps}, ratio, inverse);
   return {ratio, inverse};
 }
 

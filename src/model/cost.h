@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "model/training_pass.h"
+#include "ops/backend.h"
 #include "wavroute/decoder.h"
 
 namespace wavroute {
@@ -19,7 +20,7 @@ namespace wavroute {
 struct TrainingShape {
   Precision precision = Precision::kFp32;
   Recompute recompute = Recompute::kNone;
-  bool fused = false;         // on our kernels
+  ops::BackendKind backend = ops::BackendKind::kComposed;
   int64_t micro_batch = 1;    // rows of a training pass
   int64_t eval_rows = 0;      // rows of an evaluation pass; 0: none
   int64_t sample_tokens = 0;  // of a sample with its prompt; 0: none

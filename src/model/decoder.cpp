@@ -8,8 +8,7 @@
 
 #include "config/model_size.h"
 #include "model/sublayer.h"
-#include "ops/arena.h"
-#include "ops/ids.h"
+#include "ops/backend.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -82,20 +81,26 @@ KernelChoice parse_kernel_choice(const std::string& name) {
 }
 
 void Decoder::use_kernels(KernelChoice choice) {
-  const bool possible = device_.is_cpu() && precision_ != Precision::kFp64;
-  if (choice == KernelChoice::kFused && !possible) {
+  if (choice == KernelChoice::kFused && cpu_ == nullptr) {
     throw UserError(fmt::format("train.kernels: fused was given for {} on {}",
                                 to_string(precision_), device_.str()),
                     "the kernels work on the CPU, in fp32 and bf16: train.kernels = \"auto\"");
   }
-  fused_ = possible && choice != KernelChoice::kComposed;
+  const bool composed = cpu_ == nullptr || choice == KernelChoice::kComposed;
+  backend_ = composed ? composed_.get() : cpu_.get();
+}
+
+ops::Backend& Decoder::backend_for(const ops::PassNeeds& needs) const {
+  return backend_->serves(needs) ? *backend_ : *composed_;
 }
 
 Decoder::Decoder(DecoderSpec spec, Precision precision, at::Device device)
     : spec_(resolved(std::move(spec))),
       precision_(precision),
       device_(device),
-      arena_(std::make_unique<ops::Arena>()) {
+      composed_(ops::make_composed_backend(device)) {
+  // Our kernels are for the CPU, in float and bfloat16.
+  if (device.is_cpu() && precision != Precision::kFp64) cpu_ = ops::make_cpu_backend();
   use_kernels(KernelChoice::kAuto);
   residual_ =
       find_scheme(spec_.scheme)
@@ -157,11 +162,6 @@ const Sublayer& Decoder::sublayer(const Site& site) const {
   return *sublayers_[static_cast<size_t>(stored)];
 }
 
-at::Tensor Decoder::embed(const at::Tensor& ids) const {
-  if (ids.is_cpu()) ops::check_ids(ids, embedding_->value.size(0));
-  return at::embedding(embedding_->value, ids);
-}
-
 PreNorm Decoder::final_norm() const {
   return {norm_, spec_.model.rms_norm_eps, head_->compute.scalar_type()};
 }
@@ -195,25 +195,24 @@ ForwardResult Decoder::forward(const at::Tensor& ids, const ForwardOptions& opti
     throw Failure(fmt::format("a cache of {} tokens was expected to be enough, {} were given",
                               options.state->capacity, options.state->position + ids.size(1)));
   }
-  arena_->begin_pass();
   const LayerProgram plain(spec_.model.layers);
   const LayerProgram& program = options.program != nullptr ? *options.program : plain;
+  ops::Backend& backend = backend_for({.program = !program.is_plain(),
+                                       .taps = options.taps != nullptr,
+                                       .decoding = options.state != nullptr});
+  backend.begin_pass();
 
   StreamOptions stream_options;
+  stream_options.backend = &backend;
   stream_options.pass.progress = options.progress;
   stream_options.decode = options.state != nullptr ? options.state->residual.get() : nullptr;
   stream_options.taps = options.taps;
-  if (fused_ && program.is_plain()) stream_options.arena = arena_.get();
   const std::unique_ptr<Stream> stream = residual_->open(stream_options);
-  stream->begin(embed(ids));
+  stream->begin(backend.embed(embedding_->value, ids));
   for (size_t visit = 0; visit < program.layers().size(); ++visit) {
     for (const SublayerKind kind : {SublayerKind::kAttention, SublayerKind::kMlp}) {
       const Site site{program.layers()[visit], kind, static_cast<int64_t>(visit)};
-      const Sublayer& f = sublayer(site);
-      const at::Tensor x = stream->read_normed(site, f.norm());
-      const SublayerContext context{options.state, site.visit, stream->running_rows()};
-      const bool whole = options.state == nullptr && !context.running_rows.defined();
-      stream->write(site, fused_ && whole ? f.run(x, *arena_, nullptr) : f.forward(x, context));
+      take_sublayer(*stream, site, sublayer(site), backend, options.state, nullptr);
     }
   }
   at::Tensor out = stream->read_out_normed(final_norm());

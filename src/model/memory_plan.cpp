@@ -39,8 +39,8 @@ int64_t segment_of(const DecoderSpec& spec, const Residual& residual, Recompute 
 double qkv_row(const Sizes& s) { return s.narrow * (s.width + 2 * s.kv_width); }
 
 // Bytes per token of a pass on our kernels. x, u, y and their gradients are rows of the width in
-// the compute type; memory is kept by size, so that temporaries of one size share it.
-double fused_training(const Sizes& s, const StreamMemory& stream, double segment) {
+// the compute type; memory is kept by size, so that what is there once serves all that come and go.
+double kernel_training(const Sizes& s, const StreamMemory& stream, double segment) {
   const double row = s.narrow * s.width, hidden = s.narrow * s.hidden;
   const double layers = std::ceil(segment / 2);
   // Attention keeps x, qkv, y and one float per head; the MLP x and the gate with the up
@@ -51,7 +51,7 @@ double fused_training(const Sizes& s, const StreamMemory& stream, double segment
   return kept + passing + stream.training;
 }
 
-double fused_evaluation(const Sizes& s, const StreamMemory& stream) {
+double kernel_evaluation(const Sizes& s, const StreamMemory& stream) {
   const double row = s.narrow * s.width;
   return 3 * row + qkv_row(s) + kFloat * s.heads + 3 * s.narrow * s.hidden + stream.evaluation;
 }
@@ -87,6 +87,7 @@ double composed_evaluation(const Sizes& s, const Residual& residual) {
 MemoryPlan plan_memory(const DecoderSpec& spec, const Residual& residual, int64_t parameter_count,
                        const TrainingShape& shape) {
   const Sizes s = sizes_of(spec, shape.precision);
+  const bool on_kernels = shape.backend == ops::BackendKind::kCpu;
   const int64_t segment = segment_of(spec, residual, shape.recompute);
   const StreamMemory stream =
       stream_memory(residual, {spec.model.width, 2 * spec.model.layers, segment, s.narrow});
@@ -95,22 +96,21 @@ MemoryPlan plan_memory(const DecoderSpec& spec, const Residual& residual, int64_
 
   MemoryPlan plan;
   plan.base = shape.process;
-  // libtorch's products of narrow numbers accumulate in float, in memory of their own.
-  if (shape.fused && s.narrow < kFloat) {
+  // libtorch's products of narrow numbers add up in float, in memory of their own.
+  if (on_kernels && s.narrow < kFloat) {
     plan.base += tokens * kFloat * std::max(2 * s.hidden, s.vocab);
   }
-  double per_parameter = 4 * s.wide;  // value, gradient, two moments
-  // The copy in the compute type, and on stock operators its gradient.
-  if (s.narrow != s.wide) per_parameter += (shape.fused ? 1 : 2) * s.narrow;
+  double per_parameter = 4 * s.wide;                  // value, gradient, two moments
+  if (s.narrow != s.wide) per_parameter += s.narrow;  // the copy in the compute type
   plan.parameters = static_cast<double>(parameter_count) * per_parameter;
-  plan.activations = tokens * (shape.fused ? fused_training(s, stream, static_cast<double>(segment))
-                                           : composed_training(s, residual, shape.recompute));
-  // With as many rows as a training pass, the memory is there already, except for the logits, which
-  // libtorch allocates: as computed, in the storage type, and their log-softmax.
-  const bool shared = shape.fused && shape.eval_rows == shape.micro_batch;
-  const double pass = shared        ? 0
-                      : shape.fused ? fused_evaluation(s, stream)
-                                    : composed_evaluation(s, residual);
+  plan.activations = tokens * (on_kernels ? kernel_training(s, stream, static_cast<double>(segment))
+                                          : composed_training(s, residual, shape.recompute));
+  // Of as many rows as a training pass, the memory is there already: without the logits, which are
+  // libtorch's: as computed, in the storage type, and their log-softmax.
+  const bool shared = on_kernels && shape.eval_rows == shape.micro_batch;
+  const double pass = shared       ? 0
+                      : on_kernels ? kernel_evaluation(s, stream)
+                                   : composed_evaluation(s, residual);
   const double logits = s.vocab * ((s.narrow != s.wide ? s.narrow : 0) + 2 * s.wide);
   const double cache =
       static_cast<double>(shape.sample_tokens) * s.layers * 2 * s.kv_width * s.narrow;

@@ -2,10 +2,7 @@
 
 #include <ATen/ATen.h>
 
-#include <cmath>
-
-#include "ops/products.h"
-#include "ops/swiglu.h"
+#include "ops/heads.h"
 
 namespace wavroute {
 namespace {
@@ -20,22 +17,20 @@ at::Tensor pick_rows(const at::Tensor& x, const at::Tensor& rows) {
   return x.flatten(0, 1).index_select(0, rows);
 }
 
-// k or v [B, kv_heads, T, width] repeated so that query head h uses head floor(h kv_heads / heads).
-at::Tensor repeat_heads(const at::Tensor& x, int64_t heads) {
-  const int64_t repeats = heads / x.size(1);
-  if (repeats == 1) return x;
-  return x.unsqueeze(2)
-      .expand({x.size(0), x.size(1), repeats, x.size(2), x.size(3)})
-      .reshape({x.size(0), heads, x.size(2), x.size(3)});
-}
-
 }  // namespace
 
-at::Tensor rotate(const at::Tensor& x, const ops::RopeTable& rope) {
-  const int64_t half = x.size(3) / 2;
-  const at::Tensor cos = rope.cos.unsqueeze(1), sin = rope.sin.unsqueeze(1);
-  const at::Tensor a = x.narrow(3, 0, half), b = x.narrow(3, half, half);
-  return at::cat({a * cos - b * sin, b * cos + a * sin}, 3).to(x.scalar_type());
+void take_sublayer(Stream& stream, const Site& site, const Sublayer& f, ops::Backend& backend,
+                   InferenceState* state, Sublayer::Kept* kept) {
+  const at::Tensor x = stream.read_normed(site, f.norm());
+  const SublayerContext context{state, site.visit, stream.running_rows()};
+  stream.write(site, context.is_whole() ? f.run(x, backend, kept) : f.forward(x, context));
+}
+
+void take_sublayer_backward(Stream& stream, const Site& site, const Sublayer& f,
+                            ops::Backend& backend, Sublayer::Kept kept) {
+  const at::Tensor du = stream.write_backward(site);
+  const at::Tensor dx = f.run_backward(du, backend, std::move(kept));
+  stream.read_normed_backward(site, f.norm(), dx);
 }
 
 Attention::Attention(const ModelConfig& model, const PreNorm& norm, Parameter* qkv, Parameter* out,
@@ -77,51 +72,45 @@ at::Tensor Attention::attend(const at::Tensor& q, at::Tensor k, at::Tensor v,
       mask = at::ones({length, end}, q.options().dtype(at::kBool)).tril(state->position);
     }
   }
-  const at::Tensor y = at::scaled_dot_product_attention(
-      q, repeat_heads(k, heads_), repeat_heads(v, heads_), mask, 0.0, causal && length > 1);
+  const at::Tensor y = at::scaled_dot_product_attention(q, ops::repeat_heads(k, heads_),
+                                                        ops::repeat_heads(v, heads_), mask, 0.0,
+                                                        causal && length > 1);
   return y.transpose(1, 2).reshape({q.size(0), length, heads_ * head_width_});
 }
 
 at::Tensor Attention::forward(const at::Tensor& x, const SublayerContext& context) const {
-  const int64_t batch = x.size(0), length = x.size(1);
   const at::Tensor& rows = context.running_rows;
-  const at::Tensor qkv =
-      project(x, rows).view({batch, length, heads_ + 2 * kv_heads_, head_width_});
   const int64_t first = context.state != nullptr ? context.state->position : 0;
-  const at::Tensor turned = rotate(qkv.narrow(2, 0, heads_ + kv_heads_), rope_->of(first, length));
-  const auto heads_of = [](const at::Tensor& x, int64_t begin, int64_t count) {
-    return x.narrow(2, begin, count).transpose(1, 2);
-  };
-  const at::Tensor y = attend(heads_of(turned, 0, heads_), heads_of(turned, heads_, kv_heads_),
-                              heads_of(qkv, heads_ + kv_heads_, kv_heads_), context);
+  const ops::Heads heads =
+      ops::split_heads(project(x, rows), shape_of(x), rope_->of(first, x.size(1)));
+  const at::Tensor y = attend(heads.q, heads.k, heads.v, context);
   if (!rows.defined()) return at::linear(y, out_->compute);
   const at::Tensor u = at::linear(pick_rows(y, rows), out_->compute);
-  return scatter_rows(u, rows, batch * length).view(x.sizes());
+  return scatter_rows(u, rows, x.size(0) * x.size(1)).view(x.sizes());
 }
 
 kernels::AttentionShape Attention::shape_of(const at::Tensor& x) const {
   return {x.size(0), x.size(1), heads_, kv_heads_, head_width_};
 }
 
-at::Tensor Attention::run(const at::Tensor& x, ops::Arena& arena, Kept* kept) const {
-  const at::Tensor rows = x.flatten(0, 1);
-  const at::Tensor qkv = ops::project(arena, rows, qkv_->compute);
-  const ops::Attended attended = ops::attention(arena, qkv, shape_of(x), rope_->of(0, x.size(1)));
-  const at::Tensor u = ops::project(arena, attended.y, out_->compute);
+at::Tensor Attention::run(const at::Tensor& x, ops::Backend& backend, Kept* kept) const {
+  const at::Tensor qkv = backend.project(x.flatten(0, 1), qkv_->compute);
+  const ops::Attended attended = backend.attention(qkv, shape_of(x), rope_->of(0, x.size(1)));
+  const at::Tensor u = backend.project(attended.y, out_->compute);
   if (kept != nullptr) *kept = {x, qkv, attended.y, attended.lse};
   return u.view(x.sizes());
 }
 
-at::Tensor Attention::run_backward(const at::Tensor& du, ops::Arena& arena, Kept kept) const {
+at::Tensor Attention::run_backward(const at::Tensor& du, ops::Backend& backend, Kept kept) const {
   const at::Tensor x = std::move(kept[0]);
   const at::Tensor rows = du.flatten(0, 1);
   const ops::Attended attended = {std::move(kept[2]), std::move(kept[3])};
-  const at::Tensor dy = ops::project_backward(arena, rows, out_->compute);
-  ops::add_weight_grad(arena, rows, attended.y, out_->value.mutable_grad());
+  const at::Tensor dy = backend.project_backward(rows, out_->compute);
+  backend.add_weight_grad(rows, attended.y, out_->value.mutable_grad());
   const at::Tensor dqkv =
-      ops::attention_backward(arena, kept[1], attended, dy, shape_of(x), rope_->of(0, x.size(1)));
-  ops::add_weight_grad(arena, dqkv, x.flatten(0, 1), qkv_->value.mutable_grad());
-  return ops::project_backward(arena, dqkv, qkv_->compute).view(x.sizes());
+      backend.attention_backward(kept[1], attended, dy, shape_of(x), rope_->of(0, x.size(1)));
+  backend.add_weight_grad(dqkv, x.flatten(0, 1), qkv_->value.mutable_grad());
+  return backend.project_backward(dqkv, qkv_->compute).view(x.sizes());
 }
 
 Mlp::Mlp(const PreNorm& norm, Parameter* gate_up, Parameter* down)
@@ -136,21 +125,21 @@ at::Tensor Mlp::forward(const at::Tensor& x, const SublayerContext& context) con
   return scatter_rows(u, rows, x.size(0) * x.size(1)).view(x.sizes());
 }
 
-at::Tensor Mlp::run(const at::Tensor& x, ops::Arena& arena, Kept* kept) const {
-  const at::Tensor gate_up = ops::project(arena, x.flatten(0, 1), gate_up_->compute);
-  const at::Tensor u = ops::project(arena, ops::swiglu(arena, gate_up), down_->compute);
+at::Tensor Mlp::run(const at::Tensor& x, ops::Backend& backend, Kept* kept) const {
+  const at::Tensor gate_up = backend.project(x.flatten(0, 1), gate_up_->compute);
+  const at::Tensor u = backend.project(backend.swiglu(gate_up), down_->compute);
   if (kept != nullptr) *kept = {x, gate_up};
   return u.view(x.sizes());
 }
 
-at::Tensor Mlp::run_backward(const at::Tensor& du, ops::Arena& arena, Kept kept) const {
+at::Tensor Mlp::run_backward(const at::Tensor& du, ops::Backend& backend, Kept kept) const {
   const at::Tensor x = std::move(kept[0]), gate_up = std::move(kept[1]);
   const at::Tensor rows = du.flatten(0, 1);
-  const at::Tensor hidden = ops::project_backward(arena, rows, down_->compute);
-  ops::swiglu_backward(gate_up, hidden);  // now gate_up's gradient, and the hidden activation
-  ops::add_weight_grad(arena, rows, hidden, down_->value.mutable_grad());
-  ops::add_weight_grad(arena, gate_up, x.flatten(0, 1), gate_up_->value.mutable_grad());
-  return ops::project_backward(arena, gate_up, gate_up_->compute).view(x.sizes());
+  const at::Tensor hidden = backend.project_backward(rows, down_->compute);
+  backend.swiglu_backward(gate_up, hidden);  // now gate_up's gradient, and the hidden activation
+  backend.add_weight_grad(rows, hidden, down_->value.mutable_grad());
+  backend.add_weight_grad(gate_up, x.flatten(0, 1), gate_up_->value.mutable_grad());
+  return backend.project_backward(gate_up, gate_up_->compute).view(x.sizes());
 }
 
 }  // namespace wavroute

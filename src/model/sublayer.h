@@ -1,4 +1,4 @@
-// The two halves of a layer: u = f(x), x = RMSNorm(h), each on stock operators and on our kernels.
+// The two halves of a layer: u = f(x), x = RMSNorm(h), and their backwards, on a back end.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -6,7 +6,7 @@
 #include <memory>
 #include <vector>
 
-#include "ops/attention.h"
+#include "ops/backend.h"
 #include "ops/rope.h"
 #include "wavroute/config.h"
 #include "wavroute/decoder.h"
@@ -19,6 +19,7 @@ struct SublayerContext {
   InferenceState* state = nullptr;  // null: no cache, positions from 0
   int64_t visit = 0;                // which cache
   at::Tensor running_rows;          // int64 [n] into the B*T tokens; undefined: all
+  [[nodiscard]] bool is_whole() const { return state == nullptr && !running_rows.defined(); }
 };
 
 class Sublayer {
@@ -29,19 +30,19 @@ class Sublayer {
   [[nodiscard]] const PreNorm& norm() const { return norm_; }
   [[nodiscard]] const std::vector<Parameter*>& weights() const { return weights_; }
 
-  // x, u [B,T,d] in the compute type; u is zero for tokens that don't run. Differentiable where
-  // running_rows is undefined and there is no cache.
+  // u [B,T,d] = f(x), x [B,T,d] in the compute type. `kept` receives what the backward needs; null:
+  // nothing is kept.
+  using Kept = std::vector<at::Tensor>;
+  [[nodiscard]] virtual at::Tensor run(const at::Tensor& x, ops::Backend& backend,
+                                       Kept* kept) const = 0;
+  // du [B,T,d] -> dx [B,T,d]; adds to the gradients of the weights. Uses `kept` up.
+  [[nodiscard]] virtual at::Tensor run_backward(const at::Tensor& du, ops::Backend& backend,
+                                                Kept kept) const = 0;
+
+  // The same with a cache, or for the tokens that still run (u is zero for the others), on stock
+  // operators. Differentiable without either.
   [[nodiscard]] virtual at::Tensor forward(const at::Tensor& x,
                                            const SublayerContext& context) const = 0;
-
-  // The same on our kernels, without a graph: on the CPU, in float or bfloat16, from position 0.
-  // `kept` receives what the backward needs; null: nothing is kept.
-  using Kept = std::vector<at::Tensor>;
-  [[nodiscard]] virtual at::Tensor run(const at::Tensor& x, ops::Arena& arena,
-                                       Kept* kept) const = 0;
-  // du [B,T,d] -> dx [B,T,d]; adds to the gradients of the weights. Consumes `kept`.
-  [[nodiscard]] virtual at::Tensor run_backward(const at::Tensor& du, ops::Arena& arena,
-                                                Kept kept) const = 0;
 
  protected:
   Sublayer(const PreNorm& norm, std::vector<Parameter*> weights)
@@ -52,6 +53,14 @@ class Sublayer {
   std::vector<Parameter*> weights_;
 };
 
+// One sublayer of a pass: read, f, write. `state`: keys and values of earlier calls, or null;
+// `kept` as Sublayer::run's, null in a pass without a backward.
+void take_sublayer(Stream& stream, const Site& site, const Sublayer& f, ops::Backend& backend,
+                   InferenceState* state, Sublayer::Kept* kept);
+// Its backward: of the write, f, and the read.
+void take_sublayer_backward(Stream& stream, const Site& site, const Sublayer& f,
+                            ops::Backend& backend, Sublayer::Kept kept);
+
 // Causal multi-head attention with RoPE and grouped key-value heads.
 class Attention final : public Sublayer {
  public:
@@ -60,11 +69,12 @@ class Attention final : public Sublayer {
   Attention(const ModelConfig& model, const PreNorm& norm, Parameter* qkv, Parameter* out,
             std::shared_ptr<ops::RopeRows> rope);
 
+  [[nodiscard]] at::Tensor run(const at::Tensor& x, ops::Backend& backend,
+                               Kept* kept) const override;
+  [[nodiscard]] at::Tensor run_backward(const at::Tensor& du, ops::Backend& backend,
+                                        Kept kept) const override;
   [[nodiscard]] at::Tensor forward(const at::Tensor& x,
                                    const SublayerContext& context) const override;
-  [[nodiscard]] at::Tensor run(const at::Tensor& x, ops::Arena& arena, Kept* kept) const override;
-  [[nodiscard]] at::Tensor run_backward(const at::Tensor& du, ops::Arena& arena,
-                                        Kept kept) const override;
 
  private:
   [[nodiscard]] kernels::AttentionShape shape_of(const at::Tensor& x) const;
@@ -84,19 +94,16 @@ class Mlp final : public Sublayer {
   // gate_up [2 hidden, d], down [d, hidden]
   Mlp(const PreNorm& norm, Parameter* gate_up, Parameter* down);
 
+  [[nodiscard]] at::Tensor run(const at::Tensor& x, ops::Backend& backend,
+                               Kept* kept) const override;
+  [[nodiscard]] at::Tensor run_backward(const at::Tensor& du, ops::Backend& backend,
+                                        Kept kept) const override;
   [[nodiscard]] at::Tensor forward(const at::Tensor& x,
                                    const SublayerContext& context) const override;
-  [[nodiscard]] at::Tensor run(const at::Tensor& x, ops::Arena& arena, Kept* kept) const override;
-  [[nodiscard]] at::Tensor run_backward(const at::Tensor& du, ops::Arena& arena,
-                                        Kept kept) const override;
 
  private:
   Parameter* gate_up_;
   Parameter* down_;
 };
-
-// Rotates heads x [B,T,n,width] by the angles of `rope`: the half-split rotation of the Llama
-// family. In the table's type; returns x's.
-[[nodiscard]] at::Tensor rotate(const at::Tensor& x, const ops::RopeTable& rope);
 
 }  // namespace wavroute

@@ -3,32 +3,23 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
-#include <torch/csrc/autograd/autograd.h>
 
-#include <array>
 #include <utility>
 
 #include "model/sublayer.h"
-#include "ops/arena.h"
-#include "ops/cross_entropy.h"
-#include "ops/flat.h"
-#include "ops/products.h"
+#include "ops/backend.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
 namespace {
 
-// What the backward of one executed sublayer needs: a graph, or what our kernels keep.
-struct Activation {
-  at::Tensor input;   // x, a leaf
-  at::Tensor output;  // u
-  Sublayer::Kept kept;
-};
-
 class Driver {
  public:
   Driver(Decoder& model, const PassOptions& pass_options)
-      : model_(model), recompute_(pass_options.recompute) {
+      : model_(model),
+        recompute_(pass_options.recompute),
+        backend_(model.backend_for(
+            {.program = pass_options.program != nullptr && !pass_options.program->is_plain()})) {
     for (const int64_t layer : pass_options.program != nullptr
                                    ? pass_options.program->layers()
                                    : executed_layers(model, pass_options.pass)) {
@@ -36,31 +27,23 @@ class Driver {
       sites_.push_back({layer, SublayerKind::kAttention, visit});
       sites_.push_back({layer, SublayerKind::kMlp, visit});
     }
+    backend_.begin_pass();
     StreamOptions options;
+    options.backend = &backend_;
     options.pass = pass_options.pass;
     options.record = recompute_ == Recompute::kNone;
-    const bool plain = pass_options.program == nullptr || pass_options.program->is_plain();
-    if (model.fused() && plain) options.arena = &model.arena();
     stream_ = model.residual().open(options);
     cut_segments();
   }
 
   Stream& stream() { return *stream_; }
+  ops::Backend& backend() { return backend_; }
 
   void forward() {
     for (size_t s = 0; s + 1 < cuts_.size(); ++s) {
-      if (recompute_ == Recompute::kNone) {
-        run(cuts_[s], cuts_[s + 1]);
-        continue;
-      }
-      snapshots_.push_back(stream_->snapshot());
-      const at::NoGradGuard no_grad;
-      for (size_t i = cuts_[s]; i < cuts_[s + 1]; ++i) {
-        const Sublayer& f = model_.sublayer(sites_[i]);
-        const at::Tensor x = stream_->read_normed(sites_[i], f.norm());
-        stream_->write(sites_[i],
-                       model_.fused() ? f.run(x, model_.arena(), nullptr) : f.forward(x, {}));
-      }
+      const bool keeps = recompute_ == Recompute::kNone;
+      if (!keeps) snapshots_.push_back(stream_->snapshot());
+      run(cuts_[s], cuts_[s + 1], keeps);
     }
   }
 
@@ -70,9 +53,14 @@ class Driver {
         stream_->restore(snapshots_.back());
         snapshots_.pop_back();
         stream_->set_record(true);
-        run(cuts_[s], cuts_[s + 1]);
+        run(cuts_[s], cuts_[s + 1], /*keeps=*/true);
       }
-      for (size_t i = cuts_[s + 1]; i-- > cuts_[s];) backward_of(sites_[i]);
+      for (size_t i = cuts_[s + 1]; i-- > cuts_[s];) {
+        Sublayer::Kept kept = std::move(kept_.back());
+        kept_.pop_back();
+        take_sublayer_backward(*stream_, sites_[i], model_.sublayer(sites_[i]), backend_,
+                               std::move(kept));
+      }
     }
   }
 
@@ -92,47 +80,22 @@ class Driver {
     if (!sites_.empty()) cuts_.push_back(sites_.size());
   }
 
-  // Forward of sites [begin, end), keeping what their backward needs.
-  void run(size_t begin, size_t end) {
+  // Forward of sites [begin, end), with what their backward needs where it `keeps`.
+  void run(size_t begin, size_t end, bool keeps) {
     for (size_t i = begin; i < end; ++i) {
-      const Sublayer& f = model_.sublayer(sites_[i]);
-      Activation& activation = activations_.emplace_back();
-      const at::Tensor x = stream_->read_normed(sites_[i], f.norm());
-      if (model_.fused()) {
-        stream_->write(sites_[i], f.run(x, model_.arena(), &activation.kept));
-        continue;
-      }
-      const at::AutoGradMode with_grad(true);
-      activation.input = x.detach().set_requires_grad(true);
-      activation.output = f.forward(activation.input, {});
-      stream_->write(sites_[i], activation.output.detach());
+      take_sublayer(*stream_, sites_[i], model_.sublayer(sites_[i]), backend_, /*state=*/nullptr,
+                    keeps ? &kept_.emplace_back() : nullptr);
     }
-  }
-
-  void backward_of(const Site& site) {
-    const Sublayer& f = model_.sublayer(site);
-    const at::Tensor du = stream_->write_backward(site);
-    Activation activation = std::move(activations_.back());
-    activations_.pop_back();
-    if (model_.fused()) {
-      const at::Tensor dx = f.run_backward(du, model_.arena(), std::move(activation.kept));
-      stream_->read_normed_backward(site, f.norm(), dx);
-      return;
-    }
-    torch::autograd::backward({activation.output}, {du.to(activation.output.scalar_type())});
-    const at::Tensor dx = activation.input.grad();
-    activation = {};
-    model_.parameters().fold(f.weights());
-    stream_->read_normed_backward(site, f.norm(), dx);
   }
 
   Decoder& model_;
   Recompute recompute_;
+  ops::Backend& backend_;
   std::vector<Site> sites_;
   std::vector<size_t> cuts_;
   std::unique_ptr<Stream> stream_;
   std::vector<StreamSnapshot> snapshots_;
-  std::vector<Activation> activations_;
+  std::vector<Sublayer::Kept> kept_;
 };
 
 }  // namespace
@@ -161,45 +124,20 @@ struct HeadResult {
 };
 
 // Cross-entropy of x [B,T,d] after the final norm, and its gradients.
-HeadResult head_pass(Decoder& model, const at::Tensor& x, const at::Tensor& targets,
-                     const PassOptions& options) {
-  const at::AutoGradMode with_grad(true);
-  if (targets.is_cpu()) ops::check_ids(targets, model.spec().vocab_size, /*targets=*/true);
-  const at::Tensor leaf = x.detach().set_requires_grad(true);
-  const at::Tensor logits = model.head(leaf).to(storage_type(model.precision()));
-  const at::Tensor loss = at::cross_entropy_loss(logits.flatten(0, 1), targets.flatten(), {},
-                                                 at::Reduction::Sum, ops::kUnscored);
-  if (options.logits != nullptr) *options.logits = logits.detach();
-  torch::autograd::backward({loss}, {at::full_like(loss, options.loss_weight)});
-  model.parameters().fold(std::array{&model.head_weight()});
-  return {loss.item<double>(), leaf.grad()};
-}
-
-// The same on our kernels.
-HeadResult fused_head_pass(Decoder& model, const at::Tensor& x, const at::Tensor& targets,
-                           const PassOptions& options) {
-  ops::Arena& arena = model.arena();
+HeadResult head_pass(Decoder& model, ops::Backend& backend, const at::Tensor& x,
+                     const at::Tensor& targets, const PassOptions& options) {
   Parameter& weight = model.head_weight();
   const at::Tensor rows = x.flatten(0, 1);
-  const at::Tensor logits = ops::project(arena, rows, weight.compute);
+  const at::Tensor logits = backend.project(rows, weight.compute);
   if (options.logits != nullptr) {
-    *options.logits = logits.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true)
-                          .view({x.size(0), x.size(1), logits.size(1)});
+    *options.logits =
+        logits.to(storage_type(model.precision()), /*non_blocking=*/false, /*copy=*/true)
+            .view({x.size(0), x.size(1), logits.size(1)});
   }
-  const double loss =
-      ops::cross_entropy(arena, logits, targets.contiguous().flatten(), options.loss_weight);
-  ops::add_weight_grad(arena, logits, rows, weight.value.mutable_grad());
-  return {loss, ops::project_backward(arena, logits, weight.compute).view(x.sizes())};
-}
-
-void add_embedding_grad(Decoder& model, const at::Tensor& ids, const at::Tensor& grad) {
-  Parameter& embedding = model.embedding();
-  if (model.fused()) {
-    ops::add_rows(ids.contiguous(), grad.contiguous(), embedding.value.mutable_grad());
-    return;
-  }
-  embedding.value.mutable_grad().add_(at::embedding_dense_backward(
-      grad, ids, embedding.value.size(0), /*padding_idx=*/-1, /*scale_grad_by_freq=*/false));
+  // The logits become their gradient.
+  const double loss = backend.cross_entropy(logits, targets.flatten(), options.loss_weight);
+  backend.add_weight_grad(logits, rows, weight.value.mutable_grad());
+  return {loss, backend.project_backward(logits, weight.compute).view(x.sizes())};
 }
 
 }  // namespace
@@ -207,10 +145,11 @@ void add_embedding_grad(Decoder& model, const at::Tensor& ids, const at::Tensor&
 PassResult training_pass(Decoder& model, const at::Tensor& ids, const at::Tensor& targets,
                          const PassOptions& options) {
   const at::NoGradGuard no_grad;
-  model.arena().begin_pass();
   Driver driver(model, options);
   Stream& stream = driver.stream();
-  stream.begin(model.embed(ids));
+  ops::Backend& backend = driver.backend();
+  Parameter& embedding = model.embedding();
+  stream.begin(backend.embed(embedding.value, ids));
   driver.forward();
 
   PassResult result;
@@ -219,8 +158,7 @@ PassResult training_pass(Decoder& model, const at::Tensor& ids, const at::Tensor
   HeadResult head;
   {
     const at::Tensor x = stream.read_out_normed(norm);
-    head = model.fused() ? fused_head_pass(model, x, targets, options)
-                         : head_pass(model, x, targets, options);
+    head = head_pass(model, backend, x, targets, options);
   }
   result.loss_sum = head.loss_sum;
   if (const at::Tensor value = stream.auxiliary_loss(); value.defined()) {
@@ -231,7 +169,7 @@ PassResult training_pass(Decoder& model, const at::Tensor& ids, const at::Tensor
   }
   stream.read_out_normed_backward(norm, std::exchange(head.grad, {}), options.auxiliary_weight);
   driver.backward();
-  add_embedding_grad(model, ids, stream.begin_backward());
+  backend.add_rows(ids, stream.begin_backward(), embedding.value.mutable_grad());
   return result;
 }
 

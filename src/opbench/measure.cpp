@@ -1,5 +1,6 @@
 #include "opbench/measure.h"
 
+#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
 
@@ -17,7 +18,7 @@ constexpr int64_t kWidthStep = 64;  // a head
 double milliseconds(const Form& form) {
   if (form.prepare) form.prepare();
   const auto start = std::chrono::steady_clock::now();
-  form.run();
+  (void)form.run();
   const std::chrono::duration<double, std::milli> ms = std::chrono::steady_clock::now() - start;
   return ms.count();
 }
@@ -42,7 +43,31 @@ OpResult time_case(const Case& what, const Plan& plan) {
   return result;
 }
 
+Tensors results_of(const Form& form) {
+  if (form.prepare) form.prepare();
+  Tensors results;
+  for (const at::Tensor& result : form.run()) results.push_back(result.to(at::kDouble).clone());
+  return results;
+}
+
 }  // namespace
+
+void check_agreement(const Case& what, at::ScalarType type) {
+  // Sums of up to a few thousand rounded terms; bfloat16 keeps 8 bits of each.
+  const double most = type == at::kFloat ? 1e-4 : 2e-2;
+  const Tensors ours = results_of(what.ours), composed = results_of(what.composed);
+  TORCH_INTERNAL_ASSERT(!ours.empty() && ours.size() == composed.size(), what.mode);
+  for (size_t i = 0; i < ours.size(); ++i) {
+    const at::Tensor expected = composed[i].reshape(ours[i].sizes());
+    const double size = at::linalg_vector_norm(expected).item<double>();
+    const double distance = at::linalg_vector_norm(ours[i] - expected).item<double>();
+    if (distance <= most * size) continue;  // false for a NaN as well
+    throw Failure(fmt::format("expected result {} of {} {} within {:.0e} of the composed form's, "
+                              "given {:.2e}",
+                              i + 1, what.mode, what.size, most, distance / size),
+                  "this looks like a bug; please file an issue with the line of `wavroute doctor`");
+  }
+}
 
 std::vector<OpResult> measure(std::span<const Operator* const> operators, const Plan& plan,
                               const std::function<void(std::string_view)>& progress) {
@@ -61,6 +86,7 @@ std::vector<OpResult> measure(std::span<const Operator* const> operators, const 
           if (progress) {
             progress(fmt::format("{} {} {} {}", op->name, what.mode, what.size, precision));
           }
+          check_agreement(what, type);
           OpResult result = time_case(what, plan);
           result.name = op->name;
           result.precision = precision;

@@ -20,6 +20,10 @@ struct Plan {
   int rounds = 10;  // runs that are
 };
 
+// Throws Failure where the two forms of a case disagree by more than `type`, the compute type, can
+// explain: the largest distance of a result from the composed one, relative to the size of that.
+void check_agreement(const Case& what, at::ScalarType type);
+
 // One result per case, in the order of the operators, widths and types; runs on the current
 // number of threads. `progress` is told each case before it is timed. Throws UserError for a width
 // that is no multiple of 64.

@@ -1,5 +1,8 @@
 // The operators that `wavroute bench op` times: ours and the same composed of libtorch's own.
 //
+// Each case gives the results of both forms, and is refused where they disagree: what computes
+// something else is not worth a time.
+//
 // An operator is one entry of the list in operators.cpp: a name and a function that shows its
 // cases. Table, csv, json and the filter of the command line follow from the list.
 #pragma once
@@ -21,9 +24,11 @@ struct Problem {
   at::ScalarType type = at::kFloat;  // the compute type: float or bfloat16
 };
 
+using Tensors = std::vector<at::Tensor>;
+
 // One of the two forms of a case.
 struct Form {
-  std::function<void()> run;           // what is timed
+  std::function<Tensors()> run;        // what is timed; the results that both forms have
   std::function<void()> prepare = {};  // before every run, not timed: restores what a run consumes
 };
 
@@ -58,10 +63,9 @@ struct Operator {
 // `tensor` as a leaf of a graph, sharing its memory.
 [[nodiscard]] at::Tensor leaf(const at::Tensor& tensor);
 // Gradients of `outputs` along `directions`; the graph stays for the next run.
-[[nodiscard]] std::vector<at::Tensor> gradients(const std::vector<at::Tensor>& outputs,
-                                                const std::vector<at::Tensor>& inputs,
-                                                const std::vector<at::Tensor>& directions);
-[[nodiscard]] double bytes_of(const std::vector<at::Tensor>& tensors);
+[[nodiscard]] Tensors gradients(const Tensors& outputs, const Tensors& inputs,
+                                const Tensors& directions);
+[[nodiscard]] double bytes_of(const Tensors& tensors);
 [[nodiscard]] std::string rows_by_columns(int64_t rows, int64_t columns);  // "1024 x 256"
 
 void show_norm(const Problem& problem, const Visit& visit);

@@ -51,13 +51,11 @@ at::Tensor values(at::IntArrayRef sizes, at::ScalarType type) {
 
 at::Tensor leaf(const at::Tensor& tensor) { return tensor.detach().set_requires_grad(true); }
 
-std::vector<at::Tensor> gradients(const std::vector<at::Tensor>& outputs,
-                                  const std::vector<at::Tensor>& inputs,
-                                  const std::vector<at::Tensor>& directions) {
+Tensors gradients(const Tensors& outputs, const Tensors& inputs, const Tensors& directions) {
   return torch::autograd::grad(outputs, inputs, directions, /*retain_graph=*/true);
 }
 
-double bytes_of(const std::vector<at::Tensor>& tensors) {
+double bytes_of(const Tensors& tensors) {
   double bytes = 0;
   for (const at::Tensor& tensor : tensors) bytes += static_cast<double>(tensor.nbytes());
   return bytes;

@@ -5,7 +5,7 @@
 #include <memory>
 
 #include "opbench/operator.h"
-#include "ops/arena.h"
+#include "ops/backend.h"
 #include "residual/routed.h"
 #include "wavroute/residual.h"
 
@@ -51,41 +51,49 @@ struct Scheme {
 // A stream that stands before the block, or after it.
 class Standing {
  public:
-  Standing(const Scheme& scheme, ops::Arena* arena) : scheme_(scheme) {
+  Standing(const Scheme& scheme, std::unique_ptr<ops::Backend> backend)
+      : scheme_(scheme), backend_(std::move(backend)) {
     options_.pass.training = true;
-    options_.arena = arena;
+    options_.backend = backend_.get();
   }
 
   void stand_before() {
     stream_ = scheme_.residual->open(options_);
     stream_->begin(scheme_.embedding);
-    walk(0, kFirst);
+    (void)walk(0, kFirst);
     stream_->set_record(true);
   }
   void stand_after() {
     stand_before();
-    forward();
+    (void)forward();
     (void)stream_->read_out_normed(scheme_.norm);
     stream_->read_out_normed_backward(scheme_.norm, scheme_.dx, 0.0);
   }
 
-  void forward() { walk(kFirst, kEnd); }
-  void backward() {
+  // x of the last read.
+  Tensors forward() { return {walk(kFirst, kEnd)}; }
+  // The gradient of the first update.
+  Tensors backward() {
+    at::Tensor du;
     for (int64_t i = kEnd - 1; i >= kFirst; --i) {
-      (void)stream_->write_backward(Site::at(i));
+      du = stream_->write_backward(Site::at(i));
       stream_->read_normed_backward(Site::at(i), scheme_.norm, scheme_.dx);
     }
+    return {du};
   }
 
  private:
-  void walk(int64_t begin, int64_t end) {
+  at::Tensor walk(int64_t begin, int64_t end) {
+    at::Tensor x;
     for (int64_t i = begin; i < end; ++i) {
-      (void)stream_->read_normed(Site::at(i), scheme_.norm);
+      x = stream_->read_normed(Site::at(i), scheme_.norm);
       stream_->write(Site::at(i), scheme_.updates[static_cast<size_t>(i % kLength)]);
     }
+    return x;
   }
 
   const Scheme& scheme_;
+  std::unique_ptr<ops::Backend> backend_;
   StreamOptions options_;
   std::unique_ptr<Stream> stream_;
 };
@@ -93,25 +101,25 @@ class Standing {
 }  // namespace
 
 void show_route_block(const Problem& p, const Visit& visit) {
-  ops::Arena arena;
   const Scheme scheme(p);
-  Standing ours(scheme, &arena), composed(scheme, nullptr);
+  Standing ours(scheme, ops::make_cpu_backend());
+  Standing composed(scheme, ops::make_composed_backend(at::kCPU));
   const std::string size =
       fmt::format("{}, {} sources", rows_by_columns(p.tokens, p.width), kSources);
   const double row = bytes_of({scheme.embedding}), narrow = bytes_of({scheme.dx});
   // Reads the finished sources and the updates; gives x and h of every read, and the block's sums.
   visit({"forward",
          size,
-         {[&] { ours.forward(); }, [&] { ours.stand_before(); }},
-         {[&] { composed.forward(); }, [&] { composed.stand_before(); }},
+         {[&] { return ours.forward(); }, [&] { ours.stand_before(); }},
+         {[&] { return composed.forward(); }, [&] { composed.stand_before(); }},
          static_cast<double>(kSources + kLength + kSums) * row +
              static_cast<double>(2 * kLength) * narrow});
   // Reads the sources, the block's sums, and dx, h and the update of every read; gives its du. The
   // gradients of sources and sums are read and written.
   visit({"backward",
          size,
-         {[&] { ours.backward(); }, [&] { ours.stand_after(); }},
-         {[&] { composed.backward(); }, [&] { composed.stand_after(); }},
+         {[&] { return ours.backward(); }, [&] { ours.stand_after(); }},
+         {[&] { return composed.backward(); }, [&] { composed.stand_after(); }},
          static_cast<double>(3 * (kSources + kSums) + kLength) * row +
              static_cast<double>(3 * kLength) * narrow});
 }

@@ -3,23 +3,15 @@
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <deque>
-#include <memory>
 #include <span>
 
-#include "kernels/kernels.h"
+#include "functional/composed.h"
 #include "opbench/operator.h"
 #include "ops/arena.h"
-#include "ops/parallel.h"
-#include "ops/typed.h"
-#include "residual/router.h"
+#include "ops/route.h"
 
 namespace wavroute::opbench {
 namespace {
-
-using ops::in;
-using ops::out;
 
 constexpr int64_t kRouters = 16;
 constexpr int64_t kDetails = 2;
@@ -31,180 +23,107 @@ at::Tensor apart(int64_t count, at::IntArrayRef sizes, at::ScalarType type = at:
   return ops::Arena().empty_apart(count, sizes, type).normal_();
 }
 
-template <typename T>
-std::vector<T*> row_pointers(const at::Tensor& all) {
-  std::vector<T*> rows;
-  for (int64_t i = 0; i < all.size(0); ++i) rows.push_back(out<float>(all) + i * all.stride(0));
-  return rows;
-}
-
 // e, then S and two details of each block; a block's routers over them.
 struct Block {
   Block(const Problem& p, int64_t blocks)
       : tokens(p.tokens),
         d(p.width),
         sources(1 + blocks * (1 + kDetails)),
-        bank(apart(sources, {1, tokens, d})),
-        power(bank.square().mean(-1)),
-        ratio(apart(sources, {1, tokens}).fill_(1.0)),
-        bias(at::zeros({kRouters, sources})),
-        logits(apart(kRouters * sources, {tokens})),
-        peak(apart(kRouters, {tokens})),
-        mass(apart(kRouters, {tokens})),
-        mixed(apart(kRouters, {tokens, d}, p.type)) {
+        bank(apart(sources, {tokens, d})) {
+    group.sources = {bank.unbind(), apart(sources, {tokens}), apart(sources, {tokens})};
+    group.routers.query = values({kRouters, d}) * 0.1;
+    group.routers.bias = at::zeros({kRouters, sources});
+    group.logits = apart(kRouters * sources, {tokens});
+    group.peak = apart(kRouters, {tokens});
+    group.mass = apart(kRouters, {tokens});
+    group.mixed = apart(kRouters, {tokens, d}, p.type);
     for (int64_t j = 0; j < sources; ++j) {
-      bases.push_back(j == 0 ? -1 : static_cast<int>((j - 1) % (1 + kDetails)) - 1);
-      summaries.push_back(j - 1 - bases.back());
-      if (bases.back() < 0) continue;
-      bias.select(1, j).fill_(kBeta);
-      ratio[j].copy_(matching_ratio(bank[j], bank[summaries.back()], kMatchingEps).squeeze(-1));
+      const int64_t sum = j == 0 ? 0 : (j - 1) % (1 + kDetails);
+      if (sum > 0) group.routers.bias.select(1, j).fill_(kBeta);
+      ops::source_scalars(bank[j], bank[j - sum], {kNormEps, kMatchingEps}, group.sources.ratio[j],
+                          group.sources.inverse[j]);
     }
-    kinds = row_kinds(bases, summaries, kDetails, bank.options());
-    inverse = apart(sources, {1, tokens});
-    inverse.copy_((ratio.square() * power).add_(kNormEps).rsqrt_());
-    for (int64_t i = 0; i < kRouters; ++i) {
-      Router& router = routers.emplace_back();
-      router.query = parameter(values({1, d}) * 0.1);
-      router.gain = parameter(at::ones({d}));
-      router.bias = parameter(at::full({kDetails}, kBeta));
-    }
-    std::vector<at::Tensor> queries;
-    for (const Router& router : routers) queries.push_back(router.query->value.detach().view({-1}));
-    query = at::stack(queries);
-    rows = row_pointers<const float>(bank);
-    ratios = row_pointers<const float>(ratio);
-    inverses = row_pointers<const float>(inverse);
+    each = group;
+    each.mixed = group.mixed.narrow(0, 0, 1);
   }
 
-  Parameter* parameter(const at::Tensor& value) {
-    Parameter& made = parameters.emplace_back();
-    made.shape = value.sizes().vec();
-    made.value = leaf(value);
-    return &made;
+  [[nodiscard]] Tensors mix() const {
+    ops::mix({&group, 0, kRouters});
+    return {group.mixed, group.mass};
   }
-
-  // `count` routers from `router` on; their mixtures to the rows of `mixed` from `place` on.
-  void mix(int64_t router, int64_t count, int64_t place) const {
-    ops::with_type(mixed.scalar_type(), [&]<typename C>() {
-      kernels::MixFinished<float, C> args;
-      args.d = d, args.tokens = peak.stride(0), args.pitch = mixed.stride(0);
-      args.sources = sources, args.routers = count;
-      args.rows = rows.data(), args.ratio = ratios.data(), args.inverse = inverses.data();
-      args.query = in<float>(query) + router * d, args.bias = in<float>(bias) + router * sources;
-      args.logits = out<float>(logits) + router * sources * logits.stride(0);
-      args.peak = out<float>(peak) + router * peak.stride(0);
-      args.mass = out<float>(mass) + router * mass.stride(0);
-      args.mixed = out<C>(mixed) + place * mixed.stride(0);
-      const auto kernel = kernels::chosen_kernels().finished->fp32.mix.of<C>().forward;
-      ops::for_chunks(tokens,
-                      [&](int64_t, int64_t begin, int64_t end) { kernel(args, begin, end); });
-    });
-  }
-
-  void mix() const { mix(0, kRouters, 0); }
   // As a block does whose mixtures are not worth a place in memory: all to the same row.
-  void mix_each() const {
-    for (int64_t i = 0; i < kRouters; ++i) mix(i, 1, 0);
+  [[nodiscard]] Tensors mix_each() const {
+    for (int64_t i = 0; i < kRouters; ++i) ops::mix({&each, i, 1});
+    return {each.mixed, each.mass};
   }
-
-  // Router by router, as RoutedStream reads.
-  void composed_mix() const {
-    for (const Router& router : routers) {
-      (void)mix_rows(bank, row_scalars(bank, power, kinds, router, kNormEps, kMatchingEps));
-    }
+  [[nodiscard]] Tensors composed_mix() const {
+    const at::NoGradGuard no_grad;
+    const auto [mixed, peak, mass, logits] = functional::composed::route_mix(
+        group.sources.rows, group.sources.ratio, group.sources.inverse, group.routers.query,
+        group.routers.bias);
+    return {mixed, mass};
   }
 
   [[nodiscard]] std::string size() const {
     return fmt::format("{}, {} sources", rows_by_columns(tokens, d), sources);
   }
-
-  int64_t tokens, d, sources;
-  at::Tensor bank;          // [n, 1, tokens, d]
-  at::Tensor power, ratio;  // [n, 1, tokens]
-  at::Tensor inverse;       // [n, 1, tokens]
-  at::Tensor bias;          // [R, n]
-  at::Tensor query;         // [R, d]
-  at::Tensor logits;        // [R, n, tokens]
-  at::Tensor peak, mass;    // [R, tokens]
-  at::Tensor mixed;         // [R, tokens, d]
-  std::vector<int> bases;
-  std::vector<int64_t> summaries;
-  RowKinds kinds;
-  std::deque<Parameter> parameters;
-  std::vector<Router> routers;
-  std::vector<const float*> rows, ratios, inverses;
-};
-
-// What the backward of a block needs and gives, ours.
-struct Backward {
-  Backward(const Block& block, ops::Arena& arena)
-      : block(block),
-        arena(arena),
-        dh(apart(kRouters, {block.tokens, block.d}, block.mixed.scalar_type())),
-        grad(apart(block.sources, {1, block.tokens, block.d}).zero_()),
-        first(std::make_unique<bool[]>(static_cast<size_t>(block.sources))) {
-    block.mix();
-    lse = apart(kRouters, {block.tokens}).copy_(block.peak + block.mass.log());
-    along = apart(kRouters, {block.tokens})
-                .copy_((dh.to(at::kFloat) * block.mixed).sum(-1).div_(block.mass));
-    grads = row_pointers<float>(grad);
-    std::fill_n(first.get(), block.sources, false);
+  // What phase 1 reads and writes.
+  [[nodiscard]] double bytes() const {
+    return bytes_of({bank, group.sources.ratio, group.sources.inverse, group.routers.query,
+                     group.routers.bias, group.logits, group.peak, group.mass, group.mixed});
   }
 
-  void run() const {
-    const int64_t chunks = ops::chunk_count(block.tokens);
-    const ops::PartialSums query_grad(arena, chunks, kRouters * block.d);
-    const ops::PartialSums bias_grad(arena, chunks, kRouters * block.sources);
-    ops::with_type(dh.scalar_type(), [&]<typename C>() {
-      kernels::MixFinishedBackward<float, C> args;
-      args.d = block.d, args.tokens = lse.stride(0), args.pitch = dh.stride(0);
-      args.sources = block.sources, args.routers = kRouters;
-      args.rows = block.rows.data();
-      args.ratio = block.ratios.data(), args.inverse = block.inverses.data();
-      args.query = in<float>(block.query), args.bias = in<float>(block.bias);
-      args.logits = in<float>(block.logits), args.lse = in<float>(lse);
-      args.along = in<float>(along), args.dh = in<C>(dh);
-      args.grads = grads.data(), args.first = first.get();
-      const auto kernel = kernels::chosen_kernels().finished->fp32.mix.of<C>().backward;
-      ops::for_chunks(block.tokens, [&](int64_t chunk, int64_t begin, int64_t end) {
-        kernels::MixFinishedBackward<float, C> own = args;
-        own.query_grad = query_grad.of(chunk);
-        own.bias_grad = bias_grad.of(chunk);
-        kernel(own, begin, end);
-      });
-    });
-    (void)query_grad.total();
-    (void)bias_grad.total();
+  int64_t tokens, d, sources;
+  at::Tensor bank;  // [n, tokens, d]
+  ops::RouterGroup group;
+  ops::RouterGroup each;  // the same with room for one mixture
+};
+
+// Its backward, from gradients of mixed and mass as a reader's graph has them: the softmax of the
+// kernel is over all sources of a reader, so that its lse is the peak here (functional/route_mix).
+struct Backward {
+  explicit Backward(const Block& of) : block(of), group(of.group) {
+    (void)block.mix();
+    group.lse = group.peak;
+    group.dh = apart(kRouters, {block.tokens, block.d}, group.mixed.scalar_type());
+    group.along = apart(kRouters, {block.tokens});
+    grad = apart(block.sources, {block.tokens, block.d});
+    grads = grad.unbind();
+    query_grad = at::zeros({kRouters, block.d});
+    bias_grad = at::zeros({kRouters, block.sources});
+    for (const at::Tensor& row : group.sources.rows) leaves.push_back(leaf(row));
+    const at::Tensor query = leaf(group.routers.query), bias = leaf(group.routers.bias);
+    const auto [mixed, peak, mass, logits] = functional::composed::route_mix(
+        leaves, group.sources.ratio, group.sources.inverse, query, bias);
+    outputs = {mixed, mass};
+    directions = {group.dh.to(at::kFloat), at::neg(group.along)};
+    leaves.push_back(query);
+    leaves.push_back(bias);
+  }
+
+  void clear() const {
+    for (const at::Tensor& sums : {grad, query_grad, bias_grad}) at::Tensor(sums).zero_();
+  }
+  [[nodiscard]] Tensors run(ops::Arena& arena) const {
+    ops::mix_backward(arena, {.group = &group,
+                              .count = kRouters,
+                              .source_grads = grads,
+                              .query_grad = query_grad,
+                              .bias_grad = bias_grad});
+    return {grad, query_grad, bias_grad};
+  }
+  [[nodiscard]] Tensors composed_run() const {
+    const Tensors made = gradients(outputs, leaves, directions);
+    for (size_t j = 0; j < grads.size(); ++j) grads[j].add_(made[j]);
+    return {grad, made[grads.size()], made[grads.size() + 1]};
   }
 
   const Block& block;
-  ops::Arena& arena;
-  at::Tensor dh;          // [R, tokens, d]
-  at::Tensor grad;        // [n, 1, tokens, d]
-  at::Tensor lse, along;  // [R, tokens]
-  std::vector<float*> grads;
-  std::unique_ptr<bool[]> first;
-};
-
-// The graph of all routers' reads, and the leaves whose gradients are wanted: the sources first.
-struct Graph {
-  explicit Graph(const Block& block) {
-    std::vector<Source> sources;
-    for (int64_t j = 0; j < block.sources; ++j) {
-      leaves.push_back(leaf(block.bank[j]));
-      const int basis = block.bases[static_cast<size_t>(j)];
-      const at::Tensor scale = block.ratio[j].unsqueeze(-1);
-      sources.push_back({basis < 0 ? leaves.back() : leaves.back() * scale, basis});
-    }
-    for (const Router& router : block.routers) {
-      outputs.push_back(mix(sources, router, kNormEps));
-      for (const Parameter* p : {router.query, router.gain, router.bias}) {
-        leaves.push_back(p->value);
-      }
-    }
-  }
-
-  std::vector<at::Tensor> leaves, outputs;
+  ops::RouterGroup group;
+  at::Tensor grad;  // [n, tokens, d]
+  Tensors grads;    // its rows
+  at::Tensor query_grad, bias_grad;
+  Tensors leaves, outputs, directions;  // of the composed form's graph
 };
 
 }  // namespace
@@ -215,10 +134,9 @@ void show_route_mix(const Problem& p, const Visit& visit) {
     const Block b(p, blocks);
     visit({"forward",
            b.size(),
-           {[&] { b.mix(); }},
-           {[&] { b.composed_mix(); }},
-           bytes_of(
-               {b.bank, b.ratio, b.inverse, b.query, b.bias, b.logits, b.peak, b.mass, b.mixed})});
+           {[&] { return b.mix(); }},
+           {[&] { return b.composed_mix(); }},
+           b.bytes()});
   }
 }
 
@@ -228,34 +146,29 @@ void show_route_mix_each(const Problem& p, const Visit& visit) {
     const Block b(p, blocks);
     visit({"forward",
            b.size(),
-           {[&] { b.mix_each(); }},
-           {[&] { b.composed_mix(); }},
-           bytes_of(
-               {b.bank, b.ratio, b.inverse, b.query, b.bias, b.logits, b.peak, b.mass, b.mixed})});
+           {[&] { return b.mix_each(); }},
+           // The last router's mixture is the one that is left.
+           {[&]() -> Tensors {
+             const Tensors all = b.composed_mix();
+             return {all[0][kRouters - 1], all[1]};
+           }},
+           b.bytes()});
   }
 }
 
 void show_route_mix_backward(const Problem& p, const Visit& visit) {
-  // A single source leaves the details' biases without a gradient.
-  for (const int64_t blocks : std::span(kBlocksBefore).subspan(1)) {
-    ops::Arena arena;
+  ops::Arena arena;
+  for (const int64_t blocks : kBlocksBefore) {
     const Block b(p, blocks);
-    const Backward ours(b, arena);
-    const Graph graph(b);
-    std::vector<at::Tensor> directions;
-    for (int64_t i = 0; i < kRouters; ++i)
-      directions.push_back(ours.dh[i].unsqueeze(0).to(at::kFloat));
+    const Backward backward(b);
+    const ops::RouterGroup& group = backward.group;
     visit({"backward",
            b.size(),
-           {[&] { ours.run(); }},
-           {[&] {
-             const auto grads = gradients(graph.outputs, graph.leaves, directions);
-             for (int64_t j = 0; j < b.sources; ++j) {
-               ours.grad[j].add_(grads[static_cast<size_t>(j)]);
-             }
-           }},
-           bytes_of({b.bank, b.ratio, b.inverse, b.query, b.bias, b.logits, ours.lse, ours.along,
-                     ours.dh, ours.grad, ours.grad, b.query, b.bias})});
+           {[&] { return backward.run(arena); }, [&] { backward.clear(); }},
+           {[&] { return backward.composed_run(); }, [&] { backward.clear(); }},
+           bytes_of({b.bank, group.sources.ratio, group.sources.inverse, group.routers.query,
+                     group.routers.bias, group.logits, group.lse, group.along, group.dh,
+                     backward.grad, backward.grad, group.routers.query, group.routers.bias})});
   }
 }
 

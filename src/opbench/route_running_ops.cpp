@@ -5,252 +5,165 @@
 
 #include <array>
 
-#include "kernels/kernels.h"
+#include "functional/composed.h"
 #include "opbench/operator.h"
 #include "ops/arena.h"
-#include "ops/parallel.h"
-#include "ops/typed.h"
-#include "residual/router.h"
+#include "ops/route.h"
 
 namespace wavroute::opbench {
 namespace {
 
-using ops::in;
-using ops::out;
-
-// S, phase and split, as in the second half of a block: four parts, see kernels/route.h. Composed,
-// they are three sums.
-constexpr int kSums = kernels::kMostRunning, kParts = kernels::kMostParts;
-using Tensors = std::vector<at::Tensor>;
-constexpr int kWritten = 1;                              // the part that the update goes to,
-constexpr std::array<float, kSums> kSigns = {1, -1, 1};  // with these signs in the sums
+// S, phase and split, as in the second half of a block: four parts, of which one is written.
+constexpr int kSums = ops::kMostRunning, kParts = ops::kMostParts, kWritten = 1;
+constexpr std::array<int64_t, kSums> kForms = {0, 1, 2};
 constexpr float kBeta = -4.0F;
-
-Tensors each(int count, const std::function<at::Tensor()>& make) {
-  Tensors tensors;
-  for (int i = 0; i < count; ++i) tensors.push_back(make());
-  return tensors;
-}
 
 // One read of the running block, with all that it keeps for the backward.
 struct Read {
-  explicit Read(const Problem& p)
-      : tokens(p.tokens),
-        d(p.width),
-        type(p.type),
-        u(values({tokens, d}, type)),
-        parts(each(kParts,
-                   [&] {
-                     return values({tokens, d});
-                   })),
-        written(at::empty({tokens, d})),
-        sums(each(kSums,
-                  [&] {
-                    return values({tokens, d});
-                  })),
-        mixed(values({tokens, d}, type)),
-        peak(at::rand({tokens})),
-        mass(at::full({tokens}, 1.75)),
-        query(values({d}) * 0.1),
-        gain(at::ones({d})),
-        bias(at::full({kSums - 1}, kBeta)),
-        h(at::empty({tokens, d}, type)),
-        x(at::empty({tokens, d}, type)),
-        lse(at::empty({tokens})),
-        inverse_rms(at::empty({tokens})),
-        kept(at::empty({kSums, 3, tokens})) {}
+  explicit Read(const Problem& p) : tokens(p.tokens), d(p.width), type(p.type) {
+    const auto rows = [&](at::ScalarType of) { return values({1, tokens, d}, of); };
+    const auto numbers = [&](int64_t count) { return at::empty({count, tokens}); };
+    group.routers.query = values({1, d}) * 0.1;
+    group.routers.running_bias = at::full({1, kSums}, kBeta);
+    group.routers.running_bias.select(1, 0).zero_();
+    group.mixed = rows(type);
+    group.peak = at::rand({1, tokens});
+    group.mass = at::full({1, tokens}, 1.75);
+    group.lse = numbers(1);
+    group.running = numbers(3 * kSums);
+    group.dh = rows(type);
+    group.along = numbers(1);
+    read.group = &group;
+    read.parts.count = kParts;
+    for (at::Tensor& part : read.parts.row) part = values({tokens, d});
+    read.write = {values({tokens, d}, type), kWritten, read.parts.row[kWritten],
+                  at::empty({tokens, d})};
+    read.sources = {kSums, {0, 1, 2}};
+    read.eps = {kNormEps, kMatchingEps};
+    read.gain = at::ones({d});
+    read.h = at::empty({tokens, d}, type);
+    read.x = at::empty({tokens, d}, type);
+    read.inverse_rms = at::empty({tokens});
+  }
+  Read(const Read&) = delete;
+  Read& operator=(const Read&) = delete;
 
-  [[nodiscard]] float* kept_row(int sum, int row) const {
-    return out<float>(kept) + (3 * sum + row) * tokens;
+  [[nodiscard]] Tensors run() const {
+    ops::read(read);
+    return {read.write.after, read.x, group.lse};
   }
 
-  // The parts after the write.
-  [[nodiscard]] kernels::Parts seen() const {
-    kernels::Parts result;
-    result.count = kParts;
-    for (int k = 0; k < kParts; ++k) result.row[k] = in<float>(k == kWritten ? written : parts[k]);
-    return result;
+  // Leaves may stand for what the graph is to reach: u, mixed, query, bias, gain.
+  using Arguments = std::array<at::Tensor, 5>;
+  [[nodiscard]] Arguments arguments() const {
+    return {read.write.u, group.mixed[0].to(at::kFloat), group.routers.query[0],
+            group.routers.running_bias[0], read.gain};
   }
-
-  void run() const {
-    ops::with_type(type, [&]<typename C>() {
-      kernels::WriteRead<C> args;
-      args.d = d, args.running = kSums;
-      args.write = {in<C>(u), kWritten, in<float>(parts[kWritten]), out<float>(written)};
-      args.parts = seen();
-      for (int s = 0; s < kSums; ++s) {
-        args.sources[s] = {.form = s,
-                           .bias = s == 0 ? 0.0F : kBeta,
-                           .dot = kept_row(s, 0),
-                           .ratio = kept_row(s, 1),
-                           .inverse = kept_row(s, 2)};
-      }
-      args.query = in<float>(query), args.mixed = in<C>(mixed);
-      args.peak = in<float>(peak), args.mass = in<float>(mass);
-      args.norm_eps = static_cast<float>(kNormEps);
-      args.matching_eps = static_cast<float>(kMatchingEps);
-      args.gain = in<float>(gain), args.lse = out<float>(lse), args.h = out<C>(h);
-      args.x = out<C>(x), args.inverse_rms = out<float>(inverse_rms);
-      const auto kernel = kernels::chosen_kernels().running->of<C>().write_read;
-      ops::for_chunks(tokens,
-                      [&](int64_t, int64_t begin, int64_t end) { kernel(args, begin, end); });
-    });
-  }
-
-  // x of running sums and parameters that may be leaves of a graph.
-  [[nodiscard]] at::Tensor composed(const Tensors& v, const at::Tensor& finished,
-                                    const at::Tensor& w, const at::Tensor& beta,
-                                    const at::Tensor& g) const {
-    Tensors sources(kSums, v[0]);
-    std::vector<at::Tensor> logits = {peak + mass.log()};
-    for (int s = 0; s < kSums; ++s) {
-      if (s > 0) sources[s] = v[s] * matching_ratio(v[s], v[0], kMatchingEps);
-      const at::Tensor inverse = sources[s].square().mean(-1).add(kNormEps).rsqrt();
-      const at::Tensor logit = at::matmul(sources[s], w) * inverse;
-      logits.push_back(s == 0 ? logit : logit + beta[s - 1]);
-    }
-    const at::Tensor a = at::softmax(at::stack(logits), 0).unsqueeze(-1);
-    at::Tensor mixture = a[0] / mass.unsqueeze(-1) * finished;
-    for (int s = 0; s < kSums; ++s) mixture = at::addcmul(mixture, a[s + 1], sources[s]);
-    return at::rms_norm(mixture, {d}, g, kNormEps).to(type);
-  }
-
-  void composed_run() const {
-    const at::NoGradGuard no_grad;
-    for (int s = 0; s < kSums; ++s) sums[s].add_(u, kSigns[s]);
-    (void)composed(sums, mixed, query, bias, gain);
+  [[nodiscard]] Tensors composed(const Arguments& with) const {
+    functional::composed::OptionalTensors parts;
+    for (const at::Tensor& part : read.parts.row) parts.push_back(part);
+    const auto [part, x, h, inverse_rms, lse, running] = functional::composed::route_read(
+        with[0], kWritten, parts, kForms, with[1], group.peak[0], group.mass[0], with[2], with[3],
+        with[4], kNormEps, kMatchingEps, type);
+    return {part, x, lse};
   }
 
   [[nodiscard]] std::string size() const {
     return fmt::format("{}, {} sums", rows_by_columns(tokens, d), kSums);
   }
+  [[nodiscard]] double part_bytes() const {
+    return bytes_of({read.parts.row.begin(), read.parts.row.end()});
+  }
 
   int64_t tokens, d;
   at::ScalarType type;
-  at::Tensor u;                  // [tokens, d]
-  Tensors parts;                 // [tokens, d], before the write
-  at::Tensor written;            // [tokens, d]
-  Tensors sums;                  // [tokens, d], of the composed form
-  at::Tensor mixed, peak, mass;  // of phase 1: [tokens, d], [tokens], [tokens]
-  at::Tensor query, gain, bias;  // [d], [d], [details]
-  at::Tensor h, x;               // [tokens, d]
-  at::Tensor lse, inverse_rms;   // [tokens]
-  at::Tensor kept;               // [sums, 3, tokens]
+  ops::RouterGroup group;
+  ops::RunningRead read;
 };
 
-// Its backward, ours.
+// Its backward, ours and by autograd.
 struct Backward {
-  Backward(const Read& read, ops::Arena& arena)
-      : read(read),
-        arena(arena),
-        dx(values({read.tokens, read.d}, read.type)),
-        dh(at::empty({read.tokens, read.d}, read.type)),
-        along(at::empty({read.tokens})),
-        du(at::empty({read.tokens, read.d}, read.type)),
-        gain_grad(at::zeros({read.d})),
-        grads(each(kSums, [&] {
-          return at::zeros({read.tokens, read.d});
-        })) {
-    read.run();
-  }
-
-  void run() const {
-    const int64_t chunks = ops::chunk_count(read.tokens);
-    const ops::PartialSums gain_sums(arena, chunks, read.d);
-    const ops::PartialSums query_sums(arena, chunks, read.d);
-    const ops::PartialSums bias_sums(arena, chunks, kSums);
-    ops::with_type(read.type, [&]<typename C>() {
-      const kernels::ReadBackward<C> args = arguments<C>();
-      const auto kernel = kernels::chosen_kernels().running->of<C>().read_backward;
-      ops::for_chunks(read.tokens, [&](int64_t chunk, int64_t begin, int64_t end) {
-        kernels::ReadBackward<C> own = args;
-        own.gain_grad = gain_sums.of(chunk);
-        own.query_grad = query_sums.of(chunk);
-        for (int s = 1; s < kSums; ++s) own.sources[s].bias_grad = bias_sums.of(chunk) + s;
-        kernel(own, begin, end);
-      });
-    });
-    gain_sums.add_to(out<float>(gain_grad));
-    (void)query_sums.total();
-    (void)bias_sums.total();
-  }
-
-  template <typename C>
-  [[nodiscard]] kernels::ReadBackward<C> arguments() const {
-    kernels::ReadBackward<C> args;
-    args.d = read.d, args.dx = in<C>(dx), args.h = in<C>(read.h);
-    args.inverse_rms = in<float>(read.inverse_rms), args.gain = in<float>(read.gain);
-    args.parts = read.seen(), args.running = kSums;
-    for (int s = 0; s < kSums; ++s) {
-      args.sources[s] = {.form = s,
-                         .bias = s == 0 ? 0.0F : kBeta,
-                         .dot = read.kept_row(s, 0),
-                         .ratio = read.kept_row(s, 1),
-                         .inverse = read.kept_row(s, 2)};
-      args.forms[s] = {.grad = out<float>(grads[s]), .sign = kSigns[s]};
+  explicit Backward(const Read& of) : forward(of) {
+    (void)forward.run();
+    const ops::RunningRead& seen = forward.read;
+    read.group = &forward.group;
+    read.parts = seen.parts;
+    read.parts.row[kWritten] = seen.write.after;
+    read.sources = seen.sources;
+    for (size_t f = 0; f < read.forms.size(); ++f) {
+      read.forms[f] = {at::zeros({forward.tokens, forward.d}),
+                       {},
+                       ops::sign_of(static_cast<int64_t>(f), kWritten)};
     }
-    args.query = in<float>(read.query), args.lse = in<float>(read.lse);
-    args.dh = out<C>(dh), args.along = out<float>(along), args.du = out<C>(du);
-    return args;
+    read.dx = values({forward.tokens, forward.d}, forward.type);
+    read.h = seen.h;
+    read.inverse_rms = seen.inverse_rms;
+    read.gain = seen.gain;
+    read.du = at::empty({forward.tokens, forward.d}, forward.type);
+    read.gain_grad = at::zeros({forward.d});
+    read.query_grad = at::zeros({forward.d});
+    read.bias_grad = at::zeros({kSums});
+    leaves = forward.arguments();
+    for (at::Tensor& argument : leaves) argument = leaf(argument);
+    output = forward.composed(leaves)[1];
   }
+  Backward(const Backward&) = delete;
+  Backward& operator=(const Backward&) = delete;
 
-  const Read& read;
-  ops::Arena& arena;
-  at::Tensor dx, dh, along, du;
-  at::Tensor gain_grad;
-  Tensors grads;
-};
-
-// The same by autograd.
-struct Graph {
-  explicit Graph(const Read& read)
-      : sums{leaf(read.sums[0]), leaf(read.sums[1]), leaf(read.sums[2])},
-        leaves{sums[0],          sums[1],         sums[2],        leaf(read.mixed),
-               leaf(read.query), leaf(read.bias), leaf(read.gain)},
-        x(read.composed(sums, leaves[kSums], leaves[kSums + 1], leaves[kSums + 2],
-                        leaves[kSums + 3])) {}
-
-  void run(const Backward& shared) const {
-    const auto grads = gradients({x}, leaves, {shared.dx});
-    at::Tensor du;
-    for (int s = 0; s < kSums; ++s) {
-      shared.grads[s].add_(grads[static_cast<size_t>(s)]);
-      du = s == 0 ? shared.grads[s] : at::add(du, shared.grads[s], kSigns[s]);
+  void clear() const {
+    for (const ops::FormGrad& form : read.forms) at::Tensor(form.grad).zero_();
+    for (const at::Tensor& sums : {read.gain_grad, read.query_grad, read.bias_grad}) {
+      at::Tensor(sums).zero_();
     }
-    shared.gain_grad.add_(grads.back());
-    (void)du.to(shared.read.type);
+  }
+  [[nodiscard]] Tensors run(ops::Arena& arena) const {
+    ops::read_backward(arena, read);
+    return {read.du, read.query_grad, read.bias_grad, read.gain_grad};
+  }
+  // Of u, mixed, query, bias and gain. The parts' gradients are that of u with a sign.
+  [[nodiscard]] Tensors composed_run() const {
+    const Tensors made = gradients({output}, {leaves.begin(), leaves.end()}, {read.dx});
+    return {made[0], made[2], made[3], made[4]};
   }
 
-  Tensors sums;
-  std::vector<at::Tensor> leaves;  // the sums, phase 1's mixture, query, biases, gain
-  at::Tensor x;
+  const Read& forward;
+  ops::RunningReadBackward read;
+  Read::Arguments leaves;
+  at::Tensor output;  // x
 };
 
 }  // namespace
 
 void show_route_write_read(const Problem& p, const Visit& visit) {
   const Read r(p);
+  const ops::RouterGroup& group = r.group;
   visit({"forward",
          r.size(),
-         {[&] { r.run(); }},
-         {[&] { r.composed_run(); }},
-         bytes_of(r.parts) + bytes_of({r.written, r.u, r.mixed, r.peak, r.mass, r.query, r.gain,
-                                       r.h, r.x, r.lse, r.inverse_rms, r.kept})});
+         {[&] { return r.run(); }},
+         {[&] {
+           const at::NoGradGuard no_grad;
+           return r.composed(r.arguments());
+         }},
+         r.part_bytes() + bytes_of({r.read.write.after, r.read.write.u, group.mixed, group.peak,
+                                    group.mass, group.routers.query, r.read.gain, r.read.h,
+                                    r.read.x, group.lse, r.read.inverse_rms, group.running})});
 }
 
 void show_route_read_backward(const Problem& p, const Visit& visit) {
   ops::Arena arena;
   const Read r(p);
-  const Backward ours(r, arena);
-  const Graph graph(r);
-  // The gradients of the sums are read and written.
+  const Backward b(r);
+  double form_bytes = 0;
+  for (const ops::FormGrad& form : b.read.forms) form_bytes += bytes_of({form.grad});
+  // The gradients of the forms are read and written.
   visit({"backward",
          r.size(),
-         {[&] { ours.run(); }},
-         {[&] { graph.run(ours); }},
-         bytes_of(r.parts) + 2 * bytes_of(ours.grads) +
-             bytes_of({ours.dx, r.h, ours.dh, ours.du, ours.along, r.lse, r.inverse_rms, r.kept,
-                       r.query, r.query, r.gain, ours.gain_grad})});
+         {[&] { return b.run(arena); }, [&] { b.clear(); }},
+         {[&] { return b.composed_run(); }, [&] { b.clear(); }},
+         r.part_bytes() + 2 * form_bytes +
+             bytes_of({b.read.dx, b.read.h, r.group.dh, b.read.du, r.group.along, r.group.lse,
+                       b.read.inverse_rms, r.group.running, r.group.routers.query,
+                       b.read.query_grad, b.read.gain, b.read.gain_grad})});
 }
 
 }  // namespace wavroute::opbench

@@ -5,9 +5,11 @@
 
 #include <algorithm>
 
+#include "functional/composed.h"
 #include "opbench/operator.h"
-#include "ops/attention.h"
+#include "ops/arena.h"
 #include "ops/cross_entropy.h"
+#include "ops/heads.h"
 #include "ops/norm.h"
 #include "ops/swiglu.h"
 
@@ -19,24 +21,8 @@ constexpr int64_t kHiddenPerColumn = 4, kLogitsPerColumn = 16;
 constexpr double kRopeTheta = 10000.0;
 
 at::Tensor composed_swiglu(const at::Tensor& gate_up) {
-  const std::vector<at::Tensor> halves = gate_up.chunk(2, -1);
+  const Tensors halves = gate_up.chunk(2, -1);
   return at::silu(halves[0]) * halves[1];
-}
-
-at::Tensor composed_attention(const at::Tensor& qkv, const kernels::AttentionShape& shape,
-                              const ops::RopeTable& rope) {
-  const int64_t half = shape.width / 2, turning = shape.heads + shape.kv_heads;
-  const at::Tensor x = qkv.view({shape.batch, shape.length, turning + shape.kv_heads, shape.width});
-  const at::Tensor cos = rope.cos.unsqueeze(1), sin = rope.sin.unsqueeze(1);
-  const at::Tensor qk = x.narrow(2, 0, turning);
-  const at::Tensor a = qk.narrow(3, 0, half), b = qk.narrow(3, half, half);
-  const at::Tensor turned = at::cat({a * cos - b * sin, b * cos + a * sin}, 3).to(x.scalar_type());
-  const at::Tensor q = turned.narrow(2, 0, shape.heads).transpose(1, 2);
-  const at::Tensor k = turned.narrow(2, shape.heads, shape.kv_heads).transpose(1, 2);
-  const at::Tensor v = x.narrow(2, turning, shape.kv_heads).transpose(1, 2);
-  const at::Tensor y =
-      at::scaled_dot_product_attention(q, k, v, std::nullopt, 0.0, /*is_causal=*/true);
-  return y.transpose(1, 2).reshape({shape.batch * shape.length, shape.heads * shape.width});
 }
 
 }  // namespace
@@ -47,35 +33,51 @@ void show_norm(const Problem& p, const Visit& visit) {
   const ops::Addend addend{values({p.tokens, p.width}, p.type), {}, 1.0, {}};
   const at::Tensor& u = addend.u;
   const ops::Norm norm{at::ones({p.width}), kNormEps, at::zeros({p.width})};
-  const auto composed = [&](const at::Tensor& sum, const at::Tensor& gain) {
-    return at::rms_norm(sum, gain.sizes(), gain, kNormEps).to(p.type);
+  const auto composed = [&](const at::Tensor& stream, const at::Tensor& update,
+                            const at::Tensor& gain) {
+    return functional::composed::add_norm(stream, update, {}, 1.0, gain, kNormEps, p.type);
   };
   const std::string size = rows_by_columns(p.tokens, p.width);
   const ops::Normed normed = ops::add_norm(arena, h, addend, norm, p.type);
   visit({"forward",
          size,
-         {[&] { (void)ops::add_norm(arena, h, addend, norm, p.type); }},
-         {[&] {
+         {[&]() -> Tensors {
+           const ops::Normed made = ops::add_norm(arena, h, addend, norm, p.type);
+           return {made.h, made.x};
+         }},
+         {[&]() -> Tensors {
            const at::NoGradGuard no_grad;
-           (void)composed(h + u, norm.gain);
+           const auto [sum, x, inverse_rms] = composed(h, u, norm.gain);
+           return {sum, x};
          }},
          bytes_of({h, u, norm.gain, normed.h, normed.x, normed.inverse_rms})});
 
   const at::Tensor dx = values({p.tokens, p.width}, p.type), dh = values({p.tokens, p.width});
+  const at::Tensor later = dh.clone();
   const at::Tensor sum = leaf(normed.h), gain = leaf(norm.gain);
-  const at::Tensor x = composed(sum, gain);
+  const at::Tensor x =
+      std::get<1>(functional::composed::add_norm(sum, {}, {}, 1.0, gain, kNormEps, p.type));
+  const auto restore = [&] {
+    dh.copy_(later);
+    norm.gain_grad.zero_();
+  };
   // In float the gradient of u is dh itself.
   const double du_bytes = p.type == at::kFloat ? 0 : bytes_of({u});
   visit(
       {"backward",
        size,
-       {[&] { (void)ops::add_norm_backward(arena, dx, normed, norm, addend, dh, false); }},
-       {[&] {
-         const auto grads = gradients({x}, {sum, gain}, {dx});
-         dh.add_(grads[0]);
-         norm.gain_grad.add_(grads[1]);
-         (void)dh.to(p.type);
-       }},
+       {[&]() -> Tensors {
+          const at::Tensor du = ops::add_norm_backward(arena, dx, normed, norm, addend, dh, false);
+          return {dh, du, norm.gain_grad};
+        },
+        restore},
+       {[&]() -> Tensors {
+          const Tensors grads = gradients({x}, {sum, gain}, {dx});
+          dh.add_(grads[0]);
+          norm.gain_grad.add_(grads[1]);
+          return {dh, dh.to(p.type), norm.gain_grad};
+        },
+        restore},
        bytes_of({dx, normed.h, normed.inverse_rms, norm.gain, dh, dh, norm.gain_grad}) + du_bytes});
 }
 
@@ -87,8 +89,8 @@ void show_swiglu(const Problem& p, const Visit& visit) {
   const std::string size = rows_by_columns(p.tokens, hidden);
   visit({"forward",
          size,
-         {[&] { (void)ops::swiglu(arena, gate_up); }},
-         {[&] { (void)composed_swiglu(gate_up); }},
+         {[&]() -> Tensors { return {ops::swiglu(arena, gate_up)}; }},
+         {[&]() -> Tensors { return {composed_swiglu(gate_up)}; }},
          bytes_of({gate_up, da})});
 
   const at::Tensor graph_leaf = leaf(gate_up), a = composed_swiglu(graph_leaf);
@@ -99,8 +101,12 @@ void show_swiglu(const Problem& p, const Visit& visit) {
   };
   visit({"backward",
          size,
-         {[&] { ops::swiglu_backward(consumed, consumed_da); }, restore},
-         {[&] { (void)gradients({a}, {graph_leaf}, {da}); }, restore},
+         {[&]() -> Tensors {
+            ops::swiglu_backward(consumed, consumed_da);
+            return {consumed};
+          },
+          restore},
+         {[&] { return gradients({a}, {graph_leaf}, {da}); }, restore},
          bytes_of({gate_up, da, gate_up, da})});
 }
 
@@ -120,17 +126,19 @@ void show_attention(const Problem& p, const Visit& visit) {
   const ops::Attended attended = ops::attention(arena, qkv, shape, rope);
   visit({"forward",
          size,
-         {[&] { (void)ops::attention(arena, qkv, shape, rope); }},
-         {[&] { (void)composed_attention(qkv, shape, rope); }},
+         {[&]() -> Tensors { return {ops::attention(arena, qkv, shape, rope).y}; }},
+         {[&]() -> Tensors { return {ops::causal_attention(qkv, shape, rope)}; }},
          bytes_of({qkv, attended.y, attended.lse}),
          flops});
 
   const at::Tensor dy = values(attended.y.sizes(), p.type);
-  const at::Tensor graph_leaf = leaf(qkv), y = composed_attention(graph_leaf, shape, rope);
+  const at::Tensor graph_leaf = leaf(qkv), y = ops::causal_attention(graph_leaf, shape, rope);
   visit({"backward",
          size,
-         {[&] { (void)ops::attention_backward(arena, qkv, attended, dy, shape, rope); }},
-         {[&] { (void)gradients({y}, {graph_leaf}, {dy}); }},
+         {[&]() -> Tensors {
+           return {ops::attention_backward(arena, qkv, attended, dy, shape, rope)};
+         }},
+         {[&] { return gradients({y}, {graph_leaf}, {dy}); }},
          bytes_of({qkv, attended.y, attended.lse, dy, qkv}),
          2 * flops});
 }
@@ -144,13 +152,17 @@ void show_cross_entropy(const Problem& p, const Visit& visit) {
   const auto restore = [&] { consumed.copy_(logits); };
   visit({"both",
          rows_by_columns(p.tokens, vocabulary),
-         {[&] { (void)ops::cross_entropy(arena, consumed, targets, weight); }, restore},
-         {[&] {
+         {[&]() -> Tensors {
+            const double loss = ops::cross_entropy(arena, consumed, targets, weight);
+            return {at::scalar_tensor(loss, at::kDouble), consumed};
+          },
+          restore},
+         {[&]() -> Tensors {
             const at::Tensor graph_leaf = leaf(consumed);
             const at::Tensor loss = at::cross_entropy_loss(graph_leaf.to(at::kFloat), targets, {},
                                                            at::Reduction::Sum, ops::kUnscored);
-            (void)gradients({loss}, {graph_leaf}, {at::full_like(loss, weight)});
-            (void)loss.item<float>();
+            const Tensors grads = gradients({loss}, {graph_leaf}, {at::full_like(loss, weight)});
+            return {at::scalar_tensor(loss.item<float>(), at::kDouble), grads[0]};
           },
           restore},
          bytes_of({logits, logits, targets})});

@@ -1,6 +1,7 @@
 #include "ops/arena.h"
 
 #include <ATen/ops/as_strided.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <sys/mman.h>
 
@@ -150,6 +151,16 @@ at::Tensor Arena::empty_apart(int64_t count, at::IntArrayRef sizes, at::ScalarTy
     strides.push_back(left);
   }
   return empty({count, pitch}, type).as_strided(shape, strides);
+}
+
+at::Tensor SystemMemory::empty(at::IntArrayRef sizes, at::ScalarType type) {
+  return at::empty(sizes, at::TensorOptions().dtype(type).device(device_));
+}
+
+at::Tensor SystemMemory::empty_apart(int64_t count, at::IntArrayRef sizes, at::ScalarType type) {
+  std::vector<int64_t> shape = {count};
+  shape.insert(shape.end(), sizes.begin(), sizes.end());
+  return empty(shape, type);
 }
 
 int64_t Arena::bytes() const { return std::atomic_load(&pool_)->bytes(); }

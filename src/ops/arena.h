@@ -4,14 +4,14 @@
 // kept as long as it is no more than the largest of them needs.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 #include <memory>
 
+#include "ops/memory.h"
+
 namespace wavroute::ops {
 
-class Arena {
+class Arena final : public Memory {
  public:
   Arena();
 
@@ -22,14 +22,12 @@ class Arena {
 
   // A CPU tensor with values that are not set. Its memory returns to the arena with its last
   // reference, from any thread, also after the arena is gone.
-  [[nodiscard]] at::Tensor empty(at::IntArrayRef sizes, at::ScalarType type);
-  [[nodiscard]] at::Tensor empty_like(const at::Tensor& other) {
-    return empty(other.sizes(), other.scalar_type());
-  }
-  // [count, ...sizes], each of the `count` contiguous, with a gap to the next: rows of whole pages,
-  // which most are, would compete for the same few places of a cache.
+  [[nodiscard]] at::Tensor empty(at::IntArrayRef sizes, at::ScalarType type) override;
+  // With a gap between each and the next: rows of whole pages, which most are, would compete for
+  // the same few places of a cache.
   [[nodiscard]] at::Tensor empty_apart(int64_t count, at::IntArrayRef sizes,
-                                       at::ScalarType type = at::kFloat);
+                                       at::ScalarType type) override;
+  using Memory::empty_apart;
 
   // Bytes of all sizes that the arena holds, lent or free.
   [[nodiscard]] int64_t bytes() const;

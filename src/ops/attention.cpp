@@ -11,10 +11,10 @@ namespace {
 
 // One row of scratch per thread that may run.
 template <typename C>
-at::Tensor scratch_for(Arena& arena, const kernels::AttentionShape& shape) {
+at::Tensor scratch_for(Memory& memory, const kernels::AttentionShape& shape) {
   constexpr int64_t kLine = 16;  // floats of a cache line
   const int64_t floats = kernels::chosen_kernels().attention->of<C>().scratch_floats(shape);
-  return arena.empty({at::get_num_threads(), (floats + kLine - 1) / kLine * kLine}, at::kFloat);
+  return memory.empty({at::get_num_threads(), (floats + kLine - 1) / kLine * kLine}, at::kFloat);
 }
 
 // Runs kernel(args, begin, end, scratch) over the units of `shape`.
@@ -38,12 +38,12 @@ RopeTable rope_table(int64_t first, int64_t length, int64_t width, double theta,
   return {angle.cos().to(options), angle.sin().to(options)};
 }
 
-Attended attention(Arena& arena, const at::Tensor& qkv, const kernels::AttentionShape& shape,
+Attended attention(Memory& memory, const at::Tensor& qkv, const kernels::AttentionShape& shape,
                    const RopeTable& rope) {
   Attended result;
   result.y =
-      arena.empty({shape.batch * shape.length, shape.heads * shape.width}, qkv.scalar_type());
-  result.lse = arena.empty({shape.batch, shape.heads, shape.length}, at::kFloat);
+      memory.empty({shape.batch * shape.length, shape.heads * shape.width}, qkv.scalar_type());
+  result.lse = memory.empty({shape.batch, shape.heads, shape.length}, at::kFloat);
   with_type(qkv.scalar_type(), [&]<typename C>() {
     kernels::Attention<C> args;
     args.shape = shape;
@@ -53,15 +53,15 @@ Attended attention(Arena& arena, const at::Tensor& qkv, const kernels::Attention
     args.y = out<C>(result.y);
     args.lse = out<float>(result.lse);
     run_units(args, kernels::chosen_kernels().attention->of<C>().forward,
-              scratch_for<C>(arena, shape));
+              scratch_for<C>(memory, shape));
   });
   return result;
 }
 
-at::Tensor attention_backward(Arena& arena, const at::Tensor& qkv, const Attended& forward,
+at::Tensor attention_backward(Memory& memory, const at::Tensor& qkv, const Attended& forward,
                               const at::Tensor& dy, const kernels::AttentionShape& shape,
                               const RopeTable& rope) {
-  at::Tensor dqkv = arena.empty_like(qkv);
+  at::Tensor dqkv = memory.empty_like(qkv);
   with_type(qkv.scalar_type(), [&]<typename C>() {
     kernels::AttentionBackward<C> args;
     args.shape = shape;
@@ -73,7 +73,7 @@ at::Tensor attention_backward(Arena& arena, const at::Tensor& qkv, const Attende
     args.lse = in<float>(forward.lse);
     args.dqkv = out<C>(dqkv);
     run_units(args, kernels::chosen_kernels().attention->of<C>().backward,
-              scratch_for<C>(arena, shape));
+              scratch_for<C>(memory, shape));
   });
   return dqkv;
 }

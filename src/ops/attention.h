@@ -5,7 +5,7 @@
 #include <c10/core/TensorOptions.h>
 
 #include "kernels/attention.h"
-#include "ops/arena.h"
+#include "ops/memory.h"
 
 namespace wavroute::ops {
 
@@ -23,10 +23,10 @@ struct Attended {
 };
 
 // qkv [B T, (H + 2 G) w], float or bfloat16
-[[nodiscard]] Attended attention(Arena& arena, const at::Tensor& qkv,
+[[nodiscard]] Attended attention(Memory& memory, const at::Tensor& qkv,
                                  const kernels::AttentionShape& shape, const RopeTable& rope);
 // The gradient of qkv.
-[[nodiscard]] at::Tensor attention_backward(Arena& arena, const at::Tensor& qkv,
+[[nodiscard]] at::Tensor attention_backward(Memory& memory, const at::Tensor& qkv,
                                             const Attended& forward, const at::Tensor& dy,
                                             const kernels::AttentionShape& shape,
                                             const RopeTable& rope);

@@ -5,10 +5,10 @@
 
 namespace wavroute::ops {
 
-double cross_entropy(Arena& arena, at::Tensor logits, const at::Tensor& targets, double weight) {
+double cross_entropy(Memory& memory, at::Tensor logits, const at::Tensor& targets, double weight) {
   const int64_t tokens = logits.size(0);
   check_ids(targets, logits.size(1), /*targets=*/true);
-  const at::Tensor loss = arena.empty({tokens}, at::kFloat);
+  const at::Tensor loss = memory.empty({tokens}, at::kFloat);
   with_type(logits.scalar_type(), [&]<typename C>() {
     kernels::CrossEntropy<C> args;
     args.vocabulary = logits.size(1);

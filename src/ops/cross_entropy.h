@@ -5,15 +5,15 @@
 
 #include <cstdint>
 
-#include "ops/arena.h"
 #include "ops/ids.h"
+#include "ops/memory.h"
 
 namespace wavroute::ops {
 
 // The loss summed over the scored tokens, in nats. logits [tokens, V], float or bfloat16, become
 // weight * d(sum) / d(logits); targets [tokens] int64, kUnscored where a token is not scored;
 // UserError for another that is no column of the logits.
-[[nodiscard]] double cross_entropy(Arena& arena, at::Tensor logits, const at::Tensor& targets,
+[[nodiscard]] double cross_entropy(Memory& memory, at::Tensor logits, const at::Tensor& targets,
                                    double weight);
 
 }  // namespace wavroute::ops

@@ -8,6 +8,8 @@
 namespace wavroute::ops {
 namespace {
 
+int64_t token_count(const at::Tensor& h) { return h.size(-1) == 0 ? 0 : h.numel() / h.size(-1); }
+
 // scale as the kernels take it, [d].
 at::Tensor full_scale(const Addend& addend, int64_t d) {
   if (!addend.scale.defined()) return {};
@@ -33,40 +35,40 @@ void run_add_norm(const at::Tensor& h, const Addend& addend, const at::Tensor& h
     args.x = out<C>(normed.x);
     args.inverse_rms = out<float>(normed.inverse_rms);
     const auto kernel = kernels::chosen_kernels().stream->of<C>().add_norm;
-    parallel_for(h.numel() / d, [&](int64_t begin, int64_t end) { kernel(args, begin, end); });
+    parallel_for(token_count(h), [&](int64_t begin, int64_t end) { kernel(args, begin, end); });
   });
 }
 
 }  // namespace
 
-Normed add_norm(Arena& arena, const at::Tensor& h, const Addend& addend, const Norm& norm,
+Normed add_norm(Memory& memory, const at::Tensor& h, const Addend& addend, const Norm& norm,
                 at::ScalarType type) {
   const bool adds = addend.u.defined(), norms = norm.gain.defined();
   if (!norms && type == at::kFloat && !adds) return {h, h, {}};
-  Normed result{adds ? arena.empty_like(h) : h, arena.empty(h.sizes(), type), {}};
-  if (norms) result.inverse_rms = arena.empty({h.numel() / h.size(-1)}, at::kFloat);
+  Normed result{adds ? memory.empty_like(h) : h, memory.empty(h.sizes(), type), {}};
+  if (norms) result.inverse_rms = memory.empty({token_count(h)}, at::kFloat);
   run_add_norm(h, addend, adds ? result.h : at::Tensor(), norm, result, type);
   return result;
 }
 
-at::Tensor add(Arena& arena, const at::Tensor& h, const Addend& addend) {
+at::Tensor add(Memory& memory, const at::Tensor& h, const Addend& addend) {
   if (!addend.u.defined()) return h;
-  at::Tensor sum = arena.empty_like(h);
+  at::Tensor sum = memory.empty_like(h);
   run_add_norm(h, addend, sum, {}, {}, addend.u.scalar_type());
   return sum;
 }
 
-at::Tensor add_norm_backward(Arena& arena, const at::Tensor& dx, const Normed& forward,
+at::Tensor add_norm_backward(Memory& memory, const at::Tensor& dx, const Normed& forward,
                              const Norm& norm, const Addend& addend, at::Tensor dh, bool first) {
-  const int64_t d = dh.size(-1), tokens = dh.numel() / d, chunks = chunk_count(tokens);
+  const int64_t d = dh.size(-1), tokens = token_count(dh), chunks = chunk_count(tokens);
   const at::ScalarType type = dx.defined() ? dx.scalar_type() : addend.u.scalar_type();
   const bool scaled = addend.scale.defined();
   const bool plain = type == at::kFloat && !scaled && addend.coefficient == 1.0;
   at::Tensor du;
-  if (addend.u.defined() && !plain) du = arena.empty(dh.sizes(), type);
+  if (addend.u.defined() && !plain) du = memory.empty(dh.sizes(), type);
   const at::Tensor scale = full_scale(addend, d);
-  const PartialSums gain_grad(arena, chunks, d, norm.gain.defined());
-  const PartialSums scale_grad(arena, chunks, d, scaled);
+  const PartialSums gain_grad(memory, chunks, d, norm.gain.defined());
+  const PartialSums scale_grad(memory, chunks, d, scaled);
   with_type(type, [&]<typename C>() {
     kernels::AddNormBackward<C> args;
     args.d = d;

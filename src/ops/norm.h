@@ -3,7 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "ops/arena.h"
+#include "ops/memory.h"
 
 namespace wavroute::ops {
 
@@ -28,15 +28,15 @@ struct Normed {
 };
 
 // h' = h + addend; x = gain h' / rms(h'). h [..., d] float, contiguous.
-[[nodiscard]] Normed add_norm(Arena& arena, const at::Tensor& h, const Addend& addend,
+[[nodiscard]] Normed add_norm(Memory& memory, const at::Tensor& h, const Addend& addend,
                               const Norm& norm, at::ScalarType type);
 // h' alone.
-[[nodiscard]] at::Tensor add(Arena& arena, const at::Tensor& h, const Addend& addend);
+[[nodiscard]] at::Tensor add(Memory& memory, const at::Tensor& h, const Addend& addend);
 
 // dh += the gradient that dx [..., d] sends to h' (dh = where `first`; an undefined dx sends none);
 // adds to the gradients that `norm` and `addend` name. Returns the gradient of addend.u, undefined
 // without one; it may share memory with dh.
-[[nodiscard]] at::Tensor add_norm_backward(Arena& arena, const at::Tensor& dx,
+[[nodiscard]] at::Tensor add_norm_backward(Memory& memory, const at::Tensor& dx,
                                            const Normed& forward, const Norm& norm,
                                            const Addend& addend, at::Tensor dh, bool first);
 

@@ -106,8 +106,8 @@ bool add_product(const at::Tensor& du, const at::Tensor& x, const at::Tensor& gr
 
 }  // namespace
 
-at::Tensor project(Arena& arena, const at::Tensor& x, const at::Tensor& w) {
-  at::Tensor u = arena.empty({x.size(0), w.size(0)}, x.scalar_type());
+at::Tensor project(Memory& memory, const at::Tensor& x, const at::Tensor& w) {
+  at::Tensor u = memory.empty({x.size(0), w.size(0)}, x.scalar_type());
   if (are_floats(x, w, u)) {
     const at::Tensor a = x.contiguous(), b = w.contiguous();
     const Product product = {{in<float>(a), a.size(1)},
@@ -121,8 +121,8 @@ at::Tensor project(Arena& arena, const at::Tensor& x, const at::Tensor& w) {
   return at::mm_out(u, x, w.t());
 }
 
-at::Tensor project_backward(Arena& arena, const at::Tensor& du, const at::Tensor& w) {
-  at::Tensor dx = arena.empty({du.size(0), w.size(1)}, du.scalar_type());
+at::Tensor project_backward(Memory& memory, const at::Tensor& du, const at::Tensor& w) {
+  at::Tensor dx = memory.empty({du.size(0), w.size(1)}, du.scalar_type());
   if (are_floats(du, w, dx)) {
     const at::Tensor a = du.contiguous(), b = w.contiguous();
     const Product product = {{in<float>(a), a.size(1)},
@@ -136,7 +136,7 @@ at::Tensor project_backward(Arena& arena, const at::Tensor& du, const at::Tensor
   return at::mm_out(dx, du, w);
 }
 
-void add_weight_grad(Arena& arena, const at::Tensor& du, const at::Tensor& x, at::Tensor grad) {
+void add_weight_grad(Memory& memory, const at::Tensor& du, const at::Tensor& x, at::Tensor grad) {
   if (are_floats(du, x, grad)) {
     const at::Tensor a = du.contiguous(), b = x.contiguous();
     const Product product = {{in<float>(a), a.size(1), /*transposed=*/true},
@@ -153,7 +153,7 @@ void add_weight_grad(Arena& arena, const at::Tensor& du, const at::Tensor& x, at
     return;
   }
   if (add_product(du, x, grad)) return;
-  at::Tensor narrow = arena.empty(grad.sizes(), du.scalar_type());
+  at::Tensor narrow = memory.empty(grad.sizes(), du.scalar_type());
   at::mm_out(narrow, du.t(), x);
   add_bf16(narrow, grad);
 }

@@ -4,15 +4,16 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "ops/arena.h"
+#include "ops/memory.h"
 
 namespace wavroute::ops {
 
 // x w^T: x [tokens, n], w [m, n] -> [tokens, m]
-[[nodiscard]] at::Tensor project(Arena& arena, const at::Tensor& x, const at::Tensor& w);
+[[nodiscard]] at::Tensor project(Memory& memory, const at::Tensor& x, const at::Tensor& w);
 // du w: the gradient of x. du [tokens, m] -> [tokens, n]
-[[nodiscard]] at::Tensor project_backward(Arena& arena, const at::Tensor& du, const at::Tensor& w);
+[[nodiscard]] at::Tensor project_backward(Memory& memory, const at::Tensor& du,
+                                          const at::Tensor& w);
 // grad += du^T x: the gradient of w, float [m, n].
-void add_weight_grad(Arena& arena, const at::Tensor& du, const at::Tensor& x, at::Tensor grad);
+void add_weight_grad(Memory& memory, const at::Tensor& du, const at::Tensor& x, at::Tensor grad);
 
 }  // namespace wavroute::ops

@@ -5,9 +5,9 @@
 
 namespace wavroute::ops {
 
-at::Tensor swiglu(Arena& arena, const at::Tensor& gate_up) {
+at::Tensor swiglu(Memory& memory, const at::Tensor& gate_up) {
   const int64_t tokens = gate_up.size(0), hidden = gate_up.size(1) / 2;
-  at::Tensor a = arena.empty({tokens, hidden}, gate_up.scalar_type());
+  at::Tensor a = memory.empty({tokens, hidden}, gate_up.scalar_type());
   with_type(gate_up.scalar_type(), [&]<typename C>() {
     const kernels::Swiglu<C> args{hidden, in<C>(gate_up), out<C>(a)};
     const auto kernel = kernels::chosen_kernels().activation->of<C>().swiglu;

@@ -1,17 +1,12 @@
 #include "ops/typed.h"
 
-#include "ops/arena.h"
+#include "ops/memory.h"
 
 namespace wavroute::ops {
 
-PartialSums::PartialSums(Arena& arena, int64_t chunks, int64_t count, bool wanted)
+PartialSums::PartialSums(Memory& memory, int64_t chunks, int64_t count, bool wanted)
     : chunks_(chunks), count_(count) {
-  if (wanted) values_ = arena.empty({chunks, count}, at::kFloat).zero_();
-}
-
-PartialSums::PartialSums(int64_t chunks, int64_t count, bool wanted)
-    : chunks_(chunks), count_(count) {
-  if (wanted) values_ = at::zeros({chunks, count}, at::kFloat);
+  if (wanted) values_ = memory.empty({chunks, count}, at::kFloat).zero_();
 }
 
 void PartialSums::add_to(float* target) const {
@@ -25,12 +20,6 @@ void PartialSums::add_to(float* target) const {
 std::vector<float> PartialSums::total() const {
   std::vector<float> sums(static_cast<size_t>(count_));
   add_to(sums.data());
-  return sums;
-}
-
-at::Tensor PartialSums::total(at::IntArrayRef sizes) const {
-  at::Tensor sums = at::zeros(sizes, at::kFloat);
-  add_to(out<float>(sums));
   return sums;
 }
 

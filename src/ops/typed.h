@@ -32,17 +32,16 @@ void with_type(at::ScalarType type, const Body& body) {
 class PartialSums {
  public:
   // Zeros [chunks, count] where `wanted`, else nothing.
-  PartialSums(class Arena& arena, int64_t chunks, int64_t count, bool wanted = true);
-  // The same with memory from the system, for a caller that has no step to keep it for.
-  PartialSums(int64_t chunks, int64_t count, bool wanted = true);
+  PartialSums(class Memory& memory, int64_t chunks, int64_t count, bool wanted = true);
   [[nodiscard]] float* of(int64_t chunk) const {
     return values_.defined() ? out<float>(values_) + chunk * count_ : nullptr;
   }
   // target[i] += the sum over the chunks.
   void add_to(float* target) const;
+  // The same for a float tensor of `count` numbers, contiguous.
+  void add_to(const at::Tensor& target) const { add_to(out<float>(target)); }
   // The sums themselves.
   [[nodiscard]] std::vector<float> total() const;
-  [[nodiscard]] at::Tensor total(at::IntArrayRef sizes) const;
 
  private:
   int64_t chunks_, count_;

@@ -25,6 +25,10 @@ at::Tensor quotient(const at::Tensor& a, const at::Tensor& b, double eps) {
   return ((a + eps) / divisor.masked_fill(zero, 1.0)).masked_fill(zero, 0.0);
 }
 
+at::Tensor matching_ratio(const at::Tensor& summary_power, const at::Tensor& power, double eps) {
+  return quotient(summary_power, power, eps).sqrt();
+}
+
 at::Tensor rms_norm(const at::Tensor& h, const at::Tensor& gain, double eps) {
   if (!vanishes(eps)) return at::rms_norm(h, gain.sizes(), gain, eps);
   return h * inverse_root(h.square().mean(-1, true), eps) * gain;

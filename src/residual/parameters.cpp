@@ -112,9 +112,8 @@ void ParameterTable::allocate(at::ScalarType storage, at::ScalarType compute, at
     }
     parameter.value.set_requires_grad(true);
     parameter.value.mutable_grad() = parameter.view(group.grad);
-    parameter.compute = group.compute.defined()
-                            ? parameter.view(group.compute).detach().set_requires_grad(true)
-                            : parameter.value;
+    parameter.compute =
+        group.compute.defined() ? parameter.view(group.compute).detach() : parameter.value;
   }
   refresh_compute();
 }
@@ -123,17 +122,6 @@ void ParameterTable::refresh_compute() {
   const at::NoGradGuard no_grad;
   for (FlatGroup& group : groups_) {
     if (group.compute.defined()) group.compute.copy_(group.value);
-  }
-}
-
-void ParameterTable::fold(std::span<Parameter* const> parameters) {
-  const at::NoGradGuard no_grad;
-  for (Parameter* parameter : parameters) {
-    if (parameter->compute.is_same(parameter->value)) continue;
-    at::Tensor& narrow = parameter->compute.mutable_grad();
-    if (!narrow.defined()) continue;
-    parameter->value.mutable_grad().add_(narrow);
-    narrow.reset();
   }
 }
 

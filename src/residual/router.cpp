@@ -32,32 +32,6 @@ at::Tensor dots(const at::Tensor& rows, const at::Tensor& grad) {
 
 }  // namespace
 
-at::Tensor mix(std::span<const Source> sources, const Router& router, double eps,
-               at::Tensor* weights) {
-  const at::Tensor query = router.query->value.view({-1}) * router.gain->value;  // q = w * g
-  std::vector<at::Tensor> logits;
-  logits.reserve(sources.size());
-  for (const Source& source : sources) {
-    const at::Tensor inverse_rms = ops::inverse_root(source.value.square().mean(-1), eps);
-    at::Tensor logit = at::matmul(source.value, query) * inverse_rms;
-    if (source.basis >= 0) logit = logit + router.bias->value[source.basis];
-    logits.push_back(std::move(logit));
-  }
-  const at::Tensor a = at::softmax(at::stack(logits), 0).unsqueeze(-1);  // [sources, B, T, 1]
-  at::Tensor h = a[0] * sources[0].value;
-  for (size_t j = 1; j < sources.size(); ++j) {
-    h = at::addcmul(h, a[static_cast<int64_t>(j)], sources[j].value);
-  }
-  if (weights != nullptr) *weights = a.squeeze(-1);
-  return h;
-}
-
-at::Tensor matching_ratio(const at::Tensor& detail, const at::Tensor& summary, double eps) {
-  const at::NoGradGuard no_grad;
-  const auto power = [](const at::Tensor& v) { return v.square().mean(-1, true); };
-  return ops::quotient(power(summary), power(detail), eps).sqrt();
-}
-
 RowKinds RowKinds::first(int64_t n) const {
   return {summary.narrow(0, 0, n), is_summary.narrow(0, 0, n), place.narrow(0, 0, n), details};
 }
@@ -88,8 +62,7 @@ RowScalars row_scalars(const at::Tensor& rows, const at::Tensor& power, const Ro
   RowScalars scalars;
   scalars.dot = at::matmul(rows, router.query->value.view({-1}) * router.gain->value);
   if (kinds.details > 0) {
-    scalars.ratio =
-        ops::quotient(power.index_select(0, kinds.summary), power, matching_eps).sqrt_();
+    scalars.ratio = ops::matching_ratio(power.index_select(0, kinds.summary), power, matching_eps);
     scalars.ratio.masked_fill_(kinds.is_summary, 1.0);  // which it is, save 0 / 0
   } else {
     scalars.ratio = at::ones_like(power);

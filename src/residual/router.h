@@ -1,40 +1,16 @@
-// The read of every routed scheme: a softmax over depth (method.md section 3), composed of stock
-// operators, twice: mix() under autograd, the plainest form and the oracle of the others; and
-// mix_rows() over a bank with its backward written out.
+// The read of every routed scheme (method.md section 3) over the rows of a bank, on stock
+// operators: a softmax over depth, with its backward written out.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <span>
 
-#include "wavroute/parameters.h"
+#include "residual/routed.h"
 
 namespace wavroute {
 
-// Parameters of one router. `bias` is null without details.
-struct Router {
-  Parameter* query = nullptr;  // w [1, d]
-  Parameter* gain = nullptr;   // g [d]
-  Parameter* bias = nullptr;   // beta [number of detail bases]
-};
-
-// One source of a read.
-struct Source {
-  at::Tensor value;  // v [B,T,d]
-  int basis = -1;    // -1: a summary; else the index of the detail basis, into `bias`
-};
-
-// h = sum_j a_j v_j, a = softmax_j( (w*g) . v_j / rms(v_j) + beta ). Differentiable; keeps only the
-// sources. `weights`, if given, receives a [sources, B, T].
-[[nodiscard]] at::Tensor mix(std::span<const Source> sources, const Router& router, double eps,
-                             at::Tensor* weights = nullptr);
-
-// rho = sqrt((mean S^2 + eps) / (mean D^2 + eps)) [B,T,1], without history; 0 where it divides by
-// 0.
-[[nodiscard]] at::Tensor matching_ratio(const at::Tensor& detail, const at::Tensor& summary,
-                                        double eps);
-
-// The same read over rows of a bank that hold raw sums: row j stands for the source ratio_j V_j.
+// A read over rows of a bank that hold raw sums: row j stands for the source ratio_j V_j.
 // All of [n, B, T], in the rows' type.
 struct RowScalars {
   at::Tensor dot;          // (w*g) . V

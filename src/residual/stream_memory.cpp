@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
-#include "ops/arena.h"
+#include "ops/backend.h"
 #include "ops/parallel.h"
-#include "residual/fused_stream.h"
+#include "residual/normed_stream.h"
 #include "residual/routed.h"
 
 namespace wavroute {
@@ -22,7 +22,7 @@ double snapshots(const StreamSizes& s) {
   return keeps(s) ? 0.0 : static_cast<double>(s.sublayers) / static_cast<double>(s.segment);
 }
 
-// FusedAdditiveStream: h before every read, and every update that a scale multiplies.
+// AdditiveStream: h before every read, and every update that a scale multiplies.
 StreamMemory additive(const Residual& residual, const StreamSizes& s) {
   const auto d = static_cast<double>(s.width);
   const double wide = kFloat * d, narrow = s.narrow * d;
@@ -56,7 +56,7 @@ bool has_two_slots(const RoutedSpec& spec) {
   });
 }
 
-// FusedRoutedStream: the names are those of its members.
+// PartsStream: the names are those of its members.
 StreamMemory routed(const RoutedResidual& residual, const StreamSizes& s) {
   const Blocks& blocks = residual.spec().blocks;
   const auto real = [](int64_t n) { return static_cast<double>(n); };
@@ -97,11 +97,11 @@ StreamMemory routed(const RoutedResidual& residual, const StreamSizes& s) {
 }  // namespace
 
 StreamMemory stream_memory(const Residual& residual, const StreamSizes& sizes) {
-  ops::Arena arena;
+  const std::unique_ptr<ops::Backend> backend = ops::make_cpu_backend();
   StreamOptions options;
-  options.arena = &arena;
+  options.backend = backend.get();
   const std::unique_ptr<Stream> stream = residual.open(options);
-  if (dynamic_cast<const FusedStream*>(stream.get()) == nullptr) return composed(residual, sizes);
+  if (dynamic_cast<const NormedStream*>(stream.get()) == nullptr) return composed(residual, sizes);
   const auto* scheme = dynamic_cast<const RoutedResidual*>(&residual);
   return scheme != nullptr ? routed(*scheme, sizes) : additive(residual, sizes);
 }

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "ops/backend.h"
 #include "wavroute/config.h"
 #include "wavroute/parameters.h"
 
@@ -16,9 +17,8 @@ class AdamW {
   AdamW(ParameterTable& table, const OptimizerConfig& config);
 
   // One update with grad_scale times the gradients in the table; decays the matrices alone.
-  // Refreshes the copies in the compute type. On the CPU in fp32, one pass of our kernel, which
-  // also sets the gradients to zero; else libtorch's operators.
-  void update(double lr, double grad_scale = 1.0);
+  // Refreshes the copies in the compute type and leaves the gradients at zero.
+  void update(ops::Backend& backend, double lr, double grad_scale = 1.0);
 
   // True, once, after an update that set the gradients to zero.
   [[nodiscard]] bool take_zeroed() { return std::exchange(zeroed_, false); }
@@ -31,9 +31,6 @@ class AdamW {
   [[nodiscard]] const std::vector<at::Tensor>& second_moments() const { return second_; }
 
  private:
-  void update_fused(size_t group, double lr, double grad_scale);
-  void update_composed(size_t group, double lr, double grad_scale);
-
   ParameterTable& table_;
   OptimizerConfig config_;
   std::vector<at::Tensor> first_, second_;
@@ -42,6 +39,6 @@ class AdamW {
 };
 
 // The 2-norm over all gradients.
-[[nodiscard]] double gradient_norm(const ParameterTable& table);
+[[nodiscard]] double gradient_norm(ops::Backend& backend, const ParameterTable& table);
 
 }  // namespace wavroute

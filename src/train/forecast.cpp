@@ -61,7 +61,7 @@ Forecast forecast(const Decoder& model, const Config& config, const Machine& mac
   TrainingShape shape;
   shape.precision = model.precision();
   shape.recompute = parse_recompute(train.recompute);
-  shape.fused = model.fused();
+  shape.backend = model.backend().kind();
   if (!model.device().is_cpu()) shape.process = kGpuProcess;
   const int64_t context = config.model.context;
   const int64_t scored = std::min(config.data.eval_tokens, valid_tokens - 1);

@@ -40,10 +40,10 @@ TrainStepResult train_step(Decoder& model, AdamW& optimizer, const TrainStepPlan
     result.auxiliary += pass_result.auxiliary * share;
     result.mean_depth += pass_result.mean_depth * share;
   }
-  result.grad_norm = gradient_norm(model.parameters());
+  result.grad_norm = gradient_norm(model.backend(), model.parameters());
   if (!result.is_finite()) return result;
   const bool clips = plan.clip > 0.0 && result.grad_norm > plan.clip;
-  optimizer.update(lr, clips ? plan.clip / result.grad_norm : 1.0);
+  optimizer.update(model.backend(), lr, clips ? plan.clip / result.grad_norm : 1.0);
   return result;
 }
 

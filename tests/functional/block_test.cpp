@@ -5,7 +5,7 @@
 
 #include <map>
 
-#include "ops/arena.h"
+#include "ops/backend.h"
 #include "residual/routed.h"
 #include "tests/error_ratio.h"
 #include "tests/functional/support.h"
@@ -161,11 +161,11 @@ class Driven {
   Record run(const at::Tensor& e, const at::Tensor& grad, at::ScalarType type, bool fused) {
     const at::NoGradGuard no_grad;
     table_.zero_grad();
-    ops::Arena arena;
+    const auto backend = fused ? ops::make_cpu_backend() : ops::make_composed_backend(at::kCPU);
     StreamOptions options;
+    options.backend = backend.get();
     options.pass.training = true;
     options.record = true;
-    options.arena = fused ? &arena : nullptr;
     const auto stream = residual_->open(options);
     const auto norm = [&](int64_t i) {
       return PreNorm{gains_[static_cast<size_t>(i)], kNormEps, type};

@@ -8,6 +8,7 @@
 
 #include "model/cost.h"
 #include "model/sublayer.h"
+#include "ops/heads.h"
 #include "tests/model/small_model.h"
 #include "wavroute/error.h"
 
@@ -17,7 +18,7 @@ namespace {
 using namespace wavroute::testing;
 
 at::Tensor rotated(const at::Tensor& x, int64_t first, double theta) {
-  return rotate(x, ops::rope_table(first, x.size(1), x.size(3), theta, at::kDouble));
+  return ops::rotate(x, ops::rope_table(first, x.size(1), x.size(3), theta, at::kDouble));
 }
 
 at::Tensor random_heads(int64_t length) {

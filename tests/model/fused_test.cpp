@@ -183,10 +183,11 @@ TEST_P(FusedPass, RunsALayerProgramInBothPrecisions) {
 TEST_P(FusedPass, TakesNothingFromTheSystemAfterTheFirstOne) {
   const auto model = model_of(small_spec(GetParam()), Precision::kFp32, KernelChoice::kFused);
   static_cast<void>(record_pass(*model, training()));
-  const int64_t misses = model->arena().misses();
+  const auto& arena = dynamic_cast<const ops::Arena&>(model->backend().memory());
+  const int64_t misses = arena.misses();
   EXPECT_GT(misses, 0);
   for (int i = 0; i < 2; ++i) static_cast<void>(record_pass(*model, training()));
-  EXPECT_EQ(model->arena().misses(), misses);
+  EXPECT_EQ(arena.misses(), misses);
 }
 
 TEST_P(FusedPass, EvaluatesLikeTheComposedOne) {
@@ -200,7 +201,7 @@ TEST_P(FusedPass, EvaluatesLikeTheComposedOne) {
 
 TEST(KernelChoice, IsRefusedWhereTheKernelsDoNotServe) {
   const auto model = fresh_model(small_spec("wav"), Precision::kFp64);
-  EXPECT_FALSE(model->fused());
+  EXPECT_EQ(model->backend().kind(), ops::BackendKind::kComposed);
   EXPECT_THROW(model->use_kernels(KernelChoice::kFused), UserError);
   EXPECT_THROW(static_cast<void>(parse_kernel_choice("fast")), UserError);
 }

@@ -58,6 +58,10 @@ DecoderSpec planned_spec(const std::string& scheme) {
   return spec;
 }
 
+const ops::Arena& arena_of(const Decoder& model) {
+  return dynamic_cast<const ops::Arena&>(model.backend().memory());
+}
+
 class MemoryPlanOnKernels : public ::testing::TestWithParam<const char*> {};
 
 INSTANTIATE_TEST_SUITE_P(Schemes, MemoryPlanOnKernels,
@@ -70,7 +74,7 @@ TEST_P(MemoryPlanOnKernels, IsWhatATrainingPassTakes) {
     for (const Recompute recompute : {Recompute::kNone, Recompute::kBlock, Recompute::kLayer}) {
       const auto model = fresh_model(planned_spec(GetParam()), precision);
       model->use_kernels(KernelChoice::kFused);
-      const TrainingShape shape{precision, recompute, true, kRows};
+      const TrainingShape shape{precision, recompute, ops::BackendKind::kCpu, kRows};
       const MemoryPlan plan =
           plan_memory(model->spec(), model->residual(), model->parameters().count(), shape);
       const at::Tensor ids = random_tokens(kRows, model->spec().model.context);
@@ -80,8 +84,8 @@ TEST_P(MemoryPlanOnKernels, IsWhatATrainingPassTakes) {
       for (int pass = 0; pass < 2; ++pass) {
         static_cast<void>(training_pass(*model, ids, ids, options));
       }
-      // The embedding, and what is written to a snapshot, are allocated by libtorch.
-      const auto taken = static_cast<double>(model->arena().bytes());
+      // The embedding, and what is flushed into a snapshot, are libtorch's.
+      const auto taken = static_cast<double>(arena_of(*model).bytes());
       EXPECT_NEAR(plan.activations / taken, 1.0, kTolerance)
           << to_string(precision) << " recompute " << static_cast<int>(recompute) << ": planned "
           << plan.activations << ", taken " << taken;
@@ -92,12 +96,12 @@ TEST_P(MemoryPlanOnKernels, IsWhatATrainingPassTakes) {
 TEST_P(MemoryPlanOnKernels, KnowsWhatAnEvaluationAddsToIt) {
   const auto model = fresh_model(planned_spec(GetParam()), Precision::kFp32);
   model->use_kernels(KernelChoice::kFused);
-  TrainingShape shape{Precision::kFp32, Recompute::kNone, true, kRows, 3 * kRows};
+  TrainingShape shape{Precision::kFp32, Recompute::kNone, ops::BackendKind::kCpu, kRows, 3 * kRows};
   const MemoryPlan plan =
       plan_memory(model->spec(), model->residual(), model->parameters().count(), shape);
   const at::Tensor ids = random_tokens(3 * kRows, model->spec().model.context);
   static_cast<void>(model->forward(ids, {}));
-  const auto taken = static_cast<double>(model->arena().bytes());
+  const auto taken = static_cast<double>(arena_of(*model).bytes());
   const double logits = static_cast<double>(ids.numel() * 64 * 2 * 4);
   EXPECT_NEAR((plan.evaluation - logits) / taken, 1.0, kTolerance) << taken;
 }

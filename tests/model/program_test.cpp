@@ -123,7 +123,7 @@ TEST(LayerProgram, DecodesWhatItPrefillsWithACachePerRepetition) {
 TEST(LayerProgram, OfPrenormIsTheSumOfItsLayersInOrder) {
   const auto model = scattered_model(small_spec("prenorm"));
   const at::Tensor ids = random_tokens(2, 9);
-  at::Tensor h = model->embed(ids).detach();
+  at::Tensor h = embedded(*model, ids);
   for (const int64_t layer : {0, 2, 2, 1}) {
     for (const SublayerKind kind : {SublayerKind::kAttention, SublayerKind::kMlp}) {
       const Sublayer& f = model->sublayer({layer, kind, 0});

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "model/training_pass.h"
+#include "ops/backend.h"
 #include "tests/error_ratio.h"
 #include "wavroute/decoder.h"
 
@@ -108,5 +109,15 @@ class RecordingTaps final : public Taps {
   std::vector<at::Tensor> gates;
   at::Tensor depth;
 };
+
+// e of `ids`, and a stream's options, on the back end of `model`.
+inline at::Tensor embedded(const Decoder& model, const at::Tensor& ids) {
+  return model.backend().embed(model.embedding().value, ids).detach();
+}
+inline StreamOptions on_backend(ops::Backend& backend) {
+  StreamOptions options;
+  options.backend = &backend;
+  return options;
+}
 
 }  // namespace wavroute::testing

@@ -27,8 +27,8 @@ inline Halting halting_of(const Decoder& model, const at::Tensor& ids) {
   const NamedTensors values = values_of(model);
   const double threshold = 1.0 - std::get<double>(model.spec().options.at("epsilon"));
   const int64_t layers = model.spec().model.layers;
-  const std::unique_ptr<Stream> stream = model.residual().open({});
-  stream->begin(model.embed(ids));
+  const std::unique_ptr<Stream> stream = model.residual().open(on_backend(model.backend()));
+  stream->begin(embedded(model, ids));
   at::Tensor sum = at::zeros(ids.sizes(), at::kDouble);
   at::Tensor running = at::ones(ids.sizes(), at::kBool);
   Halting result{at::zeros_like(sum),

@@ -129,8 +129,8 @@ TEST(Rezero, AtInitPassesTheEmbeddingThroughUnchanged) {
   for (const char* norm : {"pre", "none"}) {
     const auto model = fresh_model(small_spec("rezero", {{"norm", std::string(norm)}}));
     const at::Tensor ids = random_tokens(2, 9);
-    const at::Tensor embedding = model->embed(ids);
-    const std::unique_ptr<Stream> stream = model->residual().open({});
+    const at::Tensor embedding = embedded(*model, ids);
+    const std::unique_ptr<Stream> stream = model->residual().open(on_backend(model->backend()));
     stream->begin(embedding);
     for (int64_t layer = 0; layer < 4; ++layer) {
       for (const SublayerKind kind : {SublayerKind::kAttention, SublayerKind::kMlp}) {

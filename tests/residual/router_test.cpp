@@ -4,8 +4,10 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <cmath>
+#include <optional>
 
 #include "base/philox.h"
+#include "functional/composed.h"
 #include "residual/router.h"
 
 namespace wavroute {
@@ -55,17 +57,31 @@ at::Tensor random_bank(at::ScalarType type = at::kDouble) {
   return rows.to(type);
 }
 
-// The sources that the rows of `bank` stand for, every detail matched.
-std::vector<Source> sources_of(const std::vector<at::Tensor>& bank) {
-  std::vector<Source> sources;
+// The read of rows [5][B,T,d] by the one composed form, phase 1 over all of them. Differentiable.
+struct Read {
+  at::Tensor mixed;    // h [B,T,d]
+  at::Tensor weights;  // a [5,B,T]
+};
+Read composed_read(const std::vector<at::Tensor>& bank, const Router& router) {
+  std::vector<at::Tensor> rows, ratios, inverses;
+  std::vector<at::Tensor> biases;
   for (size_t j = 0; j < bank.size(); ++j) {
-    at::Tensor value = bank[j];
-    if (kBases[j] >= 0) {
-      value = value * matching_ratio(value, bank[static_cast<size_t>(kSummaries[j])], kMatchingEps);
-    }
-    sources.push_back({value, kBases[j]});
+    rows.push_back(bank[j].flatten(0, 1));
+    std::optional<at::Tensor> summary;
+    if (kBases[j] >= 0) summary = bank[static_cast<size_t>(kSummaries[j])].flatten(0, 1);
+    const auto [ratio, inverse] =
+        functional::composed::source_scalars(rows.back(), summary, kNormEps, kMatchingEps);
+    ratios.push_back(ratio);
+    inverses.push_back(inverse);
+    biases.push_back(kBases[j] < 0 ? at::zeros({}, bank[j].options())
+                                   : router.bias->value[kBases[j]]);
   }
-  return sources;
+  const at::Tensor query = (router.query->value.view({-1}) * router.gain->value).unsqueeze(0);
+  const auto [mixed, peak, mass, logits] = functional::composed::route_mix(
+      rows, at::stack(ratios), at::stack(inverses), query, at::stack(biases).unsqueeze(0));
+  const at::Tensor weights = (logits[0] - peak[0]).exp() / mass[0];
+  return {(mixed[0] / mass[0].unsqueeze(-1)).view(bank[0].sizes()),
+          weights.detach().view({5, bank[0].size(0), bank[0].size(1)})};
 }
 
 at::Tensor mixed_rows(const at::Tensor& rows, const Router& router) {
@@ -76,42 +92,51 @@ at::Tensor mixed_rows(const at::Tensor& rows, const Router& router) {
 TEST(Router, MixesByTheFormula) {
   const RandomRouter random;
   const at::Tensor bank = random_bank();
-  const std::vector<Source> sources = sources_of(bank.unbind(0));
-  at::Tensor weights;
-  const at::Tensor mixed = mix(sources, random.router, kNormEps, &weights).detach();
+  const Read read = composed_read(bank.unbind(0), random.router);
+  const at::Tensor mixed = read.mixed.detach();
   const auto query = random.router.query->value.flatten();
   for (int64_t b = 0; b < 2; ++b) {
     for (int64_t t = 0; t < 3; ++t) {
-      std::vector<double> exponentials;
+      const auto value = [&](size_t j, int64_t c) {
+        return bank[static_cast<int64_t>(j)][b][t][c].item<double>();
+      };
+      const auto power = [&](size_t j) {
+        double squares = 0.0;
+        for (int64_t c = 0; c < kWidth; ++c) squares += value(j, c) * value(j, c);
+        return squares / kWidth;
+      };
+      std::vector<double> factors, exponentials;
       double sum = 0.0;
-      for (const Source& source : sources) {
-        double dot = 0.0, squares = 0.0;
+      for (size_t j = 0; j < kBases.size(); ++j) {
+        const double matched =
+            (power(static_cast<size_t>(kSummaries[j])) + kMatchingEps) / (power(j) + kMatchingEps);
+        factors.push_back(kBases[j] < 0 ? 1.0 : std::sqrt(matched));
+        double dot = 0.0;
         for (int64_t c = 0; c < kWidth; ++c) {
-          const double v = source.value[b][t][c].item<double>();
-          dot += query[c].item<double>() * random.router.gain->value[c].item<double>() * v;
-          squares += v * v;
+          dot += query[c].item<double>() * random.router.gain->value[c].item<double>() *
+                 factors[j] * value(j, c);
         }
-        double logit = dot / std::sqrt(squares / kWidth + kNormEps);
-        if (source.basis >= 0) logit += random.router.bias->value[source.basis].item<double>();
+        double logit = dot / std::sqrt(factors[j] * factors[j] * power(j) + kNormEps);
+        if (kBases[j] >= 0) logit += random.router.bias->value[kBases[j]].item<double>();
         exponentials.push_back(std::exp(logit));
         sum += exponentials.back();
       }
       for (int64_t c = 0; c < kWidth; ++c) {
         double expected = 0.0;
-        for (size_t j = 0; j < sources.size(); ++j) {
-          expected += exponentials[j] / sum * sources[j].value[b][t][c].item<double>();
+        for (size_t j = 0; j < kBases.size(); ++j) {
+          expected += exponentials[j] / sum * factors[j] * value(j, c);
         }
         EXPECT_NEAR(mixed[b][t][c].item<double>(), expected, 1e-12);
       }
-      for (size_t j = 0; j < sources.size(); ++j) {
-        EXPECT_NEAR(weights[static_cast<int64_t>(j)][b][t].item<double>(), exponentials[j] / sum,
-                    1e-12);
+      for (size_t j = 0; j < kBases.size(); ++j) {
+        EXPECT_NEAR(read.weights[static_cast<int64_t>(j)][b][t].item<double>(),
+                    exponentials[j] / sum, 1e-12);
       }
     }
   }
 }
 
-TEST(Router, ReadsABankAsItReadsSourcesInValueAndGradient) {
+TEST(Router, ReadsABankAsTheComposedFormInValueAndGradient) {
   for (const at::ScalarType type : {at::kDouble, at::kFloat}) {
     const double tolerance = type == at::kDouble ? 1e-12 : 2e-5;
     const auto expect_near = [&](const at::Tensor& actual, const at::Tensor& expected,
@@ -124,12 +149,11 @@ TEST(Router, ReadsABankAsItReadsSourcesInValueAndGradient) {
     const at::Tensor bank = random_bank(type);
     const at::Tensor grad = random_values({2, 3, kWidth}, "gradient").to(type);
 
-    // Autograd over the sources.
     std::vector<at::Tensor> leaves;
     for (const at::Tensor& row : bank.unbind(0)) {
       leaves.push_back(row.clone().set_requires_grad(true));
     }
-    const at::Tensor composed = mix(sources_of(leaves), random.router, kNormEps);
+    const at::Tensor composed = composed_read(leaves, random.router).mixed;
     torch::autograd::backward({composed}, {grad});
     const std::vector<at::Tensor> router_gradients = random.gradients();
 
@@ -160,7 +184,7 @@ TEST(Router, DoesNotSeeTheScaleOfABasis) {
     return rows;
   };
   const auto composed = [&](double scale) {
-    return mix(sources_of(scaled(scale).unbind(0)), random.router, kNormEps);
+    return composed_read(scaled(scale).unbind(0), random.router).mixed;
   };
   const at::Tensor expected = composed(1.0);
   EXPECT_GT((mixed_rows(scaled(0.0), random.router) - expected).abs().max().item<double>(), 0.01);

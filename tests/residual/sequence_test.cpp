@@ -107,12 +107,12 @@ TEST_P(EveryScheme, GivesTheGradientOfAnUpdateInTheTypeOfTheUpdate) {
   const at::NoGradGuard no_grad;
   for (const Precision precision : {Precision::kFp32, Precision::kBf16}) {
     const auto model = scattered_model(small_spec(GetParam()), precision);
-    const at::Tensor e = model->embed(random_tokens(2, 9));
-    for (ops::Arena* arena : {static_cast<ops::Arena*>(nullptr), &model->arena()}) {
-      StreamOptions options;
+    const at::Tensor e = embedded(*model, random_tokens(2, 9));
+    for (const KernelChoice kernels : {KernelChoice::kComposed, KernelChoice::kFused}) {
+      model->use_kernels(kernels);
+      StreamOptions options = on_backend(model->backend());
       options.pass = training();
       options.record = true;
-      options.arena = arena;
       const auto stream = model->residual().open(options);
       std::vector<Site> sites;
       for (const int64_t layer : executed_layers(*model, options.pass)) {

@@ -134,6 +134,7 @@ TEST(AdamW, FollowsItsFormulaAndDecaysMatricesAlone) {
   Parameter& vector = table.declare("vector", {7}, Decay::kNo, {0.0, 1.0});
   table.allocate(at::kDouble, at::kDouble, at::kCPU, 4);
   AdamW optimizer(table, config());
+  const auto backend = ops::make_composed_backend(at::kCPU);
   const at::NoGradGuard no_grad;
   for (const auto& [parameter, decay] : {std::pair{&matrix, kDecay}, {&vector, 0.0}}) {
     std::vector<Scalar> expected;
@@ -148,7 +149,7 @@ TEST(AdamW, FollowsItsFormulaAndDecaysMatricesAlone) {
       table.zero_grad();
       const at::Tensor gradient = (start - 0.3 * t).cos();
       parameter->value.mutable_grad().copy_(gradient.view(parameter->shape));
-      optimizer.update(lr);
+      optimizer.update(*backend, lr);
       EXPECT_EQ(optimizer.updates(), t);
       for (int64_t i = 0; i < start.numel(); ++i) {
         Scalar& scalar = expected[static_cast<size_t>(i)];
@@ -165,9 +166,10 @@ TEST(AdamW, TakesABiasCorrectedFirstStepOfTheLearningRate) {
   Parameter& vector = table.declare("vector", {2}, Decay::kNo, {1.0});
   table.allocate(at::kDouble, at::kDouble, at::kCPU, 4);
   AdamW optimizer(table, config());
+  const auto backend = ops::make_composed_backend(at::kCPU);
   const at::NoGradGuard no_grad;
   vector.value.mutable_grad().copy_(at::tensor({3.0, -0.001}, at::kDouble));
-  optimizer.update(0.25);
+  optimizer.update(*backend, 0.25);
   EXPECT_NEAR(vector.value[0].item<double>(), 1.0 - 0.25 * 3.0 / 3.001, 1e-12);
   EXPECT_NEAR(vector.value[1].item<double>(), 1.0 + 0.25 * 0.5, 1e-12);
 }
@@ -180,10 +182,10 @@ TEST(AdamW, GoesOnFromTheUpdatesAndMomentsOfAnother) {
     AdamW third(resumed->parameters(), config());
     for (int t = 0; t < 2; ++t) {
       static_cast<void>(record_pass(*straight, training()));
-      first.update(0.01);
+      first.update(straight->backend(), 0.01);
       static_cast<void>(record_pass(*resumed, training()));
       if (t == 0) {
-        second.update(0.01);
+        second.update(resumed->backend(), 0.01);
         continue;
       }
       for (size_t g = 0; g < 2; ++g) {
@@ -191,7 +193,7 @@ TEST(AdamW, GoesOnFromTheUpdatesAndMomentsOfAnother) {
         third.second_moments()[g].copy_(second.second_moments()[g]);
       }
       third.set_updates(second.updates());
-      third.update(0.01);
+      third.update(resumed->backend(), 0.01);
     }
     expect_equal(values_of(*resumed), values_of(*straight));
   }
@@ -199,7 +201,10 @@ TEST(AdamW, GoesOnFromTheUpdatesAndMomentsOfAnother) {
 
 // Such an eps is 0 as a float: a gradient that was always 0 would give 0 / 0.
 TEST(AdamW, WithTheSmallestEpsLeavesWhatHasNoGradientAsItIs) {
-  for (const at::ScalarType storage : {at::kFloat, at::kDouble}) {
+  const auto composed = ops::make_composed_backend(at::kCPU), cpu = ops::make_cpu_backend();
+  for (const auto& [storage, backend] : {std::pair{at::kDouble, composed.get()},
+                                         {at::kFloat, composed.get()},
+                                         {at::kFloat, cpu.get()}}) {
     ParameterTable table;
     Parameter& parameter = table.declare("p", {3}, Decay::kNo, {2.0});
     table.allocate(storage, storage, at::kCPU, 1);
@@ -208,7 +213,7 @@ TEST(AdamW, WithTheSmallestEpsLeavesWhatHasNoGradientAsItIs) {
     AdamW optimizer(table, smallest);
     const at::NoGradGuard no_grad;
     table.zero_grad();
-    optimizer.update(0.1, 1.0);
+    optimizer.update(*backend, 0.1, 1.0);
     EXPECT_TRUE(at::equal(parameter.value, at::full({3}, 2.0, storage)));
   }
 }
@@ -218,7 +223,7 @@ TEST(AdamW, LeavesTheGapsBetweenParametersAtZero) {
   AdamW optimizer(model->parameters(), config());
   for (int t = 0; t < 3; ++t) {
     static_cast<void>(record_pass(*model, training()));
-    optimizer.update(0.01);
+    optimizer.update(model->backend(), 0.01);
   }
   const at::NoGradGuard no_grad;
   for (size_t g = 0; g < 2; ++g) {
@@ -239,7 +244,7 @@ TEST(AdamW, RefreshesTheCopiesInTheComputeType) {
   AdamW optimizer(model->parameters(), config());
   const at::Tensor before = model->embedding().compute.detach().clone();
   static_cast<void>(record_pass(*model, training()));
-  optimizer.update(0.05);
+  optimizer.update(model->backend(), 0.05);
   for (const Parameter& parameter : model->parameters().parameters()) {
     EXPECT_TRUE(at::equal(parameter.compute.detach(),
                           parameter.value.detach().to(parameter.compute.scalar_type())));
@@ -253,7 +258,7 @@ TEST(GradientNorm, IsTheNormOverAllParameters) {
   for (const auto& [name, gradient] : record_pass(*model, training()).gradients) {
     sum += gradient.square().sum().item<double>();
   }
-  EXPECT_NEAR(gradient_norm(model->parameters()) / std::sqrt(sum), 1.0, 1e-12);
+  EXPECT_NEAR(gradient_norm(model->backend(), model->parameters()) / std::sqrt(sum), 1.0, 1e-12);
 }
 
 }  // namespace

@@ -1,15 +1,14 @@
-// What streams on our kernels share: a read is a read with an empty norm.
+// What streams share whose read and the norm after it are one pass: a read is a read with an empty
+// norm.
 #pragma once
 
-#include "ops/arena.h"
 #include "wavroute/residual.h"
 
 namespace wavroute {
 
-class FusedStream : public Stream {
+class NormedStream : public Stream {
  public:
-  // options.arena is set.
-  explicit FusedStream(const StreamOptions& options) : Stream(options), arena_(*options.arena) {}
+  using Stream::Stream;
 
   [[nodiscard]] at::Tensor read(const Site& site) final { return read_normed(site, {}); }
   [[nodiscard]] at::Tensor read_out() final { return read_out_normed({}); }
@@ -26,9 +25,6 @@ class FusedStream : public Stream {
                             const at::Tensor& grad) override = 0;
   void read_out_normed_backward(const PreNorm& norm, const at::Tensor& grad,
                                 double auxiliary_grad) override = 0;
-
- protected:
-  ops::Arena& arena_;
 };
 
 }  // namespace wavroute

@@ -1,19 +1,19 @@
-// The additive stream on our kernels (kernels/stream.h): a write waits for the read after it, and
-// both, with the norm, are one pass over memory, forward and backward.
+// The stream of the additive schemes: a write waits for the read after it, and both, with the norm,
+// are one operator of the back end, forward and backward.
 #pragma once
 
 #include <vector>
 
-#include "ops/norm.h"
+#include "ops/backend.h"
 #include "residual/additive.h"
-#include "residual/fused_stream.h"
+#include "residual/normed_stream.h"
 
 namespace wavroute {
 
-class FusedAdditiveStream final : public FusedStream {
+class AdditiveStream final : public NormedStream {
  public:
-  FusedAdditiveStream(const AdditiveResidual& scheme, const StreamOptions& options)
-      : FusedStream(options), scheme_(scheme) {}
+  AdditiveStream(const AdditiveResidual& scheme, const StreamOptions& options)
+      : NormedStream(options), scheme_(scheme) {}
 
   void begin(const at::Tensor& embedding) override;
   void write(const Site& site, const at::Tensor& update) override;

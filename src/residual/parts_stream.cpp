@@ -1,0 +1,302 @@
+#include "residual/parts_stream.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "residual/prenorm_op.h"
+
+namespace wavroute {
+namespace {
+
+// Phase 1 for a whole block reads n sources once and gives every router's mixture a place in
+// memory; router by router n sources are read each time, and the mixture stays in the cache. `bench
+// op route_mix` beside `route_mix_each` says that such a place costs about as much as one more
+// source.
+bool two_phase_wins(int64_t sources, int64_t routers) { return sources * (routers - 1) > routers; }
+
+ops::RouterParameters parameters_of(const Router& router) {
+  if (router.query == nullptr) return {};
+  ops::RouterParameters result{router.query->value,
+                               router.query->value.grad(),
+                               router.gain->value,
+                               router.gain->value.grad(),
+                               {},
+                               {}};
+  if (router.bias != nullptr) {
+    result.bias = router.bias->value;
+    result.bias_grad = router.bias->value.grad();
+  }
+  return result;
+}
+
+}  // namespace
+
+PartsStream::PartsStream(const RoutedResidual& scheme, const StreamOptions& options)
+    : NormedStream(options),
+      scheme_(scheme),
+      routes_(*options.backend->routes()),
+      memory_(options.backend->memory()) {}
+
+// ---- parts and forms ---------------------------------------------------------------------------
+
+float PartsStream::sign(int64_t block, int64_t position, int64_t sum) const {
+  if (sum == 0) return 1.0F;
+  const DetailBasis& basis = scheme_.spec().details[static_cast<size_t>(sum - 1)];
+  return static_cast<float>(
+      basis.sign(site_at(block, position), position, blocks().length_of(block)));
+}
+
+int PartsStream::slot(int64_t block, int64_t position) const {
+  int bits = 0;
+  for (int64_t s = 1; s < sums(); ++s) {
+    if (sign(block, position, s) < 0.0F) bits |= 1 << (s - 1);
+  }
+  return bits;
+}
+
+// The first update of a block is positive in every sum, so that slot 0 always comes first.
+PartsStream::Layout PartsStream::layout(int64_t block, int64_t writes) const {
+  std::array<bool, ops::kMostParts> present = {};
+  for (int64_t position = 0; position < writes; ++position) {
+    present[static_cast<size_t>(slot(block, position))] = true;
+  }
+  Layout found;
+  for (int k = 0; k < ops::kMostParts; ++k) {
+    if (present[static_cast<size_t>(k)]) found.slot[static_cast<size_t>(found.count++)] = k;
+  }
+  if (found.count > 2) {
+    found.count = ops::kMostParts;
+    found.slot = {0, 1, 2, 3};
+  }
+  for (int s = 1; s < static_cast<int>(sums()); ++s) {
+    int& form = found.form[static_cast<size_t>(s)];
+    if (found.count == 2) form = found.slot[1] >> (s - 1) & 1;
+    if (found.count == ops::kMostParts) form = s;
+  }
+  return found;
+}
+
+int PartsStream::owner(const Layout& layout, int form) {
+  const auto place = std::find(layout.form.begin(), layout.form.end(), form);
+  return static_cast<int>(place - layout.form.begin());
+}
+
+ops::RunningForms PartsStream::sources_of(const Layout& layout) const {
+  return {scheme_.spec().partial_details ? static_cast<int>(sums()) : 1, layout.form};
+}
+
+ops::RunningParts PartsStream::parts_of(const Layout& layout, const PartRows& rows) {
+  ops::RunningParts parts;
+  parts.count = layout.count;
+  for (size_t k = 0; k < static_cast<size_t>(layout.count); ++k) {
+    parts.row[k] = rows[static_cast<size_t>(layout.slot[k])];
+  }
+  return parts;
+}
+
+// ---- phase 1 -----------------------------------------------------------------------------------
+
+PartsStream::Readers PartsStream::make_readers(int64_t block) const {
+  Readers readers;
+  ops::RouterGroup& group = readers.group;
+  readers.sums.push_back(0);
+  for (int64_t earlier = 0; earlier < block; ++earlier) {
+    for (int64_t sum = 0; sum < sums(); ++sum) readers.sums.push_back(sum);
+  }
+  const int64_t sources = first_row(block);
+  group.sources = {{bank_.begin(), bank_.begin() + sources},
+                   ratio_.narrow(0, 0, sources),
+                   inverse_.narrow(0, 0, sources)};
+  if (block == blocks().count) {
+    readers.parameters.push_back(parameters_of(scheme_.router(std::nullopt)));
+  } else {
+    for (int64_t i = 0; i < blocks().length_of(block); ++i) {
+      readers.parameters.push_back(parameters_of(scheme_.router(site_at(block, i))));
+    }
+  }
+  const int64_t routers = readers.count();
+  group.routers = routes_.gather_routers(readers.parameters, readers.sums, sums(), d_);
+  group.peak = memory_.empty_apart(routers, {tokens_});
+  group.mass = memory_.empty_apart(routers, {tokens_});
+  if (record_) {
+    group.logits = memory_.empty_apart(routers * sources, {tokens_});
+    group.lse = memory_.empty_apart(routers, {tokens_});
+    group.running = memory_.empty_apart(routers * sums() * 3, {tokens_});
+  }
+  return readers;
+}
+
+PartsStream::Readers& PartsStream::enter(int64_t block, int64_t position, at::ScalarType type) {
+  if (block == readers_block_) {
+    TORCH_INTERNAL_ASSERT(readers_.at(block).group.mixed.scalar_type() == type,
+                          "a block has one type");
+    return readers_.at(block);
+  }
+  if (!record_) readers_.clear();
+  if (readers_block_ >= 0 && readers_.contains(readers_block_)) {
+    readers_[readers_block_].group.mixed.reset();
+  }
+  readers_block_ = block;
+  // Recomputation comes back to a block: what its later readers left is needed by its backward.
+  auto [place, fresh] = readers_.try_emplace(block);
+  Readers& readers = place->second;
+  if (fresh || (record_ && !readers.group.logits.defined())) readers = make_readers(block);
+  const int64_t routers = readers.count();
+  readers.two_phase = position == 0 && two_phase_wins(first_row(block), routers);
+  readers.group.mixed = memory_.empty_apart(readers.two_phase ? routers : 1, {tokens_, d_}, type);
+  return readers;
+}
+
+// ---- forward -----------------------------------------------------------------------------------
+
+void PartsStream::begin(const at::Tensor& embedding) {
+  const at::NoGradGuard no_grad;
+  shape_ = embedding.sizes().vec();
+  d_ = embedding.size(-1);
+  tokens_ = embedding.numel() / d_;
+  const int64_t rows = first_row(blocks().count);
+  bank_ = memory_.empty_apart(rows, {tokens_, d_}).unbind();
+  ratio_ = memory_.empty_apart(rows, {tokens_});
+  inverse_ = memory_.empty_apart(rows, {tokens_});
+  bank_[0].copy_(embedding.reshape({tokens_, d_}));
+  routes_.source_scalars(bank_[0], bank_[0], eps(), ratio_[0], inverse_[0]);
+}
+
+void PartsStream::write(const Site& site, const at::Tensor& update) {
+  const int64_t block = blocks().block_of(site.index());
+  if (block != block_) {
+    block_ = block;
+    writes_ = 0;
+    parts_ = {};
+  }
+  pending_ = update.reshape({tokens_, d_}).contiguous();
+  update_type_ = pending_.scalar_type();
+  ++writes_;
+}
+
+// The pending update, with a new row for its part: rows that a reader saw stay as they are. The
+// first update of a part needs no row of its own where it is float already.
+ops::PartWrite PartsStream::take_pending() {
+  if (!pending_.defined()) return {};
+  const int place = slot(block_, writes_ - 1);
+  at::Tensor& part = parts_[static_cast<size_t>(place)];
+  ops::PartWrite write;
+  write.u = std::move(pending_);
+  write.before = part;
+  pending_.reset();
+  if (!part.defined() && write.u.scalar_type() == at::kFloat) {
+    part = write.u;
+    return {};
+  }
+  part = write.after = memory_.empty({tokens_, d_}, at::kFloat);
+  const Layout now = layout(block_, writes_);
+  write.part =
+      static_cast<int>(std::find(now.slot.begin(), now.slot.end(), place) - now.slot.begin());
+  return write;
+}
+
+// Puts the pending update into its part without a reader after it.
+void PartsStream::flush() {
+  if (!pending_.defined()) return;
+  at::Tensor& part = parts_[static_cast<size_t>(slot(block_, writes_ - 1))];
+  const at::Tensor update = std::move(pending_);
+  pending_.reset();
+  if (!part.defined() && update.scalar_type() == at::kFloat) {
+    part = update;
+    return;
+  }
+  at::Tensor sum = memory_.empty({tokens_, d_}, at::kFloat);
+  part = part.defined() ? at::add_out(sum, part, update) : sum.copy_(update);
+}
+
+// The first sublayer reads e itself.
+at::Tensor PartsStream::read_embedding(const PreNorm& norm) {
+  const ops::Normed normed =
+      backend().add_norm(bank_[0].view(shape_), {}, norm_of(norm), norm.type);
+  if (record_) records_.push_back({normed.h, normed.inverse_rms, {}});
+  return normed.x;
+}
+
+// The end of the block that was written: its sums become rows of the bank.
+ops::BlockEnd PartsStream::end_block(at::ScalarType type) {
+  ops::BlockEnd end;
+  const Layout last = layout(block_, writes_);
+  end.type = type;
+  end.write = take_pending();
+  end.parts = parts_of(last, parts_);
+  end.sums = {static_cast<int>(sums()), last.form};
+  end.eps = eps();
+  for (int64_t s = 0; s < sums(); ++s) {
+    const int64_t row = first_row(block_) + s;
+    end.row[static_cast<size_t>(s)] = at_row(bank_, row);
+    end.ratio[static_cast<size_t>(s)] = ratio_[row];
+    end.inverse[static_cast<size_t>(s)] = inverse_[row];
+  }
+  parts_ = {};
+  writes_ = 0;
+  return end;
+}
+
+// x of the reader at `position` of `block`; of the read-out at position 0 of the block after the
+// last one.
+at::Tensor PartsStream::merge(int64_t block, int64_t position, const PreNorm& norm) {
+  const at::NoGradGuard no_grad;
+  if (block == 0 && position == 0) return read_embedding(norm);
+  if (pending_.defined() && pending_.scalar_type() != norm.type) flush();
+  const Readers& readers = enter(block, position, norm.type);
+  std::optional<ops::BlockEnd> end;
+  if (position == 0 && writes_ > 0) end = end_block(norm.type);
+
+  ops::RunningRead read;
+  read.group = &readers.group;
+  read.router = position;
+  read.eps = eps();
+  if (position > 0) {
+    const Layout now = layout(block, position);
+    read.write = take_pending();
+    read.parts = parts_of(now, parts_);
+    read.sources = sources_of(now);
+  }
+  read.gain = norm_of(norm).gain;
+  read.x = memory_.empty(shape_, norm.type);
+  if (record_) {
+    read.h = memory_.empty({tokens_, d_}, norm.type);
+    if (norm.gain != nullptr) read.inverse_rms = memory_.empty({tokens_}, at::kFloat);
+  }
+  const ops::PhaseOne all{&readers.group, 0, readers.count()}, own{&readers.group, position, 1};
+  const ops::PhaseOne* mix = readers.two_phase ? position == 0 ? &all : nullptr : &own;
+  routes_.read(read, mix, end ? &*end : nullptr);
+  if (record_) records_.push_back({read.h, read.inverse_rms, parts_});
+  return read.x;
+}
+
+at::Tensor PartsStream::read_normed(const Site& site, const PreNorm& norm) {
+  return merge(blocks().block_of(site.index()), blocks().position_of(site.index()), norm);
+}
+at::Tensor PartsStream::read_out_normed(const PreNorm& norm) {
+  return merge(blocks().count, 0, norm);
+}
+
+// ---- recomputation -----------------------------------------------------------------------------
+
+StreamSnapshot PartsStream::snapshot() {
+  const at::NoGradGuard no_grad;
+  flush();
+  StreamSnapshot result = {at::tensor({block_, writes_}, at::kLong)};
+  result.insert(result.end(), parts_.begin(), parts_.end());
+  return result;
+}
+
+void PartsStream::restore(const StreamSnapshot& snapshot) {
+  block_ = snapshot[0].const_data_ptr<int64_t>()[0];
+  writes_ = snapshot[0].const_data_ptr<int64_t>()[1];
+  std::copy(snapshot.begin() + 1, snapshot.end(), parts_.begin());
+  pending_.reset();
+  records_.clear();
+  readers_block_ = -1;
+}
+
+}  // namespace wavroute
