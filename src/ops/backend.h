@@ -13,7 +13,7 @@
 
 #include <memory>
 #include <span>
-#include <string_view>
+#include <string>
 
 #include "ops/attention.h"
 #include "ops/memory.h"
@@ -123,8 +123,8 @@ class Backend {
   virtual void adamw(const AdamwBuffers& buffers, const AdamwNumbers& numbers) = 0;
 };
 
-// "composed", "cpu"
-[[nodiscard]] std::string_view to_string(BackendKind kind);
+// "composed", or "cpu" with the instruction set of its kernels: "cpu (avx2)".
+[[nodiscard]] std::string describe(BackendKind kind);
 [[nodiscard]] std::unique_ptr<Backend> make_cpu_backend();
 [[nodiscard]] std::unique_ptr<Backend> make_composed_backend(at::Device device);
 

@@ -133,8 +133,9 @@ void CpuBackend::adamw(const AdamwBuffers& buffers, const AdamwNumbers& numbers)
 
 }  // namespace
 
-std::string_view to_string(BackendKind kind) {
-  return kind == BackendKind::kCpu ? "cpu" : "composed";
+std::string describe(BackendKind kind) {
+  if (kind == BackendKind::kComposed) return "composed";
+  return "cpu (" + kernels::to_string(kernels::chosen_kernels().isa) + ")";
 }
 
 std::unique_ptr<Backend> make_cpu_backend() { return std::make_unique<CpuBackend>(); }

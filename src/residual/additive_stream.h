@@ -29,6 +29,9 @@ class AdditiveStream final : public NormedStream {
   [[nodiscard]] StreamSnapshot snapshot() override;
   void restore(const StreamSnapshot& snapshot) override;
 
+ protected:
+  [[nodiscard]] at::ScalarType storage() const override { return h_.scalar_type(); }
+
  private:
   // A recorded read: the norm, and what had been written before it.
   struct Record {

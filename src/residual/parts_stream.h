@@ -41,6 +41,9 @@ class PartsStream final : public NormedStream {
   [[nodiscard]] StreamSnapshot snapshot() override;
   void restore(const StreamSnapshot& snapshot) override;
 
+ protected:
+  [[nodiscard]] at::ScalarType storage() const override { return at::kFloat; }
+
  private:
   // Routers that read the same finished sources: those of a block, or the read-out's alone.
   struct Readers {

@@ -73,6 +73,7 @@ Forecast forecast(const Decoder& model, const Config& config, const Machine& mac
   }
 
   Forecast result;
+  result.backend = shape.backend;
   result.parameters = count;
   result.flops_per_token = training_flops_per_token(model.spec(), model.residual());
   result.available = available_on(model.device(), machine);
@@ -110,18 +111,19 @@ double expected_seconds(const Forecast& f, const Config& config, double peak) {
 
 std::string forecast_text(const Forecast& f, const Config& config, double peak) {
   return fmt::format(
+      "back end         {}\n"
       "parameters       {}\n"
       "FLOPs per token  {} (forward and backward)\n"
       "memory plan      {} = {} parameters and optimizer + {} activations of {} rows + {} "
       "evaluation "
       "+ {} process\n"
       "expected time    {} for {} steps of {} tokens, if {:.0f} % of {} FLOP/s are reached\n",
-      format_count(static_cast<double>(f.parameters)), format_magnitude(f.flops_per_token),
-      format_bytes(f.memory.total()), format_bytes(f.memory.parameters),
-      format_bytes(f.memory.activations), f.micro_batch, format_bytes(f.memory.evaluation),
-      format_bytes(f.memory.base), format_duration(expected_seconds(f, config, peak)),
-      config.train.steps, format_count(tokens_per_step(config)), 100 * kExpectedShareOfPeak,
-      format_magnitude(peak));
+      ops::describe(f.backend), format_count(static_cast<double>(f.parameters)),
+      format_magnitude(f.flops_per_token), format_bytes(f.memory.total()),
+      format_bytes(f.memory.parameters), format_bytes(f.memory.activations), f.micro_batch,
+      format_bytes(f.memory.evaluation), format_bytes(f.memory.base),
+      format_duration(expected_seconds(f, config, peak)), config.train.steps,
+      format_count(tokens_per_step(config)), 100 * kExpectedShareOfPeak, format_magnitude(peak));
 }
 
 }  // namespace wavroute

@@ -188,9 +188,10 @@ void Trainer::announce() const {
   const std::string threads =
       model.device().is_cpu() ? fmt::format("{} threads ", config_.train.threads) : "";
   console_.say(fmt::format(
-      "{}: {} layers, width {}, {} parameters, {}, {}on {}", model.spec().scheme, m.layers, m.width,
-      format_magnitude(static_cast<double>(model.parameters().count())),
-      to_string(session_.precision), threads, device_name(config_, session_.machine)));
+      "{}: {} layers, width {}, {} parameters, {}, {}on {}, back end {}", model.spec().scheme,
+      m.layers, m.width, format_magnitude(static_cast<double>(model.parameters().count())),
+      to_string(session_.precision), threads, device_name(config_, session_.machine),
+      ops::describe(model.backend().kind())));
   console_.say(fmt::format("text: {}", session_.corpus.description));
   console_.say(fmt::format(
       "{} steps of {} tokens, micro-batches of {} rows, {} FLOPs a token, memory plan {}, matrix "

@@ -19,8 +19,8 @@ constexpr double kTolerance = 0.1;
 TEST(MemoryPlan, GrowsWithTheMicroBatchAndShrinksWithRecomputation) {
   for (const SchemeInfo& scheme : residual_schemes()) {
     const auto model = fresh_model(small_spec(scheme.name));
-    for (const bool fused : {true, false}) {
-      TrainingShape shape{Precision::kBf16, Recompute::kNone, fused};
+    for (const auto backend : {ops::BackendKind::kCpu, ops::BackendKind::kComposed}) {
+      TrainingShape shape{Precision::kBf16, Recompute::kNone, backend};
       const auto plan = [&](Recompute recompute, int64_t rows) {
         shape.recompute = recompute;
         shape.micro_batch = rows;

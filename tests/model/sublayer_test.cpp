@@ -10,6 +10,10 @@
 namespace wavroute {
 namespace {
 
+using testing::difference;
+using testing::scattered_model;
+using testing::small_spec;
+
 TEST(Sublayer, BackwardIsTheGradientOfItsForward) {
   const auto model = scattered_model(small_spec("prenorm"), Precision::kFp64);
   for (const SublayerKind kind : {SublayerKind::kAttention, SublayerKind::kMlp}) {

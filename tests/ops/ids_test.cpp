@@ -1,5 +1,6 @@
 // Ids are checked before they index memory.
 #include "ops/ids.h"
+#include "ops/arena.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>

@@ -6,6 +6,7 @@
 
 #include <vector>
 
+#include "ops/arena.h"
 #include "ops/products.h"
 
 namespace wavroute::ops {

@@ -1,5 +1,6 @@
 // Stock operators on rows of zeros where an eps is zero.
 #include "ops/zero_rows.h"
+#include "ops/arena.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>

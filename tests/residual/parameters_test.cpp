@@ -94,25 +94,10 @@ TEST(Parameters, OfASliceStartAsIfTheyStoodAlone) {
   EXPECT_TRUE(at::equal(b.rows(b.slices[1], b.value), a.value));
 }
 
-TEST(Parameters, FoldAddsTheNarrowGradientOnceAndDropsIt) {
+TEST(Parameters, HaveACopyInTheComputeTypeThatFollowsARefresh) {
   Table t(at::kBFloat16);
   EXPECT_EQ(t.matrix->compute.scalar_type(), at::kBFloat16);
   EXPECT_TRUE(t.vector->compute.is_same(t.vector->value));
-  const at::NoGradGuard no_grad;
-  t.matrix->value.mutable_grad().fill_(1.0);
-  t.vector->value.mutable_grad().fill_(4.0);
-  t.matrix->compute.mutable_grad() = at::full({3, 5}, 0.5, at::kBFloat16);
-  const std::vector<Parameter*> all = {t.matrix, t.fused, t.vector};
-  t.table.fold(all);
-  t.table.fold(all);
-  EXPECT_TRUE(t.matrix->value.grad().eq(1.5).all().item<bool>());
-  EXPECT_EQ(t.matrix->value.grad().scalar_type(), at::kFloat);
-  EXPECT_TRUE(t.vector->value.grad().eq(4.0).all().item<bool>());
-  EXPECT_FALSE(t.matrix->compute.grad().defined());
-}
-
-TEST(Parameters, HaveACopyInTheComputeTypeThatFollowsARefresh) {
-  Table t(at::kBFloat16);
   const at::NoGradGuard no_grad;
   t.matrix->value.fill_(1.0 + 1.0 / 1024.0);  // bf16 has 8 bits: it rounds to 1
   t.table.refresh_compute();
