@@ -22,7 +22,8 @@ at::Tensor pick_rows(const at::Tensor& x, const at::Tensor& rows) {
 void take_sublayer(Stream& stream, const Site& site, const Sublayer& f, ops::Backend& backend,
                    InferenceState* state, Sublayer::Kept* kept) {
   const at::Tensor x = stream.read_normed(site, f.norm());
-  const SublayerContext context{state, site.visit, stream.running_rows()};
+  SublayerContext context{state, site.visit, {}};
+  if (kept == nullptr) context.running_rows = stream.running_rows();  // a backward is of all tokens
   stream.write(site, context.is_whole() ? f.run(x, backend, kept) : f.forward(x, context));
 }
 
