@@ -17,7 +17,14 @@ enum class Decay { kYes, kNo };
 // How a fresh parameter is filled.
 struct Init {
   double constant = 0.0;
-  double stddev = 0.0;  // > 0: N(0, stddev), keyed by the seed and the checkpoint name
+  double stddev = 0.0;  // > 0: plus N(0, stddev), keyed by the seed and the checkpoint name
+  // Every number of the parameter in order, in place of the constant; empty: they are all the same.
+  std::vector<double> values = {};
+
+  // What element `i` of the parameter starts at, but for the noise.
+  [[nodiscard]] double center(int64_t i) const {
+    return values.empty() ? constant : values[static_cast<size_t>(i)];
+  }
 };
 
 // A run of rows of a parameter that has a name of its own in a checkpoint: the query, key and

@@ -21,7 +21,7 @@ int64_t product(const std::vector<int64_t>& shape) {
 
 // Fills `target` (any type, any device) with the slice's initial values.
 void fill(const ParameterSlice& slice, uint64_t seed, at::Tensor target) {
-  if (slice.init.stddev == 0.0) {
+  if (slice.init.stddev == 0.0 && slice.init.values.empty()) {
     target.fill_(slice.init.constant);
     return;
   }
@@ -33,7 +33,7 @@ void fill(const ParameterSlice& slice, uint64_t seed, at::Tensor target) {
     for (int64_t k = begin; k < end; ++k) {
       const auto pair = random.normal_pair(static_cast<uint64_t>(k));
       for (int64_t i = 2 * k; i < std::min(2 * k + 2, count); ++i) {
-        values[i] = slice.init.constant + slice.init.stddev * pair[static_cast<size_t>(i % 2)];
+        values[i] = slice.init.center(i) + slice.init.stddev * pair[static_cast<size_t>(i % 2)];
       }
     }
   });

@@ -94,9 +94,9 @@ void scatter(Decoder& model, const std::vector<std::string>& except, uint64_t dr
     at::Tensor rows = parameter.rows(slice, parameter.value);
     at::Tensor values = at::empty(rows.sizes(), at::kDouble);
     // Biases and scales stay near enough to zero for every source and gate to matter.
-    const double center = std::clamp(slice.init.constant, -1.0, 1.0);
     for (int64_t i = 0; i < values.numel(); ++i) {
-      values.mutable_data_ptr<double>()[i] = center + 0.3 * random.normal(static_cast<uint64_t>(i));
+      values.mutable_data_ptr<double>()[i] = std::clamp(slice.init.center(i), -1.0, 1.0) +
+                                             0.3 * random.normal(static_cast<uint64_t>(i));
     }
     rows.copy_(values);
   });

@@ -94,6 +94,20 @@ TEST(Parameters, OfASliceStartAsIfTheyStoodAlone) {
   EXPECT_TRUE(at::equal(b.rows(b.slices[1], b.value), a.value));
 }
 
+TEST(Parameters, StartAtTheValuesThatAreListed) {
+  ParameterTable table;
+  const Parameter& plain = table.declare("plain", {3}, Decay::kNo, {.values = {1.0, -2.0, 0.5}});
+  const Parameter& noisy =
+      table.declare("noisy", {2, 2}, Decay::kNo, {.stddev = 0.1, .values = {1.0, 2.0, 3.0, 4.0}});
+  table.allocate(at::kDouble, at::kDouble, at::kCPU, 1);
+  EXPECT_TRUE(at::equal(plain.value, at::tensor({1.0, -2.0, 0.5}, at::kDouble)));
+  const Philox random(1, "init", "noisy");
+  for (int64_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(noisy.value.flatten()[i].item<double>(),
+              static_cast<double>(i + 1) + 0.1 * random.normal(static_cast<uint64_t>(i)));
+  }
+}
+
 TEST(Parameters, HaveACopyInTheComputeTypeThatFollowsARefresh) {
   Table t(at::kBFloat16);
   EXPECT_EQ(t.matrix->compute.scalar_type(), at::kBFloat16);
