@@ -5,8 +5,8 @@
 #include <memory>
 #include <vector>
 
-#include "residual/blocks.h"
 #include "residual/composed.h"
+#include "residual/configured.h"
 
 namespace wavroute {
 
@@ -17,25 +17,14 @@ struct AdditiveTerm {
   int64_t row = -1;            // of `scale` [N, d]; -1: `scale` is [1] or [d] itself
 };
 
-class AdditiveResidual : public Residual {
+class AdditiveResidual : public ConfiguredResidual {
  public:
-  AdditiveResidual(Options options, const ModelSize& size)
-      : options_(std::move(options)), size_(size) {}
+  using ConfiguredResidual::ConfiguredResidual;
 
   void declare(ParameterTable&) override {}
   [[nodiscard]] std::unique_ptr<Stream> open(const StreamOptions& options) const override;
-  [[nodiscard]] int64_t block_length() const override { return default_blocks(size_).length; }
-  [[nodiscard]] Options options(const Progress&) const override { return options_; }
 
   [[nodiscard]] virtual AdditiveTerm term(const Site&, const Pass&) const { return {}; }
-
- protected:
-  [[nodiscard]] const ModelSize& size() const { return size_; }
-  [[nodiscard]] const Options& given() const { return options_; }
-
- private:
-  Options options_;
-  ModelSize size_;
 };
 
 // A scale of `scale_size` numbers (1 or the width) per sublayer, `init` at first.

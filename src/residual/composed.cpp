@@ -46,10 +46,19 @@ void backward(const ComposedStream::State& outputs, const ComposedStream::State&
 
 void ComposedStream::begin(const at::Tensor& embedding) {
   const at::NoGradGuard no_grad;
+  shape_ = embedding.sizes().vec();
   state_ = start(embedding);
 }
 
-at::Tensor ComposedStream::read(const Site&) { return state_[0]; }
+at::Tensor ComposedStream::read(const Site& site) {
+  const at::NoGradGuard no_grad;
+  State state = enter(site, state_);
+  if (!state.empty()) {
+    if (record_) entered_.push_back(std::move(state_));
+    state_ = std::move(state);
+  }
+  return state_[0];
+}
 
 void ComposedStream::write(const Site& site, const at::Tensor& update) {
   const at::NoGradGuard no_grad;
@@ -87,15 +96,23 @@ at::Tensor ComposedStream::write_backward(const Site& site) {
   return gradients({update})[0];
 }
 
-void ComposedStream::read_backward(const Site&, const at::Tensor& grad) {
-  const at::NoGradGuard no_grad;
-  grad_[0] = grad_[0] + grad;
+void ComposedStream::read_backward(const Site& site, const at::Tensor& grad) {
+  {
+    const at::NoGradGuard no_grad;
+    grad_[0] = grad_[0] + grad;
+  }
+  if (entered_.empty()) return;
+  const at::AutoGradMode with_grad(true);
+  const State leaves = as_leaves(entered_.back());
+  entered_.pop_back();
+  backward(enter(site, leaves), grad_);
+  grad_ = gradients(leaves);
 }
 
 at::Tensor ComposedStream::begin_backward() {
   const at::AutoGradMode with_grad(true);
-  const at::Tensor embedding =
-      as_leaf(state_[0]);  // any tensor of its shape: start is linear in it
+  // Any tensor of its shape: start is linear in it.
+  const at::Tensor embedding = as_leaf(at::empty(shape_, grad_[0].options()));
   backward(start(embedding), grad_);
   return gradients({embedding})[0];
 }
@@ -103,6 +120,7 @@ at::Tensor ComposedStream::begin_backward() {
 void ComposedStream::restore(const StreamSnapshot& snapshot) {
   state_ = snapshot;
   records_.clear();
+  entered_.clear();
 }
 
 }  // namespace wavroute

@@ -1,4 +1,4 @@
-// Streams whose state is small and immutable: additive schemes and ACT.
+// Streams whose state is small and immutable: additive schemes, ACT, parallel streams.
 #pragma once
 
 #include <vector>
@@ -10,8 +10,9 @@ namespace wavroute {
 // A stream written as one differentiable function of (state, update). The backward twins run
 // autograd over that function again, from the recorded inputs.
 //
-// state[0] is what the next sublayer reads. Entries that are not floating point, and those for
-// which requires_grad makes no sense, carry no gradient.
+// state[0] is what the next sublayer reads, unless `enter` makes another state for the read.
+// Entries that are not floating point, and those for which requires_grad makes no sense, carry no
+// gradient.
 class ComposedStream : public Stream {
  public:
   using State = std::vector<at::Tensor>;
@@ -34,6 +35,10 @@ class ComposedStream : public Stream {
  protected:
   // The state before the first sublayer.
   [[nodiscard]] virtual State start(const at::Tensor& embedding) const { return {embedding}; }
+  // For a scheme whose read depends on the site: the state that a read at `site` makes, [0] of it
+  // being what the sublayer reads; the write at the same site starts from it. Differentiable and
+  // without side effects, like `next`. Empty: a read leaves the state as it is.
+  [[nodiscard]] virtual State enter(const Site&, const State&) const { return {}; }
   // The state after `update` was written at `site`. Differentiable, without side effects on this
   // object's state (it runs again in the backward); `live` is false in that second run.
   [[nodiscard]] virtual State next(const Site& site, const State& state, const at::Tensor& update,
@@ -54,6 +59,8 @@ class ComposedStream : public Stream {
   };
 
   std::vector<Record> records_;
+  std::vector<State> entered_;  // before the reads of a scheme that has an `enter`
+  std::vector<int64_t> shape_;  // of the embedding
 };
 
 }  // namespace wavroute
