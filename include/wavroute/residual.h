@@ -190,8 +190,12 @@ class Residual {
   [[nodiscard]] virtual std::unique_ptr<DecodeState> decode_state() const { return nullptr; }
   // Matrix-product FLOPs that the scheme adds per token, forward.
   [[nodiscard]] virtual double flops_per_token() const { return 0.0; }
-  // Extra tensors of [tokens, d] in the storage type that a training pass keeps (memory plan).
+  // For the memory plan, tensors of [tokens, d] in the storage type: what a training pass keeps of
+  // all sublayers together besides what they read (of fewer, where some are recomputed); what a
+  // pass holds whatever is recomputed; what a snapshot is made of.
   [[nodiscard]] virtual double kept_states() const { return 0.0; }
+  [[nodiscard]] virtual double standing_states(bool /*training*/) const { return 0.0; }
+  [[nodiscard]] virtual double snapshot_states() const { return 1.0; }
   // True: a model computes exactly what LlamaForCausalLM computes.
   [[nodiscard]] virtual bool is_llama() const { return false; }
   // Every option as a checkpoint spells it, without the scheme's name.

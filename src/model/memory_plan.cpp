@@ -68,18 +68,19 @@ double composed_training(const Sizes& s, const Residual& residual, Recompute rec
     const double length =
         recompute == Recompute::kLayer ? 2.0 : static_cast<double>(residual.block_length());
     graph_layers = std::min(s.layers, length / 2);
-    snapshots = 2 * sublayers / length;
+    snapshots = (1 + residual.snapshot_states()) * sublayers / length;
   }
   const double inputs = 2 * graph_layers;  // h of every sublayer that has a graph
-  const double kept = graph_layers * (attention + mlp) * s.narrow +
-                      (inputs + snapshots + residual.kept_states()) * s.width * s.wide;
+  const double states = inputs + snapshots + residual.kept_states() * graph_layers / s.layers +
+                        residual.standing_states(true);
+  const double kept = graph_layers * (attention + mlp) * s.narrow + states * s.width * s.wide;
   const double head = s.vocab * (s.narrow + 3 * s.wide) + 4 * s.width * s.wide;
   const double temporary = 8 * s.hidden * s.narrow + 12 * s.width * s.wide;  // of one backward
   return kept + head + temporary;
 }
 
 double composed_evaluation(const Sizes& s, const Residual& residual) {
-  return 4 * s.hidden * s.narrow + (12 + residual.kept_states() / 4) * s.width * s.wide;
+  return 4 * s.hidden * s.narrow + (12 + residual.standing_states(false)) * s.width * s.wide;
 }
 
 }  // namespace

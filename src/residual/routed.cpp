@@ -60,12 +60,12 @@ void RoutedResidual::check_program() const {
   }
 }
 
-double RoutedResidual::kept_states() const {
-  // The bank and its gradient, every update, and the prefixes of one block.
+double RoutedResidual::standing_states(bool training) const {
+  // The bank; its gradient, and the prefixes of one block.
   const double per_block = 1.0 + static_cast<double>(spec_.details.size());
   const double rows = 1.0 + static_cast<double>(spec_.blocks.count) * per_block;
-  return 2.0 * rows + static_cast<double>(size_.sublayers()) +
-         static_cast<double>(spec_.blocks.length) * per_block;
+  if (!training) return rows;
+  return 2.0 * rows + static_cast<double>(spec_.blocks.length) * per_block;
 }
 
 OptionSpec partial_details_option() {

@@ -48,7 +48,10 @@ class RoutedResidual final : public Residual {
   [[nodiscard]] std::unique_ptr<Stream> open(const StreamOptions& options) const override;
   [[nodiscard]] int64_t block_length() const override { return spec_.blocks.length; }
   void check_program() const override;
-  [[nodiscard]] double kept_states() const override;
+  [[nodiscard]] double kept_states() const override {
+    return static_cast<double>(size_.sublayers());  // every update
+  }
+  [[nodiscard]] double standing_states(bool training) const override;
   [[nodiscard]] Options options(const Progress&) const override { return options_; }
 
   [[nodiscard]] const RoutedSpec& spec() const { return spec_; }

@@ -36,15 +36,15 @@ StreamMemory additive(const Residual& residual, const StreamSizes& s) {
   return m;
 }
 
-// Streams of stock operators: the states and updates that kept_states counts, and every h read.
+// Streams of stock operators: the states that the scheme counts, and every h read.
 StreamMemory composed(const Residual& residual, const StreamSizes& s) {
   const double wide = kFloat * static_cast<double>(s.width);
   const double part = static_cast<double>(s.segment) / static_cast<double>(s.sublayers);
   StreamMemory m;
-  m.training =
-      (part * (residual.kept_states() + static_cast<double>(s.sublayers)) + snapshots(s) + 4) *
-      wide;
-  m.evaluation = 8 * wide;
+  m.training = (part * (residual.kept_states() + static_cast<double>(s.sublayers)) +
+                snapshots(s) * residual.snapshot_states() + residual.standing_states(true) + 4) *
+               wide;
+  m.evaluation = (8 + residual.standing_states(false)) * wide;
   return m;
 }
 
