@@ -87,6 +87,9 @@ class Backend {
   // grad += du^T x: the gradient of w, in the storage type.
   virtual void add_weight_grad(const at::Tensor& du, const at::Tensor& x, at::Tensor grad) = 0;
 
+  // [N,m,k] [N,k,n]: small products of each token.
+  [[nodiscard]] virtual at::Tensor batched_product(const at::Tensor& a, const at::Tensor& b) = 0;
+
   // The write of the additive stream and the norm after it: see ops/norm.h.
   [[nodiscard]] virtual Normed add_norm(const at::Tensor& h, const Addend& addend, const Norm& norm,
                                         at::ScalarType type) = 0;

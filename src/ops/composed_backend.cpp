@@ -37,6 +37,9 @@ class ComposedBackend final : public Backend {
   void add_weight_grad(const at::Tensor& du, const at::Tensor& x, at::Tensor grad) override {
     grad.add_(at::mm(du.t(), x));
   }
+  [[nodiscard]] at::Tensor batched_product(const at::Tensor& a, const at::Tensor& b) override {
+    return at::bmm(a, b);
+  }
 
   [[nodiscard]] Normed add_norm(const at::Tensor& h, const Addend& addend, const Norm& norm,
                                 at::ScalarType type) override {

@@ -1,4 +1,6 @@
 // Our kernels on the CPU, with the memory of an arena.
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/bmm.h>
 #include <ATen/ops/embedding.h>
 
 #include <cmath>
@@ -8,6 +10,7 @@
 #include "ops/cross_entropy.h"
 #include "ops/flat.h"
 #include "ops/ids.h"
+#include "ops/parallel.h"
 #include "ops/products.h"
 #include "ops/swiglu.h"
 #include "ops/typed.h"
@@ -35,6 +38,16 @@ class CpuBackend final : public Backend, public RouteOperators {
   }
   void add_weight_grad(const at::Tensor& du, const at::Tensor& x, at::Tensor grad) override {
     ops::add_weight_grad(arena_, du, x, std::move(grad));
+  }
+  // Each chunk's products are on one thread.
+  [[nodiscard]] at::Tensor batched_product(const at::Tensor& a, const at::Tensor& b) override {
+    at::Tensor c = arena_.empty({a.size(0), a.size(1), b.size(2)}, a.scalar_type());
+    for_chunks(a.size(0), [&](int64_t, int64_t begin, int64_t end) {
+      const at::NoGradGuard no_grad;  // of this thread
+      at::Tensor part = c.narrow(0, begin, end - begin);
+      at::bmm_out(part, a.narrow(0, begin, end - begin), b.narrow(0, begin, end - begin));
+    });
+    return c;
   }
 
   [[nodiscard]] Normed add_norm(const at::Tensor& h, const Addend& addend, const Norm& norm,

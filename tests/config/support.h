@@ -23,7 +23,7 @@ inline OptionSpec option(std::string name, OptionType type, OptionValue value,
   return {std::move(name), type, std::move(value), "", accepts_auto, {}};
 }
 
-// Eleven schemes with options of every type. Not the real catalog: config names no scheme.
+// Schemes with options of every type. Not the real catalog: config names no scheme.
 inline SchemeCatalog test_catalog() {
   using T = OptionType;
   using Words = std::vector<std::string>;
@@ -41,6 +41,8 @@ inline SchemeCatalog test_catalog() {
       {"layerdrop", "", {option("p", T::kFloat, 0.2), option("rescale", T::kBool, false)}},
       {"gated", "", {option("windows", T::kIntList, std::vector<int64_t>{1, 2, 4, 8})}},
       {"act", "", {option("tau", T::kFloat, 1e-3), option("shared", T::kBool, false)}},
+      {"denseformer", "", {option("dilation", T::kInt, int64_t{1})}},
+      {"mhc_lite", "", {option("streams", T::kInt, int64_t{4})}},
       {"full_attnres", "", {}},
       {"block_attnres", "", {blocks}},
       {"haares", "", {blocks, partial}},

@@ -227,6 +227,9 @@ TEST(Parameters, OfEverySchemeAreCountedByHand) {
       {"layerdrop", 0},
       {"gated", sublayers * (2 * 4 * d + 2 + 1)},
       {"act", (layers - 1) * (d + 1)},
+      {"denseformer", layers * (layers + 3) / 2},
+      // A norm over 4 streams, 4 + 4 + 24 logits of them with their biases, three scales.
+      {"mhc_lite", sublayers * (4 * d + 32 * 4 * d + 32 + 3)},
       {"full_attnres", routers * 2 * d},
       {"block_attnres", routers * 2 * d},
       {"haares", routers * (2 * d + 1)},

@@ -45,6 +45,8 @@ std::vector<SchemeCase> scheme_cases() {
        6},
       {"gated_per_channel", "gated", {{"per_channel", true}, {"windows", Integers{1, 3}}}},
       {"act_shared", "act", {{"shared", true}, {"epsilon", 0.2}, {"tau", 0.5}}},
+      {"denseformer_dilated", "denseformer", {{"dilation", int64_t{2}}, {"period", int64_t{3}}}, 6},
+      {"mhc_lite_of_two", "mhc_lite", {{"streams", int64_t{2}}}},
       {"block_attnres_of_three", "block_attnres", {{"blocks", int64_t{4}}}, 6},
       {"haares_one_block", "haares", {{"blocks", int64_t{1}}}},
       {"wav_short_last_block", "wav", {{"blocks", int64_t{3}}}, 5},

@@ -179,12 +179,30 @@ def without_gradient(output: Output) -> set[str]:
         add(f"model.layers.{last - 1}.halt.")  # p_N of the deepest token: its share is R
     if model.residual.get("frozen"):
         zero.update(name for name in names if "_gate." in name)
+    # mhc_lite carries equal streams before its first write, and what is summed up after its last:
+    # no permutation matters.
+    zero |= _mixer_of(model, model.layers[0], "self_attn_hc_res")
+    zero |= _mixer_of(model, model.layers[-1], "mlp_hc_res")
     for router, sources in model.reads.items():
         if len(sources) == 1:  # a weight of 1, whatever the query
             add(f"{router}_")
         if all(basis == "summary" for basis in sources):
             add(f"{router}_bias")
     return zero
+
+
+def through_eps_alone(output: Output) -> set[str]:
+    """The parameters whose gradient would be zero too, were the eps of the norms zero: all streams
+    of mhc_lite are one where its first sublayer reads, and a norm drops the size of what it reads."""
+    model = output.model
+    return _mixer_of(model, model.layers[0], "self_attn_hc_pre")
+
+
+def _mixer_of(model: Model, layer: int, part: str) -> set[str]:
+    """Nothing of a layer that runs again, elsewhere."""
+    prefix = f"model.layers.{layer}.{part}"
+    once = model.layers.count(layer) == 1
+    return {name for name in model.params if once and name.startswith(prefix)}
 
 
 def parse_program(text: str) -> list[int]:

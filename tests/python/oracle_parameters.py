@@ -18,6 +18,8 @@ DEFAULTS = {
     "layerdrop": {"p": 0.2, "schedule": "uniform", "rescale": False},
     "gated": {"windows": [1, 2, 4, 8], "per_channel": False, "frozen": False},
     "act": {"tau": 1e-3, "epsilon": 0.01, "shared": False},
+    "denseformer": {"dilation": 1, "period": 1},
+    "mhc_lite": {"streams": 4},
     "block_layerscale": {"blocks": 2},
     "block_attnres": {"blocks": 2, "partial_details": True},
     "haares": {"blocks": 2, "partial_details": True},
@@ -96,8 +98,19 @@ def _of_scheme(config: dict, layer: int) -> dict[str, tuple[int, ...]]:
             shapes[f"{kind}_gate.fc1.weight"] = (rank, len(residual["windows"]) * width)
             shapes[f"{kind}_gate.fc2.weight"] = (out, rank)
             shapes[f"{kind}_gate.fc2.bias"] = (out,)
+        if scheme == "mhc_lite":
+            streams = residual["streams"]
+            columns = streams * width
+            shapes[f"{kind}_hc_norm.weight"] = (columns,)
+            for part, rows in (("pre", streams), ("post", streams),
+                               ("res", math.factorial(streams))):
+                shapes[f"{kind}_hc_{part}.weight"] = (rows, columns)
+                shapes[f"{kind}_hc_{part}.bias"] = (rows,)
+                shapes[f"{kind}_hc_{part}_scale"] = (1,)
         if scheme in ROUTED and not (layer == 0 and kind == "self_attn"):
             shapes |= {f"{ROUTER[kind]}{name}": s for name, s in _router(config).items()}
+    if scheme == "denseformer" and (layer + 1) % residual["period"] == 0:
+        shapes["depth_weights"] = ((layer + 1) // residual["dilation"] + 1,)
     if scheme == "act" and (residual["shared"] or layer < config["num_hidden_layers"] - 1):
         shapes |= {"halt.weight": (1, width), "halt.bias": (1,)}
     return shapes
@@ -117,8 +130,10 @@ def _random(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
         return -1 + 0.5 * noise
     if name.endswith("halt.bias"):
         return -0.8 + 0.3 * noise
-    if name.endswith("residual_scale"):
+    if name.endswith(("residual_scale", "_pre_scale", "_post_scale", "_res_scale")):
         return 0.6 + 0.3 * noise
+    if name.endswith("depth_weights"):
+        return 0.3 + 0.5 * noise
     if name.endswith("embed_tokens.weight"):
         return noise
     return noise / math.sqrt(shape[-1])  # matrices, queries, gates, halting weights

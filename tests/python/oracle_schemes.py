@@ -1,9 +1,10 @@
-"""Every residual scheme of docs/method.md §2 and §3, one function each.
+"""Every residual scheme of docs/method.md, one function each.
 
 A scheme takes the model and the embedding e [B,T,d] and returns what the final norm reads [B,T,d];
 act also returns its auxiliary loss and its halting.
 """
 
+import itertools
 from dataclasses import dataclass
 from typing import Callable, Iterator
 
@@ -160,6 +161,51 @@ def act(model, embedding: Tensor) -> tuple[Tensor, Tensor, Halting]:
     return output, auxiliary, Halting(count, margin.detach())
 
 
+# --- several layers, several streams ----------------------------------------------------------
+
+
+def denseformer(model, embedding: Tensor) -> Tensor:
+    dilation, period = model.residual["dilation"], model.residual["period"]
+    outputs = {0: embedding}  # X by number: i is the latest output of stored layer i - 1
+    y = embedding
+    for layer in model.layers:
+        x = y + model.update(layer, "self_attn", y)
+        x = x + model.update(layer, "mlp", x)
+        i = layer + 1
+        outputs[i] = x
+        if i % period != 0:
+            y = x
+            continue
+        numbers = [j for j in range(i + 1) if j % dilation == i % dilation]
+        weights = model.layer_parameter(layer, "depth_weights")
+        assert len(weights) == len(numbers)
+        y = sum(weight * outputs[j] for weight, j in zip(weights, numbers) if j in outputs)
+    return y
+
+
+def mhc_lite(model, embedding: Tensor) -> Tensor:
+    count = model.residual["streams"]
+    permutations = list(itertools.permutations(range(count)))  # lexicographic
+    streams = [embedding] * count
+    for layer, kind, _ in sublayers(model):
+        part = lambda name: model.layer_parameter(layer, f"{kind}_hc_{name}")
+        joined = torch.cat(streams, -1)  # stream 0 first
+        square = (joined * joined).mean(-1, keepdim=True)
+        joined = part("norm.weight") * joined / torch.sqrt(square + model.config["rms_norm_eps"])
+
+        def logits(name: str) -> Tensor:
+            return part(f"{name}_scale") * (joined @ part(f"{name}.weight").T) + part(f"{name}.bias")
+
+        read, written = torch.sigmoid(logits("pre")), 2 * torch.sigmoid(logits("post"))
+        shares = logits("res").softmax(-1)  # [B,T,n!]
+        h = sum(read[..., r, None] * stream for r, stream in enumerate(streams))
+        update = model.update(layer, kind, h)
+        carried = [sum(shares[..., k, None] * streams[taken[r]]
+                       for k, taken in enumerate(permutations)) for r in range(count)]
+        streams = [carried[r] + written[..., r, None] * update for r in range(count)]
+    return sum(streams)
+
+
 # --- routed -----------------------------------------------------------------------------------
 
 Source = tuple[Tensor, str]  # a value [B,T,d], and "summary" or the name of its detail basis
@@ -231,6 +277,8 @@ SCHEMES: dict[str, Callable] = {
     "layerdrop": layerdrop,
     "gated": gated,
     "act": act,
+    "denseformer": denseformer,
+    "mhc_lite": mhc_lite,
     "full_attnres": full_attnres,
     "block_attnres": block_routed,
     "haares": block_routed,

@@ -39,6 +39,9 @@ CASES = [
     {"residual__scheme": "wav"},
     {"residual__scheme": "wav", "train__precision": "bf16"},
     {"residual__scheme": "layerscale", "train__recompute": "block"},
+    {"residual__scheme": "denseformer"},
+    {"residual__scheme": "mhc_lite"},
+    {"residual__scheme": "mhc_lite", "train__recompute": "layer"},
 ]
 
 

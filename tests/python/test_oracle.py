@@ -7,7 +7,14 @@ import pytest
 import torch
 
 import oracle
-from oracle import Matching, cross_entropy, forward, gradients, without_gradient
+from oracle import (
+    Matching,
+    cross_entropy,
+    forward,
+    gradients,
+    through_eps_alone,
+    without_gradient,
+)
 from oracle_parameters import ADDITIVE, make_config, random_parameters
 from oracle_schemes import READ_OUT, SCHEMES, Blocks
 
@@ -66,6 +73,8 @@ VARIANTS = [(scheme, {}) for scheme in SCHEMES] + [
     ("layerdrop", {"rescale": True, "schedule": "linear", "p": 0.5}),
     ("gated", {"frozen": True}),
     ("wav", {"blocks": 4, "partial_details": False}),
+    ("denseformer", {"dilation": 2, "period": 2}),
+    ("mhc_lite", {"streams": 2}),
 ]
 variant_id = lambda value: value if isinstance(value, str) else ",".join(value) or "defaults"
 
@@ -88,9 +97,9 @@ def test_every_gradient_is_the_finite_difference_with_ratios_held(scheme, option
     matching = Matching()
     output, _, grads = gradients(config, params, *batch(), training=True, matching=matching)
     generator = torch.Generator().manual_seed(3)
-    zero = without_gradient(output)
+    zero, faint = without_gradient(output), through_eps_alone(output)
     for name, grad in grads.items():
-        assert (grad.norm() > 1e-6) != (name in zero), name
+        assert (grad.norm() > (1e-8 if name in faint else 1e-6)) != (name in zero), name
         direction = {other: torch.zeros_like(p) for other, p in params.items()}
         # The gradient's own direction, disturbed, so that every component counts.
         noise = torch.randn(grad.shape, generator=generator, dtype=grad.dtype)
@@ -186,6 +195,39 @@ def test_rezero_at_init_passes_the_embedding_through():
     gain, embedding = params["model.norm.weight"], params["model.embed_tokens.weight"]
     through = oracle.rms_norm(embedding[batch()[0]], gain, 1e-6) @ params["lm_head.weight"].T
     assert torch.equal(logits(config, params), through)
+
+
+@pytest.mark.parametrize("options", [{}, {"dilation": 2}, {"period": 2}], ids=str)
+@pytest.mark.parametrize("program", [None, "0,2x2,3", "0-2,1,3"])
+def test_denseformer_at_init_is_prenorm(options, program):
+    config, params = random_model("denseformer", **options)
+    for name, weights in params.items():
+        if name.endswith("depth_weights"):
+            params[name] = torch.zeros_like(weights)
+            params[name][-1] = 1
+    layers = oracle.parse_program(program) if program else None
+    plain = logits(make_config("prenorm"), params, layers=layers)
+    assert torch.equal(logits(config, params, layers=layers), plain)
+
+
+def test_a_weight_that_dilation_leaves_out_is_a_zero():
+    config, params = random_model("denseformer", dilation=2)
+    full = dict(params)
+    for layer in range(4):
+        name, i = f"model.layers.{layer}.depth_weights", layer + 1
+        full[name] = torch.zeros(i + 1, dtype=torch.float64)
+        full[name][i % 2 :: 2] = params[name]
+    assert_close(logits(make_config("denseformer"), full), logits(config, params))
+
+
+def test_mhc_lite_of_even_reads_and_unit_writes_is_prenorm():
+    """All streams stay equal: a quarter of each is read, and one update is added to each."""
+    config, params = random_model("mhc_lite")
+    for part in ("pre", "post"):
+        params = filled(params, f"_hc_{part}.weight", 0.0)
+    params = filled(filled(params, "_hc_pre.bias", -math.log(3)), "_hc_post.bias", 0.0)
+    exact = {"rms_norm_eps": 0.0}
+    assert_close(logits(config | exact, params), logits(make_config("prenorm") | exact, params))
 
 
 @pytest.mark.parametrize("scheme, options", VARIANTS, ids=variant_id)

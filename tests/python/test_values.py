@@ -62,12 +62,16 @@ def test_logits_losses_and_every_gradient_are_the_oracles(name, dumps):
 
     ours, zero = dumped.group("grad."), oracle.without_gradient(output)
     assert ours.keys() == grads.keys()
+    faint = oracle.through_eps_alone(output)
     for parameter, grad in grads.items():
         if parameter in zero:
             assert grad.norm() <= 1e-14 and ours[parameter].norm() <= 1e-14, parameter
+        elif parameter in faint:  # what is left of terms that cancel
+            assert (ours[parameter] - grad).norm() <= 1e-14 < 1e-2 * grad.norm(), parameter
         else:
             assert grad.norm() > 1e-8, f"{parameter}: a gradient of nothing proves nothing"
-    errors = {p: apart(ours[p], grad) for p, grad in grads.items() if p not in zero}
+    errors = {p: apart(ours[p], grad) for p, grad in grads.items()
+              if p not in zero | faint}
     assert {p: error for p, error in errors.items() if not error <= TOLERANCE} == {}
 
 
@@ -123,7 +127,8 @@ def test_recomputation_changes_no_bit(name, mode, dumps, tmp_path):
 
 # Not the cases where a detail nearly cancels: its matching ratio magnifies the rounding of bf16,
 # which alone can turn 2 % in the logits into 40 % in the gradient.
-@pytest.mark.parametrize("name", ["prenorm", "gated", "act-epsilon-tau", "full_attnres", "wav-K2"])
+@pytest.mark.parametrize("name", ["prenorm", "gated", "act-epsilon-tau", "denseformer",
+                                  "mhc_lite", "full_attnres", "wav-K2"])
 @pytest.mark.parametrize("precision, logits, gradient", [("fp32", 1e-5, 1e-4), ("bf16", 0.1, 0.2)])
 def test_lower_precision_stays_near_the_oracle(name, precision, logits, gradient, tmp_path):
     spec = CASES[name] | {"precision": precision}

@@ -62,6 +62,25 @@ add("act-shared", "act", {"shared": True}, **SIX)
 add("act-odd-sizes", "act", {"tau": 0.1}, **ODD)
 add("act-evaluation", "act", {"tau": 0.1}, training=False)
 
+add("denseformer", "denseformer")
+add("denseformer-odd-sizes", "denseformer", **ODD)
+add("denseformer-dilation", "denseformer", {"dilation": 2}, **GROUPED, **TIED)
+add("denseformer-period", "denseformer", {"period": 2})
+add("denseformer-dilation-period", "denseformer", {"dilation": 2, "period": 3}, **SIX)
+add("denseformer-evaluation", "denseformer", training=False)
+add("denseformer-program-skips", "denseformer", **program("0,2-3"))
+add("denseformer-program-repeats", "denseformer", **program("0-1,2x3,3"))
+add("denseformer-program-goes-back", "denseformer", **program("0-2,1,3,0"))
+add("denseformer-dilation-program", "denseformer", {"dilation": 2}, **SIX, **program("1-3,1x2,5"))
+add("denseformer-period-program", "denseformer", {"period": 2}, **SIX, **program("0,2x2,1,3-5"))
+
+add("mhc_lite", "mhc_lite")
+add("mhc_lite-two", "mhc_lite", {"streams": 2}, **GROUPED, **TIED)
+add("mhc_lite-three-odd-sizes", "mhc_lite", {"streams": 3}, **ODD)
+add("mhc_lite-five", "mhc_lite", {"streams": 5}, layers=2)
+add("mhc_lite-evaluation", "mhc_lite", training=False)
+add("mhc_lite-program", "mhc_lite", **program("0,2x2,1"))
+
 add("full_attnres", "full_attnres")
 add("full_attnres-odd-sizes", "full_attnres", **ODD)
 add("full_attnres-grouped-tied", "full_attnres", **GROUPED, **TIED)
@@ -105,5 +124,6 @@ add("wav-program-finished-only", "wav", {"blocks": 2, "partial_details": False},
 
 # The cases that are repeated with each mode of recomputation.
 RECOMPUTED = ("prenorm-grouped-tied", "rezero", "layerscale", "block_layerscale-K3",
-              "layerdrop-linear-rescale", "gated", "act", "act-shared", "full_attnres",
+              "layerdrop-linear-rescale", "gated", "act", "act-shared",
+              "denseformer-dilation-period", "mhc_lite", "full_attnres",
               "block_attnres-K3", "haares-K4", "wav-short-last-block", "wav-finished-only")

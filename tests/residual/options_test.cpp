@@ -25,11 +25,12 @@ std::string refusal(const std::string& scheme, const Options& options, int64_t l
   return "accepted";
 }
 
-TEST(Registry, HoldsTheElevenSchemesOfTheMethodInItsOrder) {
+TEST(Registry, HoldsTheSchemesOfTheMethodInItsOrder) {
   Strings names;
   for (const SchemeInfo& scheme : residual_schemes()) names.push_back(scheme.name);
   EXPECT_EQ(names, (Strings{"prenorm", "rezero", "layerscale", "block_layerscale", "layerdrop",
-                            "gated", "act", "full_attnres", "block_attnres", "haares", "wav"}));
+                            "gated", "act", "denseformer", "mhc_lite", "full_attnres",
+                            "block_attnres", "haares", "wav"}));
   ASSERT_EQ(scheme_catalog().size(), names.size());
   for (size_t i = 0; i < names.size(); ++i) EXPECT_EQ(scheme_catalog()[i].scheme, names[i]);
 }
@@ -89,6 +90,10 @@ TEST(Options, RefuseWhatContradictsTheScheme) {
       {"gated", {{"gate_reuse", std::string("always")}}, "residual.gate_reuse"},
       {"act", {{"epsilon", 0.0}}, "residual.epsilon"},
       {"act", {{"epsilon", 1.0}}, "residual.epsilon"},
+      {"denseformer", {{"dilation", int64_t{0}}}, "residual.dilation"},
+      {"denseformer", {{"period", int64_t{-1}}}, "residual.period"},
+      {"mhc_lite", {{"streams", int64_t{1}}}, "residual.streams"},
+      {"mhc_lite", {{"streams", int64_t{6}}}, "residual.streams"},
   };
   for (const auto& [scheme, options, expected] : wrong) {
     EXPECT_THAT(refusal(scheme, options), HasSubstr(expected)) << scheme;

@@ -118,10 +118,12 @@ TEST(Parameters, HaveACopyInTheComputeTypeThatFollowsARefresh) {
   EXPECT_TRUE(t.matrix->compute.eq(1.0).all().item<bool>());
 }
 
-TEST(Parameters, DecayWhereTheyAreMatricesOfTheTransformerAlone) {
+// Of a scheme, the projections that make coefficients.
+TEST(Parameters, DecayWhereTheyAreMatricesOfTheTransformerOrProjectionsOfAScheme) {
   const std::regex decayed(
       R"(lm_head\.weight|model\.embed_tokens\.weight|)"
-      R"(model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)\.weight)");
+      R"(model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj|)"
+      R"((self_attn|mlp)_hc_(pre|post|res))\.weight)");
   for (const SchemeCase& c : scheme_cases()) {
     const auto model = fresh_model(small_spec(c));
     for (const Parameter& parameter : model->parameters().parameters()) {
