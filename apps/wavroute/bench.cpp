@@ -85,7 +85,7 @@ Cell cell_of(const StepOptions& options, const std::string& scheme, const std::s
   Config whole = cell.config;  // the worker runs the batch in one pass unless micro_batch is set
   if (whole.train.micro_batch == 0) whole.train.micro_batch = whole.train.batch;
   cell.forecast = forecast(whole, cell.vocab_size, machine);
-  whole.train.kernels = "composed";
+  whole.train.kernels = KernelChoice::kComposed;
   cell.stock_bytes = forecast(whole, cell.vocab_size, machine).memory.total();
   return cell;
 }
@@ -112,7 +112,7 @@ StepJob own_job(const StepOptions& options, const Cell& cell) {
   StepJob job{scheme + " (wavroute)", "wavroute", scheme, {}, {}, 0};
   job.argv = {own_path(),     "bench",   "worker",
               options.config, "--vocab", std::to_string(cell.vocab_size)};
-  for (const auto& set : sets_for(options, scheme, cell.config.train.precision)) {
+  for (const auto& set : sets_for(options, scheme, to_string(cell.config.train.precision))) {
     job.argv.insert(job.argv.end(), {"--set", set});
   }
   job.estimate_bytes = static_cast<uint64_t>(cell.forecast.memory.total());
@@ -128,8 +128,8 @@ StepJob baseline_job(const PyTorch& pytorch, const BaselineSupport& support, con
   job.argv = {pytorch.python, pytorch.script.string(),
               "--provider",   provider,
               "--scheme",     scheme,
-              "--precision",  config.train.precision,
-              "--device",     config.train.device,
+              "--precision",  to_string(config.train.precision),
+              "--device",     to_string(config.train.device),
               "--layers",     std::to_string(m.layers),
               "--width",      std::to_string(m.width),
               "--heads",      std::to_string(m.heads),
@@ -195,15 +195,15 @@ void complete(StepOptions& options) {
       load_config(options.config, options.sets, scheme_catalog(), ConfigUse::kCompare).config;
   if (options.schemes.empty()) options.schemes = config.compare.schemes;
   if (options.schemes.empty()) options.schemes = {config.residual.scheme};
-  if (options.precisions.empty()) options.precisions = {config.train.precision};
+  if (options.precisions.empty()) options.precisions = {to_string(config.train.precision)};
   Config automatic = config;
-  automatic.train.precision = "auto";
+  automatic.train.precision.reset();
   const Machine machine = probe_machine();
   automatic = resolve_machine(automatic, machine);
   options.device_name = device_name(automatic, machine);
   options.memory_limit = usable_memory(automatic, machine);
   for (auto& precision : options.precisions) {
-    if (precision == "auto") precision = automatic.train.precision;
+    if (precision == "auto") precision = to_string(automatic.train.precision);
   }
 }
 

@@ -33,15 +33,15 @@ class Worker {
  public:
   Worker(Config config, int64_t vocab_size)
       : config_(resolve_machine(std::move(config), probe_machine())),
-        model_(decoder_spec(config_, vocab_size), parse_precision(config_.train.precision),
-               device_of(config_), static_cast<uint64_t>(config_.train.seed)),
+        model_(decoder_spec(config_, vocab_size), *config_.train.precision, device_of(config_),
+               static_cast<uint64_t>(config_.train.seed)),
         optimizer_(model_.parameters(), config_.optimizer),
         random_(static_cast<uint64_t>(config_.train.seed), "bench") {
-    model_.use_kernels(parse_kernel_choice(config_.train.kernels));
+    model_.use_kernels(config_.train.kernels);
     plan_.batch = config_.train.batch;
     plan_.micro_batch = config_.train.micro_batch > 0 ? config_.train.micro_batch : plan_.batch;
     plan_.context = config_.model.context;
-    plan_.recompute = parse_recompute(config_.train.recompute);
+    plan_.recompute = config_.train.recompute;
   }
 
   [[nodiscard]] Json describe() const {
@@ -50,7 +50,7 @@ class Worker {
         {"ready", true},
         {"provider", "wavroute"},
         {"scheme", model_.spec().scheme},
-        {"precision", config_.train.precision},
+        {"precision", to_string(config_.train.precision)},
         {"layers", model_.spec().model.layers},
         {"width", model_.spec().model.width},
         {"batch", plan_.batch},

@@ -134,8 +134,8 @@ void add_model_arguments(CLI::App& command, ModelArguments& arguments,
 
 LoadedModel load(const ModelArguments& arguments) {
   Config config;
-  config.train.precision = arguments.precision;
-  config.train.device = arguments.device;
+  config.train.precision = find_choice<Precision>(arguments.precision);  // none: auto
+  config.train.device = find_choice<DeviceKind>(arguments.device);
   config.train.threads = arguments.threads;
   config = resolve_machine(config, probe_machine());
 
@@ -150,8 +150,8 @@ LoadedModel load(const ModelArguments& arguments) {
     DecoderSpec spec = read_model_config(folder, &ignored);
     change_options(spec, arguments.options);
     check_weights(spec, folder);
-    loaded.model = std::make_unique<Decoder>(
-        std::move(spec), parse_precision(config.train.precision), device_of(config));
+    loaded.model =
+        std::make_unique<Decoder>(std::move(spec), *config.train.precision, device_of(config));
     load_parameters(*loaded.model, folder);
     loaded.tokenizer = find_tokenizer(folder, arguments.tokenizer);
   });
@@ -168,7 +168,8 @@ LoadedModel load(const ModelArguments& arguments) {
 std::string left_half_written(const std::vector<std::filesystem::path>& left) {
   if (left.empty()) return {};
   return fmt::format(
-      "left {}: it is half-written by another host or container, or from before a restart, or can't "
+      "left {}: it is half-written by another host or container, or from before a restart, or "
+      "can't "
       "be removed ({} in all); remove it if nobody writes it any more",
       left.front().string(), left.size());
 }

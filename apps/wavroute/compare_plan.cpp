@@ -87,16 +87,16 @@ class Peaks {
     const ModelConfig& m = config.model;
     const int64_t tokens = micro_batch * m.context;
     const auto key =
-        std::tuple(config.train.precision, config.train.threads, m.width, m.hidden, tokens);
+        std::tuple(*config.train.precision, config.train.threads, m.width, m.hidden, tokens);
     const auto known = peaks_.find(key);
     if (known != peaks_.end()) return known->second;
     at::set_num_threads(static_cast<int>(config.train.threads));
-    return peaks_[key] = measure_product_peak(parse_precision(config.train.precision), m, tokens,
-                                              device_of(config));
+    return peaks_[key] =
+               measure_product_peak(*config.train.precision, m, tokens, device_of(config));
   }
 
  private:
-  std::map<std::tuple<std::string, int64_t, int64_t, int64_t, int64_t>, double> peaks_;
+  std::map<std::tuple<Precision, int64_t, int64_t, int64_t, int64_t>, double> peaks_;
 };
 
 }  // namespace

@@ -49,7 +49,7 @@ nlohmann::ordered_json examine() {
   const OpenMpWaiting waiting = openmp_waiting();
   found["openmp_waiting"] = waiting.setting;
   found["openmp_waiting_is_ours"] = waiting.is_ours;
-  found["precision_auto"] = resolve_machine(Config{}, machine).train.precision;
+  found["precision_auto"] = to_string(resolve_machine(Config{}, machine).train.precision);
   found["gpus"] = gpus;
   found["gpu_names"] = machine.gpus;
   found["memory_total"] = machine.memory_total;

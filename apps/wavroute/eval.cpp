@@ -58,7 +58,8 @@ void check_writable(const std::filesystem::path& path) {
 int eval(const EvalArguments& arguments) {
   if (!arguments.logits.empty()) check_writable(arguments.logits);
   const LoadedModel loaded = load(arguments.model);
-  const TokenView tokens = open_tokens(arguments.data, *loaded.tokenizer, arguments.format);
+  const TokenView tokens = open_tokens(arguments.data, *loaded.tokenizer,
+                                       find_choice<DataFormat>(arguments.format).value());
   // A text shorter than a window is a window of its own length.
   const int64_t context =
       std::min(arguments.context > 0 ? arguments.context : loaded.model->spec().model.context,

@@ -37,7 +37,7 @@ struct TrainArguments {
 int dry_run(const Config& config) {
   const Session session = plan_session(config, BeyondMemory::kRefuse, probe_machine());
   const Config& resolved = session.config;
-  const double peak = measure_product_peak(session.precision, resolved.model,
+  const double peak = measure_product_peak(session.model->precision(), resolved.model,
                                            resolved.train.micro_batch * resolved.model.context,
                                            session.model->device());
   print(fmt::format("scheme           {}\n{}nothing was trained (--dry-run)\n",

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "wavroute/choices.h"
 #include "wavroute/options.h"
 
 namespace wavroute {
@@ -33,14 +34,14 @@ struct ResidualConfig {
 struct DataConfig {
   std::string train = "torch-source";  // a text file, a token file, or "torch-source"
   std::string valid;                   // empty: the corpus' own split, or the last 5 % of the text
-  std::string format = "auto";         // auto | text | bytes | tokens16 | tokens32
-  std::string tokenizer = "bytes";     // bytes | chars
+  DataFormat format = DataFormat::kAuto;
+  TokenizerKind tokenizer = TokenizerKind::kBytes;
   int64_t eval_tokens = 1000000;
   int64_t max_bytes = 0;  // use only the first max_bytes of the training text; 0 = all
 };
 
 struct OptimizerConfig {
-  std::string name = "adamw";
+  OptimizerKind name = OptimizerKind::kAdamW;
   double lr = 1e-3;
   std::vector<double> betas = {0.9, 0.95};
   double eps = 1e-8;
@@ -49,26 +50,27 @@ struct OptimizerConfig {
 };
 
 struct ScheduleConfig {
-  std::string name = "cosine";  // cosine | wsd | constant
-  double warmup = 0.05;         // fraction of the steps
-  double final = 0.1;           // fraction of the peak
-  double decay = 0.2;           // wsd: fraction of the steps that decay
+  ScheduleKind name = ScheduleKind::kCosine;
+  double warmup = 0.05;  // fraction of the steps
+  double final = 0.1;    // fraction of the peak
+  double decay = 0.2;    // wsd: fraction of the steps that decay
 };
 
 struct TrainConfig {
   int64_t steps = 2000;
   int64_t batch = 16;
-  int64_t micro_batch = 0;         // 0 = the largest that fits the memory plan
-  std::string recompute = "none";  // none | block | layer
+  int64_t micro_batch = 0;  // 0 = the largest that fits the memory plan
+  Recompute recompute = Recompute::kNone;
   int64_t seed = 1;
   int64_t log_every = 10;
   int64_t eval_every = 200;
   int64_t save_every = 500;
   int64_t keep = 2;
-  std::string precision = "auto";  // auto | bf16 | fp32
-  std::string device = "auto";     // auto | cpu | cuda
-  std::string kernels = "auto";    // auto | fused (ours, on the CPU) | composed (libtorch's)
-  int64_t threads = 0;             // 0 = OMP_NUM_THREADS where it is set, else all cores
+  // Nothing: "auto", what this machine is best at.
+  std::optional<Precision> precision = std::nullopt;
+  std::optional<DeviceKind> device = std::nullopt;
+  KernelChoice kernels = KernelChoice::kAuto;
+  int64_t threads = 0;  // 0 = OMP_NUM_THREADS where it is set, else all cores
 };
 
 struct SampleConfig {

@@ -14,21 +14,8 @@
 
 namespace wavroute {
 
-// fp32: everything fp32. bf16: matrix products, sublayer inputs and outputs in bf16, the rest fp32.
-// fp64: everything fp64, for tests.
-enum class Precision { kFp32, kBf16, kFp64 };
-
 [[nodiscard]] at::ScalarType storage_type(Precision precision);
 [[nodiscard]] at::ScalarType compute_type(Precision precision);
-// "fp32", "bf16", "fp64" and back; throws UserError.
-[[nodiscard]] std::string to_string(Precision precision);
-[[nodiscard]] Precision parse_precision(const std::string& name);
-
-// What a pass runs on: our kernels (CPU, fp32 and bf16), or stock operators (any device and type),
-// of which the kernels are a faster form. Auto: the kernels wherever they can run.
-enum class KernelChoice { kAuto, kFused, kComposed };
-// "auto", "fused", "composed"; throws UserError.
-[[nodiscard]] KernelChoice parse_kernel_choice(const std::string& name);
 
 // Everything that defines a model's function, except the parameters.
 struct DecoderSpec {

@@ -103,8 +103,9 @@ bool read(const Node& node, std::vector<Item>& out) {
 
 // In the order of Slot.
 constexpr std::string_view kExpected[] = {
-    "true or false",     "an integer",         "a number",          "a string",
-    "a list of numbers", "a list of integers", "a list of strings", "a number or \"auto\""};
+    "true or false",     "an integer",           "a number",
+    "a string",          "a list of numbers",    "a list of integers",
+    "a list of strings", "a number or \"auto\"", "a string"};
 
 std::string_view given_kind(const Node& node) {
   const bool mixed = node.array() != nullptr && !node.array()->empty();
@@ -118,7 +119,7 @@ void check_range(const Field& field, const Slot& slot, const Assignment& a) {
                                 literal(value), a.about()));
   };
   std::visit(
-      [&](auto* value) {
+      [&](auto value) {
         using T = std::remove_pointer_t<decltype(value)>;
         if constexpr (std::is_same_v<T, int64_t> || std::is_same_v<T, double>) {
           check(*value);
@@ -134,7 +135,7 @@ void check_range(const Field& field, const Slot& slot, const Assignment& a) {
 
 void check_choice(const Field& field, const std::string& word, const Assignment& a) {
   const auto& choices = field.choices;
-  if (choices.empty() || std::find(choices.begin(), choices.end(), word) != choices.end()) return;
+  if (std::find(choices.begin(), choices.end(), word) != choices.end()) return;
   if (field.section == "data" && word == "gpt2") {
     throw UserError(fmt::format("the tokenizer 'gpt2' isn't there yet, {}", a.place.where),
                     "use \"bytes\" or \"chars\"");
@@ -219,16 +220,24 @@ void assign(Config& config, const Assignment& a) {
   const Field* field = find_field(a.section, a.key);
   if (field == nullptr) reject_key(a);
   const Slot slot = field->slot(config);
-  const bool fits = std::visit([&](auto* out) { return read(a.value, *out); }, slot);
-  if (!fits) {
+  const auto* choice = std::get_if<ChoiceSlot>(&slot);
+  const auto read_slot = [&](auto out) {
+    if constexpr (std::is_same_v<decltype(out), ChoiceSlot>) {
+      return a.value.string() != nullptr;
+    } else {
+      return read(a.value, *out);
+    }
+  };
+  if (!std::visit(read_slot, slot)) {
     throw UserError(fmt::format("expected {}, given {}, {}", kExpected[slot.index()],
                                 given_kind(a.value), a.about()));
   }
   check_range(*field, slot, a);
-  if (const auto* word = std::get_if<std::string*>(&slot)) {
-    check_choice(*field, **word, a);
-    if (field->is_path) resolve_path(**word, a);
+  if (choice != nullptr) {
+    check_choice(*field, *a.value.string(), a);
+    choice->choose(*a.value.string());
   }
+  if (field->is_path) resolve_path(*std::get<std::string*>(slot), a);
 }
 
 }  // namespace wavroute

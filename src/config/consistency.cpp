@@ -40,7 +40,7 @@ void check_training(const Config& config, const Places& places) {
          "for instance betas = [0.9, 0.95]");
   }
   const ScheduleConfig& schedule = config.schedule;
-  if (schedule.name == "wsd" && schedule.warmup + schedule.decay > 1.0) {
+  if (schedule.name == ScheduleKind::kWsd && schedule.warmup + schedule.decay > 1.0) {
     fail(places, {"schedule.decay", "schedule.warmup"}, "warmup + decay <= 1",
          fmt::format("{} + {}", schedule.warmup, schedule.decay),
          "both are fractions of the steps");

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <type_traits>
+#include <utility>
 
 namespace wavroute {
 namespace {
@@ -10,6 +12,22 @@ namespace {
 template <auto Section, auto Member>
 Slot slot(Config& config) {
   return &(config.*Section.*Member);
+}
+
+// A key that takes a word: all words of its enumeration, or only `words`.
+template <auto Section, auto Member>
+Field choice(const char* section, const char* key, std::vector<std::string> words = {}) {
+  using Value = std::remove_cvref_t<decltype(std::declval<Config>().*Section.*Member)>;
+  if (words.empty()) {
+    if constexpr (requires { typename Value::value_type; }) {
+      words = {"auto"};
+      for (const auto word : words_of(typename Value::value_type{})) words.emplace_back(word);
+    } else {
+      for (const auto word : words_of(Value{})) words.emplace_back(word);
+    }
+  }
+  const auto slot = [](Config& config) -> Slot { return ChoiceSlot(&(config.*Section.*Member)); };
+  return {section, key, slot, {}, std::move(words)};
 }
 
 Slot name_slot(Config& config) { return &config.name; }
@@ -48,12 +66,8 @@ std::vector<Field> data_fields() {
   return {
       {.section = "data", .key = "train", .slot = slot<&C::data, &D::train>, .is_path = true},
       {.section = "data", .key = "valid", .slot = slot<&C::data, &D::valid>, .is_path = true},
-      {"data",
-       "format",
-       slot<&C::data, &D::format>,
-       {},
-       {"auto", "text", "bytes", "tokens16", "tokens32"}},
-      {"data", "tokenizer", slot<&C::data, &D::tokenizer>, {}, {"bytes", "chars"}},
+      choice<&C::data, &D::format>("data", "format"),
+      choice<&C::data, &D::tokenizer>("data", "tokenizer"),
       {"data", "eval_tokens", slot<&C::data, &D::eval_tokens>, at_least(1)},
       {"data", "max_bytes", slot<&C::data, &D::max_bytes>, at_least(0)},
   };
@@ -65,13 +79,13 @@ std::vector<Field> optimizer_fields() {
   using S = ScheduleConfig;
   const Range beta = {.low = 0, .high = 1, .high_open = true};
   return {
-      {"optimizer", "name", slot<&C::optimizer, &O::name>, {}, {"adamw"}},
+      choice<&C::optimizer, &O::name>("optimizer", "name"),
       {"optimizer", "lr", slot<&C::optimizer, &O::lr>, above(0)},
       {"optimizer", "betas", slot<&C::optimizer, &O::betas>, beta},
       {"optimizer", "eps", slot<&C::optimizer, &O::eps>, above(0)},
       {"optimizer", "weight_decay", slot<&C::optimizer, &O::weight_decay>, at_least(0)},
       {"optimizer", "clip", slot<&C::optimizer, &O::clip>, at_least(0)},
-      {"schedule", "name", slot<&C::schedule, &S::name>, {}, {"cosine", "wsd", "constant"}},
+      choice<&C::schedule, &S::name>("schedule", "name"),
       {"schedule", "warmup", slot<&C::schedule, &S::warmup>, fraction()},
       {"schedule", "final", slot<&C::schedule, &S::final>, fraction()},
       {"schedule", "decay", slot<&C::schedule, &S::decay>, fraction()},
@@ -85,15 +99,15 @@ std::vector<Field> train_fields() {
       {"train", "steps", slot<&C::train, &T::steps>, size()},
       {"train", "batch", slot<&C::train, &T::batch>, size()},
       {"train", "micro_batch", slot<&C::train, &T::micro_batch>, size_or_zero()},
-      {"train", "recompute", slot<&C::train, &T::recompute>, {}, {"none", "block", "layer"}},
+      choice<&C::train, &T::recompute>("train", "recompute"),
       {"train", "seed", slot<&C::train, &T::seed>, at_least(0)},
       {"train", "log_every", slot<&C::train, &T::log_every>, size_or_zero()},
       {"train", "eval_every", slot<&C::train, &T::eval_every>, size_or_zero()},
       {"train", "save_every", slot<&C::train, &T::save_every>, size_or_zero()},
       {"train", "keep", slot<&C::train, &T::keep>, size()},
-      {"train", "precision", slot<&C::train, &T::precision>, {}, {"auto", "bf16", "fp32"}},
-      {"train", "kernels", slot<&C::train, &T::kernels>, {}, {"auto", "fused", "composed"}},
-      {"train", "device", slot<&C::train, &T::device>, {}, {"auto", "cpu", "cuda"}},
+      choice<&C::train, &T::precision>("train", "precision", {"auto", "bf16", "fp32"}),
+      choice<&C::train, &T::kernels>("train", "kernels"),
+      choice<&C::train, &T::device>("train", "device"),
       {"train", "threads", slot<&C::train, &T::threads>, size_or_zero()},
   };
 }

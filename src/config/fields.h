@@ -13,9 +13,38 @@
 
 namespace wavroute {
 
-// Where a key's value is stored. An optional number without a value is "auto".
+// A value of an enumeration, or an optional one, behind the word that stands for it (choices.h).
+class ChoiceSlot {
+ public:
+  template <typename Choice>
+  explicit ChoiceSlot(Choice* value)
+      : value_(value),
+        word_([](const void* at) { return to_string(*static_cast<const Choice*>(at)); }),
+        choose_([](void* at, std::string_view word) { take(*static_cast<Choice*>(at), word); }) {}
+
+  [[nodiscard]] std::string word() const { return word_(value_); }
+  // `word` is one of the field's choices.
+  void choose(std::string_view word) const { choose_(value_, word); }
+
+ private:
+  template <typename Choice>
+  static void take(Choice& value, std::string_view word) {
+    value = find_choice<Choice>(word).value();
+  }
+  template <typename Choice>
+  static void take(std::optional<Choice>& value, std::string_view word) {
+    value = find_choice<Choice>(word);  // "auto" is none of its words
+  }
+
+  void* value_;
+  std::string (*word_)(const void* value);
+  void (*choose_)(void* value, std::string_view word);
+};
+
+// Where a key's value is kept. An optional number is "auto" where it has no value.
 using Slot = std::variant<bool*, int64_t*, double*, std::string*, std::vector<double>*,
-                          std::vector<int64_t>*, std::vector<std::string>*, std::optional<double>*>;
+                          std::vector<int64_t>*, std::vector<std::string>*, std::optional<double>*,
+                          ChoiceSlot>;
 
 // The numbers that a key accepts; every item of a list must be within it. Never an infinity.
 struct Range {
@@ -32,7 +61,7 @@ struct Field {
   std::string key;
   Slot (*slot)(Config&);
   Range range = {};
-  std::vector<std::string> choices = {};  // the allowed words of a string; empty = any
+  std::vector<std::string> choices = {};  // the words of a ChoiceSlot, in the order of messages
   bool is_path = false;                   // a file, or the word "torch-source"
 };
 

@@ -51,6 +51,13 @@ void add_scheme_defaults(std::vector<Setting>& all, const Config& config,
   }
 }
 
+std::string slot_text(const ChoiceSlot& slot) { return literal(slot.word()); }
+
+template <typename Value>
+std::string slot_text(const Value* slot) {
+  return literal(*slot);
+}
+
 }  // namespace
 
 std::vector<Setting> settings(const Config& config) {
@@ -58,7 +65,7 @@ std::vector<Setting> settings(const Config& config) {
   Config copy = config;  // slots point into a mutable Config
   for (const Field& field : fields()) {
     std::string value =
-        std::visit([](const auto* plain) { return literal(*plain); }, field.slot(copy));
+        std::visit([](const auto& slot) { return slot_text(slot); }, field.slot(copy));
     result.push_back({field.section, field.key, std::move(value)});
     if (field.section != "residual") continue;
     for (const auto& [key, option] : config.residual.options) {

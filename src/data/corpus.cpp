@@ -27,14 +27,6 @@ struct Opened {
   Split valid;
 };
 
-bool wants_chars(const DataConfig& data) {
-  if (data.tokenizer != "bytes" && data.tokenizer != "chars") {
-    throw UserError(fmt::format("expected \"bytes\" or \"chars\", got \"{}\" in data.tokenizer",
-                                data.tokenizer));
-  }
-  return data.tokenizer == "chars";
-}
-
 std::shared_ptr<const Tokenizer> tokenizer_beside(const std::string& token_file) {
   const fs::path path = token_file + ".tokenizer.json";
   std::error_code ignored;
@@ -47,18 +39,18 @@ std::shared_ptr<const Tokenizer> tokenizer_beside(const std::string& token_file)
 }
 
 // The installed source is text, whether it is trained on, validated on or scored.
-void check_is_text(std::string_view format) {
-  if (format != "tokens16" && format != "tokens32") return;
-  throw UserError(
-      fmt::format("expected a file of ids for the format {}, got \"{}\"", format, kTorchSource),
-      "\"torch-source\" is text: its format is auto, text or bytes");
+void check_is_text(DataFormat format) {
+  if (format != DataFormat::kTokens16 && format != DataFormat::kTokens32) return;
+  throw UserError(fmt::format("expected a file of ids for the format {}, got \"{}\"",
+                              to_string(format), kTorchSource),
+                  "\"torch-source\" is text: its format is auto, text or bytes");
 }
 
 Opened open_torch_source(const DataConfig& data, std::shared_ptr<const Tokenizer> tokenizer) {
   check_is_text(data.format);
   const fs::path root = find_torch_root();
   TorchSource source = read_torch_source(root, data.max_bytes);
-  if (!tokenizer && wants_chars(data)) {
+  if (!tokenizer && data.tokenizer == TokenizerKind::kChars) {
     const TorchSource whole = data.max_bytes > 0 ? read_torch_source(root, 0) : source;
     tokenizer = make_chars_tokenizer(whole.train + whole.valid, kTorchSource);
   } else if (!tokenizer) {
@@ -72,8 +64,7 @@ Opened open_torch_source(const DataConfig& data, std::shared_ptr<const Tokenizer
           text_split(name("validation", source.valid_files), std::move(source.valid))};
 }
 
-Split open_validation(const std::string& source, const Tokenizer& tokenizer,
-                      std::string_view format) {
+Split open_validation(const std::string& source, const Tokenizer& tokenizer, DataFormat format) {
   if (source == kTorchSource) {
     check_is_text(format);
     TorchSource text = read_torch_source(find_torch_root(), 0);
@@ -87,7 +78,7 @@ Split open_validation(const std::string& source, const Tokenizer& tokenizer,
 Opened open_file(const DataConfig& data, int64_t sequence,
                  std::shared_ptr<const Tokenizer> tokenizer) {
   Split whole = open_split(data.train, data.format);
-  if (!tokenizer && wants_chars(data)) {
+  if (!tokenizer && data.tokenizer == TokenizerKind::kChars) {
     tokenizer = whole.is_tokens ? tokenizer_beside(data.train)
                                 : make_chars_tokenizer(whole.text, whole.name);
   } else if (!tokenizer) {
@@ -152,8 +143,7 @@ Corpus open_corpus(const DataConfig& data, int64_t context,
   return corpus;
 }
 
-TokenView open_tokens(const std::string& source, const Tokenizer& tokenizer,
-                      std::string_view format) {
+TokenView open_tokens(const std::string& source, const Tokenizer& tokenizer, DataFormat format) {
   Split split = open_validation(source, tokenizer, format);
   finish(split, tokenizer);
   if (split.tokens.size() < 2) {

@@ -44,6 +44,6 @@ struct Corpus {
 // The tokens of one text file, token file or the validation split of "torch-source", for an
 // evaluation with a given tokenizer: two tokens or more. `format` as data.format. Errors as above.
 [[nodiscard]] TokenView open_tokens(const std::string& source, const Tokenizer& tokenizer,
-                                    std::string_view format = "auto");
+                                    DataFormat format = DataFormat::kAuto);
 
 }  // namespace wavroute

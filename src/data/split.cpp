@@ -74,25 +74,27 @@ size_t cut_text(const Split& whole, int64_t sequence, const Tokenizer& tokenizer
   return is_near ? line_end + 1 : cut;
 }
 
-// Sets is_tokens and raw_width, and refuses what is not text.
-void set_kind(Split& split, std::string_view format) {
+// Sets is_tokens and raw_width, and refuses what is no text.
+void set_kind(Split& split, DataFormat format) {
   std::optional<NotText> refused;
   const bool is_ours = has_token_magic(std::as_bytes(std::span(split.text)));
-  if (format == "auto") {
-    split.is_tokens = is_ours;
-    if (!is_ours) refused = not_text(split.text);
-  } else if (format == "text") {
-    refused = is_ours
-                  ? NotText{"a token file", "data.format = \"auto\" (eval: --format auto) reads it"}
+  switch (format) {
+    case DataFormat::kAuto:
+      split.is_tokens = is_ours;
+      if (!is_ours) refused = not_text(split.text);
+      break;
+    case DataFormat::kText:
+      refused =
+          is_ours ? NotText{"a token file", "data.format = \"auto\" (eval: --format auto) reads it"}
                   : known_format(split.text);
-  } else if (format == "tokens16" || format == "tokens32") {
-    split.is_tokens = true;
-    split.raw_width = format == "tokens16" ? 2 : 4;
-  } else if (format != "bytes") {
-    throw UserError(
-        fmt::format("expected auto, text, bytes, tokens16 or tokens32, got \"{}\" in "
-                    "data.format",
-                    format));
+      break;
+    case DataFormat::kBytes:
+      break;
+    case DataFormat::kTokens16:
+    case DataFormat::kTokens32:
+      split.is_tokens = true;
+      split.raw_width = format == DataFormat::kTokens16 ? 2 : 4;
+      break;
   }
   if (refused) {
     throw UserError(fmt::format("expected text, got {} in {}", refused->what, split.name),
@@ -111,7 +113,7 @@ Split text_split(std::string name, std::string text) {
   return split;
 }
 
-Split open_split(const fs::path& path, std::string_view format) {
+Split open_split(const fs::path& path, DataFormat format) {
   std::error_code ignored;
   if (!fs::exists(path, ignored)) {
     throw UserError(fmt::format("expected a text file or a token file, found no {}", path.string()),

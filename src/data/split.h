@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "data/token_file.h"
+#include "wavroute/choices.h"
 #include "wavroute/tokenizer.h"
 
 namespace wavroute {
@@ -31,9 +32,9 @@ struct Split {
 //   text                text; refuses known binary formats
 //   bytes               any bytes
 //   tokens16, tokens32  nothing but ids of 2 or 4 bytes, little-endian
-// Tokens are opened later, by open_split_tokens. UserError where the file is missing, empty or
-// refused, and for another format.
-[[nodiscard]] Split open_split(const std::filesystem::path& path, std::string_view format);
+// Tokens are still to be opened (open_split_tokens). UserError where the file is missing, empty or
+// refused.
+[[nodiscard]] Split open_split(const std::filesystem::path& path, DataFormat format);
 
 // Fills in the tokens of a split that is_tokens. UserError as open_token_file and open_raw_tokens.
 void open_split_tokens(Split& split, const Tokenizer& tokenizer);

@@ -44,25 +44,6 @@ at::ScalarType compute_type(Precision precision) {
   return precision == Precision::kBf16 ? at::kBFloat16 : storage_type(precision);
 }
 
-std::string to_string(Precision precision) {
-  switch (precision) {
-    case Precision::kFp32:
-      return "fp32";
-    case Precision::kBf16:
-      return "bf16";
-    case Precision::kFp64:
-      return "fp64";
-  }
-  return "";
-}
-
-Precision parse_precision(const std::string& name) {
-  for (const Precision p : {Precision::kFp32, Precision::kBf16, Precision::kFp64}) {
-    if (to_string(p) == name) return p;
-  }
-  throw UserError(fmt::format("a precision of fp32, bf16 was expected, '{}' was given", name));
-}
-
 Decoder::Decoder(DecoderSpec spec, Precision precision, at::Device device, uint64_t seed)
     : Decoder(std::move(spec), precision, device) {
   allocate(seed);
@@ -70,14 +51,6 @@ Decoder::Decoder(DecoderSpec spec, Precision precision, at::Device device, uint6
 
 void Decoder::allocate(uint64_t seed) {
   table_.allocate(storage_type(precision_), compute_type(precision_), device_, seed);
-}
-
-KernelChoice parse_kernel_choice(const std::string& name) {
-  if (name == "auto") return KernelChoice::kAuto;
-  if (name == "fused") return KernelChoice::kFused;
-  if (name == "composed") return KernelChoice::kComposed;
-  throw UserError(
-      fmt::format("train.kernels: auto, fused or composed was expected, '{}' was given", name));
 }
 
 void Decoder::use_kernels(KernelChoice choice) {

@@ -100,14 +100,6 @@ class Driver {
 
 }  // namespace
 
-Recompute parse_recompute(const std::string& name) {
-  if (name == "none") return Recompute::kNone;
-  if (name == "block") return Recompute::kBlock;
-  if (name == "layer") return Recompute::kLayer;
-  throw UserError(
-      fmt::format("train.recompute: none, block or layer was expected, '{}' was given", name));
-}
-
 std::vector<int64_t> executed_layers(const Decoder& model, const Pass& pass) {
   std::vector<int64_t> layers;
   for (int64_t layer = 0; layer < model.spec().model.layers; ++layer) {

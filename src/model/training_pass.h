@@ -9,13 +9,6 @@
 
 namespace wavroute {
 
-// What the backward keeps of the forward: everything, or the state at the start of each block or
-// layer (the rest is computed again).
-enum class Recompute { kNone, kBlock, kLayer };
-
-// "none", "block", "layer"; throws UserError.
-[[nodiscard]] Recompute parse_recompute(const std::string& name);
-
 struct PassResult {
   double loss_sum = 0.0;    // cross-entropy, nats, summed over the scored tokens
   double auxiliary = 0.0;   // the scheme's own term, mean over tokens

@@ -47,7 +47,7 @@ DecoderSpec decoder_spec(const Config& config, int64_t vocab_size) {
 }
 
 at::Device device_of(const Config& config) {
-  return config.train.device == "cuda" ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
+  return config.train.device == DeviceKind::kCuda ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
 }
 
 uint64_t usable_memory(const Config& config, const Machine& machine) {
@@ -60,7 +60,7 @@ Forecast forecast(const Decoder& model, const Config& config, const Machine& mac
   const int64_t count = model.parameters().count();
   TrainingShape shape;
   shape.precision = model.precision();
-  shape.recompute = parse_recompute(train.recompute);
+  shape.recompute = train.recompute;
   shape.backend = model.backend().kind();
   if (!model.device().is_cpu()) shape.process = kGpuProcess;
   const int64_t context = config.model.context;
@@ -88,9 +88,8 @@ Forecast forecast(const Decoder& model, const Config& config, const Machine& mac
 
 Forecast forecast(const Config& config, int64_t vocab_size, const Machine& machine,
                   int64_t valid_tokens) {
-  Decoder model(decoder_spec(config, vocab_size), parse_precision(config.train.precision),
-                device_of(config));
-  model.use_kernels(parse_kernel_choice(config.train.kernels));
+  Decoder model(decoder_spec(config, vocab_size), *config.train.precision, device_of(config));
+  model.use_kernels(config.train.kernels);
   return forecast(model, config, machine, valid_tokens);
 }
 

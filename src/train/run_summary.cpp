@@ -74,7 +74,7 @@ void write_summary(const RunPaths& paths, const Session& session, std::string_vi
                   {"heads", m.heads},
                   {"context", m.context},
                   {"batch", config.train.batch},
-                  {"precision", config.train.precision},
+                  {"precision", to_string(config.train.precision)},
                   {"seed", config.train.seed},
                   {"steps", config.train.steps},
                   {"schedule_steps", figures.schedule_steps},

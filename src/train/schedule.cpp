@@ -26,12 +26,12 @@ double schedule_factor(const ScheduleConfig& schedule, int64_t step, SchedulePla
   const double place = static_cast<double>(step) + 1.0;  // updates done, including this one
   const double warmup = updates_of(schedule.warmup, first);
   if (place <= warmup) return place / warmup;
-  if (schedule.name == "cosine") {
+  if (schedule.name == ScheduleKind::kCosine) {
     const double part = place < first ? (place - warmup) / (first - warmup) : 1.0;
     return schedule.final +
            (1.0 - schedule.final) * 0.5 * (1.0 + std::cos(std::numbers::pi * part));
   }
-  if (schedule.name == "wsd") {
+  if (schedule.name == ScheduleKind::kWsd) {
     const double decay = decay_updates(schedule, plan.end);
     const double left = static_cast<double>(plan.end) - place;
     if (decay <= 0.0 || left >= decay) return 1.0;
@@ -43,13 +43,13 @@ double schedule_factor(const ScheduleConfig& schedule, int64_t step, SchedulePla
 ExtendedPlan extend_plan(const ScheduleConfig& schedule, SchedulePlan plan, int64_t step,
                          int64_t steps) {
   const std::string more = fmt::format("{} steps instead of {}: ", steps, plan.end);
-  if (schedule.name == "cosine") {
+  if (schedule.name == ScheduleKind::kCosine) {
     return {{plan.first, steps},
             more + fmt::format("the cosine stays as planned for {} steps, later ones keep a "
                                "learning rate of {} of the peak",
                                plan.first, schedule.final)};
   }
-  if (schedule.name == "constant") {
+  if (schedule.name == ScheduleKind::kConstant) {
     return {{plan.first, steps}, more + "the learning rate stays at its level"};
   }
   const double decay = decay_updates(schedule, plan.end);

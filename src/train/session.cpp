@@ -45,33 +45,35 @@ void ask_for_repeatable_kernels() {
 
 Config resolve_machine(Config config, const Machine& machine) {
   TrainConfig& train = config.train;
-  if (train.device == "auto") train.device = at::hasCUDA() ? "cuda" : "cpu";
-  if (train.device == "cuda" && !at::hasCUDA()) {
+  if (!train.device) train.device = at::hasCUDA() ? DeviceKind::kCuda : DeviceKind::kCpu;
+  const bool on_gpu = train.device == DeviceKind::kCuda;
+  if (on_gpu && !at::hasCUDA()) {
     throw UserError("train.device = \"cuda\" was given, this libtorch sees no GPU",
                     "wavroute doctor lists the devices; device = \"auto\" uses what is available");
   }
-  if (train.device == "cuda") ask_for_repeatable_kernels();
-  if (train.kernels == "auto") train.kernels = train.device == "cpu" ? "fused" : "composed";
+  if (on_gpu) ask_for_repeatable_kernels();
+  if (train.kernels == KernelChoice::kAuto) {
+    train.kernels = on_gpu ? KernelChoice::kComposed : KernelChoice::kFused;
+  }
   train.threads = threads_to_use(train.threads, machine);
   at::set_num_threads(static_cast<int>(train.threads));
-  if (train.precision == "auto") {
-    train.precision =
-        train.device == "cuda" || multiplies_bf16_fast(machine, config.model) ? "bf16" : "fp32";
+  if (!train.precision) {
+    const bool is_fast = on_gpu || multiplies_bf16_fast(machine, config.model);
+    train.precision = is_fast ? Precision::kBf16 : Precision::kFp32;
   }
   return config;
 }
 
 std::string device_name(const Config& config, const Machine& machine) {
-  if (config.train.device == "cpu") return machine.cpu_model;
-  // The driver lists all GPUs of the machine, in its own order: the name is certain only if all
-  // have it.
+  if (config.train.device == DeviceKind::kCpu) return machine.cpu_model;
+  // The driver lists all of the machine, in its own order: a name is ours where all have it.
   const std::vector<std::string>& names = machine.gpus;
   const bool all_alike = !names.empty() && std::ranges::count(names, names[0]) == std::ssize(names);
   return all_alike ? names[0] : "a GPU";
 }
 
 int64_t vocabulary_of(const Config& config) {
-  if (config.data.tokenizer == "bytes") return make_bytes_tokenizer()->vocab_size();
+  if (config.data.tokenizer == TokenizerKind::kBytes) return make_bytes_tokenizer()->vocab_size();
   return open_corpus(config.data, config.model.context).tokenizer->vocab_size();
 }
 
@@ -86,13 +88,11 @@ Session plan_session(const Config& config, BeyondMemory beyond, const Machine& m
                     "given",
                     resolved.train.micro_batch, resolved.train.batch));
   }
-  session.precision = parse_precision(resolved.train.precision);
-  session.recompute = parse_recompute(resolved.train.recompute);
   session.corpus = open_corpus(resolved.data, resolved.model.context);
   session.model =
       std::make_unique<Decoder>(decoder_spec(resolved, session.corpus.tokenizer->vocab_size()),
-                                session.precision, device_of(resolved));
-  session.model->use_kernels(parse_kernel_choice(resolved.train.kernels));
+                                *resolved.train.precision, device_of(resolved));
+  session.model->use_kernels(resolved.train.kernels);
   resolved.model = session.model->spec().model;
   resolved.residual.options = session.model->spec().options;
   session.forecast =
@@ -113,9 +113,9 @@ Session open_session(const Config& config, BeyondMemory beyond) {
 Config inherit_resolved(Config given, const Config& stored) {
   given.name = stored.name;
   given.compare = stored.compare;
-  if (given.train.device == "auto") given.train.device = stored.train.device;
-  if (given.train.precision == "auto") given.train.precision = stored.train.precision;
-  if (given.train.kernels == "auto") given.train.kernels = stored.train.kernels;
+  if (!given.train.device) given.train.device = stored.train.device;
+  if (!given.train.precision) given.train.precision = stored.train.precision;
+  if (given.train.kernels == KernelChoice::kAuto) given.train.kernels = stored.train.kernels;
   if (given.train.threads == 0) given.train.threads = stored.train.threads;
   if (given.train.micro_batch == 0) given.train.micro_batch = stored.train.micro_batch;
   return given;

@@ -16,8 +16,6 @@ struct Session {
   Config config;  // resolved: every value that said auto or 0 is spelled out
   Machine machine;
   Corpus corpus;
-  Precision precision = Precision::kFp32;
-  Recompute recompute = Recompute::kNone;
   std::unique_ptr<Decoder> model;
   Forecast forecast;
 

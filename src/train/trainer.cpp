@@ -20,8 +20,8 @@ namespace {
 
 TrainStepPlan plan_of(const Session& session) {
   const Config& config = session.config;
-  return {config.train.batch, config.train.micro_batch, config.model.context, session.recompute,
-          config.optimizer.clip};
+  return {config.train.batch, config.train.micro_batch, config.model.context,
+          config.train.recompute, config.optimizer.clip};
 }
 
 // Takes the checkpoints after `step` (-1: all) out of the run: left there, a later resume would
@@ -105,7 +105,7 @@ SchedulePlan Trainer::schedule_plan() const { return {state_.progress.steps, sta
 bool Trainer::run() {
   const StopSignal stop;
   JsonlWriter metrics(paths_.metrics());
-  peak_flops_ = measure_product_peak(session_.precision, config_.model,
+  peak_flops_ = measure_product_peak(session_.model->precision(), config_.model,
                                      plan_.micro_batch * plan_.context, session_.model->device());
   announce();
   const bool trains = state_.progress.step < config_.train.steps;
@@ -190,7 +190,7 @@ void Trainer::announce() const {
   console_.say(fmt::format(
       "{}: {} layers, width {}, {} parameters, {}, {}on {}, back end {}", model.spec().scheme,
       m.layers, m.width, format_magnitude(static_cast<double>(model.parameters().count())),
-      to_string(session_.precision), threads, device_name(config_, session_.machine),
+      to_string(session_.model->precision()), threads, device_name(config_, session_.machine),
       ops::describe(model.backend().kind())));
   console_.say(fmt::format("text: {}", session_.corpus.description));
   console_.say(fmt::format(

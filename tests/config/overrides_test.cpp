@@ -22,7 +22,7 @@ TEST_F(Overrides, ValueIsTomlOrElseABareString) {
   EXPECT_EQ(config.sample.prompt, "a b = c");
   EXPECT_THAT(config.compare.schemes, ElementsAre("wav", "rezero"));
   EXPECT_EQ(config.train.steps, 16);
-  EXPECT_EQ(config.data.tokenizer, "chars");
+  EXPECT_EQ(config.data.tokenizer, TokenizerKind::kChars);
   EXPECT_TRUE(config.model.tie_embeddings);
   EXPECT_EQ(config.name, "mine");
 }

@@ -15,7 +15,8 @@ inline constexpr int64_t kContext = 8;
 class CorpusFiles : public ScratchTest {
  protected:
   // Opens a corpus whose training text is `text`.
-  [[nodiscard]] Corpus open(const std::string& text, const std::string& tokenizer = "bytes",
+  [[nodiscard]] Corpus open(const std::string& text,
+                            TokenizerKind tokenizer = TokenizerKind::kBytes,
                             int64_t max_bytes = 0) {
     data_.train = write("train.txt", text);
     data_.tokenizer = tokenizer;
@@ -24,7 +25,7 @@ class CorpusFiles : public ScratchTest {
   }
 
   [[nodiscard]] std::string error_of(const std::string& text,
-                                     const std::string& tokenizer = "bytes") {
+                                     TokenizerKind tokenizer = TokenizerKind::kBytes) {
     return user_error([&] { (void)open(text, tokenizer); });
   }
 

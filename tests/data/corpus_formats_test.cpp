@@ -16,10 +16,12 @@ using ::testing::HasSubstr;
 
 TEST_F(CorpusFiles, ATokenFileGivesTheSameCorpusAsItsText) {
   const std::string text = lines(500);
-  for (const std::string name : {"bytes", "chars"}) {
-    const auto tokenizer = name == "bytes" ? make_bytes_tokenizer() : make_chars_tokenizer(text);
+  for (const TokenizerKind kind : {TokenizerKind::kBytes, TokenizerKind::kChars}) {
+    const std::string name = to_string(kind);
+    const auto tokenizer =
+        kind == TokenizerKind::kBytes ? make_bytes_tokenizer() : make_chars_tokenizer(text);
     data_.valid = write("valid.txt", lines(20));
-    const Corpus of_text = open(text, name, 1000);
+    const Corpus of_text = open(text, kind, 1000);
     const auto ids = tokenizer->encode(text);
     data_.train = (folder_ / (name + ".tokens")).string();
     TokenFileWriter writer(data_.train, *tokenizer, std::ssize(ids));
@@ -44,7 +46,7 @@ TEST_F(CorpusFiles, ATokenFileOfAnotherTokenizerIsRefused) {
   writer.commit();
   EXPECT_THAT(user_error([&] { (void)open_corpus(data_, kContext); }),
               HasSubstr("another tokenizer in " + data_.train));
-  data_.tokenizer = "chars";  // its vocabulary is nowhere
+  data_.tokenizer = TokenizerKind::kChars;  // its vocabulary is nowhere
   EXPECT_THAT(user_error([&] { (void)open_corpus(data_, kContext); }),
               HasSubstr("a.tokens.tokenizer.json"));
 }
@@ -89,11 +91,11 @@ TEST_F(CorpusFiles, KnownBinaryFormatsAreRefusedByName) {
       {tar, "a tar archive"},
       {padded("\xff\xfe"), "UTF-16 text"}};
   for (const auto& [content, name] : files) {
-    for (const char* format : {"auto", "text"}) {
+    for (const DataFormat format : {DataFormat::kAuto, DataFormat::kText}) {
       data_.format = format;
       EXPECT_THAT(error_of(content), HasSubstr("expected text, got " + name)) << name;
     }
-    data_.format = "bytes";
+    data_.format = DataFormat::kBytes;
     EXPECT_EQ(open(content).train.at(0), static_cast<unsigned char>(content[0])) << name;
   }
 }
@@ -117,7 +119,8 @@ TEST_F(CorpusFiles, RawTokenIdsAreNotTakenForTextButReadWhereTheFormatSaysSo) {
     wide += {static_cast<char>('a' + i % 26), '\0', '\0', '\0'};
   }
   EXPECT_THAT(error_of(raw), HasSubstr("expected text, got what looks like 16-bit token ids in"));
-  for (const auto& [format, content] : {std::pair("tokens16", raw), std::pair("tokens32", wide)}) {
+  for (const auto& [format, content] :
+       {std::pair(DataFormat::kTokens16, raw), std::pair(DataFormat::kTokens32, wide)}) {
     data_.format = format;
     const Corpus corpus = open(content);
     EXPECT_EQ(corpus.train.at(1), 'b');
@@ -125,17 +128,16 @@ TEST_F(CorpusFiles, RawTokenIdsAreNotTakenForTextButReadWhereTheFormatSaysSo) {
     EXPECT_EQ(corpus.train_bytes + corpus.valid_bytes, 1000);  // of text, not of the file
     EXPECT_EQ(corpus.valid_bytes_per_token, 1.0);
   }
-  data_.format = "tokens16";
+  data_.format = DataFormat::kTokens16;
   raw.replace(2 * 700, 2, "\x50\xC4");  // GPT-2's 50256
   EXPECT_THAT(error_of(raw), HasSubstr("below 256, got 50256 at token 700 of"));
-  EXPECT_THAT(error_of(raw, "chars"), HasSubstr("train.txt.tokenizer.json"));
+  EXPECT_THAT(error_of(raw, TokenizerKind::kChars), HasSubstr("train.txt.tokenizer.json"));
   write("train.txt.tokenizer.json", make_chars_tokenizer("\xE2\x82\xAC"
                                                          "ab")
                                         ->to_json());
-  const Corpus corpus = open(std::string("\2\0\0\0\1\0\2\0", 8) + std::string(80, '\0'), "chars");
+  const Corpus corpus =
+      open(std::string("\2\0\0\0\1\0\2\0", 8) + std::string(80, '\0'), TokenizerKind::kChars);
   EXPECT_EQ(corpus.train_bytes + corpus.valid_bytes, 44 + 2 + 2);  // the euro has three bytes
-  data_.format = "tokens";
-  EXPECT_THAT(error_of(raw), HasSubstr("got \"tokens\" in data.format"));
 }
 
 TEST(NotText, HintsNameTheFormatAsConfigurationsAndEvalSpellIt) {

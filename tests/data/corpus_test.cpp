@@ -14,7 +14,7 @@ using ::testing::StartsWith;
 
 TEST_F(CorpusFiles, TheSplitsAreTheWholeTextCutAtALineAbout5PercentBeforeTheEnd) {
   const std::string text = lines(1000);
-  for (const std::string tokenizer : {"bytes", "chars"}) {
+  for (const TokenizerKind tokenizer : {TokenizerKind::kBytes, TokenizerKind::kChars}) {
     const Corpus corpus = open(text, tokenizer);
     const std::string train = text_of(corpus.train, *corpus.tokenizer);
     const std::string valid = text_of(corpus.valid, *corpus.tokenizer);
@@ -38,11 +38,11 @@ TEST_F(CorpusFiles, AShortTextStillHasOneSequenceInEachSplit) {
 TEST_F(CorpusFiles, AShortTextOfLongCharactersIsCountedInTokens) {
   std::string text;
   for (int i = 0; i < 18; ++i) text += "\xE2\x82\xAC";
-  const Corpus corpus = open(text, "chars");
+  const Corpus corpus = open(text, TokenizerKind::kChars);
   EXPECT_EQ(corpus.train.size(), 9);
   EXPECT_EQ(corpus.valid.size(), 9);
   EXPECT_EQ(corpus.valid_bytes_per_token, 3.0);
-  EXPECT_THAT(error_of(text.substr(3), "chars"), HasSubstr("at least 18 tokens"));
+  EXPECT_THAT(error_of(text.substr(3), TokenizerKind::kChars), HasSubstr("at least 18 tokens"));
 }
 
 TEST_F(CorpusFiles, ALineEndIsNotSoughtFarAway) {
@@ -78,13 +78,9 @@ TEST_F(CorpusFiles, EmptyAndMissingTextsAreErrorsThatNameThem) {
   EXPECT_THAT(user_error([&] { (void)open_corpus(data_, kContext); }), HasSubstr(folder_.string()));
 }
 
-TEST_F(CorpusFiles, AnUnknownTokenizerIsAnError) {
-  EXPECT_THAT(error_of(lines(100), "gpt5"), HasSubstr("got \"gpt5\" in data.tokenizer"));
-}
-
 TEST_F(CorpusFiles, AnUnknownCharacterOfTheValidationTextIsNamedWithItsOffset) {
   data_.valid = write("valid.txt", "line 1 line 1 Z");
-  const std::string error = error_of(lines(100), "chars");
+  const std::string error = error_of(lines(100), TokenizerKind::kChars);
   EXPECT_THAT(error, HasSubstr("U+005A at byte 14 of"));
   EXPECT_THAT(error, HasSubstr("valid.txt"));
 }
@@ -95,7 +91,7 @@ TEST_F(CorpusFiles, OffsetsAreThoseOfTheFileInALongText) {
   while (valid.size() < (size_t{5} << 19)) valid += "line 1 line 2\xE2\x82\xAC\n";
   const size_t at = valid.size();
   data_.valid = write("valid.txt", valid + "Z\n");
-  EXPECT_THAT(error_of(lines(100) + "\xE2\x82\xAC", "chars"),
+  EXPECT_THAT(error_of(lines(100) + "\xE2\x82\xAC", TokenizerKind::kChars),
               HasSubstr("U+005A at byte " + std::to_string(at) + " of"));
 }
 
@@ -103,13 +99,13 @@ TEST_F(CorpusFiles, LongTextsComeBackWhole) {
   std::string text = "x";
   while (text.size() < (size_t{5} << 19)) text += "\xE2\x82\xAC";
   data_.valid = write("valid.txt", lines(10) + "\xE2\x82\xAC");
-  const Corpus corpus = open(text + lines(10), "chars");
+  const Corpus corpus = open(text + lines(10), TokenizerKind::kChars);
   EXPECT_EQ(text_of(corpus.train, *corpus.tokenizer), text + lines(10));
 }
 
 TEST_F(CorpusFiles, MaxBytesLimitsTheTrainingTextAlone) {
   const std::string text = lines(1000);
-  const Corpus whole = open(text), slice = open(text, "bytes", 100);
+  const Corpus whole = open(text), slice = open(text, TokenizerKind::kBytes, 100);
   EXPECT_EQ(text_of(slice.train, *slice.tokenizer), text.substr(0, 100));
   EXPECT_EQ(slice.valid_sha256, whole.valid_sha256);
 }
@@ -117,14 +113,14 @@ TEST_F(CorpusFiles, MaxBytesLimitsTheTrainingTextAlone) {
 TEST_F(CorpusFiles, MaxBytesNeverSplitsACharacter) {
   std::string text;
   for (int i = 0; i < 100; ++i) text += "\xE2\x82\xAC";
-  const Corpus corpus = open(text, "chars", 31);
+  const Corpus corpus = open(text, TokenizerKind::kChars, 31);
   EXPECT_EQ(corpus.train.size(), 10);
 }
 
 TEST_F(CorpusFiles, TheTokenizerOfACheckpointIsKept) {
   const auto known = make_chars_tokenizer(lines(100) + "Z");
   data_.train = write("train.txt", lines(100));
-  data_.tokenizer = "chars";
+  data_.tokenizer = TokenizerKind::kChars;
   EXPECT_EQ(open_corpus(data_, kContext, known).tokenizer->hash(), known->hash());
 }
 

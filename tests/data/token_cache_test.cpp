@@ -106,7 +106,7 @@ TEST_F(CorpusFiles, TheCacheCanBeTurnedOff) {
 
 TEST_F(CorpusFiles, TheCacheKnowsTextsAndTokenizersApart) {
   const auto first = all_tokens(open(lines(1000)).train);
-  const auto chars = all_tokens(open(lines(1000), "chars").train);
+  const auto chars = all_tokens(open(lines(1000), TokenizerKind::kChars).train);
   EXPECT_NE(first, chars);
   EXPECT_EQ(cached_files().size(), 4U);
   (void)open(lines(1001));

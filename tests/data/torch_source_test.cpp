@@ -155,7 +155,7 @@ TEST_F(TorchSourceTree, IsTextWhateverItServesFor) {
   add_numbered(up_to(200));
   setenv("WAVROUTE_TORCH_ROOT", root().c_str(), 1);
   const auto tokenizer = make_bytes_tokenizer();
-  for (const char* format : {"tokens16", "tokens32"}) {
+  for (const DataFormat format : {DataFormat::kTokens16, DataFormat::kTokens32}) {
     DataConfig trained, validated;
     trained.format = validated.format = format;
     validated.train = write("ids.bin", std::string(4000, '\0'));
@@ -164,11 +164,11 @@ TEST_F(TorchSourceTree, IsTextWhateverItServesFor) {
          {user_error([&] { (void)open_corpus(trained, 16); }),
           user_error([&] { (void)open_corpus(validated, 16); }),
           user_error([&] { (void)open_tokens("torch-source", *tokenizer, format); })}) {
-      EXPECT_THAT(what, HasSubstr(std::string("for the format ") + format)) << what;
+      EXPECT_THAT(what, HasSubstr("for the format " + to_string(format))) << what;
     }
   }
-  for (const char* format : {"auto", "text", "bytes"}) {
-    EXPECT_GT(open_tokens("torch-source", *tokenizer, format).size(), 0) << format;
+  for (const DataFormat format : {DataFormat::kAuto, DataFormat::kText, DataFormat::kBytes}) {
+    EXPECT_GT(open_tokens("torch-source", *tokenizer, format).size(), 0) << to_string(format);
   }
 }
 
@@ -180,7 +180,7 @@ TEST_F(TorchSourceTree, TheVocabularyOfCharsIsThatOfTheWholeSource) {
   add(numbered(valid_file), "x = '\xE2\x82\xAC'\n");
   setenv("WAVROUTE_TORCH_ROOT", root().c_str(), 1);
   DataConfig data;
-  data.tokenizer = "chars";
+  data.tokenizer = TokenizerKind::kChars;
   const Corpus whole = open_corpus(data, 16);
   data.max_bytes = 500;
   const Corpus slice = open_corpus(data, 16);

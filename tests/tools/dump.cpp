@@ -85,7 +85,9 @@ at::Tensor decoded_logits(const Decoder& model, const at::Tensor& ids, ForwardOp
 
 void dump(const Json& json, const std::string& out) {
   const uint64_t seed = json.at("seed");
-  Decoder model(read_spec(json), parse_precision(json.at("precision")), at::kCPU, seed);
+  Decoder model(read_spec(json),
+                find_choice<Precision>(json.at("precision").get<std::string>()).value(), at::kCPU,
+                seed);
   scatter_parameters(model, seed);
   const ModelConfig& m = model.spec().model;
   const int64_t batch = json.at("batch"), vocab = model.spec().vocab_size;
@@ -94,7 +96,7 @@ void dump(const Json& json, const std::string& out) {
 
   PassOptions options;
   options.pass = {json.at("training"), seed, {json.at("step"), json.at("steps")}};
-  options.recompute = parse_recompute(json.at("recompute"));
+  options.recompute = find_choice<Recompute>(json.at("recompute").get<std::string>()).value();
   options.loss_weight = 1.0 / static_cast<double>(ids.numel());
   std::optional<LayerProgram> program;
   if (json.contains("program")) {

@@ -21,9 +21,9 @@ class TrainsOnGpu : public ::testing::TestWithParam<SchemeCase> {
   void SetUp() override {
     if (!at::hasCUDA()) GTEST_SKIP() << "libtorch sees no GPU";
     Config config;
-    config.train.device = "cuda";
+    config.train.device = DeviceKind::kCuda;
     config.train.threads = 1;
-    EXPECT_EQ(resolve_machine(config, Machine()).train.kernels, "composed");
+    EXPECT_EQ(resolve_machine(config, Machine()).train.kernels, KernelChoice::kComposed);
   }
 };
 
@@ -68,8 +68,8 @@ TEST_P(TrainsOnGpu, ToTheSameBitsAgain) {
 TEST(PlanOnGpu, IsHeldToTheMemoryOfTheGpu) {
   if (!at::hasCUDA()) GTEST_SKIP() << "libtorch sees no GPU";
   Config config;
-  config.train.device = "cuda";
-  config.train.precision = "fp32";
+  config.train.device = DeviceKind::kCuda;
+  config.train.precision = Precision::kFp32;
   config.model.layers = 12;
   config.model.width = 768;
   config.model.heads = 12;

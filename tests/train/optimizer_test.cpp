@@ -14,50 +14,51 @@ namespace wavroute {
 namespace {
 
 using namespace wavroute::testing;
+using enum ScheduleKind;
 
 // 160 steps, 10 of them warm-up, 20 of decay: exact fractions.
-double factor(const std::string& name, int64_t step) {
+double factor(ScheduleKind name, int64_t step) {
   return schedule_factor({name, 0.0625, 0.1, 0.125}, step, {160, 160});
 }
 
 TEST(Schedule, WarmsUpLinearlyAndReachesThePeakWithItsLastUpdate) {
-  for (const char* name : {"cosine", "wsd", "constant"}) {
+  for (const ScheduleKind name : {kCosine, kWsd, kConstant}) {
     for (int64_t step = 0; step < 10; ++step) {
-      EXPECT_DOUBLE_EQ(factor(name, step), static_cast<double>(step + 1) / 10.0) << name;
+      EXPECT_DOUBLE_EQ(factor(name, step), static_cast<double>(step + 1) / 10.0) << to_string(name);
     }
   }
 }
 
 TEST(Schedule, CosineFallsFromThePeakToTheFinalFactor) {
-  EXPECT_NEAR(factor("cosine", 59), 0.1 + 0.9 * 0.75, 1e-14);  // a third of the way: cos = 1/2
-  EXPECT_NEAR(factor("cosine", 84), 0.1 + 0.9 * 0.50, 1e-14);  // half
-  EXPECT_NEAR(factor("cosine", 109), 0.1 + 0.9 * 0.25, 1e-14);
-  EXPECT_NEAR(factor("cosine", 159), 0.1, 1e-14);
+  EXPECT_NEAR(factor(kCosine, 59), 0.1 + 0.9 * 0.75, 1e-14);  // a third of the way: cos = 1/2
+  EXPECT_NEAR(factor(kCosine, 84), 0.1 + 0.9 * 0.50, 1e-14);  // half
+  EXPECT_NEAR(factor(kCosine, 109), 0.1 + 0.9 * 0.25, 1e-14);
+  EXPECT_NEAR(factor(kCosine, 159), 0.1, 1e-14);
   for (int64_t step = 10; step < 160; ++step) {
-    EXPECT_LT(factor("cosine", step), factor("cosine", step - 1)) << step;
+    EXPECT_LT(factor(kCosine, step), factor(kCosine, step - 1)) << step;
   }
 }
 
 TEST(Schedule, WsdStaysAtThePeakAndDecaysLinearlyAtTheEnd) {
-  for (int64_t step = 9; step < 140; ++step) EXPECT_EQ(factor("wsd", step), 1.0) << step;
-  EXPECT_NEAR(factor("wsd", 140), 0.1 + 0.9 * 19.0 / 20.0, 1e-14);
-  EXPECT_NEAR(factor("wsd", 149), 0.1 + 0.9 * 0.5, 1e-14);
-  EXPECT_NEAR(factor("wsd", 159), 0.1, 1e-14);
+  for (int64_t step = 9; step < 140; ++step) EXPECT_EQ(factor(kWsd, step), 1.0) << step;
+  EXPECT_NEAR(factor(kWsd, 140), 0.1 + 0.9 * 19.0 / 20.0, 1e-14);
+  EXPECT_NEAR(factor(kWsd, 149), 0.1 + 0.9 * 0.5, 1e-14);
+  EXPECT_NEAR(factor(kWsd, 159), 0.1, 1e-14);
 }
 
 TEST(Schedule, ConstantStaysAtThePeak) {
-  for (int64_t step = 9; step < 160; ++step) EXPECT_EQ(factor("constant", step), 1.0) << step;
+  for (int64_t step = 9; step < 160; ++step) EXPECT_EQ(factor(kConstant, step), 1.0) << step;
 }
 
 TEST(Schedule, NeedsNoWarmUpAndNoDecay) {
-  EXPECT_EQ(schedule_factor({"constant", 0.0, 0.1, 0.2}, 0, {10, 10}), 1.0);
-  EXPECT_EQ(schedule_factor({"wsd", 0.0, 0.1, 0.0}, 9, {10, 10}), 1.0);
-  EXPECT_NEAR(schedule_factor({"cosine", 0.0, 0.0, 0.0}, 4, {10, 10}), 0.5, 1e-14);
-  EXPECT_NEAR(schedule_factor({"cosine", 0.0, 0.25, 0.0}, 0, {1, 1}), 0.25, 1e-14);
+  EXPECT_EQ(schedule_factor({kConstant, 0.0, 0.1, 0.2}, 0, {10, 10}), 1.0);
+  EXPECT_EQ(schedule_factor({kWsd, 0.0, 0.1, 0.0}, 9, {10, 10}), 1.0);
+  EXPECT_NEAR(schedule_factor({kCosine, 0.0, 0.0, 0.0}, 4, {10, 10}), 0.5, 1e-14);
+  EXPECT_NEAR(schedule_factor({kCosine, 0.0, 0.25, 0.0}, 0, {1, 1}), 0.25, 1e-14);
 }
 
 // Steps [0, 240) of a plan for 160 that gets 240 at step `at`; nothing where that is refused.
-std::optional<SchedulePlan> extended(const std::string& name, int64_t at) {
+std::optional<SchedulePlan> extended(ScheduleKind name, int64_t at) {
   try {
     return extend_plan({name, 0.0625, 0.1, 0.125}, {160, 160}, at, 240).plan;
   } catch (const UserError&) {
@@ -66,20 +67,21 @@ std::optional<SchedulePlan> extended(const std::string& name, int64_t at) {
 }
 
 TEST(Schedule, OfARunThatGetsMoreStepsChangesNoPastUpdate) {
-  for (const char* name : {"cosine", "wsd", "constant"}) {
+  for (const ScheduleKind name : {kCosine, kWsd, kConstant}) {
     const ScheduleConfig schedule{name, 0.0625, 0.1, 0.125};
     for (int64_t at = 1; at <= 160; ++at) {
       const auto plan = extended(name, at);
-      ASSERT_EQ(plan.has_value(), std::string(name) != "wsd" || at <= 140) << name << at;
+      ASSERT_EQ(plan.has_value(), name != kWsd || at <= 140) << to_string(name) << at;
       for (int64_t step = 0; plan && step < at; ++step) {
-        ASSERT_EQ(schedule_factor(schedule, step, *plan), factor(name, step)) << name << step;
+        ASSERT_EQ(schedule_factor(schedule, step, *plan), factor(name, step))
+            << to_string(name) << step;
       }
     }
   }
 }
 
 TEST(Schedule, KeepsTheLastLevelOfCosineAndConstantInLaterSteps) {
-  for (const auto& [name, level] : {std::pair{"cosine", 0.1}, {"constant", 1.0}}) {
+  for (const auto& [name, level] : {std::pair{kCosine, 0.1}, {kConstant, 1.0}}) {
     const SchedulePlan plan = *extended(name, 160);
     for (int64_t step = 159; step < 240; ++step) {
       EXPECT_NEAR(schedule_factor({name, 0.0625, 0.1, 0.125}, step, plan), level, 1e-14) << step;
@@ -88,19 +90,19 @@ TEST(Schedule, KeepsTheLastLevelOfCosineAndConstantInLaterSteps) {
 }
 
 TEST(Schedule, MovesTheDecayOfWsdToTheNewEnd) {
-  const ScheduleConfig schedule{"wsd", 0.0625, 0.1, 0.125};
-  const SchedulePlan plan = *extended("wsd", 140);
+  const ScheduleConfig schedule{kWsd, 0.0625, 0.1, 0.125};
+  const SchedulePlan plan = *extended(kWsd, 140);
   EXPECT_EQ(schedule_factor(schedule, 209, plan), 1.0);
   EXPECT_NEAR(schedule_factor(schedule, 210, plan), 0.1 + 0.9 * 29.0 / 30.0, 1e-14);
   EXPECT_NEAR(schedule_factor(schedule, 239, plan), 0.1, 1e-14);
 }
 
 TEST(Schedule, OfARunExtendedTwiceIsThatOfTheFirstPlan) {
-  const ScheduleConfig schedule{"cosine", 0.0625, 0.1, 0.125};
+  const ScheduleConfig schedule{kCosine, 0.0625, 0.1, 0.125};
   const SchedulePlan once = extend_plan(schedule, {160, 160}, 160, 200).plan;
   const SchedulePlan twice = extend_plan(schedule, once, 180, 400).plan;
   for (int64_t step = 0; step < 160; ++step) {
-    EXPECT_EQ(schedule_factor(schedule, step, twice), factor("cosine", step)) << step;
+    EXPECT_EQ(schedule_factor(schedule, step, twice), factor(kCosine, step)) << step;
   }
   EXPECT_NEAR(schedule_factor(schedule, 399, twice), 0.1, 1e-14);
 }

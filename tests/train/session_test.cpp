@@ -23,8 +23,8 @@ class PlanSession : public ::testing::Test {
     config_.model.context = 32;
     config_.data.train = config_.data.valid = (folder_ / "text.txt").string();
     config_.train.batch = 12;
-    config_.train.precision = "fp32";
-    config_.train.device = "cpu";
+    config_.train.precision = Precision::kFp32;
+    config_.train.device = DeviceKind::kCpu;
     config_.train.threads = 1;
   }
 
@@ -115,7 +115,7 @@ TEST(Vocabulary, OfCharactersIsThatOfTheTextAndOfBytesIs256) {
   config.data.train = config.data.valid = (folder / "text.txt").string();
   put(config.data.train, "abcabcabcabc");
   EXPECT_EQ(vocabulary_of(config), 256);
-  config.data.tokenizer = "chars";
+  config.data.tokenizer = TokenizerKind::kChars;
   EXPECT_EQ(vocabulary_of(config), 3);
 }
 

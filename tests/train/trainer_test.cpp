@@ -59,8 +59,8 @@ class TrainerTest : public ::testing::Test {
     config_.train.eval_every = 5;
     config_.train.save_every = 5;
     config_.train.keep = 9;
-    config_.train.precision = "fp32";
-    config_.train.device = "cpu";
+    config_.train.precision = Precision::kFp32;
+    config_.train.device = DeviceKind::kCpu;
     config_.train.threads = 1;
     config_.sample.tokens = 0;
   }
@@ -191,7 +191,7 @@ TEST_F(TrainerTest, ThatGetsMoreStepsKeepsThePastAndTheLastRate) {
 }
 
 TEST_F(TrainerTest, OfWsdMovesItsDecayOrRefuses) {
-  config_.schedule = {"wsd", 0.1, 0.1, 0.4};  // decays from step 7 on
+  config_.schedule = {ScheduleKind::kWsd, 0.1, 0.1, 0.4};  // decays from step 7 on
   ASSERT_TRUE(run());
   const auto files = saved();
   config_.train.steps = 20;
