@@ -7,10 +7,10 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/build_info.h"
+#include "base/machine.h"
 #include "base/output.h"
 #include "base/utc.h"
-#include "bench/build_info.h"
-#include "bench/machine.h"
 #include "bench/pytorch.h"
 #include "bench/step_bench.h"
 #include "bench/step_table.h"

@@ -9,11 +9,11 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "base/build_info.h"
+#include "base/machine.h"
 #include "base/output.h"
+#include "base/threads.h"
 #include "base/utc.h"
-#include "bench/build_info.h"
-#include "bench/machine.h"
-#include "bench/threads.h"
 #include "opbench/measure.h"
 #include "opbench/peaks.h"
 #include "validators.h"

@@ -7,12 +7,12 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "base/machine.h"
 #include "base/output.h"
 #include "base/philox.h"
-#include "bench/machine.h"
 #include "config/load.h"
 #include "model/cost.h"
-#include "train/process.h"
+#include "model/device.h"
 #include "train/session.h"
 #include "train/step.h"
 #include "wavroute/error.h"

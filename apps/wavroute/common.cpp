@@ -8,8 +8,8 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "base/machine.h"
 #include "base/output.h"
-#include "bench/machine.h"
 #include "io/file.h"
 #include "io/json_text.h"
 #include "io/run_folder.h"

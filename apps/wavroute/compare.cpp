@@ -7,6 +7,7 @@
 #include <system_error>
 
 #include "base/output.h"
+#include "bench/step_bench.h"
 #include "command.h"
 #include "common.h"
 #include "compare/compare_run.h"
@@ -135,6 +136,28 @@ ComparePlan prepare(const RunFolder& folder, const Config& given,
   return plan;
 }
 
+// Steps the models in turn, each in a `wavroute bench worker` of its own.
+std::vector<SpeedResult> measure_in_turn(const std::vector<SpeedJob>& models,
+                                         const StepPlan& plan) {
+  std::vector<StepJob> jobs;
+  for (const SpeedJob& model : models) {
+    StepJob& job = jobs.emplace_back();
+    job.label = model.label;
+    job.provider = "wavroute";
+    job.scheme = model.scheme;
+    job.argv = {own_path(), "bench",
+                "worker",   model.config.string(),
+                "--vocab",  std::to_string(model.vocab_size)};
+    job.estimate_bytes = model.peak_bytes;
+  }
+  std::vector<SpeedResult> results;
+  for (const StepResult& result : measure_steps(jobs, plan)) {
+    results.push_back({result.tokens_per_s, result.ms_p50, result.peak_rss_bytes, result.parameters,
+                       result.error});
+  }
+  return results;
+}
+
 int compare(const CompareArguments& arguments) {
   if (!arguments.resume.empty() && arguments.resume != "auto") {
     throw UserError(fmt::format("--resume auto was expected, '{}' was given", arguments.resume));
@@ -158,8 +181,14 @@ int compare(const CompareArguments& arguments) {
   CompareOptions options;
   options.out = out;
   options.program = own_path();
-  options.speed_rounds = arguments.speed_rounds;
-  options.memory_limit = usable_memory(plan.config, probe_machine());
+  if (arguments.speed_rounds > 0) {
+    StepPlan plan_of_steps;
+    plan_of_steps.rounds = arguments.speed_rounds;
+    plan_of_steps.memory_limit = usable_memory(plan.config, probe_machine());
+    options.measure_speed = [plan_of_steps](const std::vector<SpeedJob>& models) {
+      return measure_in_turn(models, plan_of_steps);
+    };
+  }
   options.stop = [] { return StopSignal::requested(); };
   // Hours may pass between two lines, and the terminal may be gone by then: the grid continues.
   options.say = note;

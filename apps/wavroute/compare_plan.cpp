@@ -8,11 +8,11 @@
 #include <tuple>
 #include <utility>
 
+#include "base/numbers.h"
 #include "base/output.h"
 #include "config/print.h"
 #include "data/corpus.h"
-#include "train/console.h"
-#include "train/process.h"
+#include "model/device.h"
 #include "train/session.h"
 #include "wavroute/error.h"
 

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "bench/machine.h"
+#include "base/machine.h"
 #include "compare/grid.h"
 #include "train/forecast.h"
 

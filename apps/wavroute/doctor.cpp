@@ -9,11 +9,11 @@
 #include <string>
 #include <vector>
 
+#include "base/build_info.h"
+#include "base/machine.h"
 #include "base/output.h"
-#include "bench/build_info.h"
-#include "bench/machine.h"
+#include "base/threads.h"
 #include "bench/pytorch.h"
-#include "bench/threads.h"
 #include "command.h"
 #include "common.h"
 #include "data/token_cache.h"

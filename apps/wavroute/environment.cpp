@@ -9,7 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
-#include "bench/build_info.h"
+#include "base/build_info.h"
 #include "io/file.h"
 #include "io/json_text.h"
 #include "io/run_folder.h"

@@ -7,13 +7,13 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "base/numbers.h"
 #include "base/output.h"
 #include "command.h"
 #include "common.h"
 #include "data/corpus.h"
 #include "io/file.h"
 #include "model/model_folder.h"
-#include "report/table.h"
 #include "train/evaluation.h"
 #include "validators.h"
 #include "wavroute/error.h"

@@ -8,11 +8,11 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "base/numbers.h"
 #include "base/output.h"
 #include "command.h"
 #include "common.h"
 #include "config/end_tokens.h"
-#include "report/table.h"
 #include "train/process.h"
 #include "validators.h"
 #include "wavroute/error.h"

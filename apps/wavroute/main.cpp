@@ -14,12 +14,12 @@
 #include <system_error>
 #include <vector>
 
+#include "base/build_info.h"
 #include "base/nearest.h"
+#include "base/numbers.h"
 #include "base/output.h"
-#include "bench/build_info.h"
 #include "command.h"
 #include "io/file.h"
-#include "report/table.h"
 #include "wavroute/error.h"
 
 namespace wavroute::app {

@@ -14,6 +14,7 @@
 #include "environment.h"
 #include "io/file.h"
 #include "io/run_folder.h"
+#include "model/device.h"
 #include "report/html.h"
 #include "train/process.h"
 #include "train/trainer.h"

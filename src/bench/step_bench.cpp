@@ -7,8 +7,9 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "base/machine.h"
+#include "base/numbers.h"
 #include "bench/busy.h"
-#include "bench/machine.h"
 #include "bench/worker.h"
 #include "wavroute/error.h"
 
@@ -287,16 +288,6 @@ class Measurement {
 };
 
 }  // namespace
-
-double quantile(std::vector<double> values, double fraction) {
-  if (values.empty())
-    throw Failure("expected at least one value to take a quantile of, given none");
-  std::ranges::sort(values);
-  const double position = std::clamp(fraction, 0.0, 1.0) * static_cast<double>(values.size() - 1);
-  const auto below = static_cast<size_t>(position);
-  const auto above = std::min(below + 1, values.size() - 1);
-  return values[below] + (position - static_cast<double>(below)) * (values[above] - values[below]);
-}
 
 std::vector<StepResult> measure_steps(std::span<const StepJob> jobs, const StepPlan& plan,
                                       const StepProgress& progress) {

@@ -79,8 +79,4 @@ using StepProgress = std::function<void(std::string_view)>;
                                                     const StepPlan& plan,
                                                     const StepProgress& progress = {});
 
-// The quantile in [0, 1] of unsorted values, linear between neighbours (as numpy's default).
-// Throws Failure for no values.
-[[nodiscard]] double quantile(std::vector<double> values, double fraction);
-
 }  // namespace wavroute

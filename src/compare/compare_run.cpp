@@ -11,9 +11,9 @@
 #include <system_error>
 #include <thread>
 
+#include "base/machine.h"
+#include "base/printable.h"
 #include "base/utc.h"
-#include "bench/machine.h"
-#include "bench/step_bench.h"
 #include "compare/child.h"
 #include "config/print.h"
 #include "io/file.h"
@@ -232,8 +232,8 @@ class Run {
 
   // One job per label and depth, with the seed of its first cell, all steps taken in turn.
   void measure_speed() {
-    if (options_.speed_rounds == 0) return;
-    std::vector<StepJob> jobs;
+    if (!options_.measure_speed) return;
+    std::vector<SpeedJob> jobs;
     std::vector<size_t> of;
     std::set<std::pair<std::string, int64_t>> seen;
     for (size_t i = 0; i < cells_.size(); ++i) {
@@ -246,41 +246,36 @@ class Run {
                                  cell.label, *cell.depth));
         continue;
       }
-      StepJob job;
+      SpeedJob job;
       job.label = fmt::format("{} L{}", cell.label, *cell.depth);
-      job.provider = "wavroute";
       job.scheme = cell.scheme;
-      job.argv = {options_.program, "bench",
-                  "worker",         (folder(i) / "config.toml").string(),
-                  "--vocab",        std::to_string(*trained_[i].vocab_size)};
-      job.estimate_bytes = trained_[i].peak_bytes;
+      job.config = folder(i) / "config.toml";
+      job.vocab_size = *trained_[i].vocab_size;
+      job.peak_bytes = trained_[i].peak_bytes;
       jobs.push_back(std::move(job));
       of.push_back(i);
     }
     if (jobs.empty()) return;
     options_.say(fmt::format("measuring speed: {} models, their steps in turn", jobs.size()));
-    StepPlan plan;
-    plan.rounds = options_.speed_rounds;
-    plan.memory_limit = options_.memory_limit;
-    std::vector<StepResult> results;
+    std::vector<SpeedResult> results;
     try {
-      results = measure_steps(jobs, plan);
-    } catch (const std::exception& error) {  // the losses are valid without it
+      results = options_.measure_speed(jobs);
+    } catch (const std::exception& error) {  // the losses stand without it
       options_.say(fmt::format("no speed: {}", error.what()));
       return;
     }
     if (options_.stop()) return;  // the same signal stopped the workers
     comparison_.speed.clear();
     for (size_t j = 0; j < results.size(); ++j) {
-      const StepResult& result = results[j];
-      if (!result.ok()) {
-        options_.say(fmt::format("no speed of {}: {}", result.label, result.error));
+      const SpeedResult& result = results[j];
+      if (!result.error.empty()) {
+        options_.say(fmt::format("no speed of {}: {}", jobs[j].label, result.error));
         continue;
       }
       const Cell& cell = comparison_.cells[of[j]];
       if (static_cast<double>(result.parameters) != cell.parameters) {
         options_.say(fmt::format(
-            "no speed of {}: {} parameters were trained, {} were timed", result.label,
+            "no speed of {}: {} parameters were trained, {} were timed", jobs[j].label,
             cell.parameters ? fmt::format("{:.0f}", *cell.parameters) : "?", result.parameters));
         continue;
       }
@@ -289,7 +284,7 @@ class Run {
       speed.depth = cell.depth;
       speed.tokens_per_s = result.tokens_per_s;
       speed.ms_p50 = result.ms_p50;
-      speed.peak_rss_bytes = static_cast<double>(result.peak_rss_bytes);
+      speed.peak_rss_bytes = static_cast<double>(result.peak_bytes);
       comparison_.speed.push_back(std::move(speed));
     }
   }

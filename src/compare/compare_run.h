@@ -12,12 +12,30 @@
 
 namespace wavroute {
 
+// A model that was trained, to be stepped beside the others.
+struct SpeedJob {
+  std::string label;  // in messages
+  std::string scheme;
+  std::filesystem::path config;  // of its run, resolved
+  int64_t vocab_size = 0;
+  uint64_t peak_bytes = 0;  // that its training held
+};
+
+struct SpeedResult {
+  double tokens_per_s = 0.0, ms_p50 = 0.0;
+  uint64_t peak_bytes = 0;
+  int64_t parameters = 0;
+  std::string error;  // why there are no numbers; empty if there are
+};
+
+// The steps of all models, taken in turn: a result for each, in order.
+using MeasureSpeed = std::function<std::vector<SpeedResult>(const std::vector<SpeedJob>&)>;
+
 struct CompareOptions {
   std::filesystem::path out;
-  std::string program;         // the path of wavroute, for the children
-  int speed_rounds = 10;       // of the interleaved measurement; 0: none
-  uint64_t memory_limit = 0;   // bytes for the models stepped in turn; 0: what is available
-  std::function<bool()> stop;  // called between cells: true ends the comparison
+  std::string program;                   // the path of wavroute, for the children
+  MeasureSpeed measure_speed = nullptr;  // null: no speeds
+  std::function<bool()> stop;            // asked between cells: true ends the comparison
   std::function<void(const std::string&)> say;
 };
 

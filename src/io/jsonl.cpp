@@ -10,6 +10,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <system_error>
 
 #include "io/json_text.h"
 #include "wavroute/error.h"
@@ -17,15 +18,20 @@
 namespace wavroute {
 namespace {
 
-bool keeps(std::string_view line, int64_t step) {
+// Null for what is no JSON: a torn line, a damaged file.
+nlohmann::json row_of(const JsonlLine& line) {
   try {
-    const nlohmann::json object = parse_json(line, "a line");
-    if (!object.is_object()) return false;
-    const auto found = object.find("step");
-    return found == object.end() || !found->is_number() || found->get<double>() <= step;
+    return parse_json(line.text, "a line");
   } catch (const UserError&) {
-    return false;
+    return nullptr;
   }
+}
+
+bool keeps(const JsonlLine& line, int64_t step) {
+  const nlohmann::json row = row_of(line);
+  if (!row.is_object()) return false;
+  const auto found = row.find("step");
+  return found == row.end() || !found->is_number() || found->get<double>() <= step;
 }
 
 }  // namespace
@@ -62,14 +68,42 @@ void JsonlWriter::sync() {
   if (::fsync(file_.get()) != 0 && errno != EINVAL) throw_system_error("sync", path_, errno);
 }
 
+std::vector<JsonlLine> jsonl_lines(std::string_view text) {
+  std::vector<JsonlLine> lines;
+  size_t number = 0;
+  while (!text.empty()) {
+    const size_t end = text.find('\n');
+    const JsonlLine line{text.substr(0, end), ++number, end != std::string_view::npos};
+    text.remove_prefix(std::min(text.size(), line.text.size() + 1));
+    if (line.text.find_first_not_of(" \t\r") != std::string_view::npos) lines.push_back(line);
+  }
+  return lines;
+}
+
+MetricsTotals metrics_totals(const std::filesystem::path& path) {
+  MetricsTotals totals;
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) return totals;
+  const std::string text = read_file(path);
+  for (const JsonlLine& line : jsonl_lines(text)) {
+    const nlohmann::json row = row_of(line);
+    if (!row.is_object() || !row.contains("step_ms") || !row["step_ms"].is_number()) continue;
+    totals.ms += row["step_ms"].get<double>();
+    totals.steps += 1;
+    if (row.contains("peak_rss_bytes")) {
+      totals.peak_bytes =
+          std::max(totals.peak_bytes, json_integer(row["peak_rss_bytes"]).value_or(0));
+    }
+  }
+  return totals;
+}
+
 void cut_metrics(const std::filesystem::path& path, int64_t step) {
   if (!is_there(path)) return;
   const std::string before = read_file(path);
   std::string after;
-  for (std::string_view rest = before; !rest.empty();) {
-    const std::string_view line = rest.substr(0, rest.find('\n'));
-    rest.remove_prefix(std::min(rest.size(), line.size() + 1));
-    if (keeps(line, step)) after.append(line).append("\n");
+  for (const JsonlLine& line : jsonl_lines(before)) {
+    if (keeps(line, step)) after.append(line.text).append("\n");
   }
   if (after != before) write_file_atomic(path, after);
 }

@@ -1,9 +1,12 @@
 // JSON lines: metrics.jsonl and its like.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
+#include <string_view>
+#include <vector>
 
 #include "io/file.h"
 
@@ -26,7 +29,26 @@ class JsonlWriter {
   Descriptor file_;
 };
 
-// Removes the lines of `path` whose "step" is beyond `step`, and whatever is not a JSON object (a
+// One line of such a file.
+struct JsonlLine {
+  std::string_view text;
+  size_t number = 1;     // from 1
+  bool is_whole = true;  // false: the last one, without its end: it may have been being written
+};
+
+// The lines of `text` but the blank ones.
+[[nodiscard]] std::vector<JsonlLine> jsonl_lines(std::string_view text);
+
+// What all training rows of a metrics.jsonl come to, so that a run in several pieces has the
+// figures of one. Lines that are no JSON are passed over; nothing comes of a missing file.
+struct MetricsTotals {
+  double ms = 0.0;
+  int64_t steps = 0;
+  int64_t peak_bytes = 0;
+};
+[[nodiscard]] MetricsTotals metrics_totals(const std::filesystem::path& path);
+
+// Removes the lines of `path` whose "step" is beyond `step`, and whatever is no JSON object (a
 // torn last line). A missing file is left missing. Atomic.
 void cut_metrics(const std::filesystem::path& path, int64_t step);
 

@@ -6,7 +6,7 @@
 
 #include <chrono>
 
-#include "bench/step_bench.h"
+#include "base/numbers.h"
 #include "opbench/peaks.h"
 #include "wavroute/error.h"
 

@@ -8,8 +8,8 @@
 #include <cstring>
 #include <functional>
 
+#include "model/device.h"
 #include "ops/parallel.h"
-#include "train/process.h"
 
 namespace wavroute::opbench {
 namespace {

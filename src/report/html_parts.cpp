@@ -1,4 +1,5 @@
 #include "report/html_parts.h"
+#include "base/numbers.h"
 
 #include <fmt/format.h>
 

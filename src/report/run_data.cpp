@@ -11,6 +11,7 @@
 #include "config/load.h"
 #include "io/file.h"
 #include "io/json_text.h"
+#include "io/jsonl.h"
 #include "io/run_folder.h"
 #include "wavroute/error.h"
 
@@ -68,21 +69,15 @@ Metrics read_metrics(RunData& run, const fs::path& file) {
   const std::string text = read_file(file);
   Metrics metrics;
   std::vector<double> speeds;
-  std::size_t line = 0;
-  for (std::size_t begin = 0; begin < text.size(); ++line) {
-    const std::size_t end = text.find('\n', begin);
-    const auto row_text = std::string_view(text).substr(begin, end - begin);
-    const bool may_be_torn = end == std::string::npos;
-    begin = may_be_torn ? text.size() : end + 1;
-    if (row_text.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+  for (const JsonlLine& line : jsonl_lines(text)) {
     json row;
     try {
-      row = parse_json_line(row_text, file.string(), line + 1, kRowLimits);
+      row = parse_json_line(line.text, file.string(), line.number, kRowLimits);
     } catch (const UserError&) {
-      if (may_be_torn) break;  // was being written
+      if (!line.is_whole) break;  // was being written
       throw;
     }
-    const std::string where = fmt::format("{}:{}", file.string(), line + 1);
+    const std::string where = fmt::format("{}:{}", file.string(), line.number);
     add_row(run, metrics, row, where);
     if (const auto speed = row_number(row, "tokens_per_s", where)) speeds.push_back(*speed);
   }

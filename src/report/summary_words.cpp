@@ -5,6 +5,7 @@
 #include <cmath>
 #include <set>
 
+#include "base/numbers.h"
 #include "report/page_data.h"
 
 namespace wavroute {

@@ -79,10 +79,7 @@ struct TableColumn {
 // For a Markdown document, likewise.
 [[nodiscard]] std::string markdown_table(const Table& table);
 
-// "12,345", "1.25 GiB", "10.5M", "-0.0123 ± 0.0040" (a real minus sign).
-[[nodiscard]] std::string format_count(double value);
-[[nodiscard]] std::string format_bytes(double bytes);
-[[nodiscard]] std::string format_magnitude(double value);
+// "-0.0123 ± 0.0040" (a real minus sign).
 [[nodiscard]] std::string format_difference(const PairedDifference& difference);
 
 }  // namespace wavroute

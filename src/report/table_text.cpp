@@ -6,6 +6,7 @@
 #include <functional>
 #include <string_view>
 
+#include "base/numbers.h"
 #include "base/printable.h"
 #include "base/utf8.h"
 #include "report/table.h"
@@ -117,37 +118,6 @@ std::string wrapped(const std::string& text, std::size_t width) {
 }
 
 }  // namespace
-
-std::string format_count(double value) {
-  const std::string digits = fmt::format("{:.0f}", std::round(std::abs(value)));
-  std::string result = std::round(value) < 0.0 ? "−" : "";
-  for (std::size_t i = 0; i < digits.size(); ++i) {
-    if (i > 0 && (digits.size() - i) % 3 == 0) result += ',';
-    result += digits[i];
-  }
-  return result;
-}
-
-std::string format_bytes(double bytes) {
-  constexpr std::string_view kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-  std::size_t unit = 0;
-  while (bytes >= 1024.0 && unit + 1 < std::size(kUnits)) bytes /= 1024.0, ++unit;
-  const int digits = unit < 2 || bytes >= 100.0 ? 0 : unit == 2 ? 1 : 2;
-  return fmt::format("{:.{}f} {}", bytes, digits, kUnits[unit]);
-}
-
-std::string format_magnitude(double value) {
-  constexpr std::string_view kSuffixes[] = {"", "K", "M", "G", "T", "P"};
-  std::size_t suffix = 0;
-  while (std::abs(value) >= 999.5 && suffix + 1 < std::size(kSuffixes)) value /= 1000.0, ++suffix;
-  if (suffix == 0) return fmt::format("{:.0f}", value);
-  const double size = std::abs(value);
-  return fmt::format("{:.{}f}{}", value,
-                     size < 9.995   ? 2
-                     : size < 99.95 ? 1
-                                    : 0,
-                     kSuffixes[suffix]);
-}
 
 std::string format_difference(const PairedDifference& difference) {
   std::string text = fmt::format("{:.4f}", std::abs(difference.mean));

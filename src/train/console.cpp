@@ -4,29 +4,19 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
-#include <cmath>
 #include <cstdio>
 #include <span>
 #include <string>
 #include <system_error>
 
+#include "base/numbers.h"
 #include "base/output.h"
 #include "base/printable.h"
 #include "base/terminal.h"
-#include "report/table.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
-
-std::string format_duration(double seconds) {
-  const auto total = static_cast<int64_t>(std::llround(std::max(seconds, 0.0)));
-  if (total >= 3600) {
-    return fmt::format("{}:{:02}:{:02}", total / 3600, total / 60 % 60, total % 60);
-  }
-  return fmt::format("{:02}:{:02}", total / 60, total % 60);
-}
 
 std::string format_line(const ProgressLine& line) {
   return fmt::format(

@@ -25,8 +25,6 @@ struct ProgressLine {
 };
 
 [[nodiscard]] std::string format_line(const ProgressLine& line);
-// "1:02:03", "02:03"
-[[nodiscard]] std::string format_duration(double seconds);
 
 // Training results (header, intervals, validation) go to stdout; messages about the process (a
 // warning, where it resumed, how to continue, the next command) to stderr; everything to the log. A

@@ -6,8 +6,7 @@
 
 #include <algorithm>
 
-#include "report/table.h"
-#include "train/console.h"
+#include "base/numbers.h"
 #include "train/evaluation.h"
 #include "train/sample.h"
 

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string>
 
-#include "bench/machine.h"
+#include "base/machine.h"
 #include "model/cost.h"
 #include "wavroute/config.h"
 #include "wavroute/decoder.h"

@@ -1,11 +1,8 @@
-// What a run needs from its process: signals, memory, speed of a matrix product.
+// What a run asks of its process: signals.
 #pragma once
 
 #include <array>
 #include <csignal>
-#include <cstdint>
-
-#include "wavroute/decoder.h"
 
 namespace wavroute {
 
@@ -24,17 +21,5 @@ class StopSignal {
   static constexpr std::array kStopSignals = {SIGINT, SIGTERM, SIGHUP};
   std::array<struct sigaction, kStopSignals.size()> before_{};
 };
-
-// The most memory that this process has held, bytes: its own (VmHWM) for a model on the processor,
-// that of the GPU for a model on one.
-[[nodiscard]] int64_t peak_memory_bytes(at::Device device);
-
-// Waits until `device` has finished all its work.
-void wait_for(at::Device device);
-
-// FLOP/s of the best of a few matrix products of the sizes that a model of this width multiplies,
-// with the current number of threads.
-[[nodiscard]] double measure_product_peak(Precision precision, const ModelConfig& model,
-                                          int64_t tokens, at::Device device);
 
 }  // namespace wavroute

@@ -2,13 +2,13 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <sstream>
 #include <string>
 #include <string_view>
 
 #include "io/file.h"
 #include "io/json_text.h"
-#include "train/process.h"
+#include "io/jsonl.h"
+#include "model/device.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -16,7 +16,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// Null for text that is not JSON: a torn line, a damaged file.
+// Null for what is no JSON: a damaged file.
 nlohmann::json parsed(std::string_view text) {
   try {
     return parse_json(text, "a run folder");
@@ -33,31 +33,6 @@ nlohmann::json read_summary(const RunPaths& paths) {
   } catch (const Error&) {
   }
   return nlohmann::json::object();
-}
-
-// Over all rows of metrics.jsonl, so that a run in several pieces has the figures of one.
-struct RowTotals {
-  double ms = 0.0;
-  int64_t steps = 0;
-  int64_t peak_bytes = 0;
-};
-
-RowTotals totals_of(const std::filesystem::path& metrics) {
-  RowTotals totals;
-  std::error_code error;
-  if (!std::filesystem::exists(metrics, error)) return totals;
-  std::istringstream lines(read_file(metrics));
-  for (std::string line; std::getline(lines, line);) {
-    const nlohmann::json row = parsed(line);
-    if (!row.is_object() || !row.contains("step_ms") || !row["step_ms"].is_number()) continue;
-    totals.ms += row["step_ms"].get<double>();
-    totals.steps += 1;
-    if (row.contains("peak_rss_bytes")) {
-      totals.peak_bytes =
-          std::max(totals.peak_bytes, json_integer(row["peak_rss_bytes"]).value_or(0));
-    }
-  }
-  return totals;
 }
 
 }  // namespace
@@ -87,7 +62,7 @@ void write_summary(const RunPaths& paths, const Session& session, std::string_vi
                   {"val_tokens", figures.val_tokens},
                   {"val_bytes", figures.val_bytes}};
   if (status != kRunning) {
-    const RowTotals rows = totals_of(paths.metrics());
+    const MetricsTotals rows = metrics_totals(paths.metrics());
     summary["peak_rss_bytes"] =
         std::max(peak_memory_bytes(session.model->device()), rows.peak_bytes);
     if (status == kFinished && figures.val_loss) summary["val_loss"] = *figures.val_loss;

@@ -10,9 +10,9 @@
 #include <cstdlib>
 #include <iterator>
 
-#include "bench/threads.h"
+#include "base/threads.h"
 #include "config/print.h"
-#include "train/process.h"
+#include "model/device.h"
 #include "wavroute/error.h"
 
 namespace wavroute {

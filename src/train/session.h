@@ -4,7 +4,7 @@
 #include <memory>
 #include <string>
 
-#include "bench/machine.h"
+#include "base/machine.h"
 #include "data/corpus.h"
 #include "train/forecast.h"
 #include "wavroute/config.h"

@@ -8,8 +8,9 @@
 #include <nlohmann/json.hpp>
 #include <numbers>
 
+#include "base/numbers.h"
 #include "io/file.h"
-#include "report/table.h"
+#include "model/device.h"
 #include "train/process.h"
 #include "train/run_summary.h"
 #include "train/sample.h"

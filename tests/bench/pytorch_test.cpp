@@ -6,7 +6,6 @@
 #include <cstdlib>
 #include <fstream>
 
-#include "bench/build_info.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -124,14 +123,6 @@ TEST(BaselineFlags, SpellEveryKindOfOptionAndLeaveOutAuto) {
                               {"some_number", -4.5}}),
               ::testing::ElementsAre("--count=6", "--no-partial-details", "--some-flag",
                                      "--some-number=-4.5"));
-}
-
-TEST(BuildInfo, NamesTheCompilerThatCompiledThisTest) {
-  EXPECT_THAT(std::string(build_info().compiler),
-              HasSubstr(std::to_string(__GNUC__) + "." + std::to_string(__GNUC_MINOR__)));
-  EXPECT_THAT(std::string(build_info().commit),
-              ::testing::MatchesRegex("unknown|[0-9a-f]{7,40}(-dirty)?"));
-  EXPECT_FALSE(build_info().torch_version.empty());
 }
 
 }  // namespace

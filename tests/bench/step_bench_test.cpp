@@ -52,14 +52,6 @@ StepPlan plan(int warmup, int rounds, uint64_t limit = kPlenty) {
   return plan;
 }
 
-TEST(Quantile, IsLinearBetweenNeighbours) {
-  EXPECT_DOUBLE_EQ(quantile({40, 10, 30, 20, 50}, 0.5), 30);
-  EXPECT_DOUBLE_EQ(quantile({40, 10, 30, 20, 50}, 0.2), 18);  // 10 + 0.8 * (20 - 10)
-  EXPECT_DOUBLE_EQ(quantile({40, 10, 30, 20, 50}, 0.8), 42);  // 40 + 0.2 * (50 - 40)
-  EXPECT_DOUBLE_EQ(quantile({7}, 0.8), 7);
-  EXPECT_THROW((void)quantile({}, 0.5), Failure);
-}
-
 TEST_F(StepBench, StepsTheWorkersInTurn) {
   const std::vector jobs = {job("A"), job("B"), job("C")};
   const auto results = measure_steps(jobs, plan(2, 3));

@@ -49,7 +49,7 @@ class CompareRun : public ::testing::Test {
     options.out = folder_ / "out";
     make_folders(options.out);
     options.program = program(body).string();
-    options.speed_rounds = 0;
+    options.measure_speed = measure_speed_;
     options.stop = [] { return false; };
     options.say = [this](const std::string& line) { said_.push_back(line); };
     cells_ = expand_grid(config_, catalog());
@@ -66,6 +66,7 @@ class CompareRun : public ::testing::Test {
   Config config_;
   std::vector<GridCell> cells_;
   std::vector<std::string> said_;
+  MeasureSpeed measure_speed_;
 };
 
 // What a cell writes: summary.json with this status and loss.
@@ -95,6 +96,32 @@ TEST_F(CompareRun, GoesOnAfterCellsThatFailInEveryWay) {
   EXPECT_THAT(table, HasSubstr("0 of 2, 2 failed"));
 }
 
+// A cell that has what the measurement wants to know.
+std::string trained(const std::string& cell, int parameters) {
+  return leaves(cell,
+                R"({"status": "finished", "val_loss": 2.0, "vocab_size": 256, "parameters": )" +
+                    std::to_string(parameters) + "}");
+}
+
+TEST_F(CompareRun, MeasuresOneModelPerLabelAndKeepsTheSpeedOfThoseThatWereTrained) {
+  std::vector<std::string> timed;
+  measure_speed_ = [&](const std::vector<SpeedJob>& jobs) {
+    std::vector<SpeedResult> results;
+    for (const SpeedJob& job : jobs) {
+      timed.push_back(job.label + " " + job.config.parent_path().filename().string());
+      results.push_back({100.0, 5.0, 7, 10, ""});
+    }
+    return results;
+  };
+  const CompareOutcome outcome = compare(trained("prenorm-L12-s1", 10) +
+                                         trained("prenorm-L12-s2", 10) + trained("wav-L12-s1", 11));
+  EXPECT_THAT(timed, ::testing::ElementsAre("prenorm L12 prenorm-L12-s1", "wav L12 wav-L12-s1"));
+  ASSERT_EQ(outcome.comparison.speed.size(), 1U);
+  EXPECT_EQ(outcome.comparison.speed[0].label, "prenorm");
+  EXPECT_EQ(outcome.comparison.speed[0].tokens_per_s, 100.0);
+  EXPECT_THAT(said_, Contains("no speed of wav L12: 11 parameters were trained, 10 were timed"));
+}
+
 TEST_F(CompareRun, ACellThatCanNotBeStartedIsAFailedCell) {
   config_.compare.seeds = {1};
   fs::create_directories(folder_ / "out/configs/prenorm-L12-s1.log");  // no file can be made there
@@ -116,7 +143,6 @@ TEST_F(CompareRun, AnOldResultOfAnotherTextIsRefusedBeforeAnyCellStarts) {
   for (GridCell& cell : cells_) cell.text = "aa cc";
   EXPECT_THROW(static_cast<void>(run_comparison(config_, cells_, options)), UserError);
   for (GridCell& cell : cells_) cell.text = "aa bb";
-  options.speed_rounds = 0;
   EXPECT_TRUE(run_comparison(config_, cells_, options).complete);
 }
 

@@ -43,6 +43,28 @@ TEST(JsonlWriter, KeepsEveryBitOfADouble) {
   EXPECT_EQ(ordered_json::parse(get(folder / "m"))["loss"].get<double>(), loss);
 }
 
+TEST(JsonlLines, AreNumberedAndLeaveOutBlankOnes) {
+  const auto lines = jsonl_lines("{}\n \t\n\n[1]\n{\"a");
+  ASSERT_EQ(lines.size(), 3U);
+  EXPECT_EQ(lines[1].text, "[1]");
+  EXPECT_EQ(lines[1].number, 4U);
+  EXPECT_TRUE(lines[1].is_whole);
+  EXPECT_EQ(lines[2].text, "{\"a");
+  EXPECT_FALSE(lines[2].is_whole);
+}
+
+TEST(MetricsTotals, AreOfTheRowsThatHaveATime) {
+  const TemporaryFolder folder;
+  EXPECT_EQ(metrics_totals(folder / "m").steps, 0);
+  put(folder / "m",
+      "{\"step_ms\":2.5,\"peak_rss_bytes\":7}\n{\"val_loss\":1}\n{\"step_ms\":1.5}\n[]\n"
+      "{\"step_ms\":9,");
+  const MetricsTotals totals = metrics_totals(folder / "m");
+  EXPECT_EQ(totals.steps, 2);
+  EXPECT_EQ(totals.ms, 4.0);
+  EXPECT_EQ(totals.peak_bytes, 7);
+}
+
 TEST(CutMetrics, RemovesLaterStepsAndATornLastLine) {
   const TemporaryFolder folder;
   put(folder / "m", "{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n{\"step\":2,\"lo");

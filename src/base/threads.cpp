@@ -1,4 +1,4 @@
-#include "bench/threads.h"
+#include "base/threads.h"
 
 #include <fmt/format.h>
 

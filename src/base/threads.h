@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string>
 
-#include "bench/machine.h"
+#include "base/machine.h"
 
 namespace wavroute {
 

@@ -1,4 +1,4 @@
-#include "bench/machine.h"
+#include "base/machine.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-#include "bench/threads.h"
+#include "base/threads.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

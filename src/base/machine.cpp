@@ -1,4 +1,4 @@
-#include "bench/machine.h"
+#include "base/machine.h"
 
 #include <fmt/format.h>
 
