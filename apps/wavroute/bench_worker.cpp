@@ -3,9 +3,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <span>
 
 #include "base/machine.h"
 #include "base/output.h"
@@ -36,16 +38,16 @@ class Worker {
         model_(decoder_spec(config_, vocab_size), *config_.train.precision, device_of(config_),
                static_cast<uint64_t>(config_.train.seed)),
         optimizer_(model_.parameters(), config_.optimizer),
-        random_(static_cast<uint64_t>(config_.train.seed), "bench") {
+        batch_(Batch::empty(config_.train.batch, config_.model.context)) {
     model_.use_kernels(config_.train.kernels);
-    plan_.batch = config_.train.batch;
-    plan_.micro_batch = config_.train.micro_batch > 0 ? config_.train.micro_batch : plan_.batch;
-    plan_.context = config_.model.context;
+    plan_.micro_batch =
+        config_.train.micro_batch > 0 ? config_.train.micro_batch : config_.train.batch;
     plan_.recompute = config_.train.recompute;
+    fill_batch();
   }
 
   [[nodiscard]] Json describe() const {
-    const double tokens = static_cast<double>(plan_.batch * plan_.context);
+    const double tokens = static_cast<double>(batch_.rows() * batch_.context());
     return {
         {"ready", true},
         {"provider", "wavroute"},
@@ -53,8 +55,8 @@ class Worker {
         {"precision", to_string(config_.train.precision)},
         {"layers", model_.spec().model.layers},
         {"width", model_.spec().model.width},
-        {"batch", plan_.batch},
-        {"context", plan_.context},
+        {"batch", batch_.rows()},
+        {"context", batch_.context()},
         {"parameters", model_.parameters().count()},
         {"gemm", true},
         {"flops_per_step", tokens * training_flops_per_token(model_.spec(), model_.residual())}};
@@ -64,12 +66,8 @@ class Worker {
     const auto start = std::chrono::steady_clock::now();
     // No number of steps: gates that are frozen early in training are not frozen here.
     const Pass pass{true, static_cast<uint64_t>(config_.train.seed), {steps_++, 0}};
-    const TrainStepResult result = train_step(
-        model_, optimizer_, plan_,
-        [&](int64_t begin, int64_t, std::span<int64_t> inputs, std::span<int64_t> targets) {
-          fill(begin, inputs, targets);
-        },
-        pass, config_.optimizer.lr);
+    const TrainStepResult result =
+        train_step(model_, optimizer_, batch_, plan_, pass, config_.optimizer.lr);
     wait_for(model_.device());  // the update is only queued on a GPU
     const std::chrono::duration<double, std::milli> ms = std::chrono::steady_clock::now() - start;
     if (!result.is_finite()) {
@@ -88,24 +86,30 @@ class Worker {
 
   [[nodiscard]] Json gemm() const {
     const double peak = measure_product_peak(model_.precision(), model_.spec().model,
-                                             plan_.micro_batch * plan_.context, model_.device());
+                                             plan_.micro_batch * batch_.context(), model_.device());
     return {{"gflops", peak / 1e9}};
   }
 
  private:
-  void fill(int64_t begin, std::span<int64_t> inputs, std::span<int64_t> targets) const {
+  // Random ids, drawn micro-batch by micro-batch.
+  void fill_batch() {
+    const Philox random(static_cast<uint64_t>(config_.train.seed), "bench");
     const auto vocabulary = static_cast<uint32_t>(model_.spec().vocab_size);
-    for (size_t i = 0; i < inputs.size(); ++i) {
-      const auto bits = random_.bits(i, static_cast<uint64_t>(begin));
-      inputs[i] = bits[0] % vocabulary;
-      targets[i] = bits[1] % vocabulary;
+    for (int64_t begin = 0; begin < batch_.rows(); begin += plan_.micro_batch) {
+      const Batch part = batch_.slice(begin, std::min(begin + plan_.micro_batch, batch_.rows()));
+      const std::span<int64_t> inputs = part.input_ids(), targets = part.target_ids();
+      for (size_t i = 0; i < inputs.size(); ++i) {
+        const auto bits = random.bits(i, static_cast<uint64_t>(begin));
+        inputs[i] = bits[0] % vocabulary;
+        targets[i] = bits[1] % vocabulary;
+      }
     }
   }
 
   Config config_;
   Decoder model_;
   AdamW optimizer_;
-  Philox random_;
+  Batch batch_;
   TrainStepPlan plan_;
   int64_t steps_ = 0;
 };

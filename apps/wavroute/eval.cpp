@@ -14,6 +14,7 @@
 #include "data/corpus.h"
 #include "io/file.h"
 #include "model/model_folder.h"
+#include "train/batch.h"
 #include "train/evaluation.h"
 #include "validators.h"
 #include "wavroute/error.h"
@@ -34,14 +35,9 @@ struct EvalArguments {
 };
 
 // ids [B,T] int64 and logits [B,T,V] float32 of the first batch.
-void write_logits(const LoadedModel& loaded, const EvalWindows& windows, int64_t context,
+void write_logits(const LoadedModel& loaded, const EvalWindows& windows,
                   const EvalArguments& arguments) {
-  const int64_t rows = std::min(arguments.batch, windows.count());
-  at::Tensor ids = at::empty({rows, context}, at::kLong);
-  at::Tensor targets = at::empty_like(ids);
-  const auto size = static_cast<size_t>(ids.numel());
-  windows.fill(0, rows, {ids.mutable_data_ptr<int64_t>(), size},
-               {targets.mutable_data_ptr<int64_t>(), size});
+  const at::Tensor ids = batch_of(windows, 0, std::min(arguments.batch, windows.count())).inputs;
   const ForwardResult out = loaded.model->forward(
       ids.to(loaded.model->device()), {{}, loaded.program_or_null(), nullptr, nullptr, false});
   TensorFile file;
@@ -66,7 +62,7 @@ int eval(const EvalArguments& arguments) {
                tokens.size() - 1);
   const EvalWindows windows(tokens, context, arguments.tokens);
   const EvaluationOptions options{{}, loaded.program_or_null(), arguments.batch, arguments.prompt};
-  const Evaluation result = evaluate(*loaded.model, windows, context, *loaded.tokenizer, options);
+  const Evaluation result = evaluate(*loaded.model, windows, *loaded.tokenizer, options);
   if (!result.is_finite()) {
     throw Failure(
         fmt::format("a finite loss was expected, {} came out over {} tokens of {}, from {}",
@@ -74,7 +70,7 @@ int eval(const EvalArguments& arguments) {
         "the model holds values that are not finite or too large: use an earlier "
         "checkpoint");
   }
-  if (!arguments.logits.empty()) write_logits(loaded, windows, context, arguments);
+  if (!arguments.logits.empty()) write_logits(loaded, windows, arguments);
   if (arguments.json) {
     nlohmann::ordered_json object = {{"run", arguments.model.run.string()},
                                      {"checkpoint", loaded.folder.string()},

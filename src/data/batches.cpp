@@ -67,14 +67,14 @@ int64_t TrainingBatches::window(int64_t step, int64_t row) const noexcept {
   return order_.at(index % order_.count(), index / order_.count());
 }
 
-void TrainingBatches::fill(int64_t step, int64_t row_begin, int64_t row_end,
-                           std::span<int64_t> inputs, std::span<int64_t> targets) const {
-  require_size(inputs, targets, row_end - row_begin, context_);
+void TrainingBatches::fill(int64_t step, std::span<int64_t> inputs,
+                           std::span<int64_t> targets) const {
+  require_size(inputs, targets, batch_, context_);
   const auto length = static_cast<size_t>(context_);
   std::vector<int64_t> tokens(length + 1);
-  for (int64_t row = row_begin; row < row_end; ++row) {
+  for (int64_t row = 0; row < batch_; ++row) {
     tokens_.copy(window(step, row) * (context_ + 1), tokens);
-    const size_t at = static_cast<size_t>(row - row_begin) * length;
+    const size_t at = static_cast<size_t>(row) * length;
     std::copy_n(tokens.begin(), length, inputs.subspan(at).begin());
     std::copy_n(tokens.begin() + 1, length, targets.subspan(at).begin());
   }

@@ -36,10 +36,10 @@ class TrainingBatches {
 
   [[nodiscard]] int64_t count() const noexcept { return order_.count(); }  // windows
   [[nodiscard]] int64_t window(int64_t step, int64_t row) const noexcept;
-  // Fills the rows [row_begin, row_end) of a step's batch: inputs and targets are (rows, T),
-  // targets one token ahead.
-  void fill(int64_t step, int64_t row_begin, int64_t row_end, std::span<int64_t> inputs,
-            std::span<int64_t> targets) const;
+  [[nodiscard]] int64_t batch() const noexcept { return batch_; }  // rows of a step
+  [[nodiscard]] int64_t context() const noexcept { return context_; }
+  // Fills a step's batch: inputs and targets are (batch, T), targets one token ahead.
+  void fill(int64_t step, std::span<int64_t> inputs, std::span<int64_t> targets) const;
 
  private:
   TokenView tokens_;
@@ -59,6 +59,7 @@ class EvalWindows {
   EvalWindows(TokenView tokens, int64_t context, int64_t eval_tokens);
 
   [[nodiscard]] int64_t count() const noexcept;  // windows
+  [[nodiscard]] int64_t context() const noexcept { return context_; }
   [[nodiscard]] int64_t scored_tokens() const noexcept { return scored_; }
   // The UTF-8 bytes that the scored tokens stand for:
   // bits per byte = nats per token * scored_tokens / scored_bytes / ln 2.

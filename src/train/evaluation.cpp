@@ -9,24 +9,12 @@
 #include <nlohmann/json.hpp>
 #include <numbers>
 
+#include "train/batch.h"
 #include "train/routing_tap.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
 namespace {
-
-struct Rows {
-  at::Tensor inputs, targets;  // [n, T]
-};
-
-Rows rows_of(const EvalWindows& windows, int64_t begin, int64_t end, int64_t context) {
-  Rows rows{at::empty({end - begin, context}, at::kLong), {}};
-  rows.targets = at::empty_like(rows.inputs);
-  const auto size = static_cast<size_t>(rows.inputs.numel());
-  windows.fill(begin, end, {rows.inputs.mutable_data_ptr<int64_t>(), size},
-               {rows.targets.mutable_data_ptr<int64_t>(), size});
-  return rows;
-}
 
 // Logits of all positions, or of those after the prompt.
 ForwardResult forward(const Decoder& model, const at::Tensor& ids,
@@ -44,9 +32,10 @@ ForwardResult forward(const Decoder& model, const at::Tensor& ids,
 
 bool Evaluation::is_finite() const { return std::isfinite(loss) && std::isfinite(bits_per_byte); }
 
-Evaluation evaluate(const Decoder& model, const EvalWindows& windows, int64_t context,
-                    const Tokenizer& tokenizer, const EvaluationOptions& options) {
+Evaluation evaluate(const Decoder& model, const EvalWindows& windows, const Tokenizer& tokenizer,
+                    const EvaluationOptions& options) {
   const at::NoGradGuard no_grad;
+  const int64_t context = windows.context();
   if (options.prompt < 0 || options.prompt >= context) {
     throw UserError(
         fmt::format("a prompt shorter than the window of {} tokens was expected, {} "
@@ -58,10 +47,10 @@ Evaluation evaluate(const Decoder& model, const EvalWindows& windows, int64_t co
   int64_t bytes = 0;
   for (int64_t begin = 0; begin < windows.count(); begin += options.rows) {
     const int64_t end = std::min(begin + options.rows, windows.count());
-    const Rows rows = rows_of(windows, begin, end, context);
-    const ForwardResult out = forward(model, rows.inputs.to(model.device()), options);
+    const Batch batch = batch_of(windows, begin, end);
+    const ForwardResult out = forward(model, batch.inputs.to(model.device()), options);
     const at::Tensor targets =
-        rows.targets.narrow(1, options.prompt, context - options.prompt).flatten();
+        batch.targets.narrow(1, options.prompt, context - options.prompt).flatten();
     loss_sum += at::cross_entropy_loss(out.logits.flatten(0, 1), targets.to(model.device()), {},
                                        at::Reduction::Sum, EvalWindows::kIgnored)
                     .item<double>();
@@ -87,12 +76,12 @@ Evaluation evaluate(const Decoder& model, const EvalWindows& windows, int64_t co
   return result;
 }
 
-nlohmann::json routing_map(const Decoder& model, const EvalWindows& windows, int64_t context,
+nlohmann::json routing_map(const Decoder& model, const EvalWindows& windows,
                            const EvaluationOptions& options) {
   const at::NoGradGuard no_grad;
-  const Rows rows = rows_of(windows, 0, std::min(options.rows, windows.count()), context);
-  RoutingTap tap(rows.targets.flatten().ne(EvalWindows::kIgnored));
-  static_cast<void>(model.forward(rows.inputs.to(model.device()),
+  const Batch batch = batch_of(windows, 0, std::min(options.rows, windows.count()));
+  RoutingTap tap(batch.targets.flatten().ne(EvalWindows::kIgnored));
+  static_cast<void>(model.forward(batch.inputs.to(model.device()),
                                   {options.progress, options.program, nullptr, &tap, false}));
   return tap.document(model.spec().scheme, options.progress.step);
 }

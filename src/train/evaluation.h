@@ -26,12 +26,12 @@ struct EvaluationOptions {
 };
 
 // Loss over all windows.
-[[nodiscard]] Evaluation evaluate(const Decoder& model, const EvalWindows& windows, int64_t context,
+[[nodiscard]] Evaluation evaluate(const Decoder& model, const EvalWindows& windows,
                                   const Tokenizer& tokenizer, const EvaluationOptions& options);
 
 // routing.json: the mean weight of every source at every sublayer, gates, halting depth, over the
 // first windows (one pass). Null for a scheme without any of these.
 [[nodiscard]] nlohmann::json routing_map(const Decoder& model, const EvalWindows& windows,
-                                         int64_t context, const EvaluationOptions& options);
+                                         const EvaluationOptions& options);
 
 }  // namespace wavroute

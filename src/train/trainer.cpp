@@ -19,12 +19,6 @@
 namespace wavroute {
 namespace {
 
-TrainStepPlan plan_of(const Session& session) {
-  const Config& config = session.config;
-  return {config.train.batch, config.train.micro_batch, config.model.context,
-          config.train.recompute, config.optimizer.clip};
-}
-
 // Takes the checkpoints after `step` (-1: all) out of the run: left there, a later resume would
 // jump to them. Metrics come after them: those without a checkpoint of their step are cut by the
 // next resume.
@@ -67,8 +61,8 @@ Trainer::Trainer(Session& session, const RunPaths& paths, Console& console)
       batches_(session.corpus.train, config_.model.context, config_.train.batch,
                static_cast<uint64_t>(config_.train.seed)),
       windows_(session.corpus.valid, config_.model.context, config_.data.eval_tokens),
-      plan_(plan_of(session)) {
-  // An invalid prompt would otherwise end the run at its first evaluation.
+      plan_{config_.train.micro_batch, config_.train.recompute, config_.optimizer.clip} {
+  // A prompt that can't be read would end the run at its first evaluation.
   static_cast<void>(session.corpus.tokenizer->encode(config_.sample.prompt, "sample.prompt"));
   state_.progress.steps = state_.run_steps = config_.train.steps;
   state_.train_sha256 = session.corpus.train_sha256;
@@ -106,8 +100,9 @@ SchedulePlan Trainer::schedule_plan() const { return {state_.progress.steps, sta
 bool Trainer::run() {
   const StopSignal stop;
   JsonlWriter metrics(paths_.metrics());
-  peak_flops_ = measure_product_peak(session_.model->precision(), config_.model,
-                                     plan_.micro_batch * plan_.context, session_.model->device());
+  peak_flops_ =
+      measure_product_peak(session_.model->precision(), config_.model,
+                           plan_.micro_batch * config_.model.context, session_.model->device());
   announce();
   const bool trains = state_.progress.step < config_.train.steps;
   if (trains) say_running();
@@ -204,50 +199,51 @@ void Trainer::announce() const {
 
 void Trainer::step(JsonlWriter& metrics) {
   const auto start = std::chrono::steady_clock::now();
-  const Progress at = state_.progress;
-  const double lr =
-      config_.optimizer.lr * schedule_factor(config_.schedule, at.step, schedule_plan());
-  const Pass pass{true, static_cast<uint64_t>(config_.train.seed), at};
-  const TrainStepResult result = train_step(
-      *session_.model, optimizer_, plan_,
-      [&](int64_t begin, int64_t end, std::span<int64_t> inputs, std::span<int64_t> targets) {
-        batches_.fill(at.step, begin, end, inputs, targets);
-      },
-      pass, lr);
-  if (!result.is_finite()) {
-    stop_diverged(
-        fmt::format("a finite loss and gradient norm were expected at step {}, loss {} and "
-                    "gradient norm {} came out",
-                    at.step + 1, spelled(result.loss + result.auxiliary),
-                    spelled(result.grad_norm)),
-        "nothing was updated");
-  }
+  const Batch batch = batch_of(batches_, state_.progress.step);
+  const Pass pass{true, static_cast<uint64_t>(config_.train.seed), state_.progress};
+  const double lr = learning_rate();
+  const TrainStepResult result = train_step(*session_.model, optimizer_, batch, plan_, pass, lr);
+  if (!result.is_finite()) stop_at(result);
+  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
 
-  const double seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   state_.progress.step += 1;
   state_.tokens += session_.tokens_per_step();
-  nlohmann::ordered_json row = {{"step", state_.progress.step},
-                                {"tokens", state_.tokens},
-                                {"loss", result.loss},
-                                {"lr", lr},
-                                {"grad_norm", result.grad_norm},
-                                {"step_ms", seconds * 1e3},
-                                {"tokens_per_s", session_.tokens_per_step() / seconds},
-                                {"peak_rss_bytes", peak_memory_bytes(session_.model->device())}};
-  const bool halts = result.mean_depth > 0.0;
-  if (halts || result.auxiliary != 0.0) row["aux_loss"] = result.auxiliary;
-  if (halts) row["mean_depth"] = result.mean_depth;
-  metrics.append(row);
-  for (Interval* interval : {&interval_, &total_}) {
-    interval->loss += result.loss;
-    interval->seconds += seconds;
-    interval->steps += 1;
-  }
+  metrics.append(step_row(result, lr, taken.count()));
+  for (Interval* interval : {&interval_, &total_}) interval->add(result.loss, taken.count());
   if (is_due(state_.progress.step, config_.train.log_every, config_.train.steps)) {
     report_interval(result, lr);
   }
   console_.bar(state_.progress.step, config_.train.steps, seconds_left());
+}
+
+double Trainer::learning_rate() const {
+  return config_.optimizer.lr *
+         schedule_factor(config_.schedule, state_.progress.step, schedule_plan());
+}
+
+void Trainer::stop_at(const TrainStepResult& result) {
+  stop_diverged(fmt::format("a finite loss and gradient norm were expected at step {}, loss {} and "
+                            "gradient norm {} came out",
+                            state_.progress.step + 1, spelled(result.loss + result.auxiliary),
+                            spelled(result.grad_norm)),
+                "nothing was updated");
+}
+
+nlohmann::ordered_json Trainer::step_row(const TrainStepResult& result, double lr,
+                                         double seconds) const {
+  nlohmann::ordered_json row = {
+      {"step", state_.progress.step},
+      {"tokens", state_.tokens},
+      {"loss", result.loss},
+      {"lr", lr},
+      {"grad_norm", result.grad_norm},
+      {"step_ms", seconds * 1e3},
+      {"tokens_per_s", static_cast<double>(session_.tokens_per_step()) / seconds},
+      {"peak_rss_bytes", peak_memory_bytes(session_.model->device())}};
+  const bool halts = result.mean_depth > 0.0;
+  if (halts || result.auxiliary != 0.0) row["aux_loss"] = result.auxiliary;
+  if (halts) row["mean_depth"] = result.mean_depth;
+  return row;
 }
 
 double Trainer::seconds_left() const {
@@ -276,8 +272,8 @@ void Trainer::report_interval(const TrainStepResult& result, double lr) {
 
 void Trainer::evaluate(JsonlWriter& metrics) {
   const EvaluationOptions options{.progress = state_.progress};
-  const Evaluation result = wavroute::evaluate(*session_.model, windows_, config_.model.context,
-                                               *session_.corpus.tokenizer, options);
+  const Evaluation result =
+      wavroute::evaluate(*session_.model, windows_, *session_.corpus.tokenizer, options);
   if (!result.is_finite()) {
     stop_diverged(fmt::format("a finite validation loss was expected after step {}, {} came out",
                               state_.progress.step, spelled(result.loss)),
@@ -297,8 +293,7 @@ void Trainer::evaluate(JsonlWriter& metrics) {
                            result.bits_per_byte));
   const std::filesystem::path map_file = paths_.routing();
   side_file(map_file, [&] {
-    const nlohmann::json map =
-        routing_map(*session_.model, windows_, config_.model.context, options);
+    const nlohmann::json map = routing_map(*session_.model, windows_, options);
     if (!all_finite(map)) throw Failure("finite weights were expected, others came out");
     if (!map.is_null()) write_file_atomic(map_file, map.dump() + "\n");
   });

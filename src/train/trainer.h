@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string_view>
 
@@ -38,13 +39,22 @@ class Trainer {
 
  private:
   struct Interval {
-    double loss = 0.0, seconds = 0.0;
+    double loss = 0.0, seconds = 0.0;  // summed over the steps
     int64_t steps = 0;
+    void add(double step_loss, double step_seconds) {
+      loss += step_loss;
+      seconds += step_seconds;
+      steps += 1;
+    }
   };
 
   void announce() const;
   void train(JsonlWriter& metrics);
   void step(JsonlWriter& metrics);
+  [[nodiscard]] double learning_rate() const;  // of the next step
+  // The row of metrics.jsonl of the step that has just been done.
+  [[nodiscard]] nlohmann::ordered_json step_row(const TrainStepResult& result, double lr,
+                                                double seconds) const;
   void evaluate(JsonlWriter& metrics);
   // Writes what the run can do without: failures cost a warning.
   void side_file(const std::filesystem::path& path, const std::function<void()>& write);
@@ -52,6 +62,7 @@ class Trainer {
   void report_interval(const TrainStepResult& result, double lr);
   [[nodiscard]] double seconds_left() const;
   [[nodiscard]] SchedulePlan schedule_plan() const;
+  [[noreturn]] void stop_at(const TrainStepResult& result);
   [[noreturn]] void stop_diverged(const std::string& what, const std::string& consequence);
   void set_status(std::string_view status);  // in summary.json
   void try_status(std::string_view status);  // the same; trouble costs a warning

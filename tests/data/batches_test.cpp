@@ -93,7 +93,7 @@ TEST(TrainingBatches, TargetsAreTheInputsOneTokenAhead) {
   constexpr int64_t kContext = 5, kBatch = 3;
   const TrainingBatches batches(counting_tokens(100), kContext, kBatch, 1);
   std::vector<int64_t> inputs(kBatch * kContext), targets(kBatch * kContext);
-  batches.fill(7, 0, kBatch, inputs, targets);
+  batches.fill(7, inputs, targets);
   for (int64_t row = 0; row < kBatch; ++row) {
     for (int64_t t = 0; t < kContext; ++t) {  // the tokens count up: token i is i
       EXPECT_EQ(inputs[row * kContext + t], batches.window(7, row) * (kContext + 1) + t);
@@ -106,22 +106,10 @@ TEST(TrainingBatches, SeekingEqualsWalking) {
   const TokenView tokens = counting_tokens(500);
   const TrainingBatches walked(tokens, 4, 2, 9);
   std::vector<int64_t> inputs(8), targets(8), sought_inputs(8), sought_targets(8);
-  for (int64_t step = 0; step <= 321; ++step) walked.fill(step, 0, 2, inputs, targets);
-  TrainingBatches(tokens, 4, 2, 9).fill(321, 0, 2, sought_inputs, sought_targets);
+  for (int64_t step = 0; step <= 321; ++step) walked.fill(step, inputs, targets);
+  TrainingBatches(tokens, 4, 2, 9).fill(321, sought_inputs, sought_targets);
   EXPECT_EQ(inputs, sought_inputs);
   EXPECT_EQ(targets, sought_targets);
-}
-
-TEST(TrainingBatches, MicroBatchesAreSlicesOfTheBatch) {
-  const TrainingBatches batches(counting_tokens(500), 4, 6, 1);
-  std::vector<int64_t> inputs(24), targets(24);
-  batches.fill(3, 0, 6, inputs, targets);
-  for (int64_t row = 0; row < 6; row += 2) {
-    std::vector<int64_t> part_inputs(8), part_targets(8);
-    batches.fill(3, row, row + 2, part_inputs, part_targets);
-    EXPECT_TRUE(std::equal(part_inputs.begin(), part_inputs.end(), inputs.begin() + row * 4));
-    EXPECT_TRUE(std::equal(part_targets.begin(), part_targets.end(), targets.begin() + row * 4));
-  }
 }
 
 // Steps of one window and of three walk the same sequence of windows.

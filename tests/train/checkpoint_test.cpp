@@ -38,18 +38,12 @@ struct TrainingRun {
   void train(int64_t steps) {
     for (int64_t s = 0; s < steps; ++s) {
       const std::string name = "step" + std::to_string(state.progress.step);
-      const FillRows fill = [&](int64_t begin, int64_t end, std::span<int64_t> inputs,
-                                std::span<int64_t> targets) {
-        const at::Tensor window =
-            random_tokens(2, kContext + 1, name).narrow(0, begin, end - begin);
-        const at::Tensor ids = window.narrow(1, 0, kContext).contiguous();
-        const at::Tensor next = window.narrow(1, 1, kContext).contiguous();
-        std::copy_n(ids.const_data_ptr<int64_t>(), ids.numel(), inputs.begin());
-        std::copy_n(next.const_data_ptr<int64_t>(), next.numel(), targets.begin());
-      };
-      const TrainStepPlan plan{2, 1, kContext, Recompute::kNone, 1.0};
+      const at::Tensor window = random_tokens(2, kContext + 1, name);
+      const Batch batch{window.narrow(1, 0, kContext).contiguous(),
+                        window.narrow(1, 1, kContext).contiguous()};
+      const TrainStepPlan plan{1, Recompute::kNone, 1.0};
       const Pass pass{true, 5, state.progress};
-      ASSERT_TRUE(train_step(*model, optimizer, plan, fill, pass, 0.01).is_finite());
+      ASSERT_TRUE(train_step(*model, optimizer, batch, plan, pass, 0.01).is_finite());
       ++state.progress.step;
       state.tokens += 2 * kContext;
     }

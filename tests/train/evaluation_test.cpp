@@ -60,7 +60,7 @@ TEST(Evaluation, IsTheMeanCrossEntropyOfEveryTokenButTheFirst) {
   const Text text;
   for (const char* scheme : {"prenorm", "gated", "act", "wav"}) {
     const auto model = scattered_model(small_spec(scheme));
-    const Evaluation result = evaluate(*model, text.windows(), kContext, *text.tokenizer, {});
+    const Evaluation result = evaluate(*model, text.windows(), *text.tokenizer, {});
     const double sum = loss_sum(*model, text.ids, 40);
     EXPECT_EQ(result.tokens, 40);
     EXPECT_NEAR(result.loss, sum / 40.0, kRounding) << scheme;
@@ -75,15 +75,15 @@ TEST(Evaluation, IsTheMeanCrossEntropyOfEveryTokenButTheFirst) {
 TEST(Evaluation, KnowsALossThatIsNotFinite) {
   const Text text;
   const auto model = scattered_model(small_spec("prenorm"));
-  EXPECT_TRUE(evaluate(*model, text.windows(), kContext, *text.tokenizer, {}).is_finite());
+  EXPECT_TRUE(evaluate(*model, text.windows(), *text.tokenizer, {}).is_finite());
   set_values(*model, "model.norm.weight", std::numeric_limits<double>::quiet_NaN());
-  EXPECT_FALSE(evaluate(*model, text.windows(), kContext, *text.tokenizer, {}).is_finite());
+  EXPECT_FALSE(evaluate(*model, text.windows(), *text.tokenizer, {}).is_finite());
 }
 
 TEST(Evaluation, ScoresAsManyTokensAsItIsTold) {
   const Text text;
   const auto model = scattered_model(small_spec("wav"));
-  const Evaluation result = evaluate(*model, text.windows(20), kContext, *text.tokenizer, {});
+  const Evaluation result = evaluate(*model, text.windows(20), *text.tokenizer, {});
   EXPECT_EQ(result.tokens, 20);
   EXPECT_NEAR(result.loss, loss_sum(*model, text.ids, 20) / 20.0, kRounding);
 }
@@ -94,16 +94,15 @@ TEST(Evaluation, AfterAPromptScoresTheRestOfEachWindow) {
   options.prompt = 3;
   for (const char* scheme : {"prenorm", "gated", "act", "wav"}) {
     const auto model = scattered_model(small_spec(scheme));
-    const Evaluation result = evaluate(*model, text.windows(), kContext, *text.tokenizer, options);
+    const Evaluation result = evaluate(*model, text.windows(), *text.tokenizer, options);
     EXPECT_EQ(result.tokens, 4 * 6 + 1);
     EXPECT_NEAR(result.loss, loss_sum(*model, text.ids, 40, 3) / 25.0, kRounding) << scheme;
   }
   const auto model = scattered_model(small_spec("prenorm"));
   for (const int64_t wrong : {-1, 9}) {
     options.prompt = wrong;
-    EXPECT_THROW(
-        static_cast<void>(evaluate(*model, text.windows(), kContext, *text.tokenizer, options)),
-        UserError);
+    EXPECT_THROW(static_cast<void>(evaluate(*model, text.windows(), *text.tokenizer, options)),
+                 UserError);
   }
 }
 
@@ -114,7 +113,7 @@ TEST(Evaluation, DoesNotDependOnTheRowsOfAPass) {
     const auto with_rows = [&](int64_t rows) {
       EvaluationOptions options;
       options.rows = rows;
-      return evaluate(*model, text.windows(36), kContext, *text.tokenizer, options);
+      return evaluate(*model, text.windows(36), *text.tokenizer, options);
     };
     const Evaluation all = with_rows(8), single = with_rows(1), three = with_rows(3);
     EXPECT_NEAR(single.loss, all.loss, kRounding) << scheme.name;
@@ -128,8 +127,8 @@ TEST(Evaluation, TouchesNeitherParametersNorGradients) {
   const auto model = scattered_model(small_spec("act"));
   static_cast<void>(record_pass(*model, training()));
   const NamedTensors values = values_of(*model), gradients = gradients_of(*model);
-  static_cast<void>(evaluate(*model, text.windows(), kContext, *text.tokenizer, {}));
-  static_cast<void>(routing_map(*model, text.windows(), kContext, {}));
+  static_cast<void>(evaluate(*model, text.windows(), *text.tokenizer, {}));
+  static_cast<void>(routing_map(*model, text.windows(), {}));
   expect_equal(values_of(*model), values);
   expect_equal(gradients_of(*model), gradients);
 }
@@ -138,7 +137,7 @@ TEST(Evaluation, RunsAProgramAndKnowsWhereTrainingStands) {
   const Text text;
   const LayerProgram pruned = LayerProgram::parse("every-other", 4);
   const auto loss = [&](const Decoder& model, const EvaluationOptions& options) {
-    return evaluate(model, text.windows(), kContext, *text.tokenizer, options).loss;
+    return evaluate(model, text.windows(), *text.tokenizer, options).loss;
   };
   const auto wav = scattered_model(small_spec("wav"));
   EvaluationOptions with_program;
@@ -155,7 +154,7 @@ TEST(RoutingMap, IsNullWhereTheSchemeDecidesNothing) {
   const Text text;
   for (const char* scheme : {"prenorm", "rezero", "layerdrop"}) {
     const auto model = scattered_model(small_spec(scheme));
-    EXPECT_TRUE(routing_map(*model, text.windows(), kContext, {}).is_null()) << scheme;
+    EXPECT_TRUE(routing_map(*model, text.windows(), {}).is_null()) << scheme;
   }
 }
 
@@ -176,7 +175,7 @@ TEST(RoutingMap, SharesOutTheWholeWeightOfEveryRead) {
   const Text text;
   for (const char* scheme : {"full_attnres", "block_attnres", "haares", "wav"}) {
     const auto model = scattered_model(small_spec(scheme));
-    const nlohmann::json map = routing_map(*model, text.windows(), kContext, {});
+    const nlohmann::json map = routing_map(*model, text.windows(), {});
     ASSERT_EQ(map.at("sublayers").size(), 9U) << scheme;  // and the read-out
     for (const nlohmann::json& read : map.at("sublayers")) {
       double sum = 0.0;

@@ -35,18 +35,12 @@ NamedTensors trained(const DecoderSpec& spec, Precision precision, at::Device de
   const auto model = fresh_model(spec, precision, 1, device);
   model->use_kernels(KernelChoice::kComposed);
   AdamW optimizer(model->parameters(), {});
-  const TrainStepPlan plan{kRows, 2, spec.model.context, Recompute::kNone, 1.0};
+  const TrainStepPlan plan{2, Recompute::kNone, 1.0};
+  const Batch batch{random_tokens(kRows, spec.model.context, "ids"),
+                    random_tokens(kRows, spec.model.context, "next")};
   for (int64_t step = 0; step < 3; ++step) {
-    const auto fill = [&](int64_t begin, int64_t end, std::span<int64_t> inputs,
-                          std::span<int64_t> targets) {
-      for (const auto& [name, to] : {std::pair{"ids", inputs}, {"next", targets}}) {
-        const at::Tensor all = random_tokens(kRows, spec.model.context, name);
-        const at::Tensor rows = all.narrow(0, begin, end - begin);
-        std::copy_n(rows.const_data_ptr<int64_t>(), rows.numel(), to.begin());
-      }
-    };
     static_cast<void>(
-        train_step(*model, optimizer, plan, fill, Pass{true, 5, {60 + step, 100}}, 0.01));
+        train_step(*model, optimizer, batch, plan, Pass{true, 5, {60 + step, 100}}, 0.01));
   }
   return values_of(*model);
 }

@@ -2,7 +2,6 @@
 #include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
 
-#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -17,16 +16,12 @@ using namespace wavroute::testing;
 constexpr int64_t kRows = 4, kContext = 9;
 constexpr double kRounding = 1e-12;
 
-// Rows of a batch of random tokens.
-void fill_rows(int64_t begin, int64_t end, std::span<int64_t> inputs, std::span<int64_t> targets) {
-  const at::Tensor ids = random_tokens(kRows, kContext).narrow(0, begin, end - begin);
-  const at::Tensor next = random_tokens(kRows, kContext, "next").narrow(0, begin, end - begin);
-  std::copy_n(ids.const_data_ptr<int64_t>(), ids.numel(), inputs.begin());
-  std::copy_n(next.const_data_ptr<int64_t>(), next.numel(), targets.begin());
+Batch random_batch() {
+  return {random_tokens(kRows, kContext), random_tokens(kRows, kContext, "next")};
 }
 
 TrainStepPlan plan(int64_t micro_batch, double clip = 0.0) {
-  return {kRows, micro_batch, kContext, Recompute::kNone, clip};
+  return {micro_batch, Recompute::kNone, clip};
 }
 
 // The first step of an optimizer. It leaves the gradients at zero, and (1 - beta1) times them in the
@@ -34,7 +29,7 @@ TrainStepPlan plan(int64_t micro_batch, double clip = 0.0) {
 TrainStepResult step(Decoder& model, const TrainStepPlan& how, double lr = 0.01) {
   const OptimizerConfig config;
   AdamW optimizer(model.parameters(), config);
-  const TrainStepResult result = train_step(model, optimizer, how, fill_rows, training(), lr);
+  const TrainStepResult result = train_step(model, optimizer, random_batch(), how, training(), lr);
   const at::NoGradGuard no_grad;
   for (size_t g = 0; g < optimizer.first_moments().size(); ++g) {
     model.parameters().groups()[g].grad.copy_(optimizer.first_moments()[g] /
@@ -53,7 +48,7 @@ TEST_P(StepOfEveryScheme, HasTheSameGradientsInMicroBatches) {
   const TrainStepResult expected = step(*whole, plan(4));
   const NamedTensors gradients = gradients_of(*whole);
   EXPECT_GT(gradients.at("lm_head.weight").abs().max().item<double>(), 0.0);
-  for (const int64_t rows : {2, 1}) {
+  for (const int64_t rows : {3, 2, 1}) {  // the last of three has one
     const auto parts = scattered_model(small_spec(GetParam()));
     const TrainStepResult actual = step(*parts, plan(rows));
     EXPECT_NEAR(actual.loss, expected.loss, kRounding);
@@ -70,11 +65,20 @@ TEST_P(StepOfEveryScheme, RepeatsAStepBitForBit) {
     AdamW optimizer(model->parameters(), {});
     for (int64_t s = 0; s < 3; ++s) {
       const Pass pass{true, 5, {s, 3}};
-      static_cast<void>(train_step(*model, optimizer, plan(2, 1.0), fill_rows, pass, 0.01));
+      static_cast<void>(train_step(*model, optimizer, random_batch(), plan(2, 1.0), pass, 0.01));
     }
     return values_of(*model);
   };
   expect_equal(run(), run());
+}
+
+TEST(Batch, SlicesShareItsMemory) {
+  const Batch batch = random_batch();
+  const Batch part = batch.slice(2, 4);
+  EXPECT_EQ(part.rows(), 2);
+  EXPECT_EQ(part.input_ids().data(), batch.input_ids().data() + 2 * kContext);
+  EXPECT_TRUE(part.targets.is_contiguous());
+  EXPECT_TRUE(at::equal(part.targets, batch.targets.narrow(0, 2, 2)));
 }
 
 TEST(Step, ReportsTheMeanCrossEntropyBeforeTheUpdate) {
@@ -92,7 +96,8 @@ TEST(Step, LowersTheLossOfItsOwnBatch) {
     const Pass pass{true, 5, {60, 100}};  // the same layers in every step
     std::vector<double> losses;
     for (int s = 0; s < 8; ++s) {
-      losses.push_back(train_step(*model, optimizer, plan(4, 1.0), fill_rows, pass, 0.01).loss);
+      losses.push_back(
+          train_step(*model, optimizer, random_batch(), plan(4, 1.0), pass, 0.01).loss);
     }
     EXPECT_NEAR(losses.front(), std::log(17.0), 0.05) << scheme.name;  // even guesses
     EXPECT_LT(losses.back(), losses.front() - 0.1) << scheme.name;
@@ -157,7 +162,7 @@ TEST(Step, UpdatesNothingWhereTheLossOrTheGradientIsNotFinite) {
       const std::vector<at::Tensor> before = bits_of(*model);
       AdamW optimizer(model->parameters(), {});
       const TrainStepResult result =
-          train_step(*model, optimizer, plan(2, 1.0), fill_rows, training(), 0.01);
+          train_step(*model, optimizer, random_batch(), plan(2, 1.0), training(), 0.01);
       EXPECT_FALSE(result.is_finite()) << scheme << " " << name;
       EXPECT_EQ(optimizer.updates(), 0);
       const std::vector<at::Tensor> after = bits_of(*model);
