@@ -6,6 +6,8 @@
 
 #include <vector>
 
+#include "io/child_process.h"
+
 namespace wavroute {
 
 // Owns its processes: they end with this object, and with this process however it ends. They are
@@ -14,20 +16,15 @@ class BusyProcesses {
  public:
   // Throws Failure if they can't be started.
   explicit BusyProcesses(int count);
-  ~BusyProcesses();
-  BusyProcesses(const BusyProcesses&) = delete;
-  BusyProcesses& operator=(const BusyProcesses&) = delete;
 
   void resume();
   // Returns when all are stopped.
   void pause();
 
-  [[nodiscard]] const std::vector<pid_t>& processes() const { return processes_; }
+  [[nodiscard]] std::vector<pid_t> ids() const;
 
  private:
-  void end() noexcept;
-
-  std::vector<pid_t> processes_;
+  std::vector<ChildProcess> processes_;
 };
 
 }  // namespace wavroute

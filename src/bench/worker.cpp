@@ -1,23 +1,18 @@
 #include "bench/worker.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
-#include <signal.h>
-#include <spawn.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <csignal>
 #include <cstring>
 #include <nlohmann/json.hpp>
-#include <thread>
 #include <utility>
 
-#include "base/affinity.h"
 #include "io/json_text.h"
 #include "wavroute/error.h"
 
@@ -31,7 +26,6 @@ constexpr size_t kTailBytes = 2000;       // of standard error, kept for the mes
 constexpr size_t kLineBytes = 1U << 20U;  // no valid answer is longer
 constexpr size_t kShownBytes = 200;       // of an answer that is not JSON
 constexpr milliseconds kFarewell{2000};   // from "quit" or the end of output to SIGKILL
-constexpr milliseconds kPollStep{10};
 
 struct Channel {
   Descriptor ours, childs;
@@ -56,117 +50,41 @@ bool read_some(const Descriptor& from, std::string& into) {
   return count > 0;
 }
 
-// "NAME=value" of the parent's environment without `unset`, with `env` replacing or adding names.
-std::vector<std::string> environment_of(const WorkerCommand& command) {
-  std::vector<std::string> merged;
-  for (char** entry = environ; *entry != nullptr; ++entry) {
-    const std::string text = *entry, name = text.substr(0, text.find('='));
-    if (!command.env.contains(name) && std::ranges::count(command.unset, name) == 0) {
-      merged.push_back(text);
-    }
-  }
-  for (const auto& [name, value] : command.env) merged.push_back(fmt::format("{}={}", name, value));
-  return merged;
-}
-
-std::vector<char*> pointers(std::vector<std::string>& texts) {
-  std::vector<char*> result;
-  result.reserve(texts.size() + 1);
-  for (auto& text : texts) result.push_back(text.data());
-  result.push_back(nullptr);
-  return result;
-}
-
-std::string describe_end(int status) {
-  if (WIFSIGNALED(status)) {
-    const int signal = WTERMSIG(status);
-    return fmt::format("the process was ended by signal {} ({})", signal, ::strsignal(signal));
-  }
-  return fmt::format("the process ended with exit status {}", WEXITSTATUS(status));
-}
-
-struct SpawnActions {
-  posix_spawn_file_actions_t value;
-  SpawnActions() { posix_spawn_file_actions_init(&value); }
-  ~SpawnActions() { posix_spawn_file_actions_destroy(&value); }
-  SpawnActions(const SpawnActions&) = delete;
-  SpawnActions& operator=(const SpawnActions&) = delete;
-};
-
-// The child starts with no signal blocked, whatever the calling thread blocks for itself.
-struct SpawnAttributes {
-  posix_spawnattr_t value;
-  SpawnAttributes() {
-    posix_spawnattr_init(&value);
-    sigset_t none;
-    sigemptyset(&none);
-    posix_spawnattr_setsigmask(&value, &none);
-    posix_spawnattr_setflags(&value, POSIX_SPAWN_SETSIGMASK);
-  }
-  ~SpawnAttributes() { posix_spawnattr_destroy(&value); }
-  SpawnAttributes(const SpawnAttributes&) = delete;
-  SpawnAttributes& operator=(const SpawnAttributes&) = delete;
-};
-
 }  // namespace
 
 Worker::Worker(const WorkerCommand& command) : label_(command.label) {
   auto input = open_channel(), output = open_channel(), errors = open_channel();
-  SpawnActions actions;
-  const SpawnAttributes attributes;
-  posix_spawn_file_actions_adddup2(&actions.value, input.childs.get(), STDIN_FILENO);
-  posix_spawn_file_actions_adddup2(&actions.value, output.childs.get(), STDOUT_FILENO);
-  posix_spawn_file_actions_adddup2(&actions.value, errors.childs.get(), STDERR_FILENO);
-  auto arguments = command.argv;
-  if (arguments.empty()) arguments.emplace_back();
-  auto environment = environment_of(command);
-  const OnGivenProcessors whole;
-  const int error = posix_spawnp(&pid_, arguments[0].c_str(), &actions.value, &attributes.value,
-                                 pointers(arguments).data(), pointers(environment).data());
-  if (error != 0) {
-    throw Failure(fmt::format("{}: expected a program that starts, given '{}': {}", label_,
-                              arguments[0], std::strerror(error)));
+  try {
+    process_.emplace(ProgramStart{.argv = command.argv,
+                                  .env = command.env,
+                                  .unset = command.unset,
+                                  .input = input.childs.get(),
+                                  .output = output.childs.get(),
+                                  .errors = errors.childs.get()});
+  } catch (const Failure& failure) {
+    throw Failure(fmt::format("{}: {}", label_, failure.what()), failure.hint());
   }
-  reaped_ = false;
   input_ = std::move(input.ours);
   output_ = std::move(output.ours);
   errors_ = std::move(errors.ours);
 }
 
-Worker::~Worker() { kill_and_reap(); }
-
-void Worker::kill_and_reap() noexcept {
-  if (!reaped_) {
-    ::kill(pid_, SIGKILL);
-    while (::waitpid(pid_, &status_, 0) < 0 && errno == EINTR) {
-    }
-    reaped_ = true;
-  }
+void Worker::kill() noexcept {
+  process_->kill();
   input_.reset();
   output_.reset();
   errors_.reset();
 }
 
-bool Worker::wait_for_end(milliseconds timeout) noexcept {
-  const auto deadline = Clock::now() + timeout;
-  while (!reaped_) {
-    if (::waitpid(pid_, &status_, WNOHANG) == pid_) {
-      reaped_ = true;
-    } else if (Clock::now() >= deadline) {
-      return false;
-    } else {
-      std::this_thread::sleep_for(kPollStep);
-    }
-  }
-  return true;
-}
-
 void Worker::quit() noexcept {
-  if (reaped_) return;
+  if (process_->has_ended()) return;
   ::send(input_.get(), "quit\n", 5, MSG_NOSIGNAL);
   input_.reset();
-  wait_for_end(kFarewell);
-  kill_and_reap();
+  try {
+    static_cast<void>(process_->wait_for(kFarewell));
+  } catch (const Failure&) {  // how it ended is not asked
+  }
+  kill();
 }
 
 // Takes what has arrived without waiting: a grandchild may keep the stream open.
@@ -178,12 +96,12 @@ void Worker::drain_errors() {
 }
 
 void Worker::fail(const std::string& what, const std::string& given) {
-  const bool ended_by_itself = reaped_;
+  const bool ended_by_itself = process_->has_ended();
   drain_errors();
-  kill_and_reap();
+  kill();
   std::string hint;
-  if (ended_by_itself && WIFSIGNALED(status_) && WTERMSIG(status_) == SIGKILL) {
-    hint = "the kernel kills processes when memory runs out: try a smaller batch";
+  if (ended_by_itself && process_->signal() == SIGKILL) {
+    hint = "the kernel ends a process so when memory runs out: try a smaller batch";
   }
   while (error_tail_.ends_with('\n')) error_tail_.pop_back();
   if (!error_tail_.empty()) {
@@ -218,8 +136,8 @@ std::string Worker::next_line(milliseconds timeout, const std::string& what) {
     }
     if (fds[1].revents != 0) drain_errors();
     if (fds[0].revents != 0 && !read_some(output_, pending_)) {
-      const bool ended = wait_for_end(kFarewell);
-      fail(what, ended ? describe_end(status_) : "the process closed its output");
+      const bool ended = process_->wait_for(kFarewell);
+      fail(what, ended ? process_->end_in_words() : "the process closed its output");
     }
   }
 }

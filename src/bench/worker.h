@@ -1,14 +1,14 @@
 // A child process that answers each line of text with one line of JSON.
 #pragma once
 
-#include <sys/types.h>
-
 #include <chrono>
 #include <map>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "io/child_process.h"
 #include "io/file.h"
 
 namespace wavroute {
@@ -21,17 +21,12 @@ struct WorkerCommand {
   std::vector<std::string> unset = {};  // names that it does not get of the parent's environment
 };
 
-// Owns the child: destroying it kills the child if it is still there, and reaps it.
-// Every failure is a Failure whose text names the label, what was expected and what happened
-// instead (the exit status or signal, the timeout, the text that is not JSON); its hint ends with
-// the last
+// Every failure is a Failure whose text names the label, what was expected and what came (the
+// exit status or the signal, the timeout, the text that is no JSON); its hint ends with the last
 // lines that the child wrote to its standard error.
 class Worker {
  public:
   explicit Worker(const WorkerCommand& command);
-  ~Worker();
-  Worker(const Worker&) = delete;
-  Worker& operator=(const Worker&) = delete;
 
   // The next line of the child as a JSON object. An object with the key "error" is a Failure.
   // `what` names the expected answer: "a training step".
@@ -47,14 +42,11 @@ class Worker {
   void send_line(const std::string& line);
 
   void drain_errors();
-  bool wait_for_end(std::chrono::milliseconds timeout) noexcept;
-  void kill_and_reap() noexcept;
+  void kill() noexcept;
   [[noreturn]] void fail(const std::string& what, const std::string& given);
 
   std::string label_;
-  pid_t pid_ = -1;
-  int status_ = 0;  // of waitpid, once reaped_
-  bool reaped_ = true;
+  std::optional<ChildProcess> process_;  // never empty once it is constructed
   Descriptor input_;   // a socket: a write to a dead child is an error code, not a SIGPIPE
   Descriptor output_;  // the child's standard output
   Descriptor errors_;  // the child's standard error

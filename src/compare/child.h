@@ -13,9 +13,9 @@ struct ChildResult {
   std::string error_tail;  // the end of what it wrote to its standard error
 };
 
-// Runs `argv` (argv[0] is a path) with no standard input; its standard output and error go to the
-// file `log`. Once `stop` returns true the child gets a SIGTERM, and also if this process dies.
-// Throws Failure if it can't be started.
+// Runs `argv` with no standard input; its standard output and error go to the file `log`. Once
+// `stop` answers true the child gets a SIGTERM, and so it does if this process dies. Throws an
+// Error where the log can't be written or the program can't be started.
 [[nodiscard]] ChildResult run_child(const std::vector<std::string>& argv,
                                     const std::filesystem::path& log,
                                     const std::function<bool()>& stop);

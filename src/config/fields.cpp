@@ -46,15 +46,16 @@ std::vector<Field> model_fields() {
   using C = Config;
   using M = ModelConfig;
   return {
-      {"model", "layers", slot<&C::model, &M::layers>, size()},
-      {"model", "width", slot<&C::model, &M::width>, size()},
-      {"model", "heads", slot<&C::model, &M::heads>, size()},
-      {"model", "kv_heads", slot<&C::model, &M::kv_heads>, size_or_zero()},
-      {"model", "hidden", slot<&C::model, &M::hidden>, size_or_zero()},
-      {"model", "context", slot<&C::model, &M::context>, size()},
+      // Their values are find_model_fault's to judge (model_size.h).
+      {"model", "layers", slot<&C::model, &M::layers>},
+      {"model", "width", slot<&C::model, &M::width>},
+      {"model", "heads", slot<&C::model, &M::heads>},
+      {"model", "kv_heads", slot<&C::model, &M::kv_heads>},
+      {"model", "hidden", slot<&C::model, &M::hidden>},
+      {"model", "context", slot<&C::model, &M::context>},
       {"model", "tie_embeddings", slot<&C::model, &M::tie_embeddings>},
-      {"model", "rms_norm_eps", slot<&C::model, &M::rms_norm_eps>, at_least(0)},
-      {"model", "rope_theta", slot<&C::model, &M::rope_theta>, above(0)},
+      {"model", "rms_norm_eps", slot<&C::model, &M::rms_norm_eps>},
+      {"model", "rope_theta", slot<&C::model, &M::rope_theta>},
       {"model", "output_init", slot<&C::model, &M::output_init>, at_least(0)},
       {"residual", "scheme", slot<&C::residual, &ResidualConfig::scheme>},
   };

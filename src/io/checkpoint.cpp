@@ -7,12 +7,12 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
 
+#include "io/checkpoint_names.h"
 #include "io/file.h"
 #include "wavroute/error.h"
 
@@ -21,20 +21,7 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 namespace {
 
-constexpr std::string_view kPrefix = "step_";
-
-std::string folder_name(int64_t step) { return fmt::format("{}{}", kPrefix, step); }
-
-std::optional<int64_t> step_of(std::string_view name) {
-  if (!name.starts_with(kPrefix)) return std::nullopt;
-  const std::string_view digits = name.substr(kPrefix.size());
-  int64_t step = -1;
-  std::from_chars(digits.data(), digits.data() + digits.size(), step);
-  if (step < 0 || folder_name(step) != name) return std::nullopt;  // step_, step_007, step_7.old
-  return step;
-}
-
-// Hides it from readers in one step (a rename), then removes it.
+// Out of the readers' sight in one step, then away.
 void remove_checkpoint(const fs::path& checkpoint) {
   const fs::path hidden =
       checkpoint.parent_path() / temporary_name("removed-" + checkpoint.filename().string());
@@ -150,8 +137,8 @@ class BestOf {
 }  // namespace
 
 CheckpointWriter::CheckpointWriter(const fs::path& run, int64_t step)
-    : final_(run / "checkpoints" / folder_name(step)),
-      temporary_(run / "checkpoints" / temporary_name(folder_name(step))),
+    : final_(run / "checkpoints" / checkpoint_name(step)),
+      temporary_(run / "checkpoints" / temporary_name(checkpoint_name(step))),
       step_(step) {
   make_folders(temporary_);
 }
@@ -185,7 +172,7 @@ fs::path CheckpointWriter::finish(json state) {
   }
   state["step"] = step_;
   state["files"] = std::move(files);
-  write_file_atomic(temporary_ / "state.json", state_text(std::move(state)));  // syncs the folder
+  write_file_atomic(temporary_ / kStateFile, state_text(std::move(state)));  // syncs the folder
   replace_folder(temporary_, final_);
   temporary_.clear();
   return final_;
@@ -195,7 +182,7 @@ std::vector<Checkpoint> list_checkpoints(const fs::path& run) {
   const fs::path folder = run / "checkpoints";
   std::vector<Checkpoint> checkpoints;
   for (const std::string& name : list_folder(folder)) {
-    const auto step = step_of(name);
+    const auto step = step_of_checkpoint(name);
     struct stat status {};
     if (!step) continue;
     if (::stat((folder / name).c_str(), &status) != 0) {

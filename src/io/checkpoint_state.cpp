@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -12,6 +13,7 @@
 #include <set>
 #include <string_view>
 
+#include "io/checkpoint_names.h"
 #include "io/file.h"
 #include "io/json_text.h"
 
@@ -20,13 +22,14 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 namespace {
 
-constexpr std::string_view kStateFile = "state.json";
 constexpr std::string_view kChecksumKey = "state_sha256";
 constexpr size_t kDigits = 64;
 constexpr uintmax_t kLargestState = 1 << 20;  // bytes; ours are about one KiB
 // Every checkpoint holds these beside state.json, and lists no others.
-const std::set<std::string> kFiles = {"config.json", "model.safetensors", "optimizer.safetensors",
-                                      "tokenizer.json"};
+const std::set<std::string> kFiles = {kConfigFile, kModelFile, kOptimizerFile, kTokenizerFile};
+
+// What stands before the step in a checkpoint's name.
+constexpr std::string_view kPrefix = "step_";
 
 bool is_digest(const json& value) {
   if (!value.is_string()) return false;
@@ -59,10 +62,9 @@ class StateCheck {
     if (!found) fail("step", "an integer of at least 0", nullptr);
     const int64_t step = *found;
     const std::string name = folder_name();
-    const std::string of_step = fmt::format("step_{}", step);
-    const bool names_a_step = name.size() > 5 && name.starts_with("step_") &&
-                              name.find_first_not_of("0123456789", 5) == name.npos;
-    if (names_a_step && name != of_step) {
+    const bool names_a_step = name.size() > kPrefix.size() && name.starts_with(kPrefix) &&
+                              name.find_first_not_of("0123456789", kPrefix.size()) == name.npos;
+    if (names_a_step && name != checkpoint_name(step)) {
       throw DamagedCheckpoint(
           fmt::format("{} says step {}, the folder is {}", kStateFile, step, name), checkpoint_);
     }
@@ -232,6 +234,17 @@ std::map<std::string, FileDigest> listed_files(const json& state) {
     files[name] = {entry["bytes"].get<uint64_t>(), entry["sha256"].get<std::string>()};
   }
   return files;
+}
+
+std::string checkpoint_name(int64_t step) { return fmt::format("{}{}", kPrefix, step); }
+
+std::optional<int64_t> step_of_checkpoint(std::string_view name) {
+  if (!name.starts_with(kPrefix)) return std::nullopt;
+  const std::string_view digits = name.substr(kPrefix.size());
+  int64_t step = -1;
+  std::from_chars(digits.data(), digits.data() + digits.size(), step);
+  if (step < 0 || checkpoint_name(step) != name) return std::nullopt;  // step_, step_7.old
+  return step;
 }
 
 }  // namespace wavroute

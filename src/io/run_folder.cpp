@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "io/checkpoint_names.h"
 #include "io/json_text.h"
 #include "wavroute/error.h"
 
@@ -121,8 +122,8 @@ bool is_old_form(std::string_view name) {
 // Such names are only taken for ours inside RUN/checkpoints, under the run's lock, and where
 // nothing but the files of a checkpoint lies in them. Adds what can't be removed to `left`.
 void remove_old_forms(const fs::path& checkpoints, std::vector<fs::path>& left) {
-  constexpr std::array<std::string_view, 5> kOurs = {
-      "config.json", "model.safetensors", "optimizer.safetensors", "tokenizer.json", "state.json"};
+  constexpr std::array<std::string_view, 5> kOurs = {kConfigFile, kModelFile, kOptimizerFile,
+                                                     kTokenizerFile, kStateFile};
   for (const std::string& name : list_folder(checkpoints)) {
     if (!is_old_form(name) || !is_folder(checkpoints / name)) continue;
     try {
@@ -249,9 +250,9 @@ fs::path resolve_run(const fs::path& run, std::string_view which,
                                 is_there(run) ? "a file" : "nothing", run.string()),
                     "name the folder that --out named in training");
   }
-  // A model may be beside another program's config.toml or above its checkpoints: a folder is a run
-  // only if both are ours.
-  const bool has_model = is_there(run / "config.json") && is_there(run / "model.safetensors");
+  // A model may lie beside somebody's config.toml or in front of somebody's checkpoints: only both
+  // of ours make a run of its folder.
+  const bool has_model = is_there(run / kConfigFile) && is_there(run / kModelFile);
   const bool has_config = is_there(RunPaths{run}.config());
   const bool has_checkpoints =
       is_folder(RunPaths{run}.checkpoints()) && !list_checkpoints(run).empty();
@@ -259,7 +260,7 @@ fs::path resolve_run(const fs::path& run, std::string_view which,
     check_run_format(RunPaths{run});
     return choose_checkpoint(run, which, on_skip);
   }
-  const bool is_checkpoint = is_there(run / "state.json");
+  const bool is_checkpoint = is_there(run / kStateFile);
   if (!is_checkpoint && !has_model) refuse(run);
   if (!which.empty()) {
     throw UserError(

@@ -7,6 +7,7 @@
 
 #include "base/printable.h"
 #include "config/llama_config.h"
+#include "io/checkpoint_names.h"
 #include "io/json_text.h"
 #include "model/model_folder.h"
 #include "wavroute/error.h"
@@ -97,7 +98,7 @@ Json model_config(const Decoder& model, const Progress& progress) {
 }
 
 DecoderSpec read_model_config(const fs::path& folder, std::vector<std::string>* ignored) {
-  const fs::path path = folder / "config.json";
+  const fs::path path = folder / kConfigFile;
   const std::string where = path.string();
   const Json object = read_json(path);
   if (!object.is_object()) {

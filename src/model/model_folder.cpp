@@ -11,14 +11,13 @@
 #include <set>
 
 #include "base/printable.h"
+#include "io/checkpoint_names.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr const char* kModelFile = "model.safetensors";
 
 Dtype to_dtype(at::ScalarType type) {
   switch (type) {

@@ -9,6 +9,8 @@
 #include <utility>
 
 #include "config/load.h"
+#include "io/checkpoint.h"
+#include "io/checkpoint_names.h"
 #include "io/file.h"
 #include "io/json_text.h"
 #include "io/jsonl.h"
@@ -96,24 +98,14 @@ Metrics read_metrics(RunData& run, const fs::path& file) {
   return metrics;
 }
 
-// The config.json of the checkpoint with the highest step, or null.
+// The config.json of the checkpoint with the highest step that has one, or null.
 json newest_checkpoint_config(const fs::path& run) {
-  constexpr std::string_view kPrefix = "step_";
-  fs::path newest;
-  long long newest_step = -1;
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(run / "checkpoints", error)) {
-    const std::string name = entry.path().filename().string();
-    const auto digits = std::string_view(name).substr(std::min(kPrefix.size(), name.size()));
-    const bool is_step = name.starts_with(kPrefix) && !digits.empty() && digits.size() < 18 &&
-                         digits.find_first_not_of("0123456789") == std::string_view::npos;
-    if (!is_step || !fs::exists(entry.path() / "config.json")) continue;
-    if (const long long step = std::stoll(std::string(digits)); step > newest_step) {
-      newest_step = step;
-      newest = entry.path() / "config.json";
-    }
+  const std::vector<Checkpoint> checkpoints = list_checkpoints(run);
+  for (auto newest = checkpoints.rbegin(); newest != checkpoints.rend(); ++newest) {
+    const fs::path file = newest->path / kConfigFile;
+    if (is_there(file)) return read_json(file);
   }
-  return newest.empty() ? json() : read_json(newest);
+  return {};
 }
 
 // Returns the steps that it plans.

@@ -7,6 +7,8 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "io/checkpoint.h"
+#include "io/checkpoint_names.h"
 #include "io/file.h"
 #include "model/model_folder.h"
 #include "wavroute/error.h"
@@ -24,9 +26,9 @@ constexpr const char* kSecond = "exp_avg_sq.";
 const Json& required(const Json& state, const char* key, const fs::path& folder) {
   const auto found = state.find(key);
   if (found != state.end()) return *found;
-  throw UserError(fmt::format("'{}' was expected, none was found, in {}", key,
-                              (folder / "state.json").string()),
-                  "use another checkpoint: --resume STEP");
+  throw UserError(
+      fmt::format("'{}' was expected, none was found, in {}", key, (folder / kStateFile).string()),
+      "take another checkpoint: --resume STEP");
 }
 
 int64_t integer(const Json& state, const char* key, const fs::path& folder) {
@@ -59,15 +61,13 @@ fs::path save_checkpoint(const fs::path& run, const Decoder& model, const AdamW&
                          const Tokenizer& tokenizer, const RunState& state, int64_t keep,
                          const OnSkippedCheckpoint& on_left) {
   CheckpointWriter writer(run, state.progress.step);
-  writer.add_digest("model.safetensors",
-                    save_parameters(model, writer.folder() / "model.safetensors"));
+  writer.add_digest(kModelFile, save_parameters(model, writer.folder() / kModelFile));
   TensorFile moments;
   moments.add(model.parameters(), optimizer.first_moments(), kFirst);
   moments.add(model.parameters(), optimizer.second_moments(), kSecond);
-  writer.add_digest("optimizer.safetensors",
-                    moments.write(writer.folder() / "optimizer.safetensors", {}));
-  writer.write("config.json", model_config(model, state.progress).dump(2) + "\n");
-  writer.write("tokenizer.json", tokenizer.to_json());
+  writer.add_digest(kOptimizerFile, moments.write(writer.folder() / kOptimizerFile, {}));
+  writer.write(kConfigFile, model_config(model, state.progress).dump(2) + "\n");
+  writer.write(kTokenizerFile, tokenizer.to_json());
   Json document = {{"steps", state.run_steps > 0 ? state.run_steps : state.progress.steps},
                    {"schedule_steps", state.progress.steps},
                    {"tokens", state.tokens},
@@ -100,7 +100,7 @@ void check_same_text(const fs::path& folder, const RunState& given, const DataCo
 
 RunState load_checkpoint(const fs::path& folder, Decoder& model, AdamW& optimizer) {
   load_parameters(model, folder);
-  const SafetensorsFile moments(folder / "optimizer.safetensors");
+  const SafetensorsFile moments(folder / kOptimizerFile);
   read_tensors(moments, model.parameters(), optimizer.first_moments(), kFirst, /*convert=*/false);
   read_tensors(moments, model.parameters(), optimizer.second_moments(), kSecond,
                /*convert=*/false);
@@ -131,14 +131,13 @@ void check_tokens(const fs::path& folder, const RunState& state, int64_t tokens_
   const int64_t step = state.progress.step;
   // A count beyond what int64_t holds would have been refused as a number.
   if (state.tokens % tokens_per_step == 0 && state.tokens / tokens_per_step == step) return;
-  throw UserError(
-      fmt::format("'tokens' of {} steps of {} were expected, {} were found, in {}", step,
-                  tokens_per_step, state.tokens, (folder / "state.json").string()),
-      "use another checkpoint: --resume STEP");
+  throw UserError(fmt::format("'tokens' of {} steps of {} were expected, {} were found, in {}",
+                              step, tokens_per_step, state.tokens, (folder / kStateFile).string()),
+                  "take another checkpoint: --resume STEP");
 }
 
 Progress progress_of(const fs::path& folder) {
-  if (!is_there(folder / "state.json")) return {};
+  if (!is_there(folder / kStateFile)) return {};
   const Json document = read_state(folder);
   const int64_t steps = integer(document, "steps", folder);
   // In checkpoints from before this key, the steps are those planned first.

@@ -1,11 +1,12 @@
 #include "bench/busy.h"
 
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
+#include <csignal>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <string>
 #include <thread>
@@ -33,11 +34,11 @@ bool comes_to(pid_t process, const std::string& states) {
 
 TEST(BusyProcesses, StandStillUntilResumedAndWhenPaused) {
   BusyProcesses busy(2);
-  ASSERT_EQ(busy.processes().size(), 2U);
+  ASSERT_EQ(busy.ids().size(), 2U);
   for (int round = 0; round < 2; ++round) {
-    for (const pid_t process : busy.processes()) EXPECT_EQ(state_of(process), 'T');
+    for (const pid_t process : busy.ids()) EXPECT_EQ(state_of(process), 'T');
     busy.resume();
-    for (const pid_t process : busy.processes()) EXPECT_TRUE(comes_to(process, "R"));
+    for (const pid_t process : busy.ids()) EXPECT_TRUE(comes_to(process, "R"));
     busy.pause();
   }
 }
@@ -48,7 +49,7 @@ TEST(BusyProcesses, EndWithTheirOwner) {
     const BusyProcesses standing(1);
     BusyProcesses busy(1);
     busy.resume();
-    stopped = standing.processes()[0], running = busy.processes()[0];
+    stopped = standing.ids()[0], running = busy.ids()[0];
   }
   EXPECT_EQ(state_of(stopped), 'X');
   EXPECT_EQ(state_of(running), 'X');
@@ -57,19 +58,17 @@ TEST(BusyProcesses, EndWithTheirOwner) {
 TEST(BusyProcesses, EndWithTheProcessThatStartedThemHoweverItEnds) {
   int ends[2];
   ASSERT_EQ(::pipe(ends), 0);
-  const pid_t owner = ::fork();
-  if (owner == 0) {
+  ChildProcess owner(std::function<int()>([&] {
     BusyProcesses busy(1);
     busy.resume();
-    const pid_t process = busy.processes()[0];
+    const pid_t process = busy.ids()[0];
     const bool told = ::write(ends[1], &process, sizeof process) == sizeof process;
-    ::kill(::getpid(), told ? SIGKILL : SIGTERM);
-  }
+    return ::kill(::getpid(), told ? SIGKILL : SIGTERM);
+  }));
   pid_t busy = 0;
   ASSERT_EQ(::read(ends[0], &busy, sizeof busy), static_cast<ssize_t>(sizeof busy));
-  int status = 0;
-  ASSERT_EQ(::waitpid(owner, &status, 0), owner);
-  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+  owner.wait();
+  EXPECT_EQ(owner.signal(), SIGKILL);
   EXPECT_TRUE(comes_to(busy, "XZ"));
   ::close(ends[0]);
   ::close(ends[1]);

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <fstream>
 
+#include "tests/temporary_folder.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -18,21 +19,16 @@ using ::testing::HasSubstr;
 class FindPyTorch : public ::testing::Test {
  protected:
   void SetUp() override {
-    std::string folder = fs::temp_directory_path() / "wavroute pytorch XXXXXX";
-    ASSERT_NE(::mkdtemp(folder.data()), nullptr);
-    root_ = folder;
     ::unsetenv("WAVROUTE_PYTHON");
     ::unsetenv("WAVROUTE_BASELINE");
   }
   void TearDown() override {
-    fs::remove_all(root_);
     ::unsetenv("WAVROUTE_PYTHON");
     ::unsetenv("WAVROUTE_BASELINE");
   }
 
   fs::path write(const std::string& name, const std::string& text) const {
-    fs::create_directories((root_ / name).parent_path());
-    std::ofstream(root_ / name) << text;
+    testing::put(root_ / name, text);
     return root_ / name;
   }
   // A program that answers like an interpreter.
@@ -44,7 +40,8 @@ class FindPyTorch : public ::testing::Test {
 
   PyTorch find() const { return find_pytorch(root_ / "build/bin/wavroute"); }
 
-  fs::path root_;
+  const testing::TemporaryFolder temporary_{"wavroute pytorch "};
+  const fs::path root_ = temporary_.path();
 };
 
 TEST_F(FindPyTorch, TakesTheEnvironmentBesideTheBuildFolder) {

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "tests/temporary_folder.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -20,13 +21,6 @@ constexpr uint64_t kPlenty = 1'000'000;
 
 class StepBench : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string folder = std::filesystem::temp_directory_path() / "wavroute bench XXXXXX";
-    ASSERT_NE(::mkdtemp(folder.data()), nullptr);
-    log_ = std::filesystem::path(folder) / "steps";
-  }
-  void TearDown() override { std::filesystem::remove_all(log_.parent_path()); }
-
   StepJob job(const std::string& name, std::map<std::string, std::string> env = {}) const {
     env["FAKE_NAME"] = name;
     env["FAKE_LOG"] = log_.string();
@@ -41,7 +35,8 @@ class StepBench : public ::testing::Test {
     return names;
   }
 
-  std::filesystem::path log_;
+  const testing::TemporaryFolder folder_{"wavroute bench "};
+  const std::filesystem::path log_ = folder_ / "steps";
 };
 
 StepPlan plan(int warmup, int rounds, uint64_t limit = kPlenty) {

@@ -2,13 +2,12 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <fstream>
-#include <iterator>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "tests/temporary_folder.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -34,23 +33,10 @@ StepResult failed() {
   return r;
 }
 
-std::string read(const fs::path& file) {
-  std::ifstream in(file);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
 class StepCsv : public ::testing::Test {
  protected:
-  void SetUp() override {
-    const auto* info = ::testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = fs::temp_directory_path() /
-              ("wavroute_csv_" + std::string(info->name()) + std::to_string(::getpid()));
-    fs::create_directories(folder_);
-    file_ = folder_ / "rows.csv";
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
-  fs::path folder_, file_;
+  const testing::TemporaryFolder temporary_;
+  const fs::path folder_ = temporary_.path(), file_ = folder_ / "rows.csv";
   CsvContext context_{"2026-01-02T03:04:05Z", "abc1234", "A \"fast\" CPU, 2 GHz", 2};
 };
 
@@ -60,7 +46,7 @@ TEST_F(StepCsv, RowsAreAppendedUnderOneHeader) {
   const std::string row =
       "2026-01-02T03:04:05Z,abc1234,\"A \"\"fast\"\" CPU, 2 GHz\",2,wavroute,wav,bf16,48,256,4,128,"
       "1.500,2.000,2.250,256000.0,5000000000,61.25,3000.000,0\n";
-  EXPECT_EQ(read(file_),
+  EXPECT_EQ(testing::get(file_),
             "date,commit,machine,cores,provider,scheme,precision,layers,width,batch,context,ms_p20,"
             "ms_p50,ms_p80,tokens_per_s,peak_rss_bytes,percent_of_peak,first_ms,busy\n" +
                 row + row);
@@ -71,8 +57,10 @@ TEST_F(StepCsv, AResultBesideBusyProcessesHasARowOfItsOwn) {
   shared.busy = 3;
   shared.busy_ms_p20 = 3, shared.busy_ms_p50 = 4, shared.busy_ms_p80 = 5;
   append_step_csv(file_, context_, std::vector{shared});
-  EXPECT_THAT(read(file_), HasSubstr("1.500,2.000,2.250,256000.0,5000000000,61.25,3000.000,0\n"));
-  EXPECT_THAT(read(file_), HasSubstr("3.000,4.000,5.000,128000.0,5000000000,30.62,3000.000,3\n"));
+  EXPECT_THAT(testing::get(file_),
+              HasSubstr("1.500,2.000,2.250,256000.0,5000000000,61.25,3000.000,0\n"));
+  EXPECT_THAT(testing::get(file_),
+              HasSubstr("3.000,4.000,5.000,128000.0,5000000000,30.62,3000.000,3\n"));
 }
 
 TEST_F(StepCsv, AFileOfAnEarlierVersionGetsTheColumnsThatItLacks) {
@@ -106,7 +94,7 @@ TEST_F(StepCsv, ALinkToAFileOfAnEarlierVersionStaysALink) {
 TEST_F(StepCsv, AFileOfSomethingElseIsLeftAsItIs) {
   std::ofstream(file_) << "step,loss\n1,2\n";
   EXPECT_THROW(append_step_csv(file_, context_, std::vector{sample()}), UserError);
-  EXPECT_EQ(read(file_), "step,loss\n1,2\n");
+  EXPECT_EQ(testing::get(file_), "step,loss\n1,2\n");
 }
 
 TEST_F(StepCsv, AMissingFolderIsAUserError) {

@@ -4,7 +4,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -12,7 +11,9 @@
 #include <fstream>
 
 #include "base/affinity.h"
+#include "io/child_process.h"
 #include "io/file.h"
+#include "tests/temporary_folder.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -30,18 +31,12 @@ bool is_alive(pid_t process) {
 
 class Child : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string folder = fs::temp_directory_path() / "wavroute child XXXXXX";
-    ASSERT_NE(::mkdtemp(folder.data()), nullptr);
-    folder_ = folder;
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
   ChildResult shell(const std::string& script, bool stop = false) const {
     return run_child({"/bin/sh", "-c", script}, folder_ / "log", [=] { return stop; });
   }
 
-  fs::path folder_;
+  const testing::TemporaryFolder temporary_{"wavroute child "};
+  const fs::path folder_ = temporary_.path();
 };
 
 TEST_F(Child, EndsWithItsExitCodeAndItsLastWords) {
@@ -106,18 +101,15 @@ TEST_F(Child, DoesNotOutliveItsParent) {
   int lived = 0;
   for (const int wait_ms : {0, 1, 3, 10, 60, 300}) {
     const fs::path pid_file = folder_ / ("pid" + std::to_string(wait_ms));
-    const pid_t parent = fork();
-    ASSERT_GE(parent, 0);
-    if (parent == 0) {
-      std::signal(SIGTERM, [](int) {});  // like compare's
+    ChildProcess parent(std::function<int()>([&] {
+      std::signal(SIGTERM, [](int) {});  // as compare has one
       static_cast<void>(
           run_child({"/bin/sh", "-c", "echo $$ > \"" + pid_file.string() + "\"; exec sleep 60"},
                     folder_ / "log", [] { return false; }));
-      _exit(0);
-    }
+      return 0;
+    }));
     usleep(static_cast<useconds_t>(wait_ms) * 1000);
-    kill(parent, SIGKILL);
-    waitpid(parent, nullptr, 0);
+    parent.kill();
     usleep(200'000);
     std::ifstream file(pid_file);
     pid_t child = 0;

@@ -10,6 +10,7 @@
 #include "config/load.h"
 #include "io/file.h"
 #include "report/table.h"
+#include "tests/temporary_folder.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -27,14 +28,10 @@ const SchemeCatalog& catalog() {
 class CompareRun : public ::testing::Test {
  protected:
   void SetUp() override {
-    std::string folder = fs::temp_directory_path() / "wavroute compare XXXXXX";
-    ASSERT_NE(::mkdtemp(folder.data()), nullptr);
-    folder_ = folder;
     config_.name = "grid";
     config_.compare.schemes = {"prenorm", "wav"};
     config_.compare.seeds = {1, 2};
   }
-  void TearDown() override { fs::remove_all(folder_); }
 
   // A program that is called as `train CONFIG --out FOLDER ...`; $2 and $4 of `body` are those.
   fs::path program(const std::string& body) const {
@@ -62,7 +59,8 @@ class CompareRun : public ::testing::Test {
     return all;
   }
 
-  fs::path folder_;
+  const testing::TemporaryFolder temporary_{"wavroute compare "};
+  const fs::path folder_ = temporary_.path();
   Config config_;
   std::vector<GridCell> cells_;
   std::vector<std::string> said_;

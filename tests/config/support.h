@@ -3,16 +3,15 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <filesystem>
-#include <fstream>
 #include <functional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "config/load.h"
+#include "tests/temporary_folder.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -53,18 +52,10 @@ inline SchemeCatalog test_catalog() {
 // A folder that is removed after the test.
 class ConfigFiles : public ::testing::Test {
  protected:
-  ConfigFiles() {
-    std::string name = (std::filesystem::temp_directory_path() / "wavroute_XXXXXX").string();
-    folder_ = mkdtemp(name.data());
-  }
-  ~ConfigFiles() override { std::filesystem::remove_all(folder_); }
-
   // Writes a file into the folder and returns its path.
   [[nodiscard]] std::string write(const std::string& name, const std::string& text) const {
-    const auto path = folder_ / name;
-    std::filesystem::create_directories(path.parent_path());
-    std::ofstream(path) << text;
-    return path.string();
+    testing::put(folder_ / name, text);
+    return (folder_ / name).string();
   }
   // Loads a file of that text, named run.toml.
   [[nodiscard]] LoadedConfig load(const std::string& text,
@@ -78,7 +69,8 @@ class ConfigFiles : public ::testing::Test {
   }
 
   const SchemeCatalog catalog_ = test_catalog();
-  std::filesystem::path folder_;
+  const testing::TemporaryFolder temporary_;
+  const std::filesystem::path folder_ = temporary_.path();
 };
 
 struct Message {

@@ -8,7 +8,7 @@
 #include <numeric>
 #include <set>
 
-#include "data/scratch.h"
+#include "tests/data/scratch.h"
 
 namespace wavroute {
 namespace {

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "data/corpus.h"
-#include "data/scratch.h"
+#include "tests/data/scratch.h"
 
 namespace wavroute {
 

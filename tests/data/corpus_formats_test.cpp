@@ -6,8 +6,8 @@
 #include <utility>
 #include <vector>
 
-#include "data/corpus_files.h"
 #include "data/known_formats.h"
+#include "tests/data/corpus_files.h"
 
 namespace wavroute {
 namespace {

@@ -4,7 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "data/corpus_files.h"
+#include "tests/data/corpus_files.h"
 
 namespace wavroute {
 namespace {

@@ -6,36 +6,28 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <functional>
-#include <iterator>
 #include <string>
 #include <vector>
 
 #include "data/token_file.h"
+#include "tests/temporary_folder.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
 
 class ScratchTest : public ::testing::Test {
  protected:
-  ScratchTest() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "wavroute-XXXXXX").string();
-    folder_ = mkdtemp(pattern.data());
-    setenv("WAVROUTE_CACHE", (folder_ / "cache").c_str(), 1);
-  }
+  ScratchTest() { setenv("WAVROUTE_CACHE", (folder_ / "cache").c_str(), 1); }
   ~ScratchTest() override {
     unsetenv("WAVROUTE_CACHE");
     unsetenv("WAVROUTE_TORCH_ROOT");
-    std::filesystem::remove_all(folder_);
   }
 
   // Writes a file below the folder; gives its path.
   std::string write(const std::filesystem::path& name, std::string_view content) const {
-    const auto path = folder_ / name;
-    std::filesystem::create_directories(path.parent_path());
-    std::ofstream(path, std::ios::binary) << content;
-    return path.string();
+    testing::put(folder_ / name, content);
+    return (folder_ / name).string();
   }
 
   [[nodiscard]] std::vector<std::filesystem::path> cached_files() const {
@@ -47,13 +39,9 @@ class ScratchTest : public ::testing::Test {
     return files;
   }
 
-  std::filesystem::path folder_;
+  const testing::TemporaryFolder temporary_;
+  const std::filesystem::path folder_ = temporary_.path();
 };
-
-inline std::string content_of(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
 
 inline std::vector<int64_t> all_tokens(const TokenView& view) {
   std::vector<int64_t> tokens(static_cast<size_t>(view.size()));

@@ -4,13 +4,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 
-#include "data/corpus_files.h"
+#include "io/child_process.h"
+#include "tests/data/corpus_files.h"
 
 namespace wavroute {
 namespace {
@@ -53,19 +53,19 @@ TEST_F(CorpusFiles, ACacheFileIsTrustedOnlyForTheTextAndTheContentThatItWasMadeO
     }
   };
   refill([](const auto& file) {
-    std::string content = content_of(file);
+    std::string content = testing::get(file);
     std::fill(content.begin() + 64, content.end() - 64, '\0');
     return content;
   });
   EXPECT_EQ(all_tokens(open(text).train), tokens);
   refill([](const auto& file) {
-    std::string content = content_of(file);
+    std::string content = testing::get(file);
     content[64] ^= 1;
     return content;
   });
   EXPECT_EQ(all_tokens(open(text).train), tokens);
   // The other split's file: whole, of this tokenizer, of another text.
-  refill([&](const auto& file) { return content_of(file == files[0] ? files[1] : files[0]); });
+  refill([&](const auto& file) { return testing::get(file == files[0] ? files[1] : files[0]); });
   EXPECT_EQ(all_tokens(open(text).train), tokens);
 }
 
@@ -125,7 +125,7 @@ TEST_F(CorpusFiles, ADamagedCacheFileIsMadeAnew) {
   };
   for (const auto& damage : damages) {
     for (const auto& file : cached_files()) {
-      const std::string damaged = damage(content_of(file));
+      const std::string damaged = damage(testing::get(file));
       std::ofstream(file, std::ios::binary) << damaged;
     }
     EXPECT_EQ(all_tokens(open(text).train), tokens);
@@ -163,21 +163,16 @@ TEST(TokenCache, FolderFollowsTheEnvironment) {
 TEST_F(CorpusFiles, ProcessesThatStartTogetherShareTheCache) {
   data_.train = write("train.txt", lines(20000));
   const auto expected = make_bytes_tokenizer()->encode(lines(20000));
-  constexpr int kProcesses = 6;
-  for (int i = 0; i < kProcesses; ++i) {
-    if (fork() != 0) continue;
-    bool right = false;
-    try {
+  std::vector<ChildProcess> children;
+  for (int i = 0; i < 6; ++i) {
+    children.emplace_back(std::function<int()>([&] {
       const auto tokens = all_tokens(open_corpus(data_, kContext).train);
-      right = std::equal(tokens.begin(), tokens.end(), expected.begin());
-    } catch (const std::exception&) {
-    }
-    _exit(right ? 0 : 1);
+      return std::equal(tokens.begin(), tokens.end(), expected.begin()) ? 0 : 1;
+    }));
   }
-  for (int i = 0; i < kProcesses; ++i) {
-    int status = 0;
-    ASSERT_GT(wait(&status), 0);
-    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  for (ChildProcess& child : children) {
+    child.wait();
+    EXPECT_EQ(child.exit_code(), 0);
   }
   EXPECT_EQ(cached_files().size(), 2U);  // and nothing temporary
 }

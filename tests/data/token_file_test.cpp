@@ -5,7 +5,7 @@
 
 #include <cstring>
 
-#include "data/scratch.h"
+#include "tests/data/scratch.h"
 
 namespace wavroute {
 namespace {
@@ -28,7 +28,7 @@ class TokenFile : public ScratchTest {
   template <typename Value>
   std::string error_with(size_t offset, Value value) {
     write_tokens(*bytes_, {1, 2, 3});
-    std::string content = content_of(path_);
+    std::string content = testing::get(path_);
     std::memcpy(content.data() + offset, &value, sizeof value);
     write("a.tokens", content);
     return user_error([&] { (void)all_tokens(open_token_file(path_, *bytes_)); });
@@ -75,7 +75,7 @@ TEST_F(TokenFile, HasTheDocumentedLayout) {
   expected += std::string("\0\0\0\0\0\0\0\0\1\0\2\0\xFF\0", 14);
   expected += std::string(32, '\0');  // of no text that is known
   expected += from_hex(sha256_hex(expected));
-  EXPECT_EQ(content_of(path_), expected);
+  EXPECT_EQ(testing::get(path_), expected);
 }
 
 TEST_F(TokenFile, TokensComeBack) {
@@ -100,7 +100,7 @@ TEST_F(TokenFile, AVocabularyAbove65536TakesFourBytes) {
   ASSERT_EQ(chars->vocab_size(), 65537);
   write_tokens(*chars, {65536, 0, 65535});
   EXPECT_THAT(all_tokens(open_token_file(path_, *chars)), ElementsAre(65536, 0, 65535));
-  EXPECT_EQ(content_of(path_).size(), 64U + 3 * 4 + 64);
+  EXPECT_EQ(testing::get(path_).size(), 64U + 3 * 4 + 64);
   EXPECT_EQ(token_width(65536), 2);
 }
 
@@ -128,7 +128,7 @@ TEST_F(TokenFile, HostileHeadersAreRefusedWithTheFileNamed) {
 
 TEST_F(TokenFile, EveryTruncationIsRefused) {
   write_tokens(*bytes_, {1, 2, 3});
-  const std::string content = content_of(path_);
+  const std::string content = testing::get(path_);
   for (size_t length = 0; length < content.size(); ++length) {
     write("a.tokens", content.substr(0, length));
     EXPECT_THAT(user_error([&] { (void)open_token_file(path_, *bytes_); }), HasSubstr("a.tokens"))

@@ -6,7 +6,7 @@
 #include <numeric>
 
 #include "base/utf8.h"
-#include "data/scratch.h"
+#include "tests/data/scratch.h"
 
 namespace wavroute {
 namespace {

@@ -8,7 +8,7 @@
 
 #include "base/philox.h"
 #include "data/corpus.h"
-#include "data/scratch.h"
+#include "tests/data/scratch.h"
 
 namespace wavroute {
 namespace {

@@ -127,7 +127,7 @@ TEST(Composed, RouteReadIsItsFormulaAndItsGradientTheDifference) {
                                                   : std::vector<int64_t>{});
     for (const bool fresh : {false, true}) {
       if (count == 0 && fresh) continue;
-      SCOPED_TRACE(testing::Message() << count << " parts, fresh " << fresh);
+      SCOPED_TRACE(::testing::Message() << count << " parts, fresh " << fresh);
       const int64_t written = count - 1;
       Tensors arguments = {random_values({kTokens, kWidth}, "u"),
                            random_values({kTokens, kWidth}, "mixed"),

@@ -78,7 +78,7 @@ TEST(Graph, EveryCallIsOneNode) {
     const Fixture f(type);
     size_t op = 0;
     for (const auto& call : f.calls()) {
-      SCOPED_TRACE(testing::Message() << "operator " << op++);
+      SCOPED_TRACE(::testing::Message() << "operator " << op++);
       const Tensors results = call();
       for (const at::Tensor& result : results) {
         ASSERT_TRUE(result.grad_fn());
@@ -111,7 +111,7 @@ TEST(Graph, UnusedResultsCountAsZeros) {
     for (size_t op = 0; op < count; ++op) {
       const size_t results = Fixture(type).calls()[op]().size();
       for (size_t used = 0; used < results; ++used) {
-        SCOPED_TRACE(testing::Message() << "operator " << op << ", result " << used);
+        SCOPED_TRACE(::testing::Message() << "operator " << op << ", result " << used);
         const Fixture alone(type), beside(type);
         const Tensors one = alone.calls()[op](), all = beside.calls()[op]();
         back({one[used]});
@@ -204,7 +204,7 @@ TEST(Graph, AGradientHasNoGradientOfItsOwn) {
   const Fixture f;
   size_t op = 0;
   for (const auto& call : f.calls()) {
-    SCOPED_TRACE(testing::Message() << "operator " << op++);
+    SCOPED_TRACE(::testing::Message() << "operator " << op++);
     const at::Tensor sum = call().back().square().sum();
     for (const at::Tensor& first : torch::autograd::grad({sum}, f.leaves(), {}, true, true, true)) {
       if (!first.defined()) continue;  // of an argument of another operator

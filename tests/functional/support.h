@@ -10,24 +10,14 @@
 #include <string>
 #include <vector>
 
-#include "base/philox.h"
+#include "tests/random_values.h"
 #include "wavroute/functional.h"
 
 namespace wavroute::functional {
 
 using Tensors = std::vector<at::Tensor>;
 
-// Normal numbers in double, the same for the same name; a float holds them exactly, and so does a
-// bfloat16 if `type` is one.
-inline at::Tensor random_values(const std::vector<int64_t>& sizes, const std::string& name,
-                                at::ScalarType type = at::kFloat) {
-  const Philox random(11, "values", name);
-  at::Tensor values = at::empty(sizes, at::kDouble);
-  for (int64_t i = 0; i < values.numel(); ++i) {
-    values.mutable_data_ptr<double>()[i] = random.normal(static_cast<uint64_t>(i));
-  }
-  return values.to(type).to(at::kDouble);
-}
+using testing::random_values;
 
 // A call of an operator: its differentiable results from the arguments that get a gradient.
 using Call = std::function<Tensors(const Tensors&)>;

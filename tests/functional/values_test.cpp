@@ -48,7 +48,7 @@ TEST_P(Types, AddNormHasTheValuesAndGradientsOfTheComposedForm) {
   for (const auto& [tokens, d] : kShapes) {
     for (const bool scaled : {false, true}) {
       for (const bool norms : {false, true}) {
-        SCOPED_TRACE(testing::Message() << tokens << " x " << d << ", " << scaled << norms);
+        SCOPED_TRACE(::testing::Message() << tokens << " x " << d << ", " << scaled << norms);
         Tensors exact = {random_values({tokens, 1, d}, "h"),
                          random_values({tokens, 1, d}, "u", type)};
         std::vector<at::ScalarType> types = {at::kFloat, type};
@@ -113,7 +113,7 @@ TEST_P(Types, RouteMixHasTheValuesAndGradientsOfTheComposedForm) {
   for (const auto& [tokens, d] : kShapes) {
     for (const auto& [n, routers] : {std::pair<int64_t, int64_t>{1, 1}, {4, 3}, {35, 17}}) {
       if (n == 35 && d != 37) continue;
-      SCOPED_TRACE(testing::Message() << tokens << " x " << d << ", " << n << " " << routers);
+      SCOPED_TRACE(::testing::Message() << tokens << " x " << d << ", " << n << " " << routers);
       const Sources sources = random_sources(n, tokens, d, kEps, type);
       Tensors exact = sources.rows;
       std::vector<at::ScalarType> types(exact.size(), type);
@@ -194,7 +194,7 @@ TEST_P(Types, RouteReadHasTheValuesAndGradientsOfTheComposedForm) {
   for (size_t i = 0; i < kReads.size(); ++i) {
     const ReadCase& c = kReads[i];
     for (const auto& [tokens, d] : kShapes) {
-      SCOPED_TRACE(testing::Message() << "read " << i << ", " << tokens << " x " << d);
+      SCOPED_TRACE(::testing::Message() << "read " << i << ", " << tokens << " x " << d);
       const Tensors exact = read_arguments(c, tokens, d, type);
       std::vector<at::ScalarType> types(exact.size(), at::kFloat);
       if (c.written >= 0) types[5] = type;
@@ -213,7 +213,7 @@ TEST_P(Types, RouteReadHasTheValuesAndGradientsOfTheComposedForm) {
             return c.written >= 0 ? Tensors{read.part, read.x} : Tensors{read.x};
           },
           exact, types, type, /*of_read=*/true);
-      if (testing::Test::HasFailure()) return;
+      if (::testing::Test::HasFailure()) return;
     }
   }
 }
@@ -224,7 +224,7 @@ TEST_P(Types, RouteFinishHasTheValuesAndGradientsOfTheComposedForm) {
     const ReadCase& c = kReads[i];
     if (c.parts == 0) continue;
     for (const auto& [tokens, d] : kShapes) {
-      SCOPED_TRACE(testing::Message() << "case " << i << ", " << tokens << " x " << d);
+      SCOPED_TRACE(::testing::Message() << "case " << i << ", " << tokens << " x " << d);
       const Tensors all = read_arguments(c, tokens, d, type);
       const Tensors exact(all.begin() + 5, all.end());
       std::vector<at::ScalarType> types(exact.size(), at::kFloat);
@@ -240,7 +240,7 @@ TEST_P(Types, RouteFinishHasTheValuesAndGradientsOfTheComposedForm) {
             return results;
           },
           exact, types, type);
-      if (testing::Test::HasFailure()) return;
+      if (::testing::Test::HasFailure()) return;
     }
   }
 }

@@ -11,7 +11,7 @@
 
 #include "io/checkpoint.h"
 #include "io/file.h"
-#include "temporary_folder.h"
+#include "tests/temporary_folder.h"
 
 namespace wavroute {
 namespace {

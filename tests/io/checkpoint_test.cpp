@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "io/file.h"
-#include "temporary_folder.h"
+#include "tests/temporary_folder.h"
 
 namespace wavroute {
 namespace {

@@ -19,10 +19,11 @@
 #include <utility>
 
 #include "io/checkpoint.h"
+#include "io/child_process.h"
 #include "io/file.h"
 #include "io/jsonl.h"
 #include "io/run_folder.h"
-#include "temporary_folder.h"
+#include "tests/temporary_folder.h"
 
 namespace wavroute {
 namespace {
@@ -41,47 +42,28 @@ using testing::TemporaryFolder;
 using ::testing::UnorderedElementsAre;
 
 // A process that runs `action` until it ends itself or is killed.
-class Child {
- public:
-  explicit Child(const std::function<void()>& action) : process_(::fork()) {
-    if (process_ != 0) return;
-    try {
-      action();
-    } catch (const std::exception&) {
-      ::_exit(1);
-    }
-    ::_exit(0);
-  }
-  Child(const Child&) = delete;
-  Child& operator=(const Child&) = delete;
-  ~Child() {
-    kill();
-    (void)wait();
-  }
+ChildProcess child_of(const std::function<void()>& action) {
+  return ChildProcess(std::function<int()>([&action] {
+    action();
+    return 0;
+  }));
+}
 
-  void kill() const {
-    if (process_ > 0) ::kill(process_, SIGKILL);
-  }
-  // The signal that ended it; 0 if it ended by itself.
-  int wait() {
-    int status = 0;
-    if (process_ > 0) ::waitpid(std::exchange(process_, -1), &status, 0);
-    return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
-  }
-
- private:
-  pid_t process_;
-};
+// The signal that ended it; 0 where it ended itself.
+int end_of(ChildProcess& child) {
+  child.wait();
+  return child.signal();
+}
 
 TEST(Kill, BetweenTheLastWriteAndTheRenameLeavesTheOldContent) {
   const TemporaryFolder folder;
   put(folder / "a", "old");
-  Child child([&] {
+  ChildProcess child = child_of([&] {
     AtomicFile file(folder / "a");
     file.write("new");
     ::raise(SIGKILL);
   });
-  EXPECT_EQ(child.wait(), SIGKILL);
+  EXPECT_EQ(end_of(child), SIGKILL);
   EXPECT_EQ(get(folder / "a"), "old");
   EXPECT_THAT(names_in(folder.path()), SizeIs(2));
   write_file_atomic(folder / "a", "newer");
@@ -109,7 +91,7 @@ TEST(Kill, AtAnyMomentOfManyWritesLeavesOneWholeContent) {
   write_file_atomic(folder / "a", std::string(kSize, 'z'));
   std::mt19937 moments = random_moments();
   for (int round = 0; round < 10; ++round) {
-    Child child([&] {
+    ChildProcess child = child_of([&] {
       for (char letter = 'a';; letter = letter == 'y' ? 'a' : static_cast<char>(letter + 1)) {
         AtomicFile file(folder / "a");
         for (int piece = 0; piece < 3; ++piece) file.write(std::string(kSize / 3, letter));
@@ -118,7 +100,7 @@ TEST(Kill, AtAnyMomentOfManyWritesLeavesOneWholeContent) {
     });
     for (auto looks = 1 + moments() % 30; looks > 0; --looks) expect_whole();
     child.kill();
-    EXPECT_EQ(child.wait(), SIGKILL);
+    EXPECT_EQ(end_of(child), SIGKILL);
     expect_whole();
   }
 }
@@ -127,12 +109,12 @@ TEST(Kill, WhileACheckpointIsWrittenLeavesTheLastOneAndTheNextRunSweepsUp) {
   const TemporaryFolder run;
   put(run / "config.toml", "");
   CheckpointWriter(run.path(), 1).finish({});
-  Child child([&] {
+  ChildProcess child = child_of([&] {
     CheckpointWriter writer(run.path(), 2);
     writer.write("config.json", "{}");
     ::raise(SIGKILL);
   });
-  EXPECT_EQ(child.wait(), SIGKILL);
+  EXPECT_EQ(end_of(child), SIGKILL);
   EXPECT_THAT(list_checkpoints(run.path()), SizeIs(1));
   const RunFolder resumed = RunFolder::create(run.path(), ExistingRun::kResume);
   EXPECT_THAT(names_in(run / "checkpoints"), SizeIs(2));
@@ -153,21 +135,21 @@ TEST(Kill, WhileACheckpointIsReplacedLeavesAWholeOneInItsPlace) {
   write_checkpoint('z');
   std::mt19937 moments = random_moments();
   for (int round = 0; round < 15; ++round) {
-    Child child([&] {
+    ChildProcess child = child_of([&] {
       for (char letter = 'a';; letter = letter == 'y' ? 'a' : static_cast<char>(letter + 1)) {
         write_checkpoint(letter);
       }
     });
     ::usleep(static_cast<useconds_t>(1'000 + moments() % 29'000));
     child.kill();
-    EXPECT_EQ(child.wait(), SIGKILL);
+    EXPECT_EQ(end_of(child), SIGKILL);
     EXPECT_EQ(verify_checkpoint(run / "checkpoints/step_5"), std::nullopt) << "round " << round;
   }
 }
 
 TEST(Kill, FreesTheLock) {
   const TemporaryFolder folder;
-  Child child([&] {
+  ChildProcess child = child_of([&] {
     const FileLock lock(folder.path());
     put(folder / "locked", "");
     ::pause();
@@ -175,7 +157,7 @@ TEST(Kill, FreesTheLock) {
   while (!fs::exists(folder / "locked")) ::usleep(1000);
   EXPECT_THROW(FileLock{folder.path()}, UserError);
   child.kill();
-  EXPECT_EQ(child.wait(), SIGKILL);
+  EXPECT_EQ(end_of(child), SIGKILL);
   EXPECT_NO_THROW(FileLock{folder.path()});
 }
 

@@ -2,16 +2,17 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/file.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <functional>
 #include <string>
 #include <utility>
 
-#include "dead_process.h"
+#include "io/child_process.h"
 #include "io/file.h"
-#include "temporary_folder.h"
+#include "tests/io/dead_process.h"
+#include "tests/temporary_folder.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -39,19 +40,16 @@ TEST(FileLock, KeepsASecondHolderOutAndNamesTheFirst) {
 TEST(FileLock, KeepsAnotherProcessOut) {
   const TemporaryFolder folder;
   const FileLock lock(folder.path());
-  const pid_t child = ::fork();
-  if (child == 0) {
+  ChildProcess child(std::function<int()>([&] {
     try {
       const FileLock second(folder.path());
     } catch (const UserError&) {
-      ::_exit(7);
+      return 7;
     }
-    ::_exit(0);
-  }
-  int status = 0;
-  ::waitpid(child, &status, 0);
-  ASSERT_TRUE(WIFEXITED(status));
-  EXPECT_EQ(WEXITSTATUS(status), 7);
+    return 0;
+  }));
+  child.wait();
+  EXPECT_EQ(child.exit_code(), 7);
 }
 
 TEST(FileLock, IsFreeAgainAfterItsHolder) {

@@ -11,8 +11,9 @@
 #include <utility>
 #include <vector>
 
-#include "dead_process.h"
-#include "temporary_folder.h"
+#include "io/child_process.h"
+#include "tests/io/dead_process.h"
+#include "tests/temporary_folder.h"
 #include "wavroute/error.h"
 
 namespace wavroute {

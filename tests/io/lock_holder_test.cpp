@@ -6,9 +6,9 @@
 #include <cerrno>
 #include <string>
 
-#include "dead_process.h"
 #include "io/file.h"
-#include "temporary_folder.h"
+#include "tests/io/dead_process.h"
+#include "tests/temporary_folder.h"
 
 namespace wavroute {
 namespace {

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "io/file.h"
-#include "temporary_folder.h"
+#include "tests/temporary_folder.h"
 
 namespace wavroute {
 namespace {

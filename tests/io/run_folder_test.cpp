@@ -9,8 +9,8 @@
 #include <string>
 #include <thread>
 
-#include "dead_process.h"
-#include "temporary_folder.h"
+#include "tests/io/dead_process.h"
+#include "tests/temporary_folder.h"
 
 namespace wavroute {
 namespace {

@@ -8,7 +8,7 @@
 
 #include "io/file.h"
 #include "safetensors_bytes.h"
-#include "temporary_folder.h"
+#include "tests/temporary_folder.h"
 #include "wavroute/safetensors.h"
 
 namespace wavroute {

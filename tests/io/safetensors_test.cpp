@@ -12,7 +12,7 @@
 
 #include "io/file.h"
 #include "safetensors_bytes.h"
-#include "temporary_folder.h"
+#include "tests/temporary_folder.h"
 
 namespace wavroute {
 namespace {

@@ -4,7 +4,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -14,8 +13,9 @@
 #include <vector>
 
 #include "io/checkpoint.h"
+#include "io/child_process.h"
 #include "io/run_folder.h"
-#include "temporary_folder.h"
+#include "tests/temporary_folder.h"
 
 namespace wavroute {
 namespace {
@@ -64,15 +64,14 @@ class Trouble : public ::testing::Test {
   [[nodiscard]] std::vector<std::string> passed_without_permission() const {
     int ends[2] = {};
     if (::pipe(ends) != 0) return {"no pipe"};
-    const pid_t child = ::fork();
-    if (child == 0) {
+    ChildProcess child(std::function<int()>([&] {
       std::string passed;
       if (::geteuid() == 0 && ::seteuid(kNobody) != 0) passed = "no other user ";
       for (const auto& [name, look] : kLooks) {
         if (!is_refused(look)) passed += std::string(name) + " ";
       }
-      ::_exit(::write(ends[1], passed.data(), passed.size()) < 0 ? 1 : 0);
-    }
+      return ::write(ends[1], passed.data(), passed.size()) < 0 ? 1 : 0;
+    }));
     ::close(ends[1]);
     std::vector<std::string> names;
     std::string name;
@@ -84,14 +83,13 @@ class Trouble : public ::testing::Test {
       }
     }
     ::close(ends[0]);
-    ::waitpid(child, nullptr, 0);
+    child.wait();
     return names;
   }
 
   // Whether `act` returns true to an ordinary user.
   [[nodiscard]] static bool as_ordinary_user(const std::function<bool()>& act) {
-    const pid_t child = ::fork();
-    if (child == 0) {
+    ChildProcess child(std::function<int()>([&] {
       bool passed = ::geteuid() != 0 || ::seteuid(kNobody) == 0;
       try {
         passed = passed && act();
@@ -99,11 +97,10 @@ class Trouble : public ::testing::Test {
         std::fprintf(stderr, "%s\n", error.what());
         passed = false;
       }
-      ::_exit(passed ? 0 : 1);
-    }
-    int status = 0;
-    ::waitpid(child, &status, 0);
-    return status == 0;
+      return passed ? 0 : 1;
+    }));
+    child.wait();
+    return child.exit_code() == 0;
   }
 
   TemporaryFolder run_;

@@ -4,8 +4,8 @@
 #include <nlohmann/json.hpp>
 
 #include "model/model_folder.h"
-#include "tests/io/temporary_folder.h"
 #include "tests/model/small_model.h"
+#include "tests/temporary_folder.h"
 
 namespace wavroute {
 namespace {

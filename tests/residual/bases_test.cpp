@@ -4,9 +4,9 @@
 
 #include <cmath>
 
-#include "base/philox.h"
 #include "functional/composed.h"
 #include "residual/routed.h"
+#include "tests/random_values.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -14,14 +14,7 @@ namespace {
 
 constexpr double kRounding = 1e-12;
 
-at::Tensor random_values(const std::vector<int64_t>& shape, const std::string& name) {
-  const Philox random(3, "values", name);
-  at::Tensor values = at::empty(shape, at::kDouble);
-  for (int64_t i = 0; i < values.numel(); ++i) {
-    values.mutable_data_ptr<double>()[i] = random.normal(static_cast<uint64_t>(i));
-  }
-  return values;
-}
+using testing::random_values;
 
 // [..., 1]
 at::Tensor ratio_of(const at::Tensor& detail, const at::Tensor& summary) {

@@ -6,9 +6,9 @@
 #include <cmath>
 #include <optional>
 
-#include "base/philox.h"
 #include "functional/composed.h"
 #include "residual/router.h"
+#include "tests/random_values.h"
 
 namespace wavroute {
 namespace {
@@ -16,14 +16,7 @@ namespace {
 constexpr int64_t kWidth = 12;
 constexpr double kNormEps = 1e-3, kMatchingEps = 1e-12;
 
-at::Tensor random_values(const std::vector<int64_t>& shape, const std::string& name) {
-  const Philox random(4, "values", name);
-  at::Tensor values = at::empty(shape, at::kDouble);
-  for (int64_t i = 0; i < values.numel(); ++i) {
-    values.mutable_data_ptr<double>()[i] = random.normal(static_cast<uint64_t>(i));
-  }
-  return values;
-}
+using testing::random_values;
 
 // A router of two detail bases with random parameters.
 struct RandomRouter {

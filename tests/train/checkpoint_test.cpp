@@ -8,8 +8,8 @@
 #include <nlohmann/json.hpp>
 
 #include "io/checkpoint.h"
-#include "tests/io/temporary_folder.h"
 #include "tests/model/small_model.h"
+#include "tests/temporary_folder.h"
 #include "train/checkpointing.h"
 #include "train/step.h"
 

@@ -11,7 +11,7 @@
 #include <filesystem>
 #include <string>
 
-#include "tests/io/temporary_folder.h"
+#include "tests/temporary_folder.h"
 #include "train/process.h"
 
 namespace wavroute {

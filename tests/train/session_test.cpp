@@ -3,7 +3,7 @@
 
 #include <gmock/gmock.h>
 
-#include "tests/io/temporary_folder.h"
+#include "tests/temporary_folder.h"
 #include "wavroute/error.h"
 
 namespace wavroute {

@@ -13,7 +13,8 @@
 #include <sstream>
 
 #include "io/checkpoint.h"
-#include "tests/io/temporary_folder.h"
+#include "tests/temporary_folder.h"
+#include "train/process.h"
 #include "wavroute/error.h"
 
 namespace wavroute {

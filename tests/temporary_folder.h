@@ -9,6 +9,7 @@
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "wavroute/error.h"
@@ -18,8 +19,9 @@ namespace wavroute::testing {
 // Removed with all its content at the end.
 class TemporaryFolder {
  public:
-  TemporaryFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "wavroute-XXXXXX").string();
+  // `label`: how its name begins.
+  explicit TemporaryFolder(const std::string& label = "wavroute-") {
+    std::string name = (std::filesystem::temp_directory_path() / (label + "XXXXXX")).string();
     if (::mkdtemp(name.data()) == nullptr) throw Failure("no folder for temporary files");
     path_ = name;
   }
@@ -37,8 +39,9 @@ class TemporaryFolder {
   std::filesystem::path path_;
 };
 
-// Plain library streams, so that the code under test doesn't check itself.
-inline void put(const std::filesystem::path& path, const std::string& content) {
+// Plain library streams, so that the code under test isn't its own witness.
+inline void put(const std::filesystem::path& path, std::string_view content) {
+  std::filesystem::create_directories(path.parent_path());
   std::ofstream(path, std::ios::binary) << content;
 }
 
