@@ -72,10 +72,10 @@ class Worker {
     const std::chrono::duration<double, std::milli> ms = std::chrono::steady_clock::now() - start;
     if (!result.is_finite()) {
       throw Failure(
-          fmt::format("a finite loss and gradient norm were expected at step {}, loss {} and "
-                      "gradient norm {} came out: a step without its update is not timed",
-                      steps_, result.loss, result.grad_norm),
-          "a lower optimizer.lr may help");
+          expectation("a finite loss and gradient norm",
+                      fmt::format("loss {} and gradient norm {}", result.loss, result.grad_norm),
+                      fmt::format("at step {}", steps_)),
+          "a step without its update is not timed; a lower optimizer.lr may help");
     }
     return {{"ms", ms.count()}, {"loss", result.loss}};
   }
@@ -118,7 +118,7 @@ Json obey(Worker& worker, const std::string& line) {
   if (line == "step") return worker.step();
   if (line == "gemm") return worker.gemm();
   if (line == "memory") return worker.memory();
-  throw UserError(fmt::format("step, gemm, memory or quit was expected, '{}' was given", line));
+  throw expected("step, gemm, memory or quit", fmt::format("'{}'", line));
 }
 
 }  // namespace

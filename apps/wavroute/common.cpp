@@ -35,10 +35,9 @@ void check_same_tokenizer(const fs::path& file, const Tokenizer& wanted) {
   } catch (const UserError&) {  // a tokenizer that we can't read is not the bytes tokenizer
   }
   if (own != nullptr && own->hash() == wanted.hash()) return;
-  throw UserError(
-      fmt::format("expected the tokenizer of the model, given --tokenizer {}, but {} {}",
-                  wanted.name(), file.string(), why),
-      "leave --tokenizer out, or remove tokenizer.json if it is not the model's");
+  throw expected("the tokenizer of the model", fmt::format("--tokenizer {}", wanted.name()),
+                 fmt::format("where {} {}", file.string(), why),
+                 "leave --tokenizer out, or remove tokenizer.json if it is not the model's");
 }
 
 std::shared_ptr<const Tokenizer> find_tokenizer(const fs::path& folder, const std::string& wanted) {
@@ -51,12 +50,12 @@ std::shared_ptr<const Tokenizer> find_tokenizer(const fs::path& folder, const st
     return bytes;
   }
   if (!wanted.empty()) {
-    throw UserError(fmt::format("--tokenizer bytes was expected, '{}' was given", wanted),
-                    "other tokenizers come with the checkpoint");
+    throw expected("--tokenizer bytes", fmt::format("'{}'", wanted), {},
+                   "other tokenizers come with the checkpoint");
   }
   if (!has_own) {
-    throw UserError(fmt::format("a tokenizer.json was expected in {}", folder.string()),
-                    "--tokenizer bytes reads text as bytes");
+    throw expected("a tokenizer.json", "none", "in " + folder.string(),
+                   "--tokenizer bytes reads text as bytes");
   }
   return tokenizer_from_json(read_file(file, JsonLimits().bytes), file.string());
 }
@@ -65,16 +64,16 @@ void check_vocabulary(const LoadedModel& loaded) {
   const int64_t tokens = loaded.tokenizer->vocab_size();
   const int64_t rows = loaded.model->spec().vocab_size;
   if (tokens == rows) return;
-  throw UserError(fmt::format("a vocabulary of {} tokens was expected by the model in {}, the "
-                              "tokenizer '{}' has {}",
-                              rows, loaded.folder.string(), loaded.tokenizer->name(), tokens),
-                  "use the tokenizer that the model was trained with");
+  throw expected(fmt::format("a vocabulary of {} tokens", rows),
+                 fmt::format("{} of the tokenizer '{}'", tokens, loaded.tokenizer->name()),
+                 "for the model in " + loaded.folder.string(),
+                 "use the tokenizer that the model was trained with");
 }
 
 std::optional<LayerProgram> parse_program(const ModelArguments& arguments, const Decoder& model) {
   if (!arguments.program.empty() && !arguments.layers.empty()) {
-    throw UserError("--program or --layers was expected, both were given",
-                    "--layers every-other is short for a program");
+    throw expected("--program or --layers", "both", {},
+                   "--layers every-other is short for a program");
   }
   const std::string text = arguments.program.empty() ? arguments.layers : arguments.program;
   if (text.empty()) return std::nullopt;
@@ -88,10 +87,8 @@ void change_options(DecoderSpec& spec, const std::vector<std::string>& changes) 
   for (const std::string& change : changes) {
     const size_t equals = change.find('=');
     if (equals == std::string::npos || change.starts_with("scheme=")) {
-      throw UserError(
-          fmt::format("--residual KEY=VALUE of an option of the scheme was expected, '{}' "
-                      "was given",
-                      change));
+      throw expected("--residual KEY=VALUE of an option of the scheme",
+                     fmt::format("'{}'", change));
     }
     const std::string key = change.substr(0, equals), text = change.substr(equals + 1);
     const nlohmann::json value = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);

@@ -82,9 +82,8 @@ void check_same_base(const Config& stored, const Config& config) {
     changed += (changed.empty() ? "" : ", ") + key;
   }
   if (!changed.empty()) {
-    throw UserError(
-        fmt::format("a resumed comparison must keep its configuration, changed: {}", changed),
-        "give another --out for a new comparison");
+    throw expected("the configuration that the comparison began with", "another " + changed, {},
+                   "give another --out for a new comparison");
   }
 }
 
@@ -160,7 +159,7 @@ std::vector<SpeedResult> measure_in_turn(const std::vector<SpeedJob>& models,
 
 int compare(const CompareArguments& arguments) {
   if (!arguments.resume.empty() && arguments.resume != "auto") {
-    throw UserError(fmt::format("--resume auto was expected, '{}' was given", arguments.resume));
+    throw expected("--resume auto", fmt::format("'{}'", arguments.resume));
   }
   const Config given =
       load_config(arguments.config, arguments.sets, scheme_catalog(), ConfigUse::kCompare).config;

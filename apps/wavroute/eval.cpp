@@ -64,11 +64,11 @@ int eval(const EvalArguments& arguments) {
   const EvaluationOptions options{{}, loaded.program_or_null(), arguments.batch, arguments.prompt};
   const Evaluation result = evaluate(*loaded.model, windows, *loaded.tokenizer, options);
   if (!result.is_finite()) {
-    throw Failure(
-        fmt::format("a finite loss was expected, {} came out over {} tokens of {}, from {}",
-                    std::abs(result.loss), result.tokens, arguments.data, loaded.folder.string()),
-        "the model holds values that are not finite or too large: use an earlier "
-        "checkpoint");
+    throw Failure(expectation("a finite loss", std::abs(result.loss),
+                              fmt::format("over {} tokens of {}, from {}", result.tokens,
+                                          arguments.data, loaded.folder.string())),
+                  "the model holds values that are not finite or too large: use an earlier "
+                  "checkpoint");
   }
   if (!arguments.logits.empty()) write_logits(loaded, windows, arguments);
   if (arguments.json) {

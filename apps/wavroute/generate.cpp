@@ -34,15 +34,16 @@ void check_cache(const LoadedModel& loaded, int64_t prompt, int64_t tokens) {
   const double a_token = cache_bytes_per_token(*loaded.model, loaded.program_or_null());
   const double most = std::floor(static_cast<double>(loaded.free_memory) / a_token);
   if (static_cast<double>(prompt) + static_cast<double>(tokens) <= most) return;
-  throw UserError(
-      fmt::format(
-          "expected a cache of keys and values within the {} that are free, --tokens {} "
-          "after a prompt of {} needs {}",
-          format_bytes(static_cast<double>(loaded.free_memory)), tokens, prompt,
-          format_bytes(a_token * (static_cast<double>(prompt) + static_cast<double>(tokens)))),
-      most > static_cast<double>(prompt)
-          ? fmt::format("--tokens {:.0f} fits", most - static_cast<double>(prompt))
-          : "a shorter prompt, or a machine with more memory");
+  throw expected(fmt::format("a cache of keys and values within the {} that are free",
+                             format_bytes(static_cast<double>(loaded.free_memory))),
+                 fmt::format("{} for --tokens {} after a prompt of {}",
+                             format_bytes(a_token * (static_cast<double>(prompt) +
+                                                     static_cast<double>(tokens))),
+                             tokens, prompt),
+                 {},
+                 most > static_cast<double>(prompt)
+                     ? fmt::format("--tokens {:.0f} fits", most - static_cast<double>(prompt))
+                     : "a shorter prompt, or a machine with more memory");
 }
 
 int run(const GenerateArguments& arguments) {
@@ -50,7 +51,7 @@ int run(const GenerateArguments& arguments) {
   const LoadedModel loaded = load(arguments.model);
   const std::vector<uint32_t> prompt = loaded.tokenizer->encode(arguments.prompt, "--prompt");
   if (prompt.empty()) {
-    throw UserError("a --prompt of at least one character was expected, an empty one was given");
+    throw expected("a --prompt of at least one character", "an empty one");
   }
   check_cache(loaded, static_cast<int64_t>(prompt.size()), arguments.tokens);
   std::vector<uint32_t> ends;

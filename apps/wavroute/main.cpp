@@ -135,7 +135,7 @@ std::optional<int> refuse_unknown_command(const CLI::App& root, int argc, char**
   for (const CLI::App* sub : root.get_subcommands({})) names.push_back(sub->get_name());
   if (std::ranges::count(names, argv[1]) > 0) return std::nullopt;
   return complain(
-      kWrongUse, fmt::format("a subcommand was expected, '{}' was given", argv[1]),
+      kWrongUse, fmt::format("expected a subcommand, given '{}'", argv[1]),
       fmt::format("did you mean '{}'? wavroute --help lists them", nearest(argv[1], names)));
 }
 

@@ -62,10 +62,9 @@ std::optional<fs::path> checkpoint_to_resume(const RunPaths& paths, const std::s
       });
   if (found) return found->path;
   if (!damage.empty()) {
-    throw UserError(fmt::format("expected a whole checkpoint to go on from, found none whole ({}), "
-                                "in {}",
-                                damage, paths.checkpoints().string()),
-                    "--resume new sets them aside and starts at step 0");
+    throw expected("a whole checkpoint to go on from", fmt::format("none whole ({})", damage),
+                   fmt::format("in {}", paths.checkpoints().string()),
+                   "--resume new sets them aside and starts at step 0");
   }
   return std::nullopt;
 }
@@ -82,10 +81,10 @@ std::optional<Config> stored_config(const RunPaths& paths, const std::string& re
   // A run's files without its configuration, or somebody else's that bear the same names.
   const auto file = checkpoints.empty() ? paths.replaced_file() : checkpoints.back().path;
   if (!file) return std::nullopt;
-  throw UserError(fmt::format("expected the configuration that {} is of, found none at {}",
-                              file->string(), paths.config().string()),
-                  "give the run its config.toml back, or choose another folder with --out; "
-                  "--resume new sets checkpoints and metrics aside and begins at step 0");
+  throw expected(fmt::format("the configuration that {} is of", file->string()), "none",
+                 fmt::format("at {}", paths.config().string()),
+                 "give the run its config.toml back, or choose another folder with --out; "
+                 "--resume new sets checkpoints and metrics aside and begins at step 0");
 }
 
 // A run without a checkpoint starts again, with the same text.
@@ -96,11 +95,10 @@ void check_recorded_text(const RunPaths& paths, const Session& session) {
       (recorded->train == corpus.train_sha256 && recorded->valid == corpus.valid_sha256)) {
     return;
   }
-  throw UserError(
-      fmt::format("the text that this run began with was expected (sha256 {} and {} in "
-                  "{}), another one was given: {}",
-                  recorded->train, recorded->valid, paths.env().string(), corpus.description),
-      "restore the old text, or give another --out for a new run");
+  throw expected(fmt::format("the text that this run began with (sha256 {} and {} in {})",
+                             recorded->train, recorded->valid, paths.env().string()),
+                 "another: " + corpus.description, {},
+                 "restore the old text, or give another --out for a new run");
 }
 
 int train(const TrainArguments& arguments) {

@@ -53,7 +53,7 @@ std::string format_duration(double seconds) {
 
 double quantile(std::vector<double> values, double fraction) {
   if (values.empty())
-    throw Failure("expected at least one value to take a quantile of, given none");
+    throw Failure(expectation("at least one value to take a quantile of", "none"));
   std::ranges::sort(values);
   const double position = std::clamp(fraction, 0.0, 1.0) * static_cast<double>(values.size() - 1);
   const auto below = static_cast<size_t>(position);

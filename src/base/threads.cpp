@@ -42,10 +42,9 @@ int threads_to_use(int64_t wanted, const Machine& machine) {
   }
   const int64_t most = std::max(kMostAnywhere, kMostPerCore * machine.cores);
   if (wanted < 1 || wanted > most) {
-    throw UserError(fmt::format("at most {} threads were expected on a machine with {} cores to "
-                                "use, {} were given{}",
-                                most, machine.cores, wanted, from),
-                    "0 takes OMP_NUM_THREADS, or one for each core");
+    throw expected(
+        fmt::format("at most {} threads on a machine with {} cores to use", most, machine.cores),
+        fmt::format("{}{}", wanted, from), {}, "0 takes OMP_NUM_THREADS, or one for each core");
   }
   return static_cast<int>(wanted);
 }

@@ -122,8 +122,7 @@ class Scanner {
   }
 
   [[noreturn]] void fail(const std::string& expected, const std::string& given) const {
-    throw UserError(fmt::format("expected {}, given {}, {}:{}", expected, given, file_, line_),
-                    kHint);
+    throw wavroute::expected(expected, given, fmt::format("{}:{}", file_, line_), kHint);
   }
 
   std::string_view text_;
@@ -140,9 +139,8 @@ class Scanner {
 
 void check_toml_bounds(std::string_view text, const std::string& file) {
   if (text.size() > kMostTomlBytes) {
-    throw UserError(fmt::format("expected at most {} bytes of TOML, given {}, {}", kMostTomlBytes,
-                                text.size(), file),
-                    "no configuration is that large");
+    throw expected(fmt::format("at most {} bytes of TOML", kMostTomlBytes), text.size(), file,
+                   "no configuration is that large");
   }
   Scanner(text, file).run();
 }

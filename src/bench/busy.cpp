@@ -15,7 +15,7 @@ namespace {
 
 void wait_until_stopped(ChildProcess& process) {
   if (process.wait_until_stopped()) return;
-  throw Failure("expected a busy process to stand still, given one that has ended");
+  throw Failure(expectation("a busy process to stand still", "one that has ended"));
 }
 
 }  // namespace

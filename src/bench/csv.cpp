@@ -66,10 +66,9 @@ void append_csv(const std::filesystem::path& file, const std::string& header,
   } else if (begin.size() > first.size() && header.starts_with(first + ",")) {
     write_file_atomic(followed_link(file), with_columns(read_file(file), header));
   } else if (begin != first_line) {
-    throw UserError(fmt::format("expected a file of benchmark rows, given one that begins with "
-                                "'{}', in '{}'",
-                                first, file.string()),
-                    "name another file: this one is not changed");
+    throw expected("a file of benchmark rows", fmt::format("one that begins with '{}'", first),
+                   fmt::format("in '{}'", file.string()),
+                   "name another file: this one is not changed");
   }
   text += rows;
   const Descriptor out(::open(file.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666));

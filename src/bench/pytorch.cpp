@@ -105,10 +105,9 @@ BaselineSupport ask_baseline(const PyTorch& pytorch) {
                                  entry.at("sources_per_block").get<int64_t>()};
     }
   } catch (const nlohmann::json::exception&) {
-    throw Failure(fmt::format("baseline: for each scheme its 'options' and 'sources_per_block' "
-                              "were expected under 'supports', {} was given",
-                              answer.dump().substr(0, 200)),
-                  fmt::format("see what {} --supports prints", pytorch.script.string()));
+    throw Failure(expectation("'options' and 'sources_per_block' of each scheme under 'supports'",
+                              answer.dump().substr(0, 200), "by the baseline"),
+                  fmt::format("{} --supports says it in this form", pytorch.script.string()));
   }
   return support;
 }

@@ -21,7 +21,7 @@ constexpr double kMemoryShare = 0.9;  // of the available memory; the parent nee
 double number(const nlohmann::json& answer, const char* key) {
   const auto value = answer.find(key);
   if (value == answer.end() || !value->is_number()) {
-    throw Failure(fmt::format("worker: expected a number '{}', given {}", key, answer.dump()));
+    throw Failure(expectation(fmt::format("a number '{}'", key), answer.dump(), "by a worker"));
   }
   return value->get<double>();
 }
@@ -292,10 +292,8 @@ class Measurement {
 std::vector<StepResult> measure_steps(std::span<const StepJob> jobs, const StepPlan& plan,
                                       const StepProgress& progress) {
   if (plan.warmup < 1 || plan.rounds < 1) {
-    throw UserError(
-        fmt::format("expected at least 1 round of warm-up and 1 that counts, given "
-                    "{} and {}",
-                    plan.warmup, plan.rounds));
+    throw expected("at least 1 round of warm-up and 1 that counts",
+                   fmt::format("{} and {}", plan.warmup, plan.rounds));
   }
   return Measurement(jobs, plan, progress).run();
 }

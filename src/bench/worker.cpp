@@ -35,8 +35,7 @@ struct Channel {
 Channel open_channel() {
   std::array<int, 2> ends{-1, -1};
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) {
-    throw Failure(
-        fmt::format("expected a channel to a child process, given: {}", std::strerror(errno)));
+    throw Failure(expectation("a channel to a child process", std::strerror(errno)));
   }
   return {Descriptor(ends[0]), Descriptor(ends[1])};
 }
@@ -107,7 +106,7 @@ void Worker::fail(const std::string& what, const std::string& given) {
   if (!error_tail_.empty()) {
     hint += (hint.empty() ? "" : "\n") + ("its error output ended with:\n" + error_tail_);
   }
-  throw Failure(fmt::format("{}: expected {}, given: {}", label_, what, given), hint);
+  throw Failure(fmt::format("{}: {}", label_, expectation(what, given)), hint);
 }
 
 void Worker::send_line(const std::string& line) {

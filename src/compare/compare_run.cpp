@@ -131,10 +131,9 @@ class Run {
     const std::string stored = read_file(config_path(i));
     const std::string file = config_path(i).string();
     if (settings_of(stored, file) == settings_of(to_toml(cells_[i].config), file)) return;
-    throw UserError(fmt::format("cell {} was trained with another configuration than the one given "
-                                "now, see {}",
-                                cells_[i].folder, config_path(i).string()),
-                    "give the variant a new label, or another --out");
+    throw expected(fmt::format("the configuration that cell {} was trained with", cells_[i].folder),
+                   "another", "in " + config_path(i).string(),
+                   "give the variant a new label, or another --out");
   }
 
   // Losses of cells are paired only if they come from the same text.
@@ -142,10 +141,9 @@ class Run {
     const Measure& measure = comparison_.cells[i].measure;
     const std::string text = measure.train_text + " " + measure.valid_text;
     if (cells_[i].text.empty() || measure.train_text.empty() || text == cells_[i].text) return;
-    throw UserError(fmt::format("all cells must see the same text: sha256 {} was expected, {} was "
-                                "given by cell {}",
-                                cells_[i].text, text, cells_[i].folder),
-                    "the text has changed since the first cells were trained: give another --out");
+    throw expected("one text for all cells, sha256 " + cells_[i].text, text,
+                   "in cell " + cells_[i].folder,
+                   "the text has changed since the first cells were trained: give another --out");
   }
 
   // The cells that an earlier call trained. Those that can't be read are trained again.
@@ -167,11 +165,11 @@ class Run {
     const RunSettings planned = read_run_config(to_toml(cells_[i].config), "").settings;
     const auto keys = unplanned_keys(planned, comparison_.cells[i].settings);
     if (keys.empty()) return;
-    throw UserError(fmt::format("the run of cell {} was expected to be of the comparison's "
-                                "configuration, it differs in {}, see {}",
-                                cells_[i].folder, fmt::join(keys, ", "), folder(i).string()),
-                    "remove or rename that folder to have the cell trained again, or give another "
-                    "--out");
+    throw expected(
+        fmt::format("a run of the comparison's configuration for cell {}", cells_[i].folder),
+        fmt::format("one that differs in {}", fmt::join(keys, ", ")), "in " + folder(i).string(),
+        "remove or rename that folder to have the cell trained again, or give another "
+        "--out");
   }
 
   // The cell's state by its run folder.

@@ -52,15 +52,15 @@ std::vector<Row> rows_of(const Config& config, const SchemeCatalog& catalog) {
     for (const std::string& override : variant.overrides) {
       const std::string key = override.substr(0, override.find_first_of("= "));
       if (key != "model.layers" && key != "train.seed") continue;
-      throw UserError(fmt::format("variant '{}' sets {}, which the grid sets for every cell",
-                                  variant.label, key),
-                      "use compare.depths and compare.seeds");
+      throw expected("a key that the grid does not set for every cell", key,
+                     fmt::format("in variant '{}'", variant.label),
+                     "use compare.depths and compare.seeds");
     }
     rows.push_back({variant.label, with_overrides(config, variant.overrides, catalog)});
   }
   if (rows.empty()) {
-    throw UserError("a comparison of at least one scheme was expected, compare.schemes is empty",
-                    "for instance --set 'compare.schemes=[\"prenorm\", \"wav\"]'");
+    throw expected("at least one scheme to compare", "none", "in compare.schemes",
+                   "for instance --set 'compare.schemes=[\"prenorm\", \"wav\"]'");
   }
   return rows;
 }
@@ -70,7 +70,7 @@ void check_range(std::string_view section, std::string_view key, std::string_vie
                  int64_t value) {
   const Range& range = find_field(section, key)->range;
   if (range.contains(static_cast<double>(value))) return;
-  throw UserError(fmt::format("expected items {} in {}, given {}", range.text(), list, value));
+  throw expected(fmt::format("items {} in {}", range.text(), list), value);
 }
 
 // A cell's configuration is passed as a file: what train would refuse is refused here.
@@ -110,10 +110,11 @@ std::vector<GridCell> expand_grid(const Config& config, const SchemeCatalog& cat
         cell.config.compare = {};
         const auto [known, is_new] = labels.try_emplace(cell.folder, cell.label);
         if (!is_new) {
-          throw UserError(
-              fmt::format("different cells were expected in the grid, the folder {} would be that "
-                          "of {} and of {}",
-                          cell.folder, printable(known->second), printable(cell.label)),
+          throw expected(
+              "different cells in the grid",
+              fmt::format("the folder {} for {} and for {}", cell.folder, printable(known->second),
+                          printable(cell.label)),
+              {},
               "give each [[compare.variant]] a label of its own, and list nothing twice; of a "
               "label, letters, digits, '.', '_' and '-' count");
         }

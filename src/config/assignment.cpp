@@ -35,23 +35,20 @@ std::string trimmed(const std::string& text) {
   if (member.value.table() == nullptr) {
     for (const std::string& section : section_names()) {
       if (find_field(section, member.key) == nullptr) continue;
-      throw UserError(
-          fmt::format("unknown key '{}' above the sections, {}", member.key, place.where),
-          fmt::format("'{}' belongs in [{}]", member.key, section));
+      throw expected("a key that stands above the sections", "'" + member.key + "'", place.where,
+                     fmt::format("'{}' belongs in [{}]", member.key, section));
     }
     known = {"name", "extends"};
   }
-  throw UserError(
-      fmt::format("unknown {} {}, {}", kind,
-                  kind == "key" ? "'" + member.key + "'" : "[" + member.key + "]", place.where),
-      suggestion(member.key, known, fmt::format("the {}s here", kind)));
+  throw expected(fmt::format("a known {}", kind),
+                 kind == "key" ? "'" + member.key + "'" : "[" + member.key + "]", place.where,
+                 suggestion(member.key, known, fmt::format("the {}s here", kind)));
 }
 
 [[noreturn]] void reject_key(const Assignment& a) {
   const std::string what =
-      a.section.empty()
-          ? fmt::format("unknown key '{}', {}", a.key, a.place.where)
-          : fmt::format("unknown key '{}' in [{}], {}", a.key, a.section, a.place.where);
+      expectation(a.section.empty() ? "a known key" : fmt::format("a key of [{}]", a.section),
+                  "'" + a.key + "'", a.place.where);
   const auto here = keys_of(a.section);
   if (!near_enough(a.key, here)) {
     for (const std::string& section : section_names()) {
@@ -115,8 +112,7 @@ std::string_view given_kind(const Node& node) {
 void check_range(const Field& field, const Slot& slot, const Assignment& a) {
   const auto check = [&](auto value) {
     if (field.range.contains(static_cast<double>(value))) return;
-    throw UserError(fmt::format("expected a value {}, given {}, {}", field.range.text(),
-                                literal(value), a.about()));
+    throw expected(fmt::format("a value {}", field.range.text()), literal(value), a.about());
   };
   std::visit(
       [&](auto value) {
@@ -137,21 +133,20 @@ void check_choice(const Field& field, const std::string& word, const Assignment&
   const auto& choices = field.choices;
   if (std::find(choices.begin(), choices.end(), word) != choices.end()) return;
   if (field.section == "data" && word == "gpt2") {
-    throw UserError(fmt::format("the tokenizer 'gpt2' isn't there yet, {}", a.place.where),
-                    "use \"bytes\" or \"chars\"");
+    throw expected("a tokenizer that is there", "'gpt2', which is still to come", a.about(),
+                   "use \"bytes\" or \"chars\"");
   }
-  throw UserError(
-      fmt::format("expected one of {}, given '{}', {}", fmt::join(choices, ", "), word, a.about()),
-      suggestion(word, choices, "the choices"));
+  throw expected(fmt::format("one of {}", fmt::join(choices, ", ")), fmt::format("'{}'", word),
+                 a.about(), suggestion(word, choices, "the choices"));
 }
 
 // "" and the name of the corpus are not paths; every other path becomes absolute.
 void resolve_path(std::string& path, const Assignment& a) {
   if (path.empty() || path == kCorpus) return;
   if (!a.place.folder) {
-    throw UserError(fmt::format("expected \"{}\" in a preset, given the path '{}', {}", kCorpus,
-                                path, a.about()),
-                    "give the path in a file of your own that extends the preset, or with --set");
+    throw expected(fmt::format("\"{}\" in a preset", kCorpus), fmt::format("the path '{}'", path),
+                   a.about(),
+                   "give the path in a file of your own that extends the preset, or with --set");
   }
   path = std::filesystem::absolute(*a.place.folder / path).lexically_normal().string();
 }
@@ -176,9 +171,9 @@ std::vector<Assignment> assignments_of(const Node& document, const Place& place)
       continue;
     }
     if (member.value.table() == nullptr) {
-      throw UserError(fmt::format("expected a table, given {}, for [{}], {}",
-                                  kind_name(member.value), member.key, here.where),
-                      fmt::format("write [{}] on a line of its own, its keys below", member.key));
+      throw expected("a table", kind_name(member.value),
+                     fmt::format("for [{}], {}", member.key, here.where),
+                     fmt::format("write [{}] on a line of its own, its keys below", member.key));
     }
     for (const NodeMember& entry : *member.value.table()) {
       result.push_back({member.key, entry.key, entry.value, at_line(place, entry.value.line)});
@@ -193,8 +188,8 @@ Assignment parse_override(const std::string& text, const std::string& prefix,
   const Place place = {origin, prefix + text, std::filesystem::path(".")};
   const std::string key = trimmed(text.substr(0, equals));
   if (equals == std::string::npos || key.empty()) {
-    throw UserError(fmt::format("expected section.key=value, given '{}', {}", text, place.where),
-                    "for instance --set optimizer.lr=3e-4");
+    throw expected("section.key=value", fmt::format("'{}'", text), place.where,
+                   "for instance --set optimizer.lr=3e-4");
   }
   const Node value = parse_value(trimmed(text.substr(equals + 1)));
 
@@ -203,14 +198,14 @@ Assignment parse_override(const std::string& text, const std::string& prefix,
     const std::string section = key.substr(0, dot);
     const auto sections = section_names();
     if (std::find(sections.begin(), sections.end(), section) == sections.end()) {
-      throw UserError(fmt::format("unknown section [{}], {}", section, place.where),
-                      suggestion(section, sections, "the sections"));
+      throw expected("a known section", "[" + section + "]", place.where,
+                     suggestion(section, sections, "the sections"));
     }
     return {section, key.substr(dot + 1), value, place};
   }
   if (key == "extends") {
-    throw UserError(fmt::format("expected a key of a section, given 'extends', {}", place.where),
-                    "`extends` is for files; name the file itself instead");
+    throw expected("a key of a section", "'extends'", place.where,
+                   "`extends` is for files; name the file itself instead");
   }
   if (find_field("", key) == nullptr) reject_top_level({key, Node{int64_t{0}}}, place);
   return {"", key, value, place};
@@ -229,8 +224,7 @@ void assign(Config& config, const Assignment& a) {
     }
   };
   if (!std::visit(read_slot, slot)) {
-    throw UserError(fmt::format("expected {}, given {}, {}", kExpected[slot.index()],
-                                given_kind(a.value), a.about()));
+    throw expected(kExpected[slot.index()], given_kind(a.value), a.about());
   }
   check_range(*field, slot, a);
   if (choice != nullptr) {

@@ -26,7 +26,7 @@ using Places = std::map<std::string, Place>;
     where = found->second.where;
     break;
   }
-  throw UserError(fmt::format("expected {}, given {}, {}", expected, given, where), hint);
+  throw wavroute::expected(expected, given, where, hint);
 }
 
 void check_model(const ModelConfig& model, const Places& places) {

@@ -77,9 +77,9 @@ Node parse_document(std::string_view text, const std::string& file) {
   try {
     return convert(toml::parse(text));
   } catch (const toml::parse_error& error) {
-    throw UserError(fmt::format("expected TOML, given something else ({}), {}:{}",
-                                error.description(), file, error.source().begin.line),
-                    "strings need quotes: scheme = \"wav\"");
+    throw expected("TOML", fmt::format("something else ({})", error.description()),
+                   fmt::format("{}:{}", file, error.source().begin.line),
+                   "strings need quotes: scheme = \"wav\"");
   }
 }
 
@@ -92,7 +92,7 @@ Node parse_value(const std::string& text) {
   try {
     return only_value(literal(text));  // through the parser, so that its UTF-8 check applies
   } catch (const toml::parse_error&) {
-    throw UserError("expected a value in UTF-8, given other bytes, --set");
+    throw expected("a value in UTF-8", "other bytes", "--set");
   }
 }
 

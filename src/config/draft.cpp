@@ -85,8 +85,8 @@ void Draft::forget_limit(std::span<const Assignment> layer) {
 
 void Draft::read_variants(const Assignment& a) {
   if (a.value.array() == nullptr) {
-    throw UserError(fmt::format("expected tables, given {}, {}", kind_name(a.value), a.about()),
-                    "begin each variant with a line [[compare.variant]]");
+    throw expected("tables", kind_name(a.value), a.about(),
+                   "begin each variant with a line [[compare.variant]]");
   }
   std::vector<Variant> variants;
   for (const Node& node : *a.value.array()) {
@@ -102,9 +102,9 @@ void Draft::read_variants(const Assignment& a) {
 
 Draft::Variant Draft::read_variant(const Node& node, const Place& place) const {
   if (node.table() == nullptr) {
-    throw UserError(fmt::format("expected a table, given {}, for 'variant' in [compare], {}",
-                                kind_name(node), place.where),
-                    "begin each variant with a line [[compare.variant]]");
+    throw expected("a table", kind_name(node),
+                   fmt::format("for 'variant' in [compare], {}", place.where),
+                   "begin each variant with a line [[compare.variant]]");
   }
   Variant variant = {.label = {}, .assignments = {}, .place = place};
   Node rest = node;
@@ -113,19 +113,17 @@ Draft::Variant Draft::read_variant(const Node& node, const Place& place) const {
                                   [](const NodeMember& m) { return m.key == "label"; });
   if (label == members.end() || label->value.string() == nullptr ||
       label->value.string()->empty()) {
-    throw UserError(
-        fmt::format("expected a label of a variant, given {}, {}",
-                    label == members.end() ? "none" : literal(label->value), place.where),
-        "give it a line label = \"wav, another setting\"");
+    throw expected("a label of a variant", label == members.end() ? "none" : literal(label->value),
+                   place.where, "give it a line label = \"wav, another setting\"");
   }
   variant.label = *label->value.string();
   members.erase(label);
   variant.assignments = assignments_of(rest, file_of(place));
   for (const Assignment& a : variant.assignments) {
     if (a.section.empty() || a.section == "compare") {
-      throw UserError(fmt::format("expected a key that a variant can change, given '{}', {}",
-                                  a.dotted_key(), a.place.where),
-                      "a variant changes the keys of one training run, as in optimizer.lr = 3e-4");
+      throw expected("a key that a variant can change", fmt::format("'{}'", a.dotted_key()),
+                     a.place.where,
+                     "a variant changes the keys of one training run, as in optimizer.lr = 3e-4");
     }
   }
   return variant;

@@ -25,10 +25,9 @@ std::optional<std::vector<uint32_t>> end_tokens_of(const std::filesystem::path& 
   for (const nlohmann::json& item : found->is_array() ? *found : nlohmann::json::array({*found})) {
     const auto token = json_integer(item);
     if (!token) {
-      throw UserError(fmt::format("expected an integer, a list of them or null as {}, given {}, in "
-                                  "{}",
-                                  kKey, json_excerpt(*found), file.string()),
-                      "--ignore-eos generates without it");
+      throw expected(fmt::format("an integer, a list of them or null as {}", kKey),
+                     json_excerpt(*found), fmt::format("in {}", file.string()),
+                     "--ignore-eos generates without it");
     }
     const bool is_a_token = *token >= 0 && *token <= std::numeric_limits<uint32_t>::max();
     if (is_a_token) tokens.push_back(static_cast<uint32_t>(*token));

@@ -56,7 +56,7 @@ std::string literal(const Node& node) {
       [&](const auto& value) -> std::string {
         using Kind = std::decay_t<decltype(value)>;
         if constexpr (std::is_same_v<Kind, Node::Table> || std::is_same_v<Kind, Node::Date>) {
-          throw UserError(fmt::format("expected a plain value, given {}", kind_name(node)));
+          throw expected("a plain value", kind_name(node));
         } else {
           return literal(value);
         }

@@ -31,9 +31,8 @@ class Reader {
  public:
   Reader(const Json& config, const std::string& where) : config_(config), where_(where) {
     if (!config_.is_object()) {
-      throw UserError(
-          fmt::format("expected a JSON object, given {}, in {}", json_excerpt(config_), where_),
-          "a Hugging Face folder holds a config.json that describes its model");
+      throw expected("a JSON object", json_excerpt(config_), fmt::format("in {}", where_),
+                     "a Hugging Face folder holds a config.json that describes its model");
     }
   }
 
@@ -53,9 +52,9 @@ class Reader {
     if (const auto fault = find_model_fault(m, result.vocab_size, kHuggingFaceKeys)) {
       const std::string& key = fault->keys.front();
       const bool is_named = fault->expected.find(key) != std::string::npos;
-      throw UserError(fmt::format("expected {}, given {}, {}in {}", fault->expected, fault->given,
-                                  is_named ? "" : "for " + key + " ", where_),
-                      fault->hint.empty() ? kHint : fault->hint);
+      throw wavroute::expected(fault->expected, fault->given,
+                               fmt::format("{}in {}", is_named ? "" : "for " + key + " ", where_),
+                               fault->hint.empty() ? kHint : fault->hint);
     }
     if (present("head_dim") && integer("head_dim") != m.width / m.heads) {
       fail("head_dim", fmt::format("hidden_size / num_attention_heads = {}", m.width / m.heads));
@@ -93,8 +92,8 @@ class Reader {
   }
   [[noreturn]] void fail(const std::string& key, const std::string& expected,
                          const std::string& given) const {
-    throw UserError(fmt::format("expected {} as {}, given {}, in {}", expected, key, given, where_),
-                    kHint);
+    throw wavroute::expected(fmt::format("{} as {}", expected, key), given,
+                             fmt::format("in {}", where_), kHint);
   }
 
   // What must be a number is one: a null stands for nothing there either.

@@ -52,18 +52,17 @@ Source find_source(const std::string& path_or_preset) {
   if (const Preset* preset = find_preset(path_or_preset)) return from_preset(*preset);
   std::vector<std::string> names;
   for (const Preset& preset : presets()) names.emplace_back(preset.name);
-  throw UserError(fmt::format("expected a configuration file or the name of a preset, given '{}'",
-                              path_or_preset),
-                  suggestion(path_or_preset, names, "the presets"));
+  throw expected("a configuration file or the name of a preset",
+                 fmt::format("'{}'", path_or_preset), {},
+                 suggestion(path_or_preset, names, "the presets"));
 }
 
 // What `extends` in `child` names: a file beside it, or else a preset.
 Source find_base(const Source& child, const Node& extends) {
   const std::string where = fmt::format("{}:{}", child.place.where, extends.line);
   if (extends.string() == nullptr) {
-    throw UserError(
-        fmt::format("expected a string, given {}, for 'extends', {}", kind_name(extends), where),
-        "one file: extends = \"base.toml\"");
+    throw expected("a string", kind_name(extends), fmt::format("for 'extends', {}", where),
+                   "one file: extends = \"base.toml\"");
   }
   const std::string& name = *extends.string();
   if (child.place.folder) {
@@ -71,9 +70,8 @@ Source find_base(const Source& child, const Node& extends) {
     if (is_file(path)) return from_file(path);
   }
   if (const Preset* preset = find_preset(name)) return from_preset(*preset);
-  throw UserError(
-      fmt::format("expected a file to extend, given '{}' that isn't there, {}", name, where),
-      child.place.folder ? "the path is relative to the file that names it" : "");
+  throw expected("a file to extend", fmt::format("'{}' that isn't there", name), where,
+                 child.place.folder ? "the path is relative to the file that names it" : "");
 }
 
 using Layer = std::vector<Assignment>;
@@ -99,8 +97,9 @@ std::vector<Layer> read_layers(Source source) {
     Source next = find_base(source, *base);
     if (std::find(identities.begin(), identities.end(), next.identity) != identities.end()) {
       chain.push_back(next.place.origin);
-      throw UserError(fmt::format("expected `extends` to come to an end, given the cycle {}, {}:{}",
-                                  fmt::join(chain, " -> "), source.place.where, base->line));
+      throw expected("`extends` to come to an end",
+                     fmt::format("the cycle {}", fmt::join(chain, " -> ")),
+                     fmt::format("{}:{}", source.place.where, base->line));
     }
     source = std::move(next);
   }

@@ -16,10 +16,9 @@ namespace {
 
 void check_name(std::string_view what, std::string_view name) {
   if (is_utf8(name)) return;
-  throw UserError(
-      fmt::format("names in UTF-8 were expected, {} = {} was given", what, terminal_text(name)),
-      "a run writes this name into TOML and JSON files: rename it, or make a link to it "
-      "under a name in UTF-8");
+  throw expected("names in UTF-8", fmt::format("{} = {}", what, terminal_text(name)), {},
+                 "a run writes this name into TOML and JSON files: rename it, or make a link to it "
+                 "under a name in UTF-8");
 }
 
 }  // namespace

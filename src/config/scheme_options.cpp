@@ -81,8 +81,8 @@ const OptionSpec* find_option(const SchemeCatalog& catalog, const std::string& s
 void require_scheme(const SchemeCatalog& catalog, const std::string& scheme,
                     const std::string& about) {
   if (find_scheme(catalog, scheme) != nullptr) return;
-  throw UserError(fmt::format("expected the name of a scheme, given '{}', {}", scheme, about),
-                  suggestion(scheme, scheme_names(catalog), "the schemes"));
+  throw expected("the name of a scheme", fmt::format("'{}'", scheme), about,
+                 suggestion(scheme, scheme_names(catalog), "the schemes"));
 }
 
 OptionValue plain_option(const Assignment& a) {
@@ -90,17 +90,15 @@ OptionValue plain_option(const Assignment& a) {
   if (const auto* value = std::get_if<int64_t>(&a.value.value)) return *value;
   if (const auto* value = std::get_if<double>(&a.value.value)) {
     if (std::isfinite(*value)) return *value;
-    throw UserError(fmt::format("expected a finite number, given {}, {}", *value, a.about()));
+    throw expected("a finite number", *value, a.about());
   }
   if (const auto* value = a.value.string()) return *value;
   if (const auto* items = a.value.array()) {
     if (const auto integers = list_of<int64_t>(*items)) return *integers;
     if (const auto strings = list_of<std::string>(*items)) return *strings;
-    throw UserError(
-        fmt::format("expected a list of integers or of strings, given another, {}", a.about()));
+    throw expected("a list of integers or of strings", "another", a.about());
   }
-  throw UserError(
-      fmt::format("expected a plain value, given {}, {}", kind_name(a.value), a.about()));
+  throw expected("a plain value", kind_name(a.value), a.about());
 }
 
 void require_option(const SchemeCatalog& catalog, std::span<const std::string> schemes,
@@ -120,13 +118,13 @@ void require_option(const SchemeCatalog& catalog, std::span<const std::string> s
     }
   }
   if (owners.empty()) {
-    throw UserError(fmt::format("unknown key '{}' in [residual], {}", key, place.where),
-                    suggestion(key, known, "the keys of [residual] here"));
+    throw expected("a key of [residual]", "'" + key + "'", place.where,
+                   suggestion(key, known, "the keys of [residual] here"));
   }
-  throw UserError(fmt::format("expected an option of {} in [residual], given '{}', {}",
-                              fmt::join(schemes, ", "), key, place.where),
-                  fmt::format("'{}' belongs to {}; choose that scheme or remove the key", key,
-                              fmt::join(owners, ", ")));
+  throw expected(fmt::format("an option of {} in [residual]", fmt::join(schemes, ", ")),
+                 fmt::format("'{}'", key), place.where,
+                 fmt::format("'{}' belongs to {}; choose that scheme or remove the key", key,
+                             fmt::join(owners, ", ")));
 }
 
 OptionValue fit_option(const OptionValue& value, const OptionSpec& spec, const std::string& scheme,
@@ -136,18 +134,17 @@ OptionValue fit_option(const OptionValue& value, const OptionSpec& spec, const s
   if (spec.accepts_auto && value == OptionValue(std::string("auto"))) return value;
   const auto fitted = converted(value, spec.type);
   if (!fitted) {
-    throw UserError(fmt::format("expected {}{}, given {}, {}", type_name(spec.type),
-                                spec.accepts_auto ? " or \"auto\"" : "", literal(value), about),
-                    spec.doc.empty() ? "" : fmt::format("{}: {}", spec.name, spec.doc));
+    throw expected(
+        fmt::format("{}{}", type_name(spec.type), spec.accepts_auto ? " or \"auto\"" : ""),
+        literal(value), about, spec.doc.empty() ? "" : fmt::format("{}: {}", spec.name, spec.doc));
   }
   for (const std::string& word : words_of(*fitted)) {
     const auto& choices = spec.choices;
     if (choices.empty() || std::find(choices.begin(), choices.end(), word) != choices.end()) {
       continue;
     }
-    throw UserError(
-        fmt::format("expected one of {}, given '{}', {}", fmt::join(choices, ", "), word, about),
-        suggestion(word, choices, "the choices"));
+    throw expected(fmt::format("one of {}", fmt::join(choices, ", ")), fmt::format("'{}'", word),
+                   about, suggestion(word, choices, "the choices"));
   }
   return *fitted;
 }

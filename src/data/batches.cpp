@@ -18,8 +18,8 @@ void require_size(std::span<int64_t> inputs, std::span<int64_t> targets, int64_t
   const auto needed = static_cast<size_t>(rows * context);
   if (rows < 0 || inputs.size() != needed || targets.size() != needed) {
     throw Failure(
-        fmt::format("expected room for {} rows of {} tokens, got {} inputs and {} targets", rows,
-                    context, inputs.size(), targets.size()));
+        expectation(fmt::format("room for {} rows of {} tokens", rows, context),
+                    fmt::format("{} inputs and {} targets", inputs.size(), targets.size())));
   }
 }
 
@@ -27,9 +27,9 @@ void require_size(std::span<int64_t> inputs, std::span<int64_t> targets, int64_t
 
 void require_one_sequence(const TokenView& tokens, int64_t context) {
   if (tokens.size() > context) return;
-  throw UserError(fmt::format("expected at least {} tokens (model.context + 1), got {} in {}",
-                              context + 1, tokens.size(), tokens.name()),
-                  "use a longer text, or a smaller model.context");
+  throw expected(fmt::format("at least {} tokens (model.context + 1)", context + 1), tokens.size(),
+                 fmt::format("in {}", tokens.name()),
+                 "use a longer text, or a smaller model.context");
 }
 
 Permutation::Permutation(int64_t count, uint64_t seed) : count_(count), random_(seed, "order") {
@@ -83,10 +83,8 @@ void TrainingBatches::fill(int64_t step, std::span<int64_t> inputs,
 EvalWindows::EvalWindows(TokenView tokens, int64_t context, int64_t eval_tokens)
     : tokens_(std::move(tokens)), context_(context), scored_(tokens_.size() - 1) {
   if (scored_ < 1) {
-    throw UserError(
-        fmt::format("expected at least 2 tokens (the first is not scored), got {} in {}",
-                    tokens_.size(), tokens_.name()),
-        "use a longer text");
+    throw expected("at least 2 tokens (the first is not scored)", tokens_.size(),
+                   fmt::format("in {}", tokens_.name()), "use a longer text");
   }
   if (eval_tokens > 0) scored_ = std::min(scored_, eval_tokens);
 }

@@ -15,9 +15,9 @@ constexpr int32_t kNone = -1;
 
 [[noreturn]] void throw_invalid_utf8(std::string_view text, size_t at, std::string_view where,
                                      uint64_t offset) {
-  throw UserError(
-      fmt::format("expected UTF-8, got the byte 0x{:02X} at byte {} of {}",
-                  static_cast<unsigned char>(text[at]), offset + at, where),
+  throw expected(
+      "UTF-8", fmt::format("the byte 0x{:02X}", static_cast<unsigned char>(text[at])),
+      fmt::format("at byte {} of {}", offset + at, where),
       "convert the text to UTF-8, or set data.tokenizer = \"bytes\", which takes any bytes");
 }
 
@@ -61,10 +61,11 @@ class CharsTokenizer : public Tokenizer {
     for_each_code_point(text, where, offset, [&](uint32_t code_point, size_t at) {
       const int32_t id = code_point < ids_.size() ? ids_[code_point] : kNone;
       if (id == kNone) {
-        throw UserError(
-            fmt::format("expected a character of the vocabulary ({} characters of the training "
-                        "text), got U+{:04X} at byte {} of {}",
-                        characters_.size(), code_point, offset + at, where),
+        throw expected(
+            fmt::format("a character of the vocabulary ({} characters of the training text)",
+                        characters_.size()),
+            fmt::format("U+{:04X}", code_point),
+            fmt::format("at byte {} of {}", offset + at, where),
             "remove the character, add it to the training text, or set data.tokenizer = "
             "\"bytes\", which knows every text");
       }
@@ -103,8 +104,7 @@ std::shared_ptr<const Tokenizer> make_chars_tokenizer(std::string_view text,
     if (seen[code_point]) code_points.push_back(code_point);
   }
   if (code_points.empty()) {
-    throw UserError(
-        fmt::format("expected text to take the characters from, got nothing in {}", where));
+    throw expected("text to take the characters from", "nothing", fmt::format("in {}", where));
   }
   return std::make_shared<CharsTokenizer>(code_points);
 }

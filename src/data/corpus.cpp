@@ -31,9 +31,8 @@ std::shared_ptr<const Tokenizer> tokenizer_beside(const std::string& token_file)
   const fs::path path = token_file + ".tokenizer.json";
   std::error_code ignored;
   if (!fs::exists(path, ignored)) {
-    throw UserError(fmt::format("expected the characters of a token file beside it, found no {}",
-                                path.string()),
-                    "put its tokenizer.json there, or give the text itself as data.train");
+    throw expected("the characters of a token file beside it", fmt::format("no {}", path.string()),
+                   {}, "put its tokenizer.json there, or give the text itself as data.train");
   }
   return tokenizer_from_json(read_file(path, JsonLimits().bytes), path.string());
 }
@@ -41,9 +40,9 @@ std::shared_ptr<const Tokenizer> tokenizer_beside(const std::string& token_file)
 // The installed source is text, whether it is trained on, validated on or scored.
 void check_is_text(DataFormat format) {
   if (format != DataFormat::kTokens16 && format != DataFormat::kTokens32) return;
-  throw UserError(fmt::format("expected a file of ids for the format {}, got \"{}\"",
-                              to_string(format), kTorchSource),
-                  "\"torch-source\" is text: its format is auto, text or bytes");
+  throw expected(fmt::format("a file of ids for the format {}", to_string(format)),
+                 fmt::format("\"{}\"", kTorchSource), {},
+                 "\"torch-source\" is text: its format is auto, text or bytes");
 }
 
 Opened open_torch_source(const DataConfig& data, std::shared_ptr<const Tokenizer> tokenizer) {
@@ -147,10 +146,8 @@ TokenView open_tokens(const std::string& source, const Tokenizer& tokenizer, Dat
   Split split = open_validation(source, tokenizer, format);
   finish(split, tokenizer);
   if (split.tokens.size() < 2) {
-    throw UserError(
-        fmt::format("expected at least 2 tokens (the first is not scored), got {} in {}",
-                    split.tokens.size(), split.name),
-        "use a longer text");
+    throw expected("at least 2 tokens (the first is not scored)", split.tokens.size(),
+                   fmt::format("in {}", split.name), "use a longer text");
   }
   return split.tokens;
 }

@@ -38,11 +38,11 @@ std::string nearest_beside(const fs::path& path) {
 }
 
 [[noreturn]] void throw_too_short(const Split& whole, int64_t sequence, int64_t given) {
-  throw UserError(
-      fmt::format("expected at least {} tokens (a sequence of model.context + 1 = {} for training, "
-                  "and one for validation), got {} in {}",
-                  2 * sequence, sequence, given, whole.name),
-      "use a longer text, a smaller model.context, or another text as data.valid");
+  throw expected(fmt::format("at least {} tokens (a sequence of model.context + 1 = {} for "
+                             "training, and one for validation)",
+                             2 * sequence, sequence),
+                 given, fmt::format("in {}", whole.name),
+                 "use a longer text, a smaller model.context, or another text as data.valid");
 }
 
 // The offset at which the last `sequence` tokens of a text begin.
@@ -97,8 +97,7 @@ void set_kind(Split& split, DataFormat format) {
       break;
   }
   if (refused) {
-    throw UserError(fmt::format("expected text, got {} in {}", refused->what, split.name),
-                    refused->hint);
+    throw expected("text", refused->what, fmt::format("in {}", split.name), refused->hint);
   }
 }
 
@@ -116,8 +115,8 @@ Split text_split(std::string name, std::string text) {
 Split open_split(const fs::path& path, DataFormat format) {
   std::error_code ignored;
   if (!fs::exists(path, ignored)) {
-    throw UserError(fmt::format("expected a text file or a token file, found no {}", path.string()),
-                    nearest_beside(path));
+    throw expected("a text file or a token file", fmt::format("no {}", path.string()), {},
+                   nearest_beside(path));
   }
   const auto file = std::make_shared<const MappedFile>(path);
   Split split;
@@ -125,7 +124,7 @@ Split open_split(const fs::path& path, DataFormat format) {
   split.owner = file;
   split.text = file->text();
   if (split.text.empty()) {
-    throw UserError(fmt::format("expected text, got an empty file: {}", split.name));
+    throw expected("text", fmt::format("an empty file: {}", split.name));
   }
   set_kind(split, format);
   return split;

@@ -67,8 +67,7 @@ uintmax_t cache_limit() {
   uintmax_t bytes = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), bytes);
   if (error != std::errc() || end != text.data() + text.size()) {
-    throw UserError(
-        fmt::format("expected a number of bytes, got {} in WAVROUTE_CACHE_BYTES", printable(text)));
+    throw expected("a number of bytes", fmt::format("{} in WAVROUTE_CACHE_BYTES", printable(text)));
   }
   return bytes;
 }

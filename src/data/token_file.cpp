@@ -59,8 +59,9 @@ std::string hex_from_digest(const Digest& digest) {
 
 [[noreturn]] void throw_bad(const std::filesystem::path& path, std::string_view expected,
                             const std::string& given) {
-  throw UserError(fmt::format("expected {}, got {} in {}", expected, given, path.string()),
-                  "the token file is damaged or of another kind; make it again from its text");
+  throw wavroute::expected(
+      expected, given, fmt::format("in {}", path.string()),
+      "the token file is damaged or of another kind; make it again from its text");
 }
 
 size_t trailer_bytes(const Header& header) {
@@ -150,17 +151,17 @@ uint32_t TokenView::at(int64_t index) const {
 void TokenView::copy(int64_t begin, std::span<int64_t> out) const {
   const auto count = static_cast<int64_t>(out.size());
   if (begin < 0 || count > size() - begin) {
-    throw UserError(fmt::format("expected tokens within the {} of {}, got {} to {}", size(), name_,
-                                begin, begin + count));
+    throw expected(fmt::format("tokens within the {} of {}", size(), name_),
+                   fmt::format("{} to {}", begin, begin + count));
   }
   const std::byte* packed = packed_.data() + begin * width_;
   width_ == 2 ? unpack<uint16_t>(packed, out) : unpack<uint32_t>(packed, out);
   const auto bad =
       std::find_if(out.begin(), out.end(), [&](int64_t t) { return t >= vocab_size_; });
   if (bad != out.end()) {
-    throw UserError(
-        fmt::format("expected tokens below {}, got {} at token {} of {}", vocab_size_, *bad,
-                    first_ + begin + (bad - out.begin()), name_),
+    throw expected(
+        fmt::format("tokens below {}", vocab_size_), *bad,
+        fmt::format("at token {} of {}", first_ + begin + (bad - out.begin()), name_),
         "the file is damaged, or was made with another tokenizer: today there are \"bytes\", "
         "and \"chars\" with its vocabulary beside the file, as FILE.tokenizer.json");
   }
@@ -209,11 +210,10 @@ OpenedFile open_checked(const std::filesystem::path& path, const Tokenizer& toke
   const Header header = read_header(file->bytes(), path);
   const std::string hash = hex_from_digest(header.tokenizer);
   if (!hash.empty() && hash != tokenizer.hash()) {
-    throw UserError(
-        fmt::format("expected tokens of the tokenizer \"{}\" ({} tokens), got those of another "
-                    "tokenizer in {}",
-                    tokenizer.name(), tokenizer.vocab_size(), path.string()),
-        "make the token file again from its text, with this tokenizer");
+    throw expected(fmt::format("tokens of the tokenizer \"{}\" ({} tokens)", tokenizer.name(),
+                               tokenizer.vocab_size()),
+                   "those of another tokenizer", fmt::format("in {}", path.string()),
+                   "make the token file again from its text, with this tokenizer");
   }
   const Trailer trailer = check_trailer(file->bytes(), header, path);
   const auto packed = file->bytes().subspan(sizeof header, header.count * header.width);
@@ -244,9 +244,10 @@ TokenView open_raw_tokens(const std::filesystem::path& path, int width,
                           const Tokenizer& tokenizer) {
   const auto file = std::make_shared<const MappedFile>(path);
   if (file->bytes().size() % static_cast<size_t>(width) != 0) {
-    throw UserError(fmt::format("expected ids of {} bytes each, got {} bytes in {}", width,
-                                file->bytes().size(), path.string()),
-                    "data.format = \"tokens16\" or \"tokens32\" is for files of nothing but ids");
+    throw expected(fmt::format("ids of {} bytes each", width),
+                   fmt::format("{} bytes", file->bytes().size()),
+                   fmt::format("in {}", path.string()),
+                   "data.format = \"tokens16\" or \"tokens32\" is for files of nothing but ids");
   }
   TokenView tokens(file, file->bytes(), width, tokenizer.vocab_size(), path.string());
   tokens.check_all();
@@ -296,7 +297,7 @@ void TokenFileWriter::append(std::span<const uint32_t> ids) {
 void TokenFileWriter::commit() {
   if (missing_ != 0) {
     throw Failure(
-        fmt::format("expected as many tokens as were promised, {} are missing", missing_));
+        expectation("as many tokens as were promised", fmt::format("{} too few", missing_)));
   }
   Trailer trailer{};
   trailer.text = digest_from_hex(text_sha256_);

@@ -47,18 +47,17 @@ std::shared_ptr<const Tokenizer> tokenizer_from_json(std::string_view text,
                                                      std::string_view where) {
   const nlohmann::json json = parse_json(text, std::string(where), kLimits);
   if (json.is_object() && json.contains("version") && json["version"] != kVersion) {
-    throw UserError(fmt::format("expected a tokenizer of version \"{}\", got {} in {}", kVersion,
-                                json_excerpt(json["version"]), where),
-                    "only tokenizers that wavroute wrote can be read");
+    throw expected(fmt::format("a tokenizer of version \"{}\"", kVersion),
+                   json_excerpt(json["version"]), fmt::format("in {}", where),
+                   "only tokenizers that wavroute wrote can be read");
   }
   try {
     if (auto bytes = bytes_tokenizer_from_json(json)) return bytes;
     if (auto chars = chars_tokenizer_from_json(json)) return chars;
   } catch (const nlohmann::json::exception&) {  // a key is missing or of another type
   }
-  throw UserError(
-      fmt::format("expected a tokenizer of bytes or of characters, got another kind in {}", where),
-      "only tokenizers that wavroute wrote can be read");
+  throw expected("a tokenizer of bytes or of characters", "another kind",
+                 fmt::format("in {}", where), "only tokenizers that wavroute wrote can be read");
 }
 
 std::string tokenizer_json_text(const nlohmann::json& pre_tokenizer, const nlohmann::json& decoder,
@@ -74,8 +73,8 @@ std::string tokenizer_json_text(const nlohmann::json& pre_tokenizer, const nlohm
 }
 
 void throw_unknown_id(uint32_t id, int64_t vocab_size) {
-  throw UserError(fmt::format("expected a token id below {}, got {}", vocab_size, id),
-                  "the tokens and the tokenizer don't belong together");
+  throw expected(fmt::format("a token id below {}", vocab_size), id, {},
+                 "the tokens and the tokenizer don't belong together");
 }
 
 StreamDecoder::StreamDecoder(std::shared_ptr<const Tokenizer> tokenizer)

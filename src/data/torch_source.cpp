@@ -106,10 +106,9 @@ fs::path find_torch_root() {
   fs::path root;
   dl_iterate_phdr(find_libtorch, &root);
   if (root.empty()) {
-    throw UserError(
-        "expected an installed torch wheel for data.train = \"torch-source\", found none",
-        "set WAVROUTE_TORCH_ROOT to the folder of the torch package, or data.train to a "
-        "text file");
+    throw expected("an installed torch wheel for data.train = \"torch-source\"", "none", {},
+                   "set WAVROUTE_TORCH_ROOT to the folder of the torch package, or data.train to a "
+                   "text file");
   }
   return root;
 }
@@ -120,10 +119,10 @@ TorchSource read_torch_source(const fs::path& torch_root, int64_t max_bytes) {
     (fnv1a(file.path) % kValidShare == 0 ? valid : train).push_back(std::move(file));
   }
   if (train.empty() || valid.empty()) {
-    throw UserError(
-        fmt::format("expected the Python source of torch, got {} training and {} validation files "
-                    "in {}",
-                    train.size(), valid.size(), torch_root.string()),
+    throw expected(
+        "the Python source of torch",
+        fmt::format("{} training and {} validation files", train.size(), valid.size()),
+        fmt::format("in {}", torch_root.string()),
         "set WAVROUTE_TORCH_ROOT to the folder of an installed torch package, or data.train to a "
         "text file");
   }

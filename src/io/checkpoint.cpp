@@ -164,8 +164,8 @@ fs::path CheckpointWriter::finish(json state) {
     const auto known = digests_.find(name);
     const FileDigest digest = known != digests_.end() ? known->second : digest_of(path);
     if (fs::file_size(path) != digest.bytes) {
-      throw Failure(fmt::format("expected {} bytes as written, found {}, in {}", digest.bytes,
-                                fs::file_size(path), path.string()));
+      throw Failure(expectation(fmt::format("{} bytes as written", digest.bytes),
+                                fs::file_size(path), fmt::format("in {}", path.string())));
     }
     sync_file(path);
     files[name] = {{"bytes", digest.bytes}, {"sha256", digest.sha256}};

@@ -115,7 +115,7 @@ class StateCheck {
   [[noreturn]] void fail(std::string_view key, const std::string& expected,
                          const json* given) const {
     throw DamagedCheckpoint(
-        fmt::format("{}: expected '{}' to be {}, found {}", kStateFile, key, expected,
+        fmt::format("{}: expected '{}' to be {}, given {}", kStateFile, key, expected,
                     given == nullptr ? "nothing" : json_excerpt(*given)),
         checkpoint_);
   }
@@ -199,7 +199,7 @@ void check_checksum(const json& state, const std::string& text, const fs::path& 
 }  // namespace
 
 DamagedCheckpoint::DamagedCheckpoint(const std::string& reason, const fs::path& checkpoint)
-    : UserError(fmt::format("expected a whole checkpoint, found that {}, in {}", reason,
+    : UserError(fmt::format("expected a whole checkpoint, given one in which {}, in {}", reason,
                             checkpoint.string()),
                 "use another checkpoint, or train again"),
       reason_(reason) {}
@@ -219,10 +219,9 @@ json read_state(const fs::path& checkpoint) {
   check_checksum(state, text, checkpoint);
   const StateCheck check(state, checkpoint);
   if (const auto format = check.integer("format", 1); format.value_or(1) > kCheckpointFormat) {
-    throw UserError(
-        fmt::format("expected a checkpoint of format {} at most, found format {}, in {}",
-                    kCheckpointFormat, *format, checkpoint.string()),
-        "a newer version of wavroute wrote it: use that one");
+    throw expected(fmt::format("a checkpoint of format {} at most", kCheckpointFormat),
+                   fmt::format("format {}", *format), fmt::format("in {}", checkpoint.string()),
+                   "a newer version of wavroute wrote it: use that one");
   }
   check.run();
   return state;

@@ -113,7 +113,7 @@ pid_t fork_in_peace(sigset_t& before) {
 }
 
 [[noreturn]] void fail_to_fork(const std::string& name, int error) {
-  throw Failure(fmt::format("cannot start {}: {}", name, words_of_error(error)),
+  throw Failure(expectation(name + " to start", words_of_error(error)),
                 "close other programs, or raise the limit on processes");
 }
 
@@ -126,7 +126,7 @@ ChildProcess::ChildProcess(const ProgramStart& start) {
   std::vector<char*> argv_pointers = pointers(argv), environment_pointers = pointers(environment);
   std::array<int, 2> ends{-1, -1};
   if (pipe2(ends.data(), O_CLOEXEC) != 0) {
-    throw Failure(fmt::format("cannot start {}: {}", name_, words_of_error(errno)));
+    throw Failure(expectation(name_ + " to start", words_of_error(errno)));
   }
   const Descriptor told(ends[0]);
   Descriptor report(ends[1]);
@@ -148,7 +148,7 @@ ChildProcess::ChildProcess(const ProgramStart& start) {
   if (count != sizeof error) return;  // closed by the exec
   kill();
   throw Failure(
-      fmt::format("expected a program that starts, given '{}': {}", name_, words_of_error(error)));
+      expectation("a program that starts", fmt::format("'{}': {}", name_, words_of_error(error))));
 }
 
 ChildProcess::ChildProcess(const std::function<int()>& action) : name_("a copy of this process") {
@@ -194,10 +194,9 @@ bool ChildProcess::reap(int options) {
   if (changed < 0 && errno != EINTR) {
     const int error = errno;
     ended_ = true;
-    throw Failure(
-        fmt::format("expected to hear how {} ended, given: {}", name_, words_of_error(error)),
-        "how it ended is lost where SIGCHLD is ignored: whoever starts this program "
-        "must not ignore it");
+    throw Failure(expectation(fmt::format("to hear how {} ended", name_), words_of_error(error)),
+                  "how it ended is lost where SIGCHLD is ignored: whoever starts this program "
+                  "must not ignore it");
   }
   ended_ = changed == id_ && !WIFSTOPPED(status_);
   return ended_;

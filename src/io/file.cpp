@@ -108,9 +108,8 @@ Descriptor open_regular(const fs::path& path, uint64_t& bytes) {
   if (::fstat(file.get(), &status) != 0) throw_system_error("read", path, errno);
   if (S_ISDIR(status.st_mode)) throw_system_error("read", path, EISDIR);
   if (!S_ISREG(status.st_mode)) {
-    throw UserError(
-        fmt::format("expected a regular file, found a device or pipe, at {}", path.string()),
-        "write its content to a file first");
+    throw expected("a regular file", "a device or pipe", fmt::format("at {}", path.string()),
+                   "write its content to a file first");
   }
   bytes = static_cast<uint64_t>(status.st_size);
   return file;
@@ -119,9 +118,8 @@ Descriptor open_regular(const fs::path& path, uint64_t& bytes) {
 std::string read_file(const fs::path& path, uint64_t most) {
   const auto check = [&](uint64_t bytes) {
     if (bytes <= most) return;
-    throw UserError(fmt::format("expected a file of at most {} bytes, found {}, at {}", most, bytes,
-                                path.string()),
-                    "no file of this kind is so large");
+    throw expected(fmt::format("a file of at most {} bytes", most), bytes,
+                   fmt::format("at {}", path.string()), "no file of this kind is that large");
   };
   uint64_t bytes = 0;
   const Descriptor file = open_regular(path, bytes);
@@ -215,7 +213,7 @@ fs::path followed_link(const fs::path& path) {
 void refuse_link(const fs::path& path, std::string_view expected, const std::string& hint) {
   std::error_code ignored;
   if (!fs::is_symlink(fs::symlink_status(path, ignored))) return;
-  throw UserError(fmt::format("expected {}, found a link at {}", expected, path.string()), hint);
+  throw wavroute::expected(expected, "a link", fmt::format("at {}", path.string()), hint);
 }
 
 void detach_file(const fs::path& path) {
@@ -234,10 +232,9 @@ AtomicFile::AtomicFile(const fs::path& path) : path_(path) {
   if (::lstat(path_.c_str(), &status) == 0) {
     if (S_ISDIR(status.st_mode)) throw_system_error("write", path_, EISDIR);
     if (!S_ISREG(status.st_mode) && !S_ISLNK(status.st_mode)) {
-      // As root, the rename would replace /dev/null.
-      throw UserError(fmt::format("expected a regular file to write, found a device or pipe, at {}",
-                                  path_.string()),
-                      "choose the name of a file");
+      // Root may rename over /dev/null, and would.
+      throw expected("a regular file to write", "a device or pipe",
+                     fmt::format("at {}", path_.string()), "choose the name of a file");
     }
   }
   temporary_ = folder_of(path_) / temporary_name(path_.filename().native());

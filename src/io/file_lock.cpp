@@ -76,9 +76,9 @@ Descriptor open_lock(const fs::path& path, bool& made) {
   const bool opened = file.get() >= 0 && ::fstat(file.get(), &status) == 0;
   if (!opened && open_error != ELOOP) throw_system_error("lock", path, open_error);
   if (!opened || !S_ISREG(status.st_mode) || status.st_size > kLongestContent) {
-    throw UserError(fmt::format("expected a lock file of ours, found {}, at {}",
-                                opened ? "something else" : "a link", path.string()),
-                    "move it away, or choose another folder with --out");
+    throw expected("a lock file of ours", opened ? "something else" : "a link",
+                   fmt::format("at {}", path.string()),
+                   "move it away, or choose another folder with --out");
   }
   return file;
 }
@@ -152,9 +152,9 @@ FileLock::FileLock(const fs::path& folder, Flock flock) : folder_(folder) {
     if (take(flock, file_) != 0) {
       const int flock_error = errno;
       if (flock_error == EWOULDBLOCK) {
-        throw UserError(fmt::format("expected a free folder, but {} is using {}",
-                                    holder_in(content_of(file_)), folder.string()),
-                        kInUse);
+        throw expected("a free folder",
+                       fmt::format("one that {} is using", holder_in(content_of(file_))),
+                       "at " + folder.string(), kInUse);
       }
       if (!has_no_flock(flock_error)) throw_system_error("lock", path, flock_error);
       hold_by_file(flock_error);
@@ -173,9 +173,9 @@ void FileLock::hold_by_file(int flock_error) {
     if (errno != EEXIST) throw_system_error("lock", path, errno);
     const auto content = content_at(path);
     if (!content || take_over(path, takeover)) continue;
-    throw UserError(
-        fmt::format("expected a free folder, but {} is using {}", holder_in(*content),
-                    folder_.string()),
+    throw expected(
+        "a free folder", fmt::format("one that {} is using", holder_in(*content)),
+        "at " + folder_.string(),
         fmt::format("{}; if it has ended, remove {}{}", kInUse, path.string(),
                     is_there(takeover) ? fmt::format(" and {}", takeover.string()) : ""));
   }

@@ -56,7 +56,7 @@ struct Source {
     const size_t end = text.find_last_not_of(" \t\r\n") + 1;
     const auto before = text.substr(0, std::min(taken == 0 ? 0 : taken - 1, end));
     const auto line = first_line + static_cast<size_t>(std::ranges::count(before, '\n'));
-    throw UserError(fmt::format("expected JSON, found {} in {}:{}", found, name, line), hint);
+    throw expected("JSON", found, fmt::format("in {}:{}", name, line), hint);
   }
 };
 
@@ -160,9 +160,8 @@ class Builder : public nlohmann::json_sax<json> {
 };
 
 [[noreturn]] void throw_too_large(const std::string& name, uint64_t bytes, size_t limit) {
-  throw UserError(
-      fmt::format("expected at most {} bytes of JSON, found {} in {}", limit, bytes, name),
-      "no file of this kind is that large");
+  throw expected(fmt::format("at most {} bytes of JSON", limit), bytes, fmt::format("in {}", name),
+                 "no file of this kind is that large");
 }
 
 }  // namespace
@@ -215,10 +214,9 @@ void check_format(const json& object, int64_t newest, std::string_view what,
   const auto format = object.find("format");
   if (format == object.end()) return;
   if (format->is_number() && format->get<double>() <= static_cast<double>(newest)) return;
-  throw UserError(fmt::format("expected {} of format {} at most, found format {}, in {}", what,
-                              newest, format->is_number() ? format->dump() : "of another kind",
-                              where),
-                  "a newer version of wavroute wrote it: use that one");
+  throw expected(fmt::format("{} of format {} at most", what, newest),
+                 fmt::format("format {}", format->is_number() ? format->dump() : "of another kind"),
+                 fmt::format("in {}", where), "a newer version of wavroute wrote it: use that one");
 }
 
 }  // namespace wavroute

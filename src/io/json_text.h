@@ -17,8 +17,8 @@ struct JsonLimits {
   size_t values = size_t{2} << 20;  // lists, objects, strings, numbers, ..., keys not counted
 };
 
-// Parses one JSON value. UserError "expected JSON, found ... in NAME:LINE" for anything else: a
-// syntax error, text after the value, bytes that are not UTF-8, a number that neither 64 bits nor a
+// Parses one JSON value. UserError "expected JSON, given ..., in NAME:LINE" for anything else: a
+// syntax error, text behind the value, bytes that are no UTF-8, a number that neither 64 bits nor a
 // finite double hold (1e999, 2^64), a key twice in one object, more than `limits` allow.
 [[nodiscard]] nlohmann::json parse_json(std::string_view text, const std::string& name,
                                         const JsonLimits& limits = {});

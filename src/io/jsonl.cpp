@@ -47,8 +47,7 @@ void JsonlWriter::append(const nlohmann::ordered_json& object) {
   // JSON has no NaN; the library would write null for it.
   for (const auto& [key, value] : object.items()) {
     if (value.is_number_float() && !std::isfinite(value.get<double>())) {
-      throw Failure(fmt::format("a finite {} was expected, {} was given, for {}", key,
-                                value.get<double>(), path_.string()));
+      throw Failure(expectation("a finite " + key, value.get<double>(), "for " + path_.string()));
     }
   }
   const std::string line =

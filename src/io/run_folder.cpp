@@ -68,9 +68,9 @@ fs::path newest_of(const fs::path& run, const OnSkippedCheckpoint& on_skip) {
         if (on_skip) on_skip(checkpoint, reason);
       });
   if (newest) return newest->path;
-  throw UserError(
-      fmt::format("expected a checkpoint, found none{}, in {}", last_reason, run.string()),
-      "train until the first checkpoint: wavroute train CONFIG --resume auto");
+  throw expected("a checkpoint", fmt::format("none{}", last_reason),
+                 fmt::format("in {}", run.string()),
+                 "train until the first checkpoint: wavroute train CONFIG --resume auto");
 }
 
 fs::path choose_checkpoint(const fs::path& run, std::string_view which,
@@ -86,18 +86,17 @@ fs::path choose_checkpoint(const fs::path& run, std::string_view which,
         if (is_there(best->path)) throw;
       }
     }
-    throw UserError(fmt::format("expected a checkpoint with a validation loss, found none, in {}",
-                                run.string()),
-                    "leave --checkpoint out for the newest one");
+    throw expected("a checkpoint with a validation loss", "none",
+                   fmt::format("in {}", run.string()), "leave --checkpoint out for the newest one");
   }
   const auto found = std::ranges::find_if(checkpoints, [&](const Checkpoint& checkpoint) {
     return std::to_string(checkpoint.step) == which;
   });
   if (found != checkpoints.end()) return verified(found->path);
-  throw UserError(fmt::format("expected 'best' or a step that has a checkpoint, found '{}', in {}",
-                              which, run.string()),
-                  checkpoints.empty() ? "this run has no checkpoint yet"
-                                      : "its checkpoints: " + steps_of(checkpoints));
+  throw expected("'best' or a step that has a checkpoint", fmt::format("'{}'", which),
+                 fmt::format("in {}", run.string()),
+                 checkpoints.empty() ? "this run has no checkpoint yet"
+                                     : "its checkpoints: " + steps_of(checkpoints));
 }
 
 // Whether a name is ".tmp-LABEL-PID" of a process that has ended: what versions before the present
@@ -140,13 +139,12 @@ void remove_old_forms(const fs::path& checkpoints, std::vector<fs::path>& left) 
 
 [[noreturn]] void refuse(const fs::path& run) {
   if (is_there(run / "model.safetensors.index.json")) {
-    throw UserError(fmt::format("expected one model.safetensors, found a model in several, in {}",
-                                run.string()),
-                    "save it in one piece: save_pretrained(..., max_shard_size='1TB')");
+    throw expected("one model.safetensors", "a model in several",
+                   fmt::format("in {}", run.string()),
+                   "save it in one piece: save_pretrained(..., max_shard_size='1TB')");
   }
-  throw UserError(
-      fmt::format("expected {}, found {}, at {}", kRunKinds, describe_content(run), run.string()),
-      "a Hugging Face folder holds config.json and model.safetensors");
+  throw expected(kRunKinds, describe_content(run), fmt::format("at {}", run.string()),
+                 "a Hugging Face folder holds config.json and model.safetensors");
 }
 
 }  // namespace
@@ -197,20 +195,19 @@ RunFolder RunFolder::create(const fs::path& root, ExistingRun existing) {
   const auto refuse_a_run = [&] {
     for (const fs::path& folder : {paths.samples(), paths.checkpoints()}) {
       if (!is_link(folder)) continue;
-      throw UserError(
-          fmt::format("expected a folder of the run, found a link, at {}", folder.string()),
-          "move what it leads to in its place, or choose another folder with --out");
+      throw expected("a folder of the run", "a link", fmt::format("at {}", folder.string()),
+                     "move what it leads to in its place, or choose another folder with --out");
     }
     if (existing == ExistingRun::kResume) return;
     if (paths.hold_a_run()) {
       if (is_there(root / ".lock")) static_cast<void>(FileLock(root));  // names who trains there
-      throw UserError(fmt::format("expected a new folder, found a run in {}", root.string()),
-                      "continue it with --resume auto, or choose another folder with --out");
+      throw expected("a new folder", "a run", fmt::format("in {}", root.string()),
+                     "continue it with --resume auto, or choose another folder with --out");
     }
     if (const auto file = paths.replaced_file()) {
-      throw UserError(fmt::format("expected a folder without a {}, which training writes, found {}",
-                                  file->filename().string(), file->string()),
-                      "move it away, or choose another folder with --out");
+      throw expected(
+          fmt::format("a folder without a {}, which training writes", file->filename().string()),
+          file->string(), {}, "move it away, or choose another folder with --out");
     }
   };
   constexpr int kAttempts = 20;  // another process may remove the empty folder that it made
@@ -246,9 +243,9 @@ std::vector<fs::path> RunFolder::sweep() const {
 fs::path resolve_run(const fs::path& run, std::string_view which,
                      const OnSkippedCheckpoint& on_skip) {
   if (!is_folder(run)) {
-    throw UserError(fmt::format("expected {}, found {}, at {}", kRunKinds,
-                                is_there(run) ? "a file" : "nothing", run.string()),
-                    "name the folder that --out named in training");
+    throw expected(kRunKinds, is_there(run) ? "a file" : "nothing",
+                   fmt::format("at {}", run.string()),
+                   "name the folder that --out named in training");
   }
   // A model may lie beside somebody's config.toml or in front of somebody's checkpoints: only both
   // of ours make a run of its folder.
@@ -263,10 +260,10 @@ fs::path resolve_run(const fs::path& run, std::string_view which,
   const bool is_checkpoint = is_there(run / kStateFile);
   if (!is_checkpoint && !has_model) refuse(run);
   if (!which.empty()) {
-    throw UserError(
-        fmt::format("expected a run folder to take checkpoint '{}' from, found {}, at {}", which,
-                    is_checkpoint ? "one checkpoint" : "one model", run.string()),
-        "name the run folder, or leave --checkpoint out");
+    throw expected(fmt::format("a run folder to take checkpoint '{}' from", which),
+                   is_checkpoint ? "one checkpoint" : "one model",
+                   fmt::format("at {}", run.string()),
+                   "name the run folder, or leave --checkpoint out");
   }
   return is_checkpoint ? verified(run) : run;
 }

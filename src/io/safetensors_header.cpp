@@ -75,7 +75,7 @@ class HeaderParser : public nlohmann::json_sax<nlohmann::json> {
     } else {
       if (key != "dtype" && key != "shape" && key != "data_offsets") {
         fail_tensor(
-            fmt::format("expected dtype, shape and data_offsets, found {}", printable(key)));
+            fmt::format("expected dtype, shape and data_offsets, given {}", printable(key)));
       }
       if (!seen_.insert(key).second) fail_tensor(fmt::format("{} comes twice", key));
       field_ = key;
@@ -90,7 +90,7 @@ class HeaderParser : public nlohmann::json_sax<nlohmann::json> {
     }
     if (place_ != Place::kTensor || field_ != "dtype") unexpected("a string");
     const auto dtype = parse_dtype(text);
-    if (!dtype) fail_tensor(fmt::format("expected a known dtype, found {}", printable(text)));
+    if (!dtype) fail_tensor(fmt::format("expected a known dtype, given {}", printable(text)));
     current_.dtype = *dtype;
     return true;
   }
@@ -115,7 +115,7 @@ class HeaderParser : public nlohmann::json_sax<nlohmann::json> {
       current_.shape = list_;
     } else {
       if (list_.size() != 2) {
-        fail_tensor(fmt::format("expected 2 data_offsets, found {}", list_.size()));
+        fail_tensor(fmt::format("expected 2 data_offsets, given {}", list_.size()));
       }
       current_.begin = static_cast<uint64_t>(list_[0]);
       current_.end = static_cast<uint64_t>(list_[1]);
@@ -126,7 +126,7 @@ class HeaderParser : public nlohmann::json_sax<nlohmann::json> {
   bool end_object() override {
     if (place_ == Place::kTensor) {
       for (const char* field : {"dtype", "shape", "data_offsets"}) {
-        if (!seen_.contains(field)) fail_tensor(fmt::format("expected {}, found none", field));
+        if (!seen_.contains(field)) fail_tensor(fmt::format("expected {}, given none", field));
       }
       header_.entries.push_back(std::move(current_));
     }
@@ -141,7 +141,7 @@ class HeaderParser : public nlohmann::json_sax<nlohmann::json> {
   bool binary(binary_t&) override { unexpected("binary data"); }
   bool parse_error(size_t position, const std::string&,
                    const nlohmann::detail::exception&) override {
-    fail(fmt::format("expected JSON, found none at its byte {}", position));
+    fail(fmt::format("expected JSON, given none at its byte {}", position));
   }
 
  private:
@@ -156,18 +156,18 @@ class HeaderParser : public nlohmann::json_sax<nlohmann::json> {
   [[noreturn]] void unexpected(std::string_view found) const {
     switch (place_) {
       case Place::kTensorStart:
-        fail_tensor(fmt::format("expected an object, found {}", found));
+        fail_tensor(fmt::format("expected an object, given {}", found));
       case Place::kMetadataStart:
-        fail(fmt::format("expected an object under __metadata__, found {}", found));
+        fail(fmt::format("expected an object under __metadata__, given {}", found));
       case Place::kMetadata:
-        fail(fmt::format("expected a string as metadata {}, found {}", printable(field_), found));
+        fail(fmt::format("expected a string as metadata {}, given {}", printable(field_), found));
       case Place::kTensor:
-        fail_tensor(fmt::format("expected {} as {}, found {}",
+        fail_tensor(fmt::format("expected {} as {}, given {}",
                                 field_ == "dtype" ? "a string" : "a list", field_, found));
       case Place::kList:
-        fail_tensor(fmt::format("expected integers from 0 in {}, found {}", field_, found));
+        fail_tensor(fmt::format("expected integers from 0 in {}, given {}", field_, found));
       default:
-        fail(fmt::format("expected an object, found {}", found));
+        fail(fmt::format("expected an object, given {}", found));
     }
   }
 
@@ -193,20 +193,20 @@ void check_layout(const std::vector<HeaderEntry>& entries, uint64_t data_bytes) 
     }
     if (entry.end > data_bytes) {
       fail_at(entry,
-              fmt::format("expected its data to end by byte {}, found {}: the file may be cut "
+              fmt::format("expected its data to end by byte {}, given {}: the file may be cut "
                           "short",
                           data_bytes, entry.end));
     }
     if (entry.begin != position) {
       fail_at(entry,
-              fmt::format("expected its data at byte {}, found {}: {}", position, entry.begin,
+              fmt::format("expected its data at byte {}, given {}: {}", position, entry.begin,
                           entry.begin < position ? "it overlaps another tensor"
                                                  : "there is a hole before it"));
     }
     const auto expected = tensor_bytes(entry.dtype, entry.shape);
     if (!expected) fail_at(entry, "the size of its shape overflows 64 bits");
     if (*expected != entry.end - entry.begin) {
-      fail_at(entry, fmt::format("expected {} bytes for {} [{}], found {}", *expected,
+      fail_at(entry, fmt::format("expected {} bytes for {} [{}], given {}", *expected,
                                  dtype_name(entry.dtype), fmt::join(entry.shape, ","),
                                  entry.end - entry.begin));
     }
@@ -214,7 +214,7 @@ void check_layout(const std::vector<HeaderEntry>& entries, uint64_t data_bytes) 
   }
   if (position != data_bytes) {
     throw HeaderError(
-        fmt::format("expected {} bytes of tensors, found {} bytes of data", position, data_bytes));
+        fmt::format("expected {} bytes of tensors, given {} bytes of data", position, data_bytes));
   }
 }
 
@@ -247,7 +247,7 @@ SafetensorsHeader parse_safetensors_header(std::string_view text, uint64_t data_
   // The format wants '{' as the first byte; the parser takes a zero byte for the end of its input.
   if (!text.starts_with('{')) throw HeaderError("header: expected '{' as its first byte");
   if (text.find('\0') != std::string_view::npos) {
-    throw HeaderError("header: expected JSON, found a zero byte");
+    throw HeaderError("header: expected JSON, given a zero byte");
   }
   HeaderParser parser;
   if (!nlohmann::json::sax_parse(text, &parser)) throw HeaderError("header: expected JSON");

@@ -25,7 +25,7 @@ struct SafetensorsHeader {
   std::map<std::string, std::string> metadata;
 };
 
-// What is wrong with a header: "expected ..., found ..."; the reader adds the file's name.
+// What is wrong with a header: "expected ..., given ..."; the reader adds the file's name.
 class HeaderError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;

@@ -27,15 +27,15 @@ uint64_t little_endian(std::span<const std::byte> bytes) {
 // The length of the header in a file of these bytes.
 uint64_t header_length(std::span<const std::byte> bytes) {
   if (bytes.size() < kLengthBytes) {
-    throw HeaderError(fmt::format("expected at least 8 bytes, found {}", bytes.size()));
+    throw HeaderError(fmt::format("expected at least 8 bytes, given {}", bytes.size()));
   }
   const uint64_t length = little_endian(bytes);
   if (length > kLongestHeader) {
-    throw HeaderError(fmt::format("expected a header of at most {} bytes, found a length of {}",
+    throw HeaderError(fmt::format("expected a header of at most {} bytes, given a length of {}",
                                   kLongestHeader, length));
   }
   if (length > bytes.size() - kLengthBytes) {
-    throw HeaderError(fmt::format("expected a header of {} bytes, found a file of {} bytes", length,
+    throw HeaderError(fmt::format("expected a header of {} bytes, given a file of {} bytes", length,
                                   bytes.size()));
   }
   return length;
@@ -87,17 +87,16 @@ const TensorInfo& SafetensorsFile::require(std::string_view name, Dtype dtype,
                                            std::span<const int64_t> shape) const {
   const TensorInfo* tensor = find(name);
   if (tensor == nullptr) {
-    throw UserError(fmt::format("expected tensor {} of {}, found none of that name, in {}",
-                                printable(name), describe(dtype, shape), path_.string()),
-                    fmt::format("the file holds {} tensors; is it a model of this configuration?",
-                                tensors_.size()));
+    throw expected(fmt::format("tensor {} of {}", printable(name), describe(dtype, shape)),
+                   "none of that name", fmt::format("in {}", path_.string()),
+                   fmt::format("the file holds {} tensors; is it a model of this configuration?",
+                               tensors_.size()));
   }
   if (tensor->dtype != dtype || !std::ranges::equal(tensor->shape, shape)) {
-    throw UserError(
-        fmt::format("expected tensor {} of {}, found {}, in {}", printable(name),
-                    describe(dtype, shape), describe(tensor->dtype, tensor->shape), path_.string()),
-        tensor->dtype != dtype ? "save the tensor in the expected type"
-                               : "is it a model of this configuration?");
+    throw expected(fmt::format("tensor {} of {}", printable(name), describe(dtype, shape)),
+                   describe(tensor->dtype, tensor->shape), fmt::format("in {}", path_.string()),
+                   tensor->dtype != dtype ? "save the tensor in the expected type"
+                                          : "is it a model of this configuration?");
   }
   return *tensor;
 }

@@ -22,18 +22,18 @@ void check(const std::vector<NamedTensor>& tensors, const std::filesystem::path&
     const NamedTensor& tensor = tensors[i];
     const auto expected = tensor_bytes(tensor.dtype, tensor.shape);
     if (!expected || *expected != tensor.bytes.size()) {
-      throw Failure(fmt::format("tensor {}: {} bytes don't match {} [{}], writing {}",
-                                printable(tensor.name), tensor.bytes.size(),
-                                dtype_name(tensor.dtype), fmt::join(tensor.shape, ","),
-                                path.string()));
+      throw Failure(
+          expectation(fmt::format("the bytes of {} [{}] for tensor {}", dtype_name(tensor.dtype),
+                                  fmt::join(tensor.shape, ","), printable(tensor.name)),
+                      tensor.bytes.size(), "writing " + path.string()));
     }
   }
   std::vector<std::string_view> names = {"__metadata__"};
   for (const NamedTensor& tensor : tensors) names.push_back(tensor.name);
   std::ranges::sort(names);
   if (const auto twice = std::ranges::adjacent_find(names); twice != names.end()) {
-    throw Failure(
-        fmt::format("tensor name {} comes twice, writing {}", printable(*twice), path.string()));
+    throw Failure(expectation("each tensor name once", printable(*twice) + " twice",
+                              "writing " + path.string()));
   }
 }
 
@@ -57,7 +57,8 @@ std::string header_of(const std::vector<NamedTensor>& tensors,
   try {
     json = header.dump();
   } catch (const nlohmann::json::exception&) {
-    throw Failure("a safetensors name or metadata string is not UTF-8");
+    throw Failure(
+        expectation("names and metadata in UTF-8", "other bytes", "for a safetensors file"));
   }
   json.resize((json.size() + kHeaderAlignment - 1) / kHeaderAlignment * kHeaderAlignment, ' ');
   std::string length;

@@ -17,7 +17,7 @@ struct Sha256::Context {
 namespace {
 
 void check(bool succeeded) {
-  if (!succeeded) throw Failure("cannot compute a SHA-256 digest: OpenSSL refused");
+  if (!succeeded) throw Failure(expectation("a SHA-256 digest", "none by OpenSSL"));
 }
 
 }  // namespace

@@ -22,16 +22,13 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 void check(const Sampling& sampling) {
   if (!(sampling.temperature >= 0.0) || !std::isfinite(sampling.temperature)) {
-    throw UserError(
-        fmt::format("a temperature of 0 or more was expected, {} was given", sampling.temperature));
+    throw expected("a temperature of 0 or more", sampling.temperature);
   }
   if (sampling.top_k < 0) {
-    throw UserError(
-        fmt::format("top-k of 0 (all) or more was expected, {} was given", sampling.top_k));
+    throw expected("a top-k of 0 (all) or more", sampling.top_k);
   }
   if (!(sampling.top_p > 0.0 && sampling.top_p <= 1.0)) {
-    throw UserError(
-        fmt::format("top-p above 0 and at most 1 was expected, {} was given", sampling.top_p));
+    throw expected("a top-p above 0 and at most 1", sampling.top_p);
   }
 }
 
@@ -94,10 +91,10 @@ GenerationResult generate(const Decoder& model, std::span<const uint32_t> prompt
     ForwardOptions options{progress, program, &state, nullptr, /*last_only=*/true};
     const ForwardResult out = model.forward(ids.to(model.device()), options);
     if (!out.logits.isfinite().all().item<bool>()) {
-      throw Failure(fmt::format("finite logits were expected after {} tokens, others came out",
-                                prompt_length + n),
-                    "the model holds values that are not finite or too large: use an earlier "
-                    "checkpoint");
+      throw Failure(
+          expectation("finite logits", "others", fmt::format("after {} tokens", prompt_length + n)),
+          "the model holds values that are not finite or too large: use an earlier "
+          "checkpoint");
     }
     const at::Tensor logits = out.logits.flatten().to(at::kFloat).cpu().contiguous();
     const uint32_t token =

@@ -23,9 +23,9 @@ constexpr int64_t kResidualFormat = 1;
 
 [[noreturn]] void fail(const std::string& key, const std::string& expected, const Json& given,
                        const std::string& where) {
-  throw UserError(fmt::format("expected {} as {}, given {}, in {}", expected, key,
-                              given.is_null() ? "nothing" : json_excerpt(given), where),
-                  "wavroute reads its own models and plain Llama models");
+  throw wavroute::expected(
+      fmt::format("{} as {}", expected, key), given.is_null() ? "nothing" : json_excerpt(given),
+      fmt::format("in {}", where), "wavroute reads its own models and plain Llama models");
 }
 
 // A key's value; null where it is absent.
@@ -47,17 +47,15 @@ void read_residual(Json object, bool is_llama, const std::string& where, Decoder
     const SchemeInfo& scheme = find_scheme(spec.scheme);
     for (const auto& [name, value] : spec.options) {
       if (std::ranges::count(scheme.options, name, &OptionSpec::name) > 0) continue;
-      throw UserError(
-          fmt::format("residual scheme {} has no option {}", spec.scheme, printable(name)),
-          "the model was written by another version, or config.json was changed");
+      throw expected(fmt::format("an option of the residual scheme {}", spec.scheme),
+                     printable(name), {},
+                     "the model was written by another version, or config.json was changed");
     }
     const auto residual =
         scheme.create(spec.options, {spec.model.layers, spec.model.width}, spec.model.rms_norm_eps);
     if (is_llama && !residual->is_llama()) {
-      throw UserError(fmt::format("expected \"wavroute\" as model_type of scheme {}, given "
-                                  "\"llama\"",
-                                  spec.scheme),
-                      "a Llama has no such residual scheme");
+      throw expected(fmt::format("\"wavroute\" as model_type of scheme {}", spec.scheme),
+                     "\"llama\"", {}, "a Llama has no such residual scheme");
     }
   } catch (const UserError& error) {
     throw UserError(fmt::format("{}, in {}", error.what(), where), error.hint());
@@ -102,9 +100,8 @@ DecoderSpec read_model_config(const fs::path& folder, std::vector<std::string>* 
   const std::string where = path.string();
   const Json object = read_json(path);
   if (!object.is_object()) {
-    throw UserError(
-        fmt::format("expected a JSON object, given {}, in {}", json_excerpt(object), where),
-        "a Hugging Face folder holds a config.json that describes its model");
+    throw expected("a JSON object", json_excerpt(object), fmt::format("in {}", where),
+                   "a Hugging Face folder holds a config.json that describes its model");
   }
   const Json& type = value_of(object, "model_type");
   if (type != "llama" && type != "wavroute") {

@@ -32,8 +32,7 @@ Dtype to_dtype(at::ScalarType type) {
     case at::kLong:
       return Dtype::kI64;
     default:
-      throw Failure(fmt::format("a tensor type that a checkpoint holds was expected, {} was given",
-                                c10::toString(type)));
+      throw Failure(expectation("a tensor type that a checkpoint holds", c10::toString(type)));
   }
 }
 
@@ -43,9 +42,8 @@ at::ScalarType floating_type(const TensorInfo& info, const std::string& name,
   for (const at::ScalarType type : {at::kFloat, at::kDouble, at::kBFloat16, at::kHalf}) {
     if (to_dtype(type) == info.dtype) return type;
   }
-  throw UserError(fmt::format("tensor {} must be of a floating-point type, {} was given, in {}",
-                              name, dtype_name(info.dtype), path.string()),
-                  "save the model in fp32, fp16 or bf16");
+  throw expected(fmt::format("tensor {} of a floating-point type", name), dtype_name(info.dtype),
+                 "in " + path.string(), "save the model in fp32, fp16 or bf16");
 }
 
 // A floating-point tensor of a file, in fp64.
@@ -73,10 +71,10 @@ bool is_redundant(const SafetensorsFile& file, const std::string& name, const De
   const TensorInfo& info = *file.find(name);
   if (name.ends_with("rotary_emb.inv_freq")) {
     if (is_plain_rope(info, name, file.path(), spec.model)) return true;
-    throw UserError(fmt::format("expected the frequencies of rope_theta = {} in {}, found others, "
-                                "in {}",
-                                spec.model.rope_theta, printable(name), file.path().string()),
-                    "wavroute computes plain RoPE only");
+    throw expected(fmt::format("the frequencies of rope_theta = {} in {}", spec.model.rope_theta,
+                               printable(name)),
+                   "others", fmt::format("in {}", file.path().string()),
+                   "wavroute computes plain RoPE only");
   }
   if (name != "lm_head.weight" || !spec.model.tie_embeddings) return false;
   const TensorInfo* embedding = file.find("model.embed_tokens.weight");
@@ -84,11 +82,9 @@ bool is_redundant(const SafetensorsFile& file, const std::string& name, const De
       std::ranges::equal(embedding->bytes, info.bytes)) {
     return true;
   }
-  throw UserError(
-      fmt::format("expected lm_head.weight to be model.embed_tokens.weight, as "
-                  "tie_word_embeddings says, found another, in {}",
-                  file.path().string()),
-      "\"tie_word_embeddings\": false in config.json makes the head a matrix of its own");
+  throw expected("lm_head.weight to be model.embed_tokens.weight, as tie_word_embeddings says",
+                 "another", fmt::format("in {}", file.path().string()),
+                 "\"tie_word_embeddings\": false in config.json makes the head a matrix of its own");
 }
 
 // Every tensor of the file must be a parameter: otherwise its model computes something else.
@@ -106,12 +102,11 @@ void refuse_unknown(const SafetensorsFile& file, const Decoder& model) {
   }
   if (count == 0) return;
   if (count > kMostNames) names += fmt::format(" and {} more", count - kMostNames);
-  throw UserError(
-      fmt::format("{} holds {} that scheme {} of {} layers does not have: {}", file.path().string(),
-                  count == 1 ? "a tensor" : "tensors", model.spec().scheme,
-                  model.spec().model.layers, names),
-      "config.json (num_hidden_layers, the biases) and model.safetensors must belong to "
-      "the same model");
+  throw expected(fmt::format("the tensors of scheme {} with {} layers", model.spec().scheme,
+                             model.spec().model.layers),
+                 "besides them " + names, "in " + file.path().string(),
+                 "config.json (num_hidden_layers, the biases) and model.safetensors must belong to "
+                 "the same model");
 }
 
 // Every parameter must be there in its shape.
@@ -129,23 +124,19 @@ void require_parameters(const SafetensorsFile& file, const ParameterTable& table
 SafetensorsFile open_weights(const fs::path& folder) {
   std::error_code error;
   if (fs::exists(folder / "model.safetensors.index.json", error)) {
-    throw UserError(
-        fmt::format("one {} was expected, shards were given, in {}", kModelFile, folder.string()),
-        "save the model with a max_shard_size that is larger than the model");
+    throw expected(fmt::format("one {}", kModelFile), "shards", "in " + folder.string(),
+                   "save the model with a max_shard_size that is larger than the model");
   }
   if (fs::exists(folder / "adapter_config.json", error)) {
-    throw UserError(
-        fmt::format("one whole model was expected, an adapter to add to it was given, in {}",
-                    (folder / "adapter_config.json").string()),
-        "merge the adapter into the model and save that: merge_and_unload() of peft");
+    throw expected("one whole model", "an adapter to add to it",
+                   "in " + (folder / "adapter_config.json").string(),
+                   "merge the adapter into the model and save that: merge_and_unload() of peft");
   }
   SafetensorsFile file(folder / kModelFile);
   const auto format = file.metadata().find("format");
   if (format != file.metadata().end() && (format->second == "tf" || format->second == "flax")) {
-    throw UserError(fmt::format("weights in PyTorch's layout were expected, format {} was given, "
-                                "in {}",
-                                printable(format->second), file.path().string()),
-                    "save the model from PyTorch");
+    throw expected("weights in PyTorch's layout", "format " + printable(format->second),
+                   "in " + file.path().string(), "save the model from PyTorch");
   }
   return file;
 }
@@ -225,12 +216,10 @@ void check_weights(const DecoderSpec& spec, const fs::path& folder) {
                            const char* keys) {
     const TensorInfo* found = file.find(name);
     if (found != nullptr && found->shape == shape) return;
-    throw UserError(
-        fmt::format("expected tensor {} of [{}] ({}), found {}, in {}", name, fmt::join(shape, ","),
-                    keys,
-                    found == nullptr ? "none of that name"
-                                     : fmt::format("[{}]", fmt::join(found->shape, ",")),
-                    file.path().string()),
+    throw expected(
+        fmt::format("tensor {} of [{}] ({})", name, fmt::join(shape, ","), keys),
+        found == nullptr ? "none of that name" : fmt::format("[{}]", fmt::join(found->shape, ",")),
+        fmt::format("in {}", file.path().string()),
         "config.json and model.safetensors must belong to the same model");
   };
   require("model.embed_tokens.weight", {spec.vocab_size, m.width}, "vocab_size, hidden_size");

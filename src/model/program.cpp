@@ -13,15 +13,15 @@ namespace {
 constexpr size_t kLongestProgram = 4096;  // executed layers
 
 [[noreturn]] void fail(const std::string& what, std::string_view piece) {
-  throw UserError(fmt::format("layer program: {}, '{}' was given", what, piece),
-                  "for instance 0-11,12x3,14-23 (layers from 0, ranges inclusive) or every-other");
+  throw expected(what, fmt::format("'{}'", piece), "in a layer program",
+                 "for instance 0-11,12x3,14-23 (layers from 0, ranges inclusive) or every-other");
 }
 
 int64_t number(std::string_view text, std::string_view piece) {
   int64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (text.empty() || error != std::errc() || end != text.data() + text.size() || value < 0) {
-    fail("a layer, a range or a repeat was expected", piece);
+    fail("a layer, a range or a repeat", piece);
   }
   return value;
 }
@@ -33,19 +33,19 @@ void append_piece(std::string_view piece, int64_t layers, std::vector<int64_t>& 
   if (const size_t x = piece.find('x'); x != std::string_view::npos) {
     repeats = number(piece.substr(x + 1), piece);
     range = piece.substr(0, x);
-    if (repeats < 1) fail("a repeat count of at least 1 was expected", piece);
+    if (repeats < 1) fail("a repeat count of at least 1", piece);
   }
   const size_t dash = range.find('-');
   const int64_t first = number(range.substr(0, dash), piece);
   const int64_t last =
       dash == std::string_view::npos ? first : number(range.substr(dash + 1), piece);
-  if (first > last) fail("a range that goes upwards was expected", piece);
-  if (last >= layers) fail(fmt::format("layers 0 to {} were expected", layers - 1), piece);
+  if (first > last) fail("a range that goes upwards", piece);
+  if (last >= layers) fail(fmt::format("layers 0 to {}", layers - 1), piece);
   for (int64_t r = 0; r < repeats; ++r) {
     for (int64_t layer = first; layer <= last; ++layer) {
       order.push_back(layer);
       if (order.size() > kLongestProgram) {
-        fail(fmt::format("at most {} executed layers were expected", kLongestProgram), piece);
+        fail(fmt::format("at most {} executed layers", kLongestProgram), piece);
       }
     }
   }

@@ -31,10 +31,9 @@ CellStatus parse_status(const std::string& text, const std::string& where) {
   for (const auto& [status, name] : kStatuses) {
     if (text == name) return status;
   }
-  throw UserError(fmt::format("expected a status finished, diverged, failed, pending, running or "
-                              "stopped, found {} in {}",
-                              printable(text), where),
-                  "run the comparison again: wavroute compare keeps what is finished");
+  throw expected("a status finished, diverged, failed, pending, running or stopped",
+                 printable(text), fmt::format("in {}", where),
+                 "run the comparison again: wavroute compare keeps what is finished");
 }
 
 // The list under `key`, empty where it is missing.
@@ -42,7 +41,7 @@ json list_at(const json& document, const char* key, const std::string& where) {
   const auto found = document.find(key);
   if (found == document.end() || found->is_null()) return json::array();
   if (found->is_array()) return *found;
-  throw UserError(fmt::format("expected a list \"{}\", found something else in {}", key, where));
+  throw expected(fmt::format("a list \"{}\"", key), "something else", fmt::format("in {}", where));
 }
 
 json object_at(const json& document, const char* key) {
@@ -63,9 +62,8 @@ Cell parse_cell(const json& object, const std::string& where) {
   cell.label = text_at(object, "label");
   if (cell.label.empty()) cell.label = cell.scheme;
   if (cell.label.empty()) {
-    throw UserError(fmt::format("expected a cell with a \"label\", found {} in {}",
-                                json_excerpt(object), where),
-                    "run the comparison again: wavroute compare keeps what is finished");
+    throw expected("a cell with a \"label\"", json_excerpt(object), fmt::format("in {}", where),
+                   "run the comparison again: wavroute compare keeps what is finished");
   }
   cell.depth = integer_at(object, "depth");
   cell.seed = integer_at(object, "seed");
@@ -104,7 +102,7 @@ bool names_tell_apart(std::span<const RunData> runs) {
 
 Comparison parse_comparison(const json& document, const std::string& where) {
   if (!document.is_object()) {
-    throw UserError(fmt::format("expected an object, found something else in {}", where));
+    throw expected("an object", "something else", fmt::format("in {}", where));
   }
   check_format(document, kFormat, "a comparison", where);
   Comparison result;
@@ -114,9 +112,8 @@ Comparison parse_comparison(const json& document, const std::string& where) {
   result.corpus = object_at(document, "corpus");
   const json cells = list_at(document, "cells", where);
   if (cells.size() > kMostCells) {
-    throw UserError(
-        fmt::format("expected at most {} cells, found {} in {}", kMostCells, cells.size(), where),
-        "no comparison is that large");
+    throw expected(fmt::format("at most {} cells", kMostCells), cells.size(),
+                   fmt::format("in {}", where), "no comparison is that large");
   }
   for (const json& cell : cells) {
     result.cells.push_back(parse_cell(cell, where));

@@ -37,10 +37,9 @@ fs::path run_below(const fs::path& folder, const fs::path& run, const std::strin
   const fs::path real = fs::weakly_canonical(folder / plain, error);
   const auto [end, ignored] = std::ranges::mismatch(root, real);
   if (error || plain.is_absolute() || *plain.begin() == ".." || end != root.end()) {
-    throw UserError(
-        fmt::format("expected a run inside the folder of the comparison, found {} in {}",
-                    printable(run.string()), where),
-        "the file was not written by wavroute compare; give that run on its own");
+    throw expected("a run inside the folder of the comparison", printable(run.string()),
+                   fmt::format("in {}", where),
+                   "the file was not written by wavroute compare; give that run on its own");
   }
   return folder / plain;
 }
@@ -95,9 +94,9 @@ ReportSection read_comparison(const fs::path& folder) {
     if (!is_run_folder(run_folder)) continue;  // not begun
     std::error_code ignored;
     if (!seen.insert(fs::weakly_canonical(run_folder, ignored)).second) {
-      throw UserError(fmt::format("expected a run of its own for every cell, found {} twice in {}",
-                                  printable(cell.run.string()), file.string()),
-                      "the file was not written by wavroute compare");
+      throw expected(
+          "a run of its own for every cell", fmt::format("{} twice", printable(cell.run.string())),
+          fmt::format("in {}", file.string()), "the file was not written by wavroute compare");
     }
     try {
       RunData run = read_run(run_folder);
@@ -135,8 +134,8 @@ std::vector<ReportSection> read_sections(std::span<const fs::path> folders) {
   for (const fs::path& folder : folders) {
     std::error_code ignored;
     if (!fs::is_directory(folder, ignored)) {
-      throw UserError(fmt::format("expected a run folder, found none at {}", folder.string()),
-                      "give the folder that wavroute train or wavroute compare wrote");
+      throw expected("a run folder", "none", fmt::format("at {}", folder.string()),
+                     "give the folder that wavroute train or wavroute compare wrote");
     }
     if (!seen.insert(fs::weakly_canonical(folder, ignored)).second) continue;  // given twice
     if (fs::exists(folder / kComparisonFile, ignored)) {
@@ -186,7 +185,7 @@ std::string filled(std::string_view page, const std::map<std::string, std::strin
 
 void write_report(std::span<const fs::path> runs_or_compare_folders, const fs::path& out) {
   if (runs_or_compare_folders.empty()) {
-    throw UserError("expected at least one run folder, none was given", "wavroute report RUN...");
+    throw expected("at least one run folder", "none", {}, "wavroute report RUN...");
   }
   const auto sections = read_sections(runs_or_compare_folders);
   std::string script;

@@ -35,9 +35,8 @@ json read_json_if_there(const fs::path& file) {
 std::optional<double> row_number(const json& row, const char* key, const std::string& where) {
   const auto found = row.find(key);
   if (found != row.end() && !found->is_number() && !found->is_null()) {
-    throw UserError(
-        fmt::format("expected a number at {}, found {} in {}", key, json_excerpt(*found), where),
-        "fix or remove that line");
+    throw expected(fmt::format("a number at {}", key), json_excerpt(*found),
+                   fmt::format("in {}", where), "fix or remove that line");
   }
   return number_at(row, key);
 }
@@ -52,9 +51,8 @@ struct Metrics {
 void add_row(RunData& run, Metrics& metrics, const json& row, const std::string& where) {
   const auto step = integer_at(row, "step");
   if (!step || *step < 0) {
-    throw UserError(fmt::format("expected an object with a whole number \"step\", found {} in {}",
-                                json_excerpt(row), where),
-                    "fix or remove that line");
+    throw expected("an object with a whole number \"step\"", json_excerpt(row),
+                   fmt::format("in {}", where), "fix or remove that line");
   }
   if (const auto loss = row_number(row, "loss", where)) run.train.push_back({*step, *loss});
   const auto val_loss = row_number(row, "val_loss", where);
@@ -267,9 +265,9 @@ bool is_run_folder(const fs::path& folder) {
 
 RunData read_run(const fs::path& folder) {
   if (!is_run_folder(folder)) {
-    throw UserError(fmt::format("expected a run folder (with metrics.jsonl), found none in {}",
-                                folder.string()),
-                    "give the folder that wavroute train or wavroute compare wrote");
+    throw expected("a run folder (with metrics.jsonl)", "none",
+                   fmt::format("in {}", folder.string()),
+                   "give the folder that wavroute train or wavroute compare wrote");
   }
   check_run_format(RunPaths{folder});
   RunData run;

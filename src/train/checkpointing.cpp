@@ -26,9 +26,8 @@ constexpr const char* kSecond = "exp_avg_sq.";
 const Json& required(const Json& state, const char* key, const fs::path& folder) {
   const auto found = state.find(key);
   if (found != state.end()) return *found;
-  throw UserError(
-      fmt::format("'{}' was expected, none was found, in {}", key, (folder / kStateFile).string()),
-      "take another checkpoint: --resume STEP");
+  throw expected(fmt::format("'{}'", key), "none", "in " + (folder / kStateFile).string(),
+                 "use another checkpoint: --resume STEP");
 }
 
 int64_t integer(const Json& state, const char* key, const fs::path& folder) {
@@ -91,10 +90,9 @@ void check_same_text(const fs::path& folder, const RunState& given, const DataCo
         std::tuple("valid_sha256", given.valid_sha256, valid)}) {
     const std::string stored = text(document, key, folder);
     if (stored == digest) continue;
-    throw UserError(fmt::format("a resumed run must keep its text: {} = {} was expected, {} was "
-                                "given by {}",
-                                key, stored, digest, source),
-                    "restore the old text, or give another --out for a new run");
+    throw expected(fmt::format("the text that the run began with, {} = {}", key, stored), digest,
+                   "in " + source,
+                   "restore the old text, or give another --out for a new run");
   }
 }
 
@@ -120,9 +118,8 @@ RunState load_checkpoint(const fs::path& folder, Decoder& model, AdamW& optimize
   state.val_loss = number("val_loss");
   state.bits_per_byte = number("bits_per_byte");
   if (const auto part = non_finite_part(model, optimizer)) {
-    throw UserError(
-        fmt::format("finite {} were expected, others are in {}", *part, folder.string()),
-        "continue from an earlier checkpoint: --resume STEP");
+    throw expected("finite " + *part, "others", "in " + folder.string(),
+                   "continue from an earlier checkpoint: --resume STEP");
   }
   return state;
 }
@@ -131,9 +128,8 @@ void check_tokens(const fs::path& folder, const RunState& state, int64_t tokens_
   const int64_t step = state.progress.step;
   // A count beyond what int64_t holds would have been refused as a number.
   if (state.tokens % tokens_per_step == 0 && state.tokens / tokens_per_step == step) return;
-  throw UserError(fmt::format("'tokens' of {} steps of {} were expected, {} were found, in {}",
-                              step, tokens_per_step, state.tokens, (folder / kStateFile).string()),
-                  "take another checkpoint: --resume STEP");
+  throw expected(fmt::format("'tokens' of {} steps of {}", step, tokens_per_step), state.tokens,
+                 "in " + (folder / kStateFile).string(), "use another checkpoint: --resume STEP");
 }
 
 Progress progress_of(const fs::path& folder) {

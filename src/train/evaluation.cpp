@@ -37,10 +37,8 @@ Evaluation evaluate(const Decoder& model, const EvalWindows& windows, const Toke
   const at::NoGradGuard no_grad;
   const int64_t context = windows.context();
   if (options.prompt < 0 || options.prompt >= context) {
-    throw UserError(
-        fmt::format("a prompt shorter than the window of {} tokens was expected, {} "
-                    "was given",
-                    context, options.prompt));
+    throw expected(fmt::format("a prompt shorter than the window of {} tokens", context),
+                   options.prompt);
   }
   Evaluation result;
   double loss_sum = 0.0, depth_sum = 0.0;
@@ -65,10 +63,8 @@ Evaluation evaluate(const Decoder& model, const EvalWindows& windows, const Toke
     }
   }
   if (result.tokens == 0) {
-    throw UserError(
-        fmt::format("a text longer than the prompt of {} tokens was expected, {} "
-                    "tokens were given",
-                    options.prompt, windows.scored_tokens()));
+    throw expected(fmt::format("a text longer than the prompt of {} tokens", options.prompt),
+                   fmt::format("{} tokens", windows.scored_tokens()));
   }
   result.loss = loss_sum / static_cast<double>(result.tokens);
   result.bits_per_byte = loss_sum / static_cast<double>(bytes) / std::numbers::ln2;

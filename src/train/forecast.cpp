@@ -93,10 +93,9 @@ Forecast forecast(const Config& config, int64_t vocab_size, const Machine& machi
 }
 
 UserError beyond_memory(const Forecast& f) {
-  return UserError(
-      fmt::format("a memory plan within the {} that are free was expected, micro_batch = {} needs "
-                  "{}",
-                  format_bytes(f.available), f.micro_batch, format_bytes(f.memory.total())),
+  return expected(
+      fmt::format("a memory plan within the {} that are free", format_bytes(f.available)),
+      fmt::format("{} for micro_batch = {}", format_bytes(f.memory.total()), f.micro_batch), {},
       f.largest_micro_batch > 0
           ? fmt::format("train.micro_batch = {} fits", f.largest_micro_batch)
           : "not even one row at a time fits: train.recompute = \"layer\", or a smaller model");

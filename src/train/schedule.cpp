@@ -55,10 +55,9 @@ ExtendedPlan extend_plan(const ScheduleConfig& schedule, SchedulePlan plan, int6
   const double decay = decay_updates(schedule, plan.end);
   const auto begin = plan.end - static_cast<int64_t>(decay);
   if (decay > 0.0 && step > begin) {
-    throw UserError(
-        fmt::format("more steps were expected before the decay of wsd begins (step {}), {} steps "
-                    "instead of {} were given at step {}",
-                    begin, steps, plan.end, step),
+    throw expected(
+        fmt::format("more steps before the decay of wsd begins (step {})", begin),
+        fmt::format("{} steps instead of {} at step {}", steps, plan.end, step), {},
         fmt::format("continue from a checkpoint of step {} or earlier (--resume STEP), keep "
                     "train.steps = {}, or give another --out for a new run",
                     begin, plan.end));

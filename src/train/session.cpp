@@ -48,8 +48,8 @@ Config resolve_machine(Config config, const Machine& machine) {
   if (!train.device) train.device = at::hasCUDA() ? DeviceKind::kCuda : DeviceKind::kCpu;
   const bool on_gpu = train.device == DeviceKind::kCuda;
   if (on_gpu && !at::hasCUDA()) {
-    throw UserError("train.device = \"cuda\" was given, this libtorch sees no GPU",
-                    "wavroute doctor lists the devices; device = \"auto\" uses what is available");
+    throw expected("a GPU for train.device = \"cuda\"", "none that libtorch sees", {},
+                   "wavroute doctor lists the devices; device = \"auto\" uses what is available");
   }
   if (on_gpu) ask_for_repeatable_kernels();
   if (train.kernels == KernelChoice::kAuto) {
@@ -83,10 +83,9 @@ Session plan_session(const Config& config, BeyondMemory beyond, const Machine& m
   session.config = resolve_machine(config, session.machine);
   Config& resolved = session.config;
   if (resolved.train.micro_batch > resolved.train.batch) {
-    throw UserError(
-        fmt::format("train.micro_batch must be at most train.batch, {} and {} were "
-                    "given",
-                    resolved.train.micro_batch, resolved.train.batch));
+    throw expected(
+        fmt::format("a train.micro_batch of at most train.batch = {}", resolved.train.batch),
+        resolved.train.micro_batch);
   }
   session.corpus = open_corpus(resolved.data, resolved.model.context);
   session.model =
@@ -132,15 +131,14 @@ void check_resumable(const Config& stored, const Config& resumed) {
     if (std::ranges::find(kAllowed, key) == kAllowed.end()) refused.push_back(key);
   }
   if (!refused.empty()) {
-    throw UserError(fmt::format("a resumed run must keep its configuration, changed: {}",
-                                fmt::join(refused, ", ")),
-                    "give another --out for a new run");
+    throw expected("the configuration that the run began with",
+                   fmt::format("another {}", fmt::join(refused, ", ")), {},
+                   "give another --out for a new run");
   }
   if (resumed.train.steps < stored.train.steps) {
-    throw UserError(fmt::format("a resumed run can only get more steps: at least {} were "
-                                "expected, {} were given",
-                                stored.train.steps, resumed.train.steps),
-                    "give another --out for a new run");
+    throw expected(
+        fmt::format("at least the {} steps of the run that is resumed", stored.train.steps),
+        resumed.train.steps, "for train.steps", "give another --out for a new run");
   }
 }
 

@@ -222,11 +222,12 @@ double Trainer::learning_rate() const {
 }
 
 void Trainer::stop_at(const TrainStepResult& result) {
-  stop_diverged(fmt::format("a finite loss and gradient norm were expected at step {}, loss {} and "
-                            "gradient norm {} came out",
-                            state_.progress.step + 1, spelled(result.loss + result.auxiliary),
-                            spelled(result.grad_norm)),
-                "nothing was updated");
+  stop_diverged(
+      expectation("a finite loss and gradient norm",
+                  fmt::format("loss {} and gradient norm {}",
+                              spelled(result.loss + result.auxiliary), spelled(result.grad_norm)),
+                  fmt::format("at step {}", state_.progress.step + 1)),
+      "nothing was updated");
 }
 
 nlohmann::ordered_json Trainer::step_row(const TrainStepResult& result, double lr,
@@ -275,8 +276,8 @@ void Trainer::evaluate(JsonlWriter& metrics) {
   const Evaluation result =
       wavroute::evaluate(*session_.model, windows_, *session_.corpus.tokenizer, options);
   if (!result.is_finite()) {
-    stop_diverged(fmt::format("a finite validation loss was expected after step {}, {} came out",
-                              state_.progress.step, spelled(result.loss)),
+    stop_diverged(expectation("a finite validation loss", spelled(result.loss),
+                              fmt::format("after step {}", state_.progress.step)),
                   "no checkpoint is made of this step");
   }
   last_val_loss_ = result.loss;
@@ -294,7 +295,7 @@ void Trainer::evaluate(JsonlWriter& metrics) {
   const std::filesystem::path map_file = paths_.routing();
   side_file(map_file, [&] {
     const nlohmann::json map = routing_map(*session_.model, windows_, options);
-    if (!all_finite(map)) throw Failure("finite weights were expected, others came out");
+    if (!all_finite(map)) throw Failure(expectation("finite weights", "others"));
     if (!map.is_null()) write_file_atomic(map_file, map.dump() + "\n");
   });
   if (config_.sample.tokens == 0) return;
@@ -308,7 +309,8 @@ void Trainer::evaluate(JsonlWriter& metrics) {
 
 void Trainer::save(JsonlWriter& metrics) {
   if (const auto part = non_finite_part(*session_.model, optimizer_)) {
-    stop_diverged(fmt::format("finite {} were expected after step {}", *part, state_.progress.step),
+    stop_diverged(expectation("finite " + *part, "others",
+                              fmt::format("after step {}", state_.progress.step)),
                   "no checkpoint is made of this step");
   }
   metrics.sync();

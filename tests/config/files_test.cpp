@@ -116,11 +116,11 @@ TEST_F(Files, OnlyRegularFilesOfABoundedSizeAreRead) {
   };
   const std::string pipe = (folder_ / "pipe.toml").string();
   ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);  // nobody writes: opening it would wait for ever
-  EXPECT_THAT(refusal(pipe), HasSubstr("a regular file, found a device or pipe, at " + pipe));
+  EXPECT_THAT(refusal(pipe), HasSubstr("a regular file, given a device or pipe, at " + pipe));
   EXPECT_THAT(refusal("/dev/zero"), HasSubstr("at /dev/zero"));
   const std::string large = write("large.toml", "");
   std::filesystem::resize_file(large, uint64_t{1} << 40);
-  EXPECT_THAT(refusal(large), HasSubstr("at most 1048576 bytes, found 1099511627776, at " + large));
+  EXPECT_THAT(refusal(large), HasSubstr("at most 1048576 bytes, given 1099511627776, at " + large));
   (void)write("base.toml", "");
   std::filesystem::remove(folder_ / "base.toml");
   ASSERT_EQ(::mkfifo((folder_ / "base.toml").c_str(), 0600), 0);

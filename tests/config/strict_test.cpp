@@ -13,14 +13,15 @@ using Strict = ConfigFiles;
 
 TEST_F(Strict, UnknownKeyNamesTheNearestWithFileAndLine) {
   const auto error = user_error([&] { (void)load("[train]\nbatch = 4\nstepz = 10\n"); });
-  EXPECT_THAT(error.what, HasSubstr("unknown key 'stepz' in [train]"));
+  EXPECT_THAT(error.what, HasSubstr("expected a key of [train], given 'stepz'"));
   EXPECT_THAT(error.what, HasSubstr("run.toml:3"));
   EXPECT_EQ(error.hint, "did you mean 'steps'?");
 }
 
 TEST_F(Strict, UnknownSectionNamesTheNearestEvenWhenItIsEmpty) {
   const auto error = user_error([&] { (void)load("\n[trian]\n"); });
-  EXPECT_THAT(error.what, AllOf(HasSubstr("unknown section [trian]"), HasSubstr("run.toml:2")));
+  EXPECT_THAT(error.what,
+              AllOf(HasSubstr("expected a known section, given [trian]"), HasSubstr("run.toml:2")));
   EXPECT_EQ(error.hint, "did you mean 'train'?");
 }
 
@@ -99,7 +100,7 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"[schedule]\nname = \"linear\"", "expected one of cosine, wsd, constant"},
         Mistake{"[optimizer]\nname = \"sgd\"", "given 'sgd'"},
         Mistake{"[data]\ntokenizer = \"words\"", "expected one of bytes, chars"},
-        Mistake{"[data]\ntokenizer = \"gpt2\"", "the tokenizer 'gpt2' isn't there yet"},
+        Mistake{"[data]\ntokenizer = \"gpt2\"", "given 'gpt2', which is still to come"},
         Mistake{"[compare]\nschemes = [\"wave\"]", "given 'wave'"},
         Mistake{"[residual]\nscheme = \"wawe\"", "given 'wawe'"}));
 

@@ -121,7 +121,7 @@ TEST(TrainingBatches, TheSequenceOfWindowsDoesNotDependOnTheBatch) {
 
 TEST(TrainingBatches, ATextShorterThanOneSequenceIsAnErrorWithBothNumbers) {
   EXPECT_THAT(user_error([] { TrainingBatches(counting_tokens(8), 8, 1, 1); }),
-              HasSubstr("at least 9 tokens (model.context + 1), got 8 in numbers"));
+              HasSubstr("at least 9 tokens (model.context + 1), given 8, in numbers"));
   EXPECT_EQ(TrainingBatches(counting_tokens(9), 8, 1, 1).count(), 1);
 }
 
@@ -189,8 +189,8 @@ TEST(EvalWindows, ATextShorterThanOneSequenceIsOneWindow) {
 }
 
 TEST(EvalWindows, ATextWithoutATokenToScoreIsAnError) {
-  EXPECT_THAT(user_error([] { EvalWindows(counting_tokens(1), 8, 0); }), HasSubstr("got 1"));
-  EXPECT_THAT(user_error([] { EvalWindows(TokenView(), 8, 0); }), HasSubstr("got 0"));
+  EXPECT_THAT(user_error([] { EvalWindows(counting_tokens(1), 8, 0); }), HasSubstr("given 1"));
+  EXPECT_THAT(user_error([] { EvalWindows(TokenView(), 8, 0); }), HasSubstr("given 0"));
 }
 
 }  // namespace

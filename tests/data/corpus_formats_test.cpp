@@ -59,7 +59,7 @@ TEST_F(CorpusFiles, OpenTokensReadsAnyTextWithAGivenTokenizer) {
   EXPECT_EQ(open_tokens(path, *chars).size(), 2);
   write("other.txt", "l");
   EXPECT_THAT(user_error([&] { (void)open_tokens(path, *chars); }),
-              HasSubstr("at least 2 tokens (the first is not scored), got 1"));
+              HasSubstr("at least 2 tokens (the first is not scored), given 1"));
 }
 
 // The bytes with which each format begins, as its specification gives them.
@@ -93,7 +93,7 @@ TEST_F(CorpusFiles, KnownBinaryFormatsAreRefusedByName) {
   for (const auto& [content, name] : files) {
     for (const DataFormat format : {DataFormat::kAuto, DataFormat::kText}) {
       data_.format = format;
-      EXPECT_THAT(error_of(content), HasSubstr("expected text, got " + name)) << name;
+      EXPECT_THAT(error_of(content), HasSubstr("expected text, given " + name)) << name;
     }
     data_.format = DataFormat::kBytes;
     EXPECT_EQ(open(content).train.at(0), static_cast<unsigned char>(content[0])) << name;
@@ -118,7 +118,8 @@ TEST_F(CorpusFiles, RawTokenIdsAreNotTakenForTextButReadWhereTheFormatSaysSo) {
     raw += {static_cast<char>('a' + i % 26), '\0'};
     wide += {static_cast<char>('a' + i % 26), '\0', '\0', '\0'};
   }
-  EXPECT_THAT(error_of(raw), HasSubstr("expected text, got what looks like 16-bit token ids in"));
+  EXPECT_THAT(error_of(raw),
+              HasSubstr("expected text, given what looks like 16-bit token ids, in"));
   for (const auto& [format, content] :
        {std::pair(DataFormat::kTokens16, raw), std::pair(DataFormat::kTokens32, wide)}) {
     data_.format = format;
@@ -130,7 +131,7 @@ TEST_F(CorpusFiles, RawTokenIdsAreNotTakenForTextButReadWhereTheFormatSaysSo) {
   }
   data_.format = DataFormat::kTokens16;
   raw.replace(2 * 700, 2, "\x50\xC4");  // GPT-2's 50256
-  EXPECT_THAT(error_of(raw), HasSubstr("below 256, got 50256 at token 700 of"));
+  EXPECT_THAT(error_of(raw), HasSubstr("below 256, given 50256, at token 700 of"));
   EXPECT_THAT(error_of(raw, TokenizerKind::kChars), HasSubstr("train.txt.tokenizer.json"));
   write("train.txt.tokenizer.json", make_chars_tokenizer("\xE2\x82\xAC"
                                                          "ab")

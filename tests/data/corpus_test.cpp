@@ -53,14 +53,14 @@ TEST_F(CorpusFiles, ALineEndIsNotSoughtFarAway) {
 TEST_F(CorpusFiles, TooShortATextIsAnErrorWithBothNumbers) {
   const std::string error = error_of(std::string(17, 'x'));
   EXPECT_THAT(error, HasSubstr("model.context + 1 = 9"));
-  EXPECT_THAT(error, HasSubstr("got 17 in"));
+  EXPECT_THAT(error, HasSubstr("given 17, in"));
   EXPECT_THAT(error, HasSubstr("train.txt"));
 }
 
 TEST_F(CorpusFiles, TooShortAValidationTextIsAnErrorWithBothNumbers) {
   data_.valid = write("valid.txt", std::string(8, 'x'));
   const std::string error = error_of(lines(100));
-  EXPECT_THAT(error, HasSubstr("at least 9 tokens (model.context + 1), got 8"));
+  EXPECT_THAT(error, HasSubstr("at least 9 tokens (model.context + 1), given 8"));
   EXPECT_THAT(error, HasSubstr("valid.txt"));
 }
 
@@ -81,7 +81,7 @@ TEST_F(CorpusFiles, EmptyAndMissingTextsAreErrorsThatNameThem) {
 TEST_F(CorpusFiles, AnUnknownCharacterOfTheValidationTextIsNamedWithItsOffset) {
   data_.valid = write("valid.txt", "line 1 line 1 Z");
   const std::string error = error_of(lines(100), TokenizerKind::kChars);
-  EXPECT_THAT(error, HasSubstr("U+005A at byte 14 of"));
+  EXPECT_THAT(error, HasSubstr("U+005A, at byte 14 of"));
   EXPECT_THAT(error, HasSubstr("valid.txt"));
 }
 
@@ -92,7 +92,7 @@ TEST_F(CorpusFiles, OffsetsAreThoseOfTheFileInALongText) {
   const size_t at = valid.size();
   data_.valid = write("valid.txt", valid + "Z\n");
   EXPECT_THAT(error_of(lines(100) + "\xE2\x82\xAC", TokenizerKind::kChars),
-              HasSubstr("U+005A at byte " + std::to_string(at) + " of"));
+              HasSubstr("U+005A, at byte " + std::to_string(at) + " of"));
 }
 
 TEST_F(CorpusFiles, LongTextsComeBackWhole) {
@@ -131,7 +131,7 @@ TEST_F(CorpusFiles, OffsetsInTheSplitOffPartAreThoseOfTheWholeFile) {
   for (const std::string& end : {std::string("Z\n"), "Z\n" + lines(10)}) {
     data_.train = write("train.txt", text + end);
     EXPECT_THAT(user_error([&] { (void)open_corpus(data_, kContext, known); }),
-                HasSubstr("U+005A at byte " + std::to_string(text.size()) + " of"));
+                HasSubstr("U+005A, at byte " + std::to_string(text.size()) + " of"));
   }
 }
 

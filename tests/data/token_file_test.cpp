@@ -142,7 +142,7 @@ TEST_F(TokenFile, ATokenBeyondTheVocabularyIsNamedWithItsPlace) {
   for (const uint32_t version : {1U, 2U}) {
     write_by_hand(version, {1, 2, 256});
     const std::string error = user_error([&] { (void)open_token_file(path_, *bytes_); });
-    EXPECT_THAT(error, HasSubstr("below 256, got 256 at token 2"));
+    EXPECT_THAT(error, HasSubstr("below 256, given 256, at token 2"));
     EXPECT_THAT(error, HasSubstr("a.tokens"));
   }
 }
@@ -167,12 +167,12 @@ TEST_F(TokenFile, RawIdsAreReadInEitherWidth) {
   const std::string wide = write("wide.bin", std::string("a\0\0\0b\0\0\0", 8));
   EXPECT_THAT(all_tokens(open_raw_tokens(wide, 4, *bytes_)), ElementsAre('a', 'b'));
   EXPECT_THAT(user_error([&] { (void)open_raw_tokens(wide, 2, *make_chars_tokenizer("ab")); }),
-              HasSubstr("below 2, got 97 at token 0 of " + wide));
+              HasSubstr("below 2, given 97, at token 0 of " + wide));
   EXPECT_THAT(user_error([&] { (void)open_raw_tokens(raw, 4, *bytes_); }),
-              HasSubstr("below 256, got 6422625 at token 0 of " + raw));
+              HasSubstr("below 256, given 6422625, at token 0 of " + raw));
   const std::string odd = write("odd.bin", "abc");
   EXPECT_THAT(user_error([&] { (void)open_raw_tokens(odd, 2, *bytes_); }),
-              HasSubstr("expected ids of 2 bytes each, got 3 bytes in " + odd));
+              HasSubstr("expected ids of 2 bytes each, given 3 bytes, in " + odd));
 }
 
 TEST_F(TokenFile, APlaceInASliceIsThatInTheFile) {

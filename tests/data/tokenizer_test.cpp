@@ -65,14 +65,14 @@ TEST(CharsTokenizer, UnknownCharacterIsNamedWithItsByteOffset) {
         "az",
         "x.txt", 1000);
   });
-  EXPECT_THAT(error, HasSubstr("U+007A at byte 1003 of x.txt"));
+  EXPECT_THAT(error, HasSubstr("U+007A, at byte 1003 of x.txt"));
 }
 
 TEST(CharsTokenizer, InvalidUtf8IsNamedWithItsByteOffset) {
   EXPECT_THAT(user_error([] { (void)make_chars_tokenizer("abc\xFF", "x.txt"); }),
-              HasSubstr("0xFF at byte 3 of x.txt"));
+              HasSubstr("0xFF, at byte 3 of x.txt"));
   EXPECT_THAT(user_error([] { (void)make_chars_tokenizer("ab\xE2\x82", "x.txt"); }),
-              HasSubstr("0xE2 at byte 2 of x.txt"));
+              HasSubstr("0xE2, at byte 2 of x.txt"));
 }
 
 TEST(CharsTokenizer, EmptyTextHasNoVocabulary) {
@@ -81,9 +81,9 @@ TEST(CharsTokenizer, EmptyTextHasNoVocabulary) {
 
 TEST(Tokenizer, AnIdBeyondTheVocabularyIsAnError) {
   EXPECT_THAT(user_error([] { (void)make_bytes_tokenizer()->token_bytes(256); }),
-              HasSubstr("below 256, got 256"));
+              HasSubstr("below 256, given 256"));
   EXPECT_THAT(user_error([] { (void)make_chars_tokenizer("ab")->token_bytes(2); }),
-              HasSubstr("below 2, got 2"));
+              HasSubstr("below 2, given 2"));
 }
 
 TEST(Tokenizer, HashIsThatOfTheVocabulary) {

@@ -112,7 +112,7 @@ TEST_F(CheckpointState, OfANewerFormatIsRefused) {
                            std::function([&] { (void)newest_valid_checkpoint(run_.path()); }),
                            std::function([&] { (void)best_checkpoint(run_.path()); })}) {
     EXPECT_THAT(message_of<UserError>(look),
-                AllOf(HasSubstr("found format 3"), HasSubstr("newer version")));
+                AllOf(HasSubstr("given format 3"), HasSubstr("newer version")));
   }
 }
 
@@ -132,7 +132,7 @@ TEST_F(CheckpointState, EveryWrongValueIsNamedWithItsKeyAndFile) {
       {"step", nullptr, "'step'"},
       {"step", 11, "says step 11, the folder is step_12"},
       {"steps", 11, "at least the step, 12"},
-      {"steps", json::array({20}), "'steps' to be an integer of at least 0, found"},
+      {"steps", json::array({20}), "'steps' to be an integer of at least 0, given"},
       {"tokens", -1, "'tokens'"},
       {"tokens", "many", "'tokens'"},
       {"updates", 11, "'updates' to be the step, 12"},

@@ -100,7 +100,7 @@ TEST(CheckpointWriter, NoticesAFileThatIsNotWhatItsWriterSaid) {
   writer.write("config.json", "{}");
   fs::resize_file(writer.folder() / "config.json", 1);
   EXPECT_THAT(message_of<Failure>([&] { writer.finish({}); }),
-              HasSubstr("expected 2 bytes as written, found 1"));
+              HasSubstr("expected 2 bytes as written, given 1"));
   EXPECT_THAT(list_checkpoints(run.path()), IsEmpty());
 }
 

@@ -90,7 +90,7 @@ TEST(FileLock, WritesThroughNoLinkAndOverNobodysFile) {
   put(folder / "target", "precious");
   fs::create_symlink("target", folder / ".lock");
   EXPECT_THAT(message_of<UserError>([&] { FileLock{folder.path()}; }),
-              AllOf(HasSubstr("found a link"), HasSubstr((folder / ".lock").string())));
+              AllOf(HasSubstr("given a link"), HasSubstr((folder / ".lock").string())));
   EXPECT_EQ(get(folder / "target"), "precious");
   fs::remove(folder / ".lock");
   put(folder / ".lock", std::string(5000, 'x'));

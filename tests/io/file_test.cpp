@@ -104,7 +104,7 @@ TEST(AtomicFile, RefusesWhatIsNoRegularFile) {
               AllOf(HasSubstr("Is a directory"), HasSubstr(folder.path().string())));
   // Root could rename a file over it.
   EXPECT_THAT(message_of<UserError>([] { write_file_atomic("/dev/null", ""); }),
-              HasSubstr("found a device"));
+              HasSubstr("given a device"));
   EXPECT_FALSE(fs::is_regular_file("/dev/null"));
 }
 
@@ -170,7 +170,7 @@ TEST(ReadFile, HoldsNoMoreThanItWasAllowedTo) {
   put(folder / "five", "12345");
   EXPECT_EQ(read_file(folder / "five", 5), "12345");
   EXPECT_THAT(message_of<UserError>([&] { (void)read_file(folder / "five", 4); }),
-              AllOf(HasSubstr("at most 4 bytes, found 5"), HasSubstr((folder / "five").string())));
+              AllOf(HasSubstr("at most 4 bytes, given 5"), HasSubstr((folder / "five").string())));
   fs::resize_file(folder / "five", uint64_t{1} << 40);  // sparse
   EXPECT_THROW((void)read_file(folder / "five", 1 << 20), UserError);
   // A file that has no size until it is read.
@@ -241,7 +241,7 @@ TEST(MappedFile, TakesAnEmptyFileAndRefusesFoldersAndDevices) {
   EXPECT_THAT(MappedFile(folder / "empty").bytes(), IsEmpty());
   EXPECT_THAT(message_of<UserError>([&] { MappedFile{folder.path()}; }),
               HasSubstr("Is a directory"));
-  EXPECT_THAT(message_of<UserError>([] { MappedFile{"/dev/zero"}; }), HasSubstr("found a device"));
+  EXPECT_THAT(message_of<UserError>([] { MappedFile{"/dev/zero"}; }), HasSubstr("given a device"));
 }
 
 // The digests of FIPS 180-4's examples.

@@ -41,24 +41,24 @@ TEST(ParseJson, GivesWhatTheLibraryGivesForValidText) {
 
 TEST(ParseJson, NamesTheLineOfASyntaxError) {
   EXPECT_THAT(refusal("{\"a\": 1,\n\n \"b\": }"),
-              HasSubstr("expected JSON, found '}' in a.json:3"));
-  EXPECT_THAT(refusal("[1,\n2\n]\n x"), HasSubstr("found 'x' in a.json:4"));
-  EXPECT_THAT(refusal("{\"loss\": NaN}"), HasSubstr("found 'NaN}' in a.json:1"));
+              HasSubstr("expected JSON, given '}', in a.json:3"));
+  EXPECT_THAT(refusal("[1,\n2\n]\n x"), HasSubstr("given 'x', in a.json:4"));
+  EXPECT_THAT(refusal("{\"loss\": NaN}"), HasSubstr("given 'NaN}', in a.json:1"));
   EXPECT_THAT(refusal("[1\n,]"), HasSubstr("a.json:2"));
-  EXPECT_THAT(refusal("[\"a\nb\"]"), HasSubstr("found the end of a line in a.json:1"));
+  EXPECT_THAT(refusal("[\"a\nb\"]"), HasSubstr("given the end of a line, in a.json:1"));
 }
 
 TEST(ParseJson, ACutTextIsSaidToEndTooEarly) {
   for (const std::string text : {"", "\n", "{", "{\"a\"", "{\"a\": [1, 2\n", "\"abc", "[tru"}) {
-    EXPECT_THAT(refusal(text), HasSubstr("found its end too early in a.json:1")) << text;
+    EXPECT_THAT(refusal(text), HasSubstr("given its end too early, in a.json:1")) << text;
   }
 }
 
 TEST(ParseJson, RefusesAKeyTwiceAndZeroBytesAndBytesThatAreNoUtf8) {
   EXPECT_THAT(refusal("{\"a\": 1,\n\"b\": {\"a\": 2},\n\"a\": 3}"),
-              HasSubstr("the key 'a' twice in one object in a.json:3"));
-  EXPECT_THAT(refusal(std::string("{}\n\0x", 5)), HasSubstr("a zero byte in a.json:2"));
-  EXPECT_THAT(refusal("[\n\"\xE9\"]"), HasSubstr("bytes that are no UTF-8 in a.json:2"));
+              HasSubstr("the key 'a' twice in one object, in a.json:3"));
+  EXPECT_THAT(refusal(std::string("{}\n\0x", 5)), HasSubstr("a zero byte, in a.json:2"));
+  EXPECT_THAT(refusal("[\n\"\xE9\"]"), HasSubstr("bytes that are no UTF-8, in a.json:2"));
 }
 
 TEST(ParseJson, RefusesNumbersThatNoTypeHolds) {
@@ -76,21 +76,21 @@ TEST(ParseJson, BoundsNestingOfListsAndObjectsAlike) {
   const int depth = JsonLimits{}.depth;
   EXPECT_NO_THROW((void)parse_json(repeated("[", depth) + repeated("]", depth), "x"));
   EXPECT_THAT(refusal(repeated("[", depth + 1) + repeated("]", depth + 1)),
-              HasSubstr("lists and objects more than 64 deep in each other in a.json:1"));
-  // Deep enough to crash a recursive reader.
+              HasSubstr("lists and objects more than 64 deep in each other, in a.json:1"));
+  // Deep enough to end a process whose reader calls itself for each.
   EXPECT_THAT(refusal(repeated("[", 1000000)), HasSubstr("64 deep"));
   EXPECT_THAT(refusal(repeated("{\"a\":", 1000000)), HasSubstr("64 deep"));
   EXPECT_THAT(refusal(repeated("[{\"a\":", 1000000)), HasSubstr("64 deep"));
 }
 
 TEST(ParseJson, BoundsTheSizeOfTheTextAndTheNumberOfValues) {
-  EXPECT_THAT(refusal("[1, 2]", {.bytes = 5}), HasSubstr("at most 5 bytes of JSON, found 6"));
+  EXPECT_THAT(refusal("[1, 2]", {.bytes = 5}), HasSubstr("at most 5 bytes of JSON, given 6"));
   EXPECT_NO_THROW((void)parse_json("[1, 2]", "x", {.values = 3}));
   EXPECT_THAT(refusal("[1, 2]", {.values = 2}), HasSubstr("more than 2 values"));
 }
 
 TEST(ParseJson, ShowsNothingThatATerminalWouldObey) {
-  EXPECT_THAT(refusal("[\x1b[2J]"), HasSubstr("found '\\x1b[2J]'"));
+  EXPECT_THAT(refusal("[\x1b[2J]"), HasSubstr("given '\\x1b[2J]'"));
   EXPECT_THAT(refusal(R"({"\u001b[2J": 1, "\u001b[2J": 2})"), HasSubstr("'\\x1b[2J' twice"));
 }
 
@@ -104,7 +104,7 @@ TEST(ReadJson, RefusesALargeFileByItsSizeAndNamesADamagedOne) {
   put(folder / "large", "");
   std::filesystem::resize_file(folder / "large", uint64_t{1} << 40);  // sparse: reading takes hours
   EXPECT_THAT(message_of<UserError>([&] { (void)read_json(folder / "large"); }),
-              HasSubstr("found 1099511627776 in " + (folder / "large").string()));
+              HasSubstr("given 1099511627776, in " + (folder / "large").string()));
   put(folder / "cut", "{\"a\":\n 1");
   EXPECT_THAT(message_of<UserError>([&] { (void)read_json(folder / "cut"); }),
               HasSubstr((folder / "cut").string() + ":2"));

@@ -84,7 +84,7 @@ TEST(RunFolder, RefusesALinkInThePlaceOfOneOfItsFolders) {
       const TemporaryFolder folder;
       fs::create_directory_symlink(other.path(), folder / name);
       EXPECT_THAT(message_of<UserError>([&] { (void)RunFolder::create(folder.path(), existing); }),
-                  AllOf(HasSubstr("found a link"), HasSubstr((folder / name).string())));
+                  AllOf(HasSubstr("given a link"), HasSubstr((folder / name).string())));
     }
   }
 }
@@ -232,9 +232,9 @@ TEST(ResolveRun, TakesTheNewestTheBestOrAStepOfARunFolder) {
   EXPECT_EQ(resolve_run(run.path(), "best"), run / "checkpoints/step_10");
   EXPECT_EQ(resolve_run(run.path(), "20"), run / "checkpoints/step_20");
   EXPECT_THAT(message_of<UserError>([&] { (void)resolve_run(run.path(), "25"); }),
-              AllOf(HasSubstr("found '25'"), HasSubstr("10, 20, 30")));
+              AllOf(HasSubstr("given '25'"), HasSubstr("10, 20, 30")));
   EXPECT_THAT(message_of<UserError>([&] { (void)resolve_run(run.path(), "newest"); }),
-              HasSubstr("found 'newest'"));
+              HasSubstr("given 'newest'"));
 }
 
 TEST(ResolveRun, RefusesARunOfANewerFormat) {
@@ -270,7 +270,7 @@ TEST(ResolveRun, TakesACheckpointFolderThatIsWhole) {
   const fs::path checkpoint = run / "checkpoints/step_10";
   EXPECT_EQ(resolve_run(checkpoint), checkpoint);
   EXPECT_THAT(message_of<UserError>([&] { (void)resolve_run(checkpoint, "best"); }),
-              HasSubstr("found one checkpoint"));
+              HasSubstr("given one checkpoint"));
   fs::remove(checkpoint / "model.safetensors");
   EXPECT_THAT(message_of<UserError>([&] { (void)resolve_run(checkpoint); }),
               HasSubstr("model.safetensors is missing"));
@@ -303,7 +303,7 @@ TEST(ResolveRun, AModelBesideAFolderOfCheckpointsIsAModel) {
   fs::remove_all(model / "checkpoints/step_5");
   put(model / "model.safetensors.index.json", "{}");
   EXPECT_THAT(message_of<UserError>([&] { (void)resolve_run(model.path()); }),
-              HasSubstr("found a model in several"));
+              HasSubstr("given a model in several"));
 }
 
 TEST(ReadRunFolder, LooksAgainWhereTheCheckpointVanishesWhileItIsRead) {
@@ -355,15 +355,15 @@ TEST(ResolveRun, SaysWhatItFoundInstead) {
   const auto message = [&](const fs::path& path) {
     return message_of<UserError>([&] { (void)resolve_run(path); });
   };
-  EXPECT_THAT(message(folder / "none"), AllOf(HasSubstr("found nothing"), HasSubstr("none")));
+  EXPECT_THAT(message(folder / "none"), AllOf(HasSubstr("given nothing"), HasSubstr("none")));
   EXPECT_THAT(message(folder.path()), HasSubstr("an empty folder"));
   put(folder / "file", "");
-  EXPECT_THAT(message(folder / "file"), HasSubstr("found a file"));
+  EXPECT_THAT(message(folder / "file"), HasSubstr("given a file"));
   EXPECT_THAT(message(folder.path()), HasSubstr("a folder with file, at"));
   for (const char* name : {"a", "b", "c", "d", "e", "g", "h"}) put(folder / name, "");
   EXPECT_THAT(message(folder.path()), HasSubstr("a, b, c, d, e, file and 2 more"));
   put(folder / "model.safetensors.index.json", "{}");
-  EXPECT_THAT(message(folder.path()), HasSubstr("found a model in several"));
+  EXPECT_THAT(message(folder.path()), HasSubstr("given a model in several"));
 }
 
 TEST(ResolveRun, SaysThatARunHasNoCheckpointYetOrNoWholeOne) {
@@ -371,13 +371,13 @@ TEST(ResolveRun, SaysThatARunHasNoCheckpointYetOrNoWholeOne) {
   put(run / "config.toml", "");
   EXPECT_THAT(
       message_of<UserError>([&] { (void)resolve_run(run.path()); }),
-      AllOf(HasSubstr("expected a checkpoint, found none, in"), HasSubstr("wavroute train")));
+      AllOf(HasSubstr("expected a checkpoint, given none, in"), HasSubstr("wavroute train")));
   EXPECT_THAT(message_of<UserError>([&] { (void)resolve_run(run.path(), "best"); }),
-              HasSubstr("with a validation loss, found none"));
+              HasSubstr("with a validation loss, given none"));
   make_checkpoint(run.path(), 10, 1.0);
   fs::remove(run / "checkpoints/step_10/config.json");
   EXPECT_THAT(message_of<UserError>([&] { (void)resolve_run(run.path()); }),
-              HasSubstr("found none whole (in step_10 config.json is missing)"));
+              HasSubstr("given none whole (in step_10 config.json is missing)"));
 }
 
 }  // namespace

@@ -109,12 +109,12 @@ TEST(SafetensorsFile, RequireSaysWhatIsMissingOrOfAnotherTypeOrShape) {
   EXPECT_EQ(&file.require("x", Dtype::kF16, shape), file.find("x"));
   const std::string path = (folder / "f").string();
   EXPECT_THAT(message_of<UserError>([&] { (void)file.require("y", Dtype::kF16, shape); }),
-              AllOf(HasSubstr("expected tensor 'y' of F16 [3,2], found none"), HasSubstr(path)));
+              AllOf(HasSubstr("expected tensor 'y' of F16 [3,2], given none"), HasSubstr(path)));
   EXPECT_THAT(
       message_of<UserError>([&] { (void)file.require("x", Dtype::kF32, shape); }),
-      AllOf(HasSubstr("expected tensor 'x' of F32 [3,2], found F16 [3,2]"), HasSubstr(path)));
+      AllOf(HasSubstr("expected tensor 'x' of F32 [3,2], given F16 [3,2]"), HasSubstr(path)));
   EXPECT_THAT(message_of<UserError>([&] { (void)file.require("x", Dtype::kF16, turned); }),
-              HasSubstr("expected tensor 'x' of F16 [2,3], found F16 [3,2]"));
+              HasSubstr("expected tensor 'x' of F16 [2,3], given F16 [3,2]"));
 }
 
 TEST(WriteSafetensors, WritesTheseBytes) {
@@ -177,13 +177,13 @@ TEST(WriteSafetensors, RefusesBytesThatDoNotMatchNamesThatRepeatAndTextThatIsNoU
     return message_of<Failure>([&] { write_safetensors(folder / "f", std::move(tensors)); });
   };
   EXPECT_THAT(write({{"x", Dtype::kF32, {2}, bytes_of(data)}}),
-              HasSubstr("4 bytes don't match F32 [2]"));
-  EXPECT_THAT(write({{"x", Dtype::kF32, {-1}, bytes_of(data)}}), HasSubstr("don't match"));
+              HasSubstr("the bytes of F32 [2] for tensor 'x', given 4"));
+  EXPECT_THAT(write({{"x", Dtype::kF32, {-1}, bytes_of(data)}}), HasSubstr("given 4"));
   EXPECT_THAT(
       write({{"x", Dtype::kF32, {1}, bytes_of(data)}, {"x", Dtype::kU8, {4}, bytes_of(data)}}),
-      HasSubstr("'x' comes twice"));
+      HasSubstr("each tensor name once, given 'x' twice"));
   EXPECT_THAT(write({{"__metadata__", Dtype::kF32, {1}, bytes_of(data)}}),
-              HasSubstr("comes twice"));
+              HasSubstr("'__metadata__' twice"));
   EXPECT_THAT(write({{"\xff", Dtype::kF32, {1}, bytes_of(data)}}), HasSubstr("UTF-8"));
   EXPECT_THAT(names_in(folder.path()), IsEmpty());
 }

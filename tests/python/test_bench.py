@@ -164,7 +164,7 @@ def test_cores_are_counted_before_openmp_binds_the_first_thread(
     (("train", "tiny", "--dry-run", "--set", "train.threads=100000"), "1")))
 def test_threads_far_beyond_the_machine_are_refused_with_the_limit(wavroute, arguments, threads):
     assert_error(wavroute(*arguments, env={"OMP_NUM_THREADS": threads}),
-                 "threads were expected", "100000 were given")
+                 "threads on a machine", "given 100000")
 
 
 def test_every_usable_instruction_set_can_be_forced_and_trains_alike(wavroute, tmp_path):

@@ -81,7 +81,7 @@ def test_a_text_shorter_than_one_sequence_names_both_lengths(wavroute, project, 
     text = tmp_path / "short.txt"
     text.write_text(SHORT_TEXT)
     result = wavroute("train", project, "--out", tmp_path / "run", *sets(data__train=text))
-    assert_error(result, "17 tokens", f"got {len(SHORT_TEXT)}", text)
+    assert_error(result, "17 tokens", f"given {len(SHORT_TEXT)}", text)
     assert not (tmp_path / "run").exists()
 
 
@@ -100,7 +100,7 @@ def test_a_text_shorter_than_the_context_is_scored(wavroute, run, tmp_path):
     [
         (gzip.compress(b"the cat sat on the mat\n" * 99), {}, ["gzip", "gunzip"]),
         (NANOGPT, {}, ["16-bit token ids", 'data.format = "tokens16"']),
-        (NANOGPT, {"data__format": "tokens16"}, ["below 256", "got 50000 at token 1000 of"]),
+        (NANOGPT, {"data__format": "tokens16"}, ["below 256", "given 50000, at token 1000 of"]),
         (struct.pack("<256i", 20240520, 1, 9, *[0] * 253) + NANOGPT, {}, ["llm.c", "tokens16"]),
     ],
     ids=["gzip", "nanogpt", "beyond-the-vocabulary", "llmc"],

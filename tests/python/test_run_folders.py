@@ -47,7 +47,7 @@ def test_somebodys_files_with_names_like_temporaries_stay(wavroute, project, tmp
         folder.mkdir()
         for name in names:
             (folder / name).write_text("precious")
-    assert_error(wavroute("train", project, "--out", out), "found a run in")
+    assert_error(wavroute("train", project, "--out", out), "given a run, in")
     assert sorted(os.listdir(out)) == sorted([*names, "checkpoints"])  # no lock either
     assert_ok(wavroute("train", project, "--out", out, "--resume", "auto", *sets(train__steps=2)))
     for folder in (out, out / "checkpoints"):

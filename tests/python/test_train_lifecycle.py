@@ -200,5 +200,5 @@ def test_a_model_that_is_not_finite_has_no_loss(wavroute, project, copy):
     valid = project.parent / "valid.txt"
     for more in ([], ["--json"]):
         result = wavroute("eval", checkpoint, "--data", valid, *more)
-        assert_error(result, "a finite loss was expected, nan came out", code=1)
+        assert_error(result, "expected a finite loss, given nan", code=1)
         assert result.stdout == ""

@@ -96,11 +96,11 @@ TEST(RunData, AConfigurationThatIsNoFileOfItsSizeIsRefusedInWords) {
   make_run(folder.path());
   const auto config = folder.path() / "config.toml";
   std::filesystem::resize_file(config, (1 << 20) + 1);
-  EXPECT_THAT(user_error([&] { (void)read_run(folder.path()); }), HasSubstr("found 1048577"));
+  EXPECT_THAT(user_error([&] { (void)read_run(folder.path()); }), HasSubstr("given 1048577"));
   std::filesystem::remove(config);
   ASSERT_EQ(::mkfifo(config.c_str(), 0600), 0);
   EXPECT_THAT(user_error([&] { (void)read_run(folder.path()); }),
-              HasSubstr("expected a regular file, found a device or pipe"));
+              HasSubstr("expected a regular file, given a device or pipe"));
 }
 
 TEST(RunData, ARowWithoutAStepIsAnErrorWithFileAndLine) {

@@ -141,7 +141,7 @@ TEST_F(TrainerTest, StopsWhereTheValidationLossIsNotFinite) {
   trainer.resume(paths().checkpoints() / "step_5");
   poison(*session.model);
   const std::string message = message_of<Failure>([&] { static_cast<void>(trainer.run()); });
-  EXPECT_THAT(message, HasSubstr("validation loss was expected after step 10, nan came out"));
+  EXPECT_THAT(message, HasSubstr("expected a finite validation loss, given nan, after step 10"));
   EXPECT_THAT(message, HasSubstr("checkpoints/step_5;"));
   EXPECT_THAT(saved(), ElementsAre(5));
   EXPECT_EQ(summary().at("status"), "diverged");
@@ -153,7 +153,7 @@ TEST_F(TrainerTest, StopsWhereTheValidationLossIsNotFinite) {
 
 TEST_F(TrainerTest, KeepsNoParametersThatAreNotFinite) {
   EXPECT_THAT(message_of<Failure>([&] { static_cast<void>(run(0, poison)); }),
-              HasSubstr("finite parameters were expected after step 5"));
+              HasSubstr("expected finite parameters, given others, after step 5"));
   EXPECT_THAT(saved(), ElementsAre());
   EXPECT_EQ(summary().at("status"), "diverged");
 }
@@ -166,7 +166,7 @@ TEST_F(TrainerTest, GoesOnFromNoCheckpointThatIsNotFinite) {
   RunState state{{5, 10}, session.corpus.train_sha256, session.corpus.valid_sha256, 80, {}, {}};
   save_checkpoint(paths().root, *session.model, optimizer, *session.corpus.tokenizer, state, 9);
   EXPECT_THAT(message_of<UserError>([&] { static_cast<void>(run(5)); }),
-              HasSubstr("finite parameters were expected"));
+              HasSubstr("expected finite parameters, given others"));
 }
 
 TEST_F(TrainerTest, ThatGetsMoreStepsKeepsThePastAndTheLastRate) {
