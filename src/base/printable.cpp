@@ -13,15 +13,6 @@ void append_hex(std::string& out, uint32_t value, int digits) {
   for (int i = digits - 1; i >= 0; --i) out += kDigits[(value >> (4 * i)) & 0xF];
 }
 
-bool is_control(uint32_t c) { return c < 0x20 || (c >= 0x7F && c < 0xA0); }
-
-// Line and paragraph separators, marks, embeddings, overrides and isolates: they can make a name
-// look like another one, or break a line.
-bool changes_layout(uint32_t c) {
-  return c == 0x061C || c == 0x200E || c == 0x200F || (c >= 0x2028 && c <= 0x202E) ||
-         (c >= 0x2066 && c <= 0x2069);
-}
-
 std::string escaped(std::string_view text, bool keep_lines) {
   std::string out;
   out.reserve(text.size());
@@ -35,12 +26,9 @@ std::string escaped(std::string_view text, bool keep_lines) {
       }
     } else if (c == '\n' || c == '\t') {
       out += keep_lines ? std::string(1, static_cast<char>(c)) : c == '\n' ? "\\n" : "\\t";
-    } else if (is_control(c)) {
-      out += c < 0x80 ? "\\x" : "\\u00";
-      append_hex(out, c, 2);
-    } else if (changes_layout(c)) {
-      out += "\\u";
-      append_hex(out, c, 4);
+    } else if (!is_shown(c)) {
+      out += c < 0x80 ? "\\x" : c < 0x10000 ? "\\u" : "\\U";
+      append_hex(out, c, c < 0x80 ? 2 : c < 0x10000 ? 4 : 8);
     } else {
       out.append(text, at, step.length);
     }

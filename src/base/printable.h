@@ -6,9 +6,9 @@
 
 namespace wavroute {
 
-// `text` without anything that a terminal would act on: control characters (C0 but line ends and
-// tabs, DEL, C1), characters that change the direction of writing, and bytes that are not UTF-8
-// become "\x1b", "\u202e" and the like. A text without them is returned unchanged.
+// `text` with nothing in it that a terminal would obey: characters that are not shown (is_shown),
+// but for line ends and tabs, and bytes that are no UTF-8 become "\x1b", "\u202e" and the like. A
+// text without them comes back as it is.
 [[nodiscard]] std::string terminal_text(std::string_view text);
 
 // A name from a file, for a message: quoted, on one line, at most 120 bytes of it.

@@ -1,61 +1,54 @@
 #include "base/utf8.h"
 
+#include <utf8proc.h>
+
+#include <algorithm>
+#include <array>
+
 namespace wavroute {
 namespace {
 
-unsigned char byte_at(std::string_view text, size_t at) {
-  return static_cast<unsigned char>(text[at]);
+// The bytes of the first code point, which goes to `code_point`; 0 where none begins there.
+size_t decode(std::string_view text, utf8proc_int32_t& code_point) noexcept {
+  const auto* bytes = reinterpret_cast<const utf8proc_uint8_t*>(text.data());
+  const auto size = static_cast<utf8proc_ssize_t>(text.size());
+  return static_cast<size_t>(
+      std::max<utf8proc_ssize_t>(0, utf8proc_iterate(bytes, size, &code_point)));
 }
 
-bool is_continuation(unsigned char byte) { return (byte & 0xC0) == 0x80; }
-
-// The number of bytes of a sequence that begins with `lead`; 0 where none does.
-size_t sequence_length(unsigned char lead) {
-  if (lead < 0x80) return 1;
-  if (lead < 0xC2) return 0;  // a continuation byte, or an overlong form
-  if (lead < 0xE0) return 2;
-  if (lead < 0xF0) return 3;
-  return lead < 0xF5 ? 4 : 0;
-}
-
-// The second byte is what rules out overlong forms, surrogates and values above U+10FFFF.
-bool second_byte_fits(unsigned char lead, unsigned char second) {
-  switch (lead) {
-    case 0xE0:
-      return second >= 0xA0 && second <= 0xBF;
-    case 0xED:
-      return second >= 0x80 && second <= 0x9F;
-    case 0xF0:
-      return second >= 0x90 && second <= 0xBF;
-    case 0xF4:
-      return second >= 0x80 && second <= 0x8F;
-    default:
-      return is_continuation(second);
+// Whether some code point begins with these bytes, of which there are at most three: whatever may
+// follow one byte, the least or the largest continuation byte may.
+bool begins_a_code_point(std::string_view bytes) noexcept {
+  for (const char filler : {'\x80', '\xBF'}) {
+    std::array<char, 6> filled{};
+    filled.fill(filler);
+    std::ranges::copy(bytes, filled.begin());
+    utf8proc_int32_t code_point = 0;
+    if (decode({filled.data(), filled.size()}, code_point) > bytes.size()) return true;
   }
+  return false;
 }
+
+bool is_continuation(char byte) { return (static_cast<unsigned char>(byte) & 0xC0) == 0x80; }
 
 }  // namespace
 
 Utf8Step utf8_step(std::string_view text, size_t at) noexcept {
-  const unsigned char lead = byte_at(text, at);
-  const size_t length = sequence_length(lead);
-  if (length == 0) return {Utf8State::kInvalid, 0, 1};
-  if (length == 1) return {Utf8State::kComplete, lead, 1};
-  uint32_t code_point = lead & (0x7Fu >> length);
-  for (size_t i = 1; i < length; ++i) {
-    if (at + i >= text.size()) return {Utf8State::kTruncated, 0, i};
-    const unsigned char next = byte_at(text, at + i);
-    const bool fits = i == 1 ? second_byte_fits(lead, next) : is_continuation(next);
-    if (!fits) return {Utf8State::kInvalid, 0, i};
-    code_point = (code_point << 6) | (next & 0x3Fu);
+  const std::string_view rest = text.substr(at);
+  utf8proc_int32_t code_point = 0;
+  if (const size_t length = decode(rest, code_point); length > 0) {
+    return {Utf8State::kComplete, static_cast<uint32_t>(code_point), length};
   }
-  return {Utf8State::kComplete, code_point, length};
+  size_t length = std::min<size_t>(rest.size(), 3);
+  while (length > 0 && !begins_a_code_point(rest.substr(0, length))) --length;
+  if (length == 0) return {Utf8State::kInvalid, 0, 1};
+  return {length == rest.size() ? Utf8State::kTruncated : Utf8State::kInvalid, 0, length};
 }
 
 size_t utf8_boundary(std::string_view text, size_t at) noexcept {
   if (at >= text.size()) return text.size();
   for (size_t back = 0; back < 4 && back <= at; ++back) {
-    if (!is_continuation(byte_at(text, at - back))) return at - back;
+    if (!is_continuation(text[at - back])) return at - back;
   }
   return at;
 }
@@ -70,21 +63,39 @@ bool is_utf8(std::string_view text) noexcept {
 }
 
 void append_utf8(std::string& out, uint32_t code_point) {
-  const auto put = [&out](uint32_t byte) { out.push_back(static_cast<char>(byte)); };
-  const auto put_tail = [&](int count) {
-    for (int i = count - 1; i >= 0; --i) put(0x80 | ((code_point >> (6 * i)) & 0x3F));
-  };
-  if (code_point < 0x80) {
-    put(code_point);
-  } else if (code_point < 0x800) {
-    put(0xC0 | (code_point >> 6));
-    put_tail(1);
-  } else if (code_point < 0x10000) {
-    put(0xE0 | (code_point >> 12));
-    put_tail(2);
-  } else {
-    put(0xF0 | (code_point >> 18));
-    put_tail(3);
+  std::array<utf8proc_uint8_t, 4> bytes{};
+  const auto length = utf8proc_encode_char(static_cast<utf8proc_int32_t>(code_point), bytes.data());
+  for (utf8proc_ssize_t i = 0; i < length; ++i) {
+    out.push_back(static_cast<char>(bytes[static_cast<size_t>(i)]));
+  }
+}
+
+size_t display_width(std::string_view text) noexcept {
+  size_t width = 0;
+  for (size_t at = 0; at < text.size();) {
+    const Utf8Step step = utf8_step(text, at);
+    const bool is_whole = step.state == Utf8State::kComplete;
+    width += is_whole ? static_cast<size_t>(std::max(
+                            0, utf8proc_charwidth(static_cast<utf8proc_int32_t>(step.code_point))))
+                      : 1;
+    at += step.length;
+  }
+  return width;
+}
+
+bool is_shown(uint32_t code_point) noexcept {
+  constexpr uint32_t kNonJoiner = 0x200C, kJoiner = 0x200D;
+  const auto character = static_cast<utf8proc_int32_t>(code_point);
+  switch (utf8proc_category(character)) {
+    case UTF8PROC_CATEGORY_CC:
+    case UTF8PROC_CATEGORY_CS:
+    case UTF8PROC_CATEGORY_ZL:
+    case UTF8PROC_CATEGORY_ZP:
+      return false;
+    case UTF8PROC_CATEGORY_CF:
+      return code_point == kNonJoiner || code_point == kJoiner || utf8proc_charwidth(character) > 0;
+    default:
+      return true;
   }
 }
 

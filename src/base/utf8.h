@@ -1,4 +1,5 @@
-// Strict UTF-8 (no overlong forms, no surrogates, nothing above U+10FFFF).
+// Strict UTF-8 (no overlong forms, no surrogates, nothing above U+10FFFF) and what its characters
+// are, by utf8proc.
 #pragma once
 
 #include <cstddef>
@@ -30,5 +31,14 @@ struct Utf8Step {
 
 // Appends the UTF-8 form of a valid code point.
 void append_utf8(std::string& out, uint32_t code_point);
+
+// The columns that `text` takes on a terminal: two for a wide character, none for one that is
+// laid over the one before it.
+[[nodiscard]] size_t display_width(std::string_view text) noexcept;
+
+// False for what is obeyed, not shown: control characters, separators of lines and paragraphs, and
+// format characters without a width (marks of direction, zero-width spaces, tags). The two joiners
+// count as shown: scripts and emoji need them.
+[[nodiscard]] bool is_shown(uint32_t code_point) noexcept;
 
 }  // namespace wavroute

@@ -17,13 +17,7 @@ namespace {
 constexpr std::string_view kMissing = "–";
 constexpr std::size_t kShownLabel = 160;  // bytes
 
-// Code points, not bytes: the width in a terminal of the characters that a table has.
-std::size_t display_width(std::string_view text) {
-  return static_cast<std::size_t>(std::ranges::count_if(
-      text, [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
-}
-
-// A label could hold anything; a control character would break a line or control the terminal.
+// A label could hold anything; a control character would break a line or steer the terminal.
 std::string on_one_line(const std::string& text) {
   std::string result = terminal_text(text);
   for (char& c : result) {

@@ -24,6 +24,19 @@ TEST(TerminalText, ShowsWhatATerminalWouldObey) {
   EXPECT_EQ(terminal_text("\xE2\x81\xA6x\xE2\x80\xA8"), "\\u2066x\\u2028");
 }
 
+// A zero-width space, and a tag: letters that nobody sees. Joiners and soft hyphens are of a text.
+TEST(TerminalText, ShowsCharactersWithoutAWidthButForTheJoiners) {
+  EXPECT_EQ(terminal_text("a\xE2\x80\x8B"
+                          "b"),
+            "a\\u200bb");
+  EXPECT_EQ(terminal_text("a\xF3\xA0\x81\x81"
+                          "b"),
+            "a\\U000e0041b");
+  const std::string family = "\xF0\x9F\x91\xA9\xE2\x80\x8D\xF0\x9F\x91\xA7";
+  EXPECT_EQ(terminal_text(family), family);
+  EXPECT_EQ(terminal_text("co\xC2\xADop"), "co\xC2\xADop");
+}
+
 TEST(TerminalText, ShowsBytesThatAreNoUtf8) {
   EXPECT_EQ(terminal_text("a\xE9"), "a\\xe9");  // Latin-1
   EXPECT_EQ(terminal_text("\x9B"
