@@ -53,7 +53,7 @@ bool concerns(const std::string& set, const std::string& scheme) {
              known->options.end();
 }
 
-// The --set of one cell. An option that only another scheme of the list has is left out.
+// The --set of one model. An option that only another scheme of the list knows is left out of it.
 std::vector<std::string> sets_for(const StepOptions& options, const std::string& scheme,
                                   const std::string& precision) {
   std::vector<std::string> sets;
@@ -66,62 +66,63 @@ std::vector<std::string> sets_for(const StepOptions& options, const std::string&
   return sets;
 }
 
-// One cell: what is timed, and its memory.
-struct Cell {
+// One model: what is timed, and what it takes.
+struct TimedModel {
   Config config;  // resolved
   int64_t vocab_size = 0;
   Forecast forecast;
   double stock_bytes = 0;  // its memory on stock operators
 };
 
-Cell cell_of(const StepOptions& options, const std::string& scheme, const std::string& precision) {
+TimedModel model_of(const StepOptions& options, const std::string& scheme,
+                    const std::string& precision) {
   const Machine machine = probe_machine();
-  Cell cell;
-  cell.config = resolve_machine(load_config(options.config, sets_for(options, scheme, precision),
-                                            scheme_catalog(), ConfigUse::kTrain)
-                                    .config,
-                                machine);
-  cell.vocab_size = vocabulary_of(cell.config);
-  Config whole = cell.config;  // the worker runs the batch in one pass unless micro_batch is set
+  TimedModel model;
+  model.config = resolve_machine(load_config(options.config, sets_for(options, scheme, precision),
+                                             scheme_catalog(), ConfigUse::kTrain)
+                                     .config,
+                                 machine);
+  model.vocab_size = vocabulary_of(model.config);
+  Config whole = model.config;  // the worker takes the batch in one pass where nothing else is said
   if (whole.train.micro_batch == 0) whole.train.micro_batch = whole.train.batch;
-  cell.forecast = forecast(whole, cell.vocab_size, machine);
+  model.forecast = forecast(whole, model.vocab_size, machine);
   whole.train.kernels = KernelChoice::kComposed;
-  cell.stock_bytes = forecast(whole, cell.vocab_size, machine).memory.total();
-  return cell;
+  model.stock_bytes = forecast(whole, model.vocab_size, machine).memory.total();
+  return model;
 }
 
-// Roughly the baseline's memory beyond ours: with stock operators, every read keeps copies of its
-// sources, on average of half the blocks. It only decides which children start together; the memory
-// of the first step replaces it.
-double estimate_reads(const Cell& cell, int64_t sources_per_block) {
+// Roughly what the baseline takes besides [bytes]: composed of stock operators, every read keeps
+// copies of its sources, on average of half the blocks. It decides only which children start
+// together, and the first step replaces it.
+double estimate_reads(const TimedModel& model, int64_t sources_per_block) {
   constexpr double kCopies = 5;
   if (sources_per_block == 0) return 0;
-  const ModelConfig& m = cell.config.model;
-  const auto blocks = cell.config.residual.options.find("blocks");
-  const int64_t* count = blocks == cell.config.residual.options.end()
+  const ModelConfig& m = model.config.model;
+  const auto blocks = model.config.residual.options.find("blocks");
+  const int64_t* count = blocks == model.config.residual.options.end()
                              ? nullptr
                              : std::get_if<int64_t>(&blocks->second);
   const double sources = static_cast<double>(count == nullptr ? 6 : *count) / 2 *
                          static_cast<double>(sources_per_block);
-  const auto tokens = static_cast<double>(cell.config.train.batch * m.context);
+  const auto tokens = static_cast<double>(model.config.train.batch * m.context);
   return tokens * static_cast<double>(2 * m.layers * m.width) * 4 * kCopies * sources;
 }
 
-StepJob own_job(const StepOptions& options, const Cell& cell) {
-  const std::string& scheme = cell.config.residual.scheme;
+StepJob own_job(const StepOptions& options, const TimedModel& model) {
+  const std::string& scheme = model.config.residual.scheme;
   StepJob job{scheme + " (wavroute)", "wavroute", scheme, {}, {}, 0};
   job.argv = {own_path(),     "bench",   "worker",
-              options.config, "--vocab", std::to_string(cell.vocab_size)};
-  for (const auto& set : sets_for(options, scheme, to_string(cell.config.train.precision))) {
+              options.config, "--vocab", std::to_string(model.vocab_size)};
+  for (const auto& set : sets_for(options, scheme, to_string(model.config.train.precision))) {
     job.argv.insert(job.argv.end(), {"--set", set});
   }
-  job.estimate_bytes = static_cast<uint64_t>(cell.forecast.memory.total());
+  job.estimate_bytes = static_cast<uint64_t>(model.forecast.memory.total());
   return job;
 }
 
-StepJob baseline_job(const PyTorch& pytorch, const BaselineSupport& support, const Cell& cell,
-                     const std::string& provider) {
-  const Config& config = cell.config;
+StepJob baseline_job(const PyTorch& pytorch, const BaselineSupport& support,
+                     const TimedModel& model, const std::string& provider) {
+  const Config& config = model.config;
   const auto& m = config.model;
   const std::string& scheme = config.residual.scheme;
   StepJob job{fmt::format("{} ({})", scheme, provider), provider, scheme, {}, {}, 0};
@@ -137,14 +138,14 @@ StepJob baseline_job(const PyTorch& pytorch, const BaselineSupport& support, con
               "--hidden",     std::to_string(m.hidden),
               "--context",    std::to_string(m.context),
               "--batch",      std::to_string(config.train.batch),
-              "--vocab",      std::to_string(cell.vocab_size),
+              "--vocab",      std::to_string(model.vocab_size),
               "--eps",        fmt::format("{}", m.rms_norm_eps),
               "--threads",    std::to_string(config.train.threads)};
   // PyTorch's threads wait as they do by default.
   if (openmp_waiting().is_ours) job.unset = {"GOMP_SPINCOUNT", "WAVROUTE_SPINCOUNT"};
   for (auto& flag : baseline_flags(config.residual.options)) job.argv.push_back(std::move(flag));
   job.estimate_bytes = static_cast<uint64_t>(
-      cell.stock_bytes + estimate_reads(cell, support.schemes.at(scheme).sources_per_block));
+      model.stock_bytes + estimate_reads(model, support.schemes.at(scheme).sources_per_block));
   return job;
 }
 
@@ -174,16 +175,16 @@ std::vector<StepJob> jobs_for(const StepOptions& options, const std::string& pre
     support = find_baselines(pytorch);
   }
   for (const auto& scheme : options.schemes) {
-    const Cell cell = cell_of(options, scheme, precision);
-    jobs.push_back(own_job(options, cell));
+    const TimedModel model = model_of(options, scheme, precision);
+    jobs.push_back(own_job(options, model));
     if (!support) continue;
-    if (const auto why = support->missing(cell.config); !why.empty()) {
+    if (const auto why = support->missing(model.config); !why.empty()) {
       note(fmt::format("baselines of {} are skipped: {}", scheme, why));
       continue;
     }
     for (const auto& baseline : options.baselines) {
       if (baseline == "none") continue;
-      jobs.push_back(baseline_job(pytorch, *support, cell, baseline));
+      jobs.push_back(baseline_job(pytorch, *support, model, baseline));
     }
   }
   return jobs;

@@ -81,7 +81,7 @@ void find_worst(ComparePlan& plan) {
 
 // The speed of a matrix product of each shape, measured once: a forecast compares schemes, not
 // moments in time.
-class Peaks {
+class ProductPeaks {
  public:
   double of(const Config& config, int64_t micro_batch) {
     const ModelConfig& m = config.model;
@@ -147,7 +147,7 @@ ComparePlan plan_comparison(std::vector<GridCell> cells, int64_t batch, int64_t 
 
 std::string plan_text(const ComparePlan& plan) {
   std::string text;
-  Peaks peaks;
+  ProductPeaks peaks;
   double seconds = 0.0;
   for (size_t i = 0, next = 0; i < plan.cells.size(); i = next) {
     const GridCell& cell = plan.cells[i];

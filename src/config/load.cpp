@@ -22,8 +22,8 @@ namespace {
 namespace fs = std::filesystem;
 
 // A configuration's text and where it was found.
-struct Source {
-  std::string text;
+struct ConfigText {
+  std::string content;
   Place place;           // origin and where: the file as the user would name it
   std::string identity;  // equal for two names of one file
   std::string stem;
@@ -34,7 +34,7 @@ bool is_file(const fs::path& path) {
   return fs::exists(path, ignored) && !fs::is_directory(path, ignored);
 }
 
-Source from_file(const fs::path& path) {
+ConfigText from_file(const fs::path& path) {
   const std::string name = path.string();
   std::error_code failed;
   const fs::path canonical = fs::weakly_canonical(path, failed);
@@ -42,12 +42,12 @@ Source from_file(const fs::path& path) {
           failed ? name : canonical.string(), path.stem().string()};
 }
 
-Source from_preset(const Preset& preset) {
+ConfigText from_preset(const Preset& preset) {
   const std::string name = fmt::format("preset {}.toml", preset.name);
   return {std::string(preset.text), Place{name, name, {}}, name, std::string(preset.name)};
 }
 
-Source find_source(const std::string& path_or_preset) {
+ConfigText find_text(const std::string& path_or_preset) {
   if (is_file(path_or_preset)) return from_file(path_or_preset);
   if (const Preset* preset = find_preset(path_or_preset)) return from_preset(*preset);
   std::vector<std::string> names;
@@ -58,7 +58,7 @@ Source find_source(const std::string& path_or_preset) {
 }
 
 // What `extends` in `child` names: a file beside it, or else a preset.
-Source find_base(const Source& child, const Node& extends) {
+ConfigText find_base(const ConfigText& child, const Node& extends) {
   const std::string where = fmt::format("{}:{}", child.place.where, extends.line);
   if (extends.string() == nullptr) {
     throw expected("a string", kind_name(extends), fmt::format("for 'extends', {}", where),
@@ -77,13 +77,13 @@ Source find_base(const Source& child, const Node& extends) {
 using Layer = std::vector<Assignment>;
 
 // The file's own layer last, those that it extends before it.
-std::vector<Layer> read_layers(Source source) {
+std::vector<Layer> read_layers(ConfigText text) {
   std::vector<Layer> layers;
   std::vector<std::string> chain, identities;
   for (;;) {
-    chain.push_back(source.place.origin);
-    identities.push_back(source.identity);
-    Node document = parse_document(source.text, source.place.where);
+    chain.push_back(text.place.origin);
+    identities.push_back(text.identity);
+    Node document = parse_document(text.content, text.place.where);
     auto& members = std::get<Node::Table>(document.value);
     const auto extends = std::find_if(members.begin(), members.end(),
                                       [](const NodeMember& m) { return m.key == "extends"; });
@@ -92,16 +92,16 @@ std::vector<Layer> read_layers(Source source) {
       base = std::move(extends->value);
       members.erase(extends);
     }
-    layers.insert(layers.begin(), assignments_of(document, source.place));
+    layers.insert(layers.begin(), assignments_of(document, text.place));
     if (!base) return layers;
-    Source next = find_base(source, *base);
+    ConfigText next = find_base(text, *base);
     if (std::find(identities.begin(), identities.end(), next.identity) != identities.end()) {
       chain.push_back(next.place.origin);
       throw expected("`extends` to come to an end",
                      fmt::format("the cycle {}", fmt::join(chain, " -> ")),
-                     fmt::format("{}:{}", source.place.where, base->line));
+                     fmt::format("{}:{}", text.place.where, base->line));
     }
-    source = std::move(next);
+    text = std::move(next);
   }
 }
 
@@ -117,13 +117,13 @@ std::string read_config_text(const fs::path& path) { return read_file(path, kMos
 
 LoadedConfig load_config(const std::string& path_or_preset, std::span<const std::string> sets,
                          const SchemeCatalog& catalog, ConfigUse use) {
-  const Source source = find_source(path_or_preset);
+  const ConfigText text = find_text(path_or_preset);
   Draft draft(catalog, use);
-  for (const Layer& layer : read_layers(source)) draft.apply(layer);
+  for (const Layer& layer : read_layers(text)) draft.apply(layer);
   draft.apply(read_overrides(sets, "--set "));
 
   LoadedConfig loaded;
-  loaded.config = draft.finish(source.stem);
+  loaded.config = draft.finish(text.stem);
   for (const Field& field : fields()) loaded.origins[dotted(field.section, field.key)] = "default";
   for (const auto& [key, place] : draft.places()) loaded.origins[key] = place.origin;
   return loaded;

@@ -132,13 +132,13 @@ TokenView keep_in_memory(const Task& task) {
 }  // namespace
 
 fs::path cache_folder() {
-  struct Place {
+  struct Parent {
     const char* variable;
     const char* below;
   };
-  constexpr std::array<Place, 3> kPlaces = {
+  constexpr std::array<Parent, 3> kParents = {
       {{"WAVROUTE_CACHE", ""}, {"XDG_CACHE_HOME", "wavroute"}, {"HOME", ".cache/wavroute"}}};
-  for (const auto& [variable, below] : kPlaces) {
+  for (const auto& [variable, below] : kParents) {
     const char* value = std::getenv(variable);
     if (value == nullptr || *value == '\0') continue;
     if (std::string_view(value) == "off" && *below == '\0') return {};

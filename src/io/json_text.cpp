@@ -45,7 +45,7 @@ class CountedCharacters {
 };
 
 // A text, its name and its place in a larger one: what a message needs.
-struct Source {
+struct JsonText {
   std::string_view text;
   const std::string& name;
   size_t first_line;
@@ -63,8 +63,8 @@ struct Source {
 // Builds the value from the library's events, within the limits.
 class Builder : public nlohmann::json_sax<json> {
  public:
-  Builder(const Source& source, const JsonLimits& limits, const size_t& taken)
-      : source_(source), limits_(limits), taken_(taken) {}
+  Builder(const JsonText& json_text, const JsonLimits& limits, const size_t& taken)
+      : json_(json_text), limits_(limits), taken_(taken) {}
 
   json take() && { return std::move(root_); }
 
@@ -90,7 +90,7 @@ class Builder : public nlohmann::json_sax<json> {
     auto& members = open_.back()->get_ref<json::object_t&>();
     const auto [place, is_new] = members.try_emplace(name, nullptr);
     if (!is_new) {
-      source_.fail(fmt::format("the key {} twice in one object", printable(name)), taken_);
+      json_.fail(fmt::format("the key {} twice in one object", printable(name)), taken_);
     }
     member_ = &place->second;
     return true;
@@ -99,24 +99,24 @@ class Builder : public nlohmann::json_sax<json> {
   bool parse_error(size_t position, const std::string& last,
                    const nlohmann::detail::exception& error) override {
     if (error.id == 406) out_of_range(last);
-    if (position > source_.text.size()) source_.fail("its end too early", position);
+    if (position > json_.text.size()) json_.fail("its end too early", position);
     if (std::string_view(error.what()).find("UTF-8") != std::string_view::npos) {
-      source_.fail("bytes that are no UTF-8", position);
+      json_.fail("bytes that are no UTF-8", position);
     }
-    std::string_view wrong = source_.text.substr(std::max<size_t>(position, 1) - 1, 30);
+    std::string_view wrong = json_.text.substr(std::max<size_t>(position, 1) - 1, 30);
     wrong = wrong.substr(0, wrong.find('\n'));
-    source_.fail(wrong.empty() ? "the end of a line" : printable(wrong), position);
+    json_.fail(wrong.empty() ? "the end of a line" : printable(wrong), position);
   }
 
  private:
   [[noreturn]] void out_of_range(const std::string& text) const {
-    source_.fail(fmt::format("a number out of range, {}", printable(text)), taken_);
+    json_.fail(fmt::format("a number out of range, {}", printable(text)), taken_);
   }
 
   // Stores a value where it belongs and returns its address.
   json* place(json value) {
     if (++values_ > limits_.values) {
-      source_.fail(fmt::format("more than {} values", limits_.values), taken_);
+      json_.fail(fmt::format("more than {} values", limits_.values), taken_);
     }
     if (open_.empty()) {
       root_ = std::move(value);
@@ -138,8 +138,8 @@ class Builder : public nlohmann::json_sax<json> {
 
   bool open(json empty) {
     if (std::ssize(open_) >= limits_.depth) {
-      source_.fail(fmt::format("lists and objects more than {} deep in each other", limits_.depth),
-                   taken_);
+      json_.fail(fmt::format("lists and objects more than {} deep in each other", limits_.depth),
+                 taken_);
     }
     open_.push_back(place(std::move(empty)));
     return true;
@@ -150,7 +150,7 @@ class Builder : public nlohmann::json_sax<json> {
     return true;
   }
 
-  const Source& source_;
+  const JsonText& json_;
   const JsonLimits& limits_;
   const size_t& taken_;
   json root_;
@@ -169,13 +169,13 @@ class Builder : public nlohmann::json_sax<json> {
 json parse_json_line(std::string_view text, const std::string& name, size_t first_line,
                      const JsonLimits& limits) {
   if (text.size() > limits.bytes) throw_too_large(name, text.size(), limits.bytes);
-  const Source source{text, name, first_line};
+  const JsonText json_text{text, name, first_line};
   // The library takes a zero byte for the end of its input.
   if (const size_t zero = text.find('\0'); zero != std::string_view::npos) {
-    source.fail("a zero byte", zero + 1);
+    json_text.fail("a zero byte", zero + 1);
   }
   size_t taken = 0;
-  Builder builder(source, limits, taken);
+  Builder builder(json_text, limits, taken);
   const CountedCharacters begin(text.data(), &taken), end(text.data() + text.size(), nullptr);
   json::sax_parse(begin, end, &builder);
   return std::move(builder).take();

@@ -45,15 +45,15 @@ class HeaderParser : public nlohmann::json_sax<nlohmann::json> {
   SafetensorsHeader take() && { return std::move(header_); }
 
   bool start_object(size_t) override {
-    switch (place_) {
-      case Place::kStart:
-        place_ = Place::kTop;
+    switch (inside_) {
+      case Inside::kStart:
+        inside_ = Inside::kTop;
         return true;
-      case Place::kTensorStart:
-        place_ = Place::kTensor;
+      case Inside::kTensorStart:
+        inside_ = Inside::kTensor;
         return true;
-      case Place::kMetadataStart:
-        place_ = Place::kMetadata;
+      case Inside::kMetadataStart:
+        inside_ = Inside::kMetadata;
         return true;
       default:
         unexpected("an object");
@@ -61,13 +61,13 @@ class HeaderParser : public nlohmann::json_sax<nlohmann::json> {
   }
 
   bool key(string_t& key) override {
-    if (place_ == Place::kTop) {
+    if (inside_ == Inside::kTop) {
       if (!names_.insert(key).second) fail(fmt::format("{} comes twice", printable(key)));
       current_ = {};
       current_.name = key;
       seen_.clear();
-      place_ = key == "__metadata__" ? Place::kMetadataStart : Place::kTensorStart;
-    } else if (place_ == Place::kMetadata) {
+      inside_ = key == "__metadata__" ? Inside::kMetadataStart : Inside::kTensorStart;
+    } else if (inside_ == Inside::kMetadata) {
       if (header_.metadata.contains(key)) {
         fail(fmt::format("metadata {} comes twice", printable(key)));
       }
@@ -84,11 +84,11 @@ class HeaderParser : public nlohmann::json_sax<nlohmann::json> {
   }
 
   bool string(string_t& text) override {
-    if (place_ == Place::kMetadata) {
+    if (inside_ == Inside::kMetadata) {
       header_.metadata.emplace(field_, text);
       return true;
     }
-    if (place_ != Place::kTensor || field_ != "dtype") unexpected("a string");
+    if (inside_ != Inside::kTensor || field_ != "dtype") unexpected("a string");
     const auto dtype = parse_dtype(text);
     if (!dtype) fail_tensor(fmt::format("expected a known dtype, given {}", printable(text)));
     current_.dtype = *dtype;
@@ -96,21 +96,21 @@ class HeaderParser : public nlohmann::json_sax<nlohmann::json> {
   }
 
   bool start_array(size_t) override {
-    if (place_ != Place::kTensor || field_ == "dtype") unexpected("a list");
-    place_ = Place::kList;
+    if (inside_ != Inside::kTensor || field_ == "dtype") unexpected("a list");
+    inside_ = Inside::kList;
     list_.clear();
     return true;
   }
 
   bool number_unsigned(uint64_t value) override {
-    if (place_ != Place::kList) unexpected("a number");
+    if (inside_ != Inside::kList) unexpected("a number");
     if (value > static_cast<uint64_t>(INT64_MAX)) unexpected("a number beyond 63 bits");
     list_.push_back(static_cast<int64_t>(value));
     return true;
   }
 
   bool end_array() override {
-    place_ = Place::kTensor;
+    inside_ = Inside::kTensor;
     if (field_ == "shape") {
       current_.shape = list_;
     } else {
@@ -124,13 +124,13 @@ class HeaderParser : public nlohmann::json_sax<nlohmann::json> {
   }
 
   bool end_object() override {
-    if (place_ == Place::kTensor) {
+    if (inside_ == Inside::kTensor) {
       for (const char* field : {"dtype", "shape", "data_offsets"}) {
         if (!seen_.contains(field)) fail_tensor(fmt::format("expected {}, given none", field));
       }
       header_.entries.push_back(std::move(current_));
     }
-    place_ = place_ == Place::kTop ? Place::kEnd : Place::kTop;
+    inside_ = inside_ == Inside::kTop ? Inside::kEnd : Inside::kTop;
     return true;
   }
 
@@ -145,7 +145,7 @@ class HeaderParser : public nlohmann::json_sax<nlohmann::json> {
   }
 
  private:
-  enum class Place { kStart, kTop, kTensorStart, kTensor, kList, kMetadataStart, kMetadata, kEnd };
+  enum class Inside { kStart, kTop, kTensorStart, kTensor, kList, kMetadataStart, kMetadata, kEnd };
 
   [[noreturn]] static void fail(const std::string& what) { throw HeaderError("header: " + what); }
 
@@ -154,17 +154,17 @@ class HeaderParser : public nlohmann::json_sax<nlohmann::json> {
   }
 
   [[noreturn]] void unexpected(std::string_view found) const {
-    switch (place_) {
-      case Place::kTensorStart:
+    switch (inside_) {
+      case Inside::kTensorStart:
         fail_tensor(fmt::format("expected an object, given {}", found));
-      case Place::kMetadataStart:
+      case Inside::kMetadataStart:
         fail(fmt::format("expected an object under __metadata__, given {}", found));
-      case Place::kMetadata:
+      case Inside::kMetadata:
         fail(fmt::format("expected a string as metadata {}, given {}", printable(field_), found));
-      case Place::kTensor:
+      case Inside::kTensor:
         fail_tensor(fmt::format("expected {} as {}, given {}",
                                 field_ == "dtype" ? "a string" : "a list", field_, found));
-      case Place::kList:
+      case Inside::kList:
         fail_tensor(fmt::format("expected integers from 0 in {}, given {}", field_, found));
       default:
         fail(fmt::format("expected an object, given {}", found));
@@ -173,7 +173,7 @@ class HeaderParser : public nlohmann::json_sax<nlohmann::json> {
 
   SafetensorsHeader header_;
   std::set<std::string> names_;
-  Place place_ = Place::kStart;
+  Inside inside_ = Inside::kStart;
   HeaderEntry current_;         // the tensor being read
   std::set<std::string> seen_;  // its fields so far
   std::string field_;           // the field or metadata key whose value comes next
