@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <string>
 #include <string_view>
 
 #include "io/file.h"
@@ -15,15 +14,6 @@ namespace wavroute {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-// Null for what is no JSON: a damaged file.
-nlohmann::json parsed(std::string_view text) {
-  try {
-    return parse_json(text, "a run folder");
-  } catch (const UserError&) {
-    return nullptr;
-  }
-}
 
 // An empty object where summary.json is missing, can't be read or is damaged.
 nlohmann::json read_summary(const RunPaths& paths) {
