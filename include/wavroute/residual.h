@@ -1,5 +1,5 @@
-// The one interface that every residual scheme fits: how a sublayer's input is read from what
-// the sublayers before it wrote.
+// The interface of every residual scheme: how a sublayer's input is read from what earlier
+// sublayers wrote.
 //
 // Shapes: B sequences, T positions, d width. A sublayer is half a layer: attention or MLP.
 #pragma once
@@ -41,13 +41,13 @@ struct Site {
   [[nodiscard]] int64_t index() const { return 2 * layer + (kind == SublayerKind::kMlp ? 1 : 0); }
 };
 
-// Where training stands. steps = 0: not training (a model that was loaded).
+// The progress of training. steps = 0: not training (a model that was loaded).
 struct Progress {
   int64_t step = 0;  // finished updates
   int64_t steps = 0;
 };
 
-// What one pass over a batch is for.
+// The purpose of one pass over a batch.
 struct Pass {
   bool training = false;
   uint64_t seed = 0;  // of the run: layerdrop's draws
@@ -60,7 +60,8 @@ struct SourceLabel {
   int64_t block = 0;
 };
 
-// Receives what a scheme decides, for inspection. `site` is empty for the read-out.
+// Receives source weights, gates and halting depths, for inspection. `site` is empty for the
+// read-out.
 class Taps {
  public:
   virtual ~Taps() = default;
@@ -95,7 +96,7 @@ struct PreNorm {
   at::ScalarType type = at::kFloat;  // of x: the compute type
 };
 
-// What a stream must remember to be restarted in the middle (recomputation).
+// The state from which a stream can be restarted in the middle (recomputation).
 using StreamSnapshot = std::vector<at::Tensor>;
 
 // The residual stream of one batch. Forward calls come in the order begin, (read, write) for each
@@ -113,8 +114,7 @@ class Stream {
   virtual void begin(const at::Tensor& embedding) = 0;
   // h_l [B,T,d] in the storage type.
   [[nodiscard]] virtual at::Tensor read(const Site& site) = 0;
-  // u_l [B,T,d] in the compute type. It must stay as it is until its backward: a stream may keep
-  // it.
+  // u_l [B,T,d] in the compute type. It must not change until its backward: a stream may keep it.
   virtual void write(const Site& site, const at::Tensor& update) = 0;
   // What the final norm sees, [B,T,d].
   [[nodiscard]] virtual at::Tensor read_out() = 0;
@@ -184,7 +184,7 @@ class Residual {
   [[nodiscard]] virtual bool runs_layer(int64_t layer, const Pass& pass) const;
   // Sublayers per block: the unit of recompute = "block".
   [[nodiscard]] virtual int64_t block_length() const = 0;
-  // Throws UserError where the scheme has no meaning for a list of layers other than 0..L-1.
+  // Throws UserError if the scheme is only defined for the layers 0..L-1 in order.
   virtual void check_program() const {}
   // Null: nothing is kept.
   [[nodiscard]] virtual std::unique_ptr<DecodeState> decode_state() const { return nullptr; }
@@ -202,7 +202,7 @@ class Residual {
   [[nodiscard]] virtual Options options(const Progress& progress) const = 0;
 };
 
-// What a scheme tells about itself; the registry holds one for each.
+// The description of a scheme; the registry has one for each.
 struct SchemeInfo {
   std::string name;
   std::string summary;  // one line, with its source
@@ -216,11 +216,11 @@ struct SchemeInfo {
 [[nodiscard]] std::span<const SchemeInfo> residual_schemes();
 // Throws UserError with the nearest name.
 [[nodiscard]] const SchemeInfo& find_scheme(const std::string& name);
-// The same, as the configuration needs it.
+// The same in the form that the configuration needs.
 [[nodiscard]] const SchemeCatalog& scheme_catalog();
 
 // `options` as the checkpoint's object `residual` ({"scheme": name, ...}) and back; reading checks
-// names and types like a configuration does. `where` names the file in errors.
+// names and types as for a configuration. `where` names the file in errors.
 [[nodiscard]] nlohmann::json residual_to_json(const std::string& scheme, const Options& options);
 [[nodiscard]] std::pair<std::string, Options> residual_from_json(const nlohmann::json& object,
                                                                  const std::string& where);

@@ -12,7 +12,7 @@ namespace {
 
 at::Tensor mean_square(const at::Tensor& v) { return v.square().mean(-1); }
 
-// rho from mean squares; a summary is matched to nothing.
+// rho from mean squares; a summary is not matched.
 at::Tensor ratio_of(const at::Tensor& power, const OptionalTensor& summary, double eps) {
   const at::NoGradGuard no_grad;
   if (!summary) return at::ones_like(power);

@@ -1,7 +1,7 @@
 // The operators composed of stock operators: the fallback for other devices and types, the oracle
 // of the tests, and a baseline to measure against. They run under plain autograd, in the type of
-// their stream (float or double), and give what the operators of the same name give, the tensors
-// that a backward keeps included. Shapes and formulas: wavroute/functional.h.
+// their stream (float or double), and return the results of the operators of the same name,
+// including the tensors kept for the backward. Shapes and formulas: wavroute/functional.h.
 #pragma once
 
 #include <ATen/core/List.h>

@@ -1,5 +1,5 @@
-// What the files of the operators share: checks of arguments, the dispatcher, and tensors for what
-// is not there.
+// What the files of the operators share: checks of arguments, the dispatcher, and stand-ins for
+// absent tensors.
 //
 // Every operator has these kernels:
 //   Autograd   one node per call where our kernels serve; else the composed form under autograd
@@ -48,11 +48,11 @@ inline void expect_dimensions(const char* op, const char* name, const at::Tensor
               " dimensions, got ", tensor.sym_sizes());
 }
 
-// Stands for an output that a call does not have.
+// A placeholder for an output that a call does not have.
 [[nodiscard]] inline at::Tensor absent(const at::Tensor& like) {
   return at::empty({0}, like.options().dtype(at::kFloat));
 }
-// As the kernels take it: contiguous, or undefined.
+// In the kernels' form: contiguous, or undefined.
 [[nodiscard]] inline at::Tensor packed(const OptionalTensor& tensor) {
   return tensor ? tensor->contiguous() : at::Tensor();
 }
@@ -63,8 +63,8 @@ inline void expect_dimensions(const char* op, const char* name, const at::Tensor
   return tensor ? *tensor : at::Tensor();
 }
 
-// Results of a call that are constants of its gradient. They leave beside the node: results that
-// are marked non-differentiable are refused by compiled autograd.
+// Results of a call that are constants for its gradient. They bypass the node: results that are
+// marked non-differentiable are refused by compiled autograd.
 struct Constants {
   std::vector<at::Tensor> tensors;
 };

@@ -145,7 +145,7 @@ struct RouteFinish : torch::autograd::Function<RouteFinish> {
       came_forms.push_back(forms[s]);
     }
     if (came.empty()) return result;
-    // A float update to a part that was not there yet needs the part's gradient all the same.
+    // A float update to a part without earlier updates needs the part's gradient nevertheless.
     std::vector<int64_t> asked = places;
     const auto place = std::find(places.begin(), places.end(), part) - places.begin();
     if (part >= 0 && type == at::kFloat && place == static_cast<int64_t>(places.size())) {

@@ -88,7 +88,7 @@ Forward cpu(at::TensorList rows, const at::Tensor& ratio, const at::Tensor& inve
 }
 
 // The kernel's softmax is over all sources of a reader: its lse is the peak here, so that its
-// weights are exp(logit - peak), and what it takes off a source's dh . v is - dmass.
+// weights are exp(logit - peak), and the term subtracted from a source's dh . v is - dmass.
 Backward backward_cpu(const OptionalTensor& mixed_grad, const OptionalTensor& mass_grad,
                       at::TensorList rows, const at::Tensor& ratio, const at::Tensor& inverse,
                       const at::Tensor& query, const at::Tensor& bias, const at::Tensor& peak,

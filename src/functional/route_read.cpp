@@ -113,7 +113,7 @@ Forward meta(const OptionalTensor& u, int64_t part, const OptionalTensors& parts
                       });
 }
 
-// What the node of a call is told besides tensors.
+// The arguments of a call's node besides tensors.
 struct Call : RunningCall {
   Type type;
 };
@@ -210,8 +210,8 @@ Forward autograd(const OptionalTensor& u, int64_t part, const OptionalTensors& p
 
 }  // namespace
 
-// All of them here: a linker takes this file for route_read() below, and would leave out one that
-// registers and is not called.
+// All registrations are in this file: the linker takes it for route_read() below; otherwise it
+// drops the object file.
 TORCH_LIBRARY_FRAGMENT(wavroute, m) {
   m.def(
       "route_read(Tensor? u, int part, Tensor?[] parts, int[] forms, Tensor mixed, Tensor peak, "

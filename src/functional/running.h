@@ -1,5 +1,4 @@
-// The running block as the operators take it: its parts and the forms that readers see
-// (ops/route.h).
+// The running block in the operators' form: its parts and the forms that readers see (ops/route.h).
 #pragma once
 
 #include <ATen/core/List.h>
@@ -17,12 +16,12 @@ using OptionalTensors = c10::List<OptionalTensor>;
 // A tensor of the shape, type and device of the parts.
 [[nodiscard]] at::Tensor stream_of(const OptionalTensor& u, const OptionalTensors& parts);
 
-// What every operator on a running block asks of its write, parts and forms; `like`: [tokens, d] of
-// the stream.
+// Checks the write, parts and forms of an operator on a running block; `like`: [tokens, d] of the
+// stream.
 void check_running(const char* op, const OptionalTensor& u, int64_t part,
                    const OptionalTensors& parts, at::IntArrayRef forms, const at::Tensor& like);
 
-// The parts that are there, and their places.
+// The parts that have updates, and their indices.
 struct PresentParts {
   explicit PresentParts(const OptionalTensors& parts);
   // The list that they come from, of `count` places.
@@ -33,7 +32,7 @@ struct PresentParts {
   std::vector<int64_t> places;
 };
 
-// What the node of a call on a running block is told besides tensors.
+// The arguments of a node on a running block besides tensors.
 struct RunningCall {
   int64_t part = 0;
   std::vector<int64_t> places;  // of the parts that are there

@@ -1,4 +1,4 @@
-// What every reader of a finished source needs of it: its matching ratio and its inverse rms.
+// The scalars of a finished source for its readers: matching ratio and inverse rms.
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
@@ -50,7 +50,7 @@ Result meta(const at::Tensor& row, const OptionalTensor& summary, double, double
   return {ratio, at::empty_symint({row.sym_size(0)}, ratio.options())};
 }
 
-// The ratio is a constant of every gradient, and the inverse's is taken by the mix.
+// The ratio is a constant for every gradient; the inverse's gradient is part of route_mix's.
 Result autograd(const at::Tensor& row, const OptionalTensor& summary, double norm_eps,
                 double matching_eps) {
   const at::AutoDispatchBelowADInplaceOrView below;

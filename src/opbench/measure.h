@@ -16,8 +16,8 @@ struct Plan {
   std::vector<int64_t> widths;  // multiples of 64
   std::vector<at::ScalarType> types;
   int64_t tokens = 1024;
-  int warmup = 2;   // runs of each form that are not counted
-  int rounds = 10;  // runs that are
+  int warmup = 2;   // untimed runs of each form
+  int rounds = 10;  // timed runs
 };
 
 // Throws Failure where the two forms of a case disagree by more than `type`, the compute type, can
@@ -25,8 +25,8 @@ struct Plan {
 void check_agreement(const Case& what, at::ScalarType type);
 
 // One result per case, in the order of the operators, widths and types; runs on the current
-// number of threads. `progress` is told each case before it is timed. Throws UserError for a width
-// that is no multiple of 64.
+// number of threads. `progress` is called with each case before it is timed. Throws UserError for a
+// width that is no multiple of 64.
 [[nodiscard]] std::vector<OpResult> measure(
     std::span<const Operator* const> operators, const Plan& plan,
     const std::function<void(std::string_view)>& progress = {});

@@ -1,9 +1,10 @@
-// The operators that `wavroute bench op` times: ours and the same composed of libtorch's own.
+// The operators that `wavroute bench op` times: ours and their composed form of stock libtorch
+// operators.
 //
 // Each case gives the results of both forms, and is refused where they disagree: what computes
 // something else is not worth a time.
 //
-// An operator is one entry of the list in operators.cpp: a name and a function that shows its
+// An operator is one entry of the list in operators.cpp: a name and a function that visits its
 // cases. Table, csv, json and the filter of the command line follow from the list.
 #pragma once
 
@@ -39,7 +40,7 @@ struct Case {
   // The least traffic, every input read once and every output written once; numbers per token or
   // per column only where they are inputs or outputs.
   double bytes = 0;
-  double flops = 0;  // of an operator that arithmetic bounds; 0: memory does
+  double flops = 0;  // of an operator that is bound by arithmetic; 0: bound by memory
 };
 
 // Cases live as long as the call: an operator's tensors are locals of its function.
@@ -47,8 +48,9 @@ using Visit = std::function<void(const Case&)>;
 
 struct Operator {
   std::string name;
-  std::string what;                                          // one line
-  void (*show)(const Problem& problem, const Visit& visit);  // nothing where it has not the type
+  std::string what;  // one line
+  void (*show)(const Problem& problem,
+               const Visit& visit);  // no case if it doesn't support the type
 };
 
 [[nodiscard]] std::span<const Operator> operators();
@@ -60,7 +62,7 @@ struct Operator {
 
 // Normal numbers.
 [[nodiscard]] at::Tensor values(at::IntArrayRef sizes, at::ScalarType type = at::kFloat);
-// `tensor` as a leaf of a graph, sharing its memory.
+// A graph leaf that shares memory with `tensor`.
 [[nodiscard]] at::Tensor leaf(const at::Tensor& tensor);
 // Gradients of `outputs` along `directions`; the graph stays for the next run.
 [[nodiscard]] Tensors gradients(const Tensors& outputs, const Tensors& inputs,

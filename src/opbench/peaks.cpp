@@ -22,7 +22,7 @@ double seconds_of(const std::function<void()>& body) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-// The best of `rounds` after one that touches every page.
+// The best of `rounds`, after a first one that touches every page.
 double best_seconds(int rounds, const std::function<void()>& body) {
   body();
   double best = seconds_of(body);
@@ -78,7 +78,7 @@ double measure_cache_copy() {
     ops::parallel_for(threads, [&](int64_t begin, int64_t end) {
       for (int64_t thread = begin; thread < end; ++thread) {
         uint8_t* const own = first + thread * kMegabyte;
-        // There and back: no copy is like the one before.
+        // There and back, so that consecutive copies differ.
         for (int i = 0; i < kCopies; ++i) {
           std::memcpy(own + (i % 2 == 0 ? kHalf : 0), own + (i % 2 == 0 ? 0 : kHalf), kHalf);
         }

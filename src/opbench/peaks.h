@@ -1,4 +1,4 @@
-// What this machine reaches: the measure that operators are held against.
+// The peak speeds of this machine, which operators are compared with.
 #pragma once
 
 #include <ATen/core/ScalarType.h>
@@ -16,7 +16,7 @@ namespace wavroute::opbench {
 [[nodiscard]] double measure_memory_copy();
 [[nodiscard]] double measure_cache_copy();
 
-// Each measured when it is first asked for.
+// Each is measured on first use.
 class Peaks {
  public:
   [[nodiscard]] double memory_copy();

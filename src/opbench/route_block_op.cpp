@@ -1,4 +1,4 @@
-// A whole block of a routed stream: what phase 1, phase 2, writes and norms cost together.
+// A whole block of a routed stream: the time of phase 1, phase 2, writes and norms together.
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
@@ -48,7 +48,7 @@ struct Scheme {
   std::vector<at::Tensor> updates;  // [1, tokens, d]
 };
 
-// A stream that stands before the block, or after it.
+// A stream just before the block, or just after it.
 class Standing {
  public:
   Standing(const Scheme& scheme, std::unique_ptr<ops::Backend> backend)

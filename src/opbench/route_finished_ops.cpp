@@ -18,7 +18,7 @@ constexpr int64_t kDetails = 2;
 constexpr int64_t kBlocksBefore[] = {0, 1, 3, 6};  // 1, 4, 10 and 19 sources
 constexpr float kBeta = -4.0F;
 
-// Normal numbers [count, ...sizes] as the stream has them, see Arena::empty_apart.
+// Normal numbers [count, ...sizes] in the stream's layout, see Arena::empty_apart.
 at::Tensor apart(int64_t count, at::IntArrayRef sizes, at::ScalarType type = at::kFloat) {
   return ops::Arena().empty_apart(count, sizes, type).normal_();
 }
@@ -51,7 +51,7 @@ struct Block {
     ops::mix({&group, 0, kRouters});
     return {group.mixed, group.mass};
   }
-  // As a block does whose mixtures are not worth a place in memory: all to the same row.
+  // As in a block where phase 1 is done router by router: all to the same row.
   [[nodiscard]] Tensors mix_each() const {
     for (int64_t i = 0; i < kRouters; ++i) ops::mix({&each, i, 1});
     return {each.mixed, each.mass};

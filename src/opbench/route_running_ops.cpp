@@ -18,7 +18,7 @@ constexpr int kSums = ops::kMostRunning, kParts = ops::kMostParts, kWritten = 1;
 constexpr std::array<int64_t, kSums> kForms = {0, 1, 2};
 constexpr float kBeta = -4.0F;
 
-// One read of the running block, with all that it keeps for the backward.
+// One read of the running block, with everything kept for the backward.
 struct Read {
   explicit Read(const Problem& p) : tokens(p.tokens), d(p.width), type(p.type) {
     const auto rows = [&](at::ScalarType of) { return values({1, tokens, d}, of); };

@@ -17,9 +17,9 @@ namespace wavroute::ops {
 namespace {
 
 constexpr size_t kAlignment = 64;              // bytes: a cache line, and the widest vector
-constexpr size_t kHugePage = size_t{2} << 20;  // what the system may back a slab with
+constexpr size_t kHugePage = size_t{2} << 20;  // size of the system's huge pages
 constexpr size_t kSlab = size_t{32} << 20;     // taken from the system at a time
-constexpr size_t kPage = 4096;                 // rows this far apart share their cache sets
+constexpr size_t kPage = 4096;                 // rows at this distance share cache sets
 constexpr size_t kGap = 5 * kAlignment;        // keeps them apart
 
 size_t rounded(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
@@ -37,7 +37,7 @@ class Arena::Pool {
 
   struct Block {
     void* start;
-    int64_t pass;  // that it was last lent in
+    int64_t pass;  // in which it was last in use
   };
 
   Block take(size_t bytes) {
@@ -60,7 +60,7 @@ class Arena::Pool {
     free_[bytes].push_back(block);
   }
 
-  // False where too much of what is held is of no use to a pass.
+  // False if too much of the held memory is useless to a pass.
   bool begin_pass() {
     const std::lock_guard lock(mutex_);
     most_needed_ = std::max(most_needed_, std::exchange(needed_, 0));
@@ -93,7 +93,7 @@ class Arena::Pool {
       slabs_.push_back({start, size + kHugePage});
       next_ = reinterpret_cast<char*>(rounded(reinterpret_cast<size_t>(start), kHugePage));
       left_ = size;
-      // Fewer entries for the processor's address translation; a system without is no worse off.
+      // Fewer TLB entries; ignored by systems without huge pages.
       (void)madvise(next_, size, MADV_HUGEPAGE);
     }
     void* block = next_;
@@ -106,11 +106,12 @@ class Arena::Pool {
   mutable std::mutex mutex_;
   std::map<size_t, std::vector<Block>> free_;  // by size
   std::vector<Slab> slabs_;
-  char* next_ = nullptr;  // of the newest slab, what was never handed out
+  char* next_ = nullptr;  // the unused rest of the newest slab
   size_t left_ = 0;
   int64_t taken_ = 0, misses_ = 0;
   int64_t pass_ = 0;
-  int64_t needed_ = 0, most_needed_ = 0;  // bytes of different blocks lent: in this pass, in any
+  int64_t needed_ = 0,
+          most_needed_ = 0;  // bytes of distinct blocks in use: in this pass, in any pass
 };
 
 Arena::Arena() : pool_(std::make_shared<Pool>()) {}

@@ -9,7 +9,7 @@
 namespace wavroute::ops {
 namespace {
 
-// One row of scratch per thread that may run.
+// One row of scratch for each thread.
 template <typename C>
 at::Tensor scratch_for(Memory& memory, const kernels::AttentionShape& shape) {
   constexpr int64_t kLine = 16;  // floats of a cache line

@@ -52,7 +52,7 @@ void add_rows(const at::Tensor& ids, const at::Tensor& rows, const at::Tensor& t
   const float* from = in<float>(rows);
   float* to = out<float>(table);
   constexpr int64_t kLine = 16;                               // floats of a cache line
-  const auto add_columns = [&](int64_t begin, int64_t end) {  // a thread has columns of its own
+  const auto add_columns = [&](int64_t begin, int64_t end) {  // each thread has its own columns
     for (int64_t token = 0; token < tokens; ++token) {
       float* row = to + id[token] * d;
       for (int64_t c = begin; c < end; ++c) row[c] += from[token * d + c];

@@ -10,14 +10,14 @@ namespace {
 
 int64_t token_count(const at::Tensor& h) { return h.size(-1) == 0 ? 0 : h.numel() / h.size(-1); }
 
-// scale as the kernels take it, [d].
+// scale in the kernels' form, [d].
 at::Tensor full_scale(const Addend& addend, int64_t d) {
   if (!addend.scale.defined()) return {};
   return addend.scale.numel() == d ? addend.scale.detach()
                                    : addend.scale.detach().expand({d}).contiguous();
 }
 
-// h_out = h + addend, and the norm of it where `normed` has room for one. u and x are of `type`.
+// h_out = h + addend, and its norm if `normed` has tensors for it. u and x are of `type`.
 void run_add_norm(const at::Tensor& h, const Addend& addend, const at::Tensor& h_out,
                   const Norm& norm, const Normed& normed, at::ScalarType type) {
   const int64_t d = h.size(-1);

@@ -22,7 +22,7 @@ struct Norm {
 };
 
 struct Normed {
-  at::Tensor h;            // [..., d] float; the argument itself where nothing was added
+  at::Tensor h;            // [..., d] float; the argument itself if nothing was added
   at::Tensor x;            // [..., d] in the wanted type
   at::Tensor inverse_rms;  // [tokens] float; undefined without a norm
 };
@@ -33,9 +33,9 @@ struct Normed {
 // h' alone.
 [[nodiscard]] at::Tensor add(Memory& memory, const at::Tensor& h, const Addend& addend);
 
-// dh += the gradient that dx [..., d] sends to h' (dh = where `first`; an undefined dx sends none);
-// adds to the gradients that `norm` and `addend` name. Returns the gradient of addend.u, undefined
-// without one; it may share memory with dh.
+// dh += the gradient of h' from dx [..., d] (dh = if `first`; none from an undefined dx); adds to
+// the gradients that `norm` and `addend` name. Returns the gradient of addend.u, undefined without
+// one; it may share memory with dh.
 [[nodiscard]] at::Tensor add_norm_backward(Memory& memory, const at::Tensor& dx,
                                            const Normed& forward, const Norm& norm,
                                            const Addend& addend, at::Tensor dh, bool first);

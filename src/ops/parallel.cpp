@@ -14,19 +14,19 @@
 #include "base/thread_pool.h"
 #include "ops/spin_time.h"
 
-// Of the OpenMP library that libtorch's own loops are from, and of its MKL, null where it has none.
+// From the OpenMP library of libtorch's own loops, and from its MKL; null if it has none.
 extern "C" int omp_get_max_threads();
 extern "C" void omp_set_num_threads(int threads);  // of the calling thread
 // The places that the user bound threads to (OMP_PLACES, OMP_PROC_BIND, GOMP_CPU_AFFINITY), if any.
 extern "C" int omp_get_num_places();
 extern "C" int omp_get_place_num_procs(int place);
 extern "C" void omp_get_place_proc_ids(int place, int* ids);
-extern "C" [[gnu::weak]] int MKL_Set_Num_Threads_Local(int threads);  // the number before
+extern "C" [[gnu::weak]] int MKL_Set_Num_Threads_Local(int threads);  // returns the previous number
 
 namespace wavroute::ops {
 namespace {
 
-// More parts than threads, so that a thread that is set aside can leave some to others.
+// More parts than threads, so that a descheduled thread leaves some to others.
 constexpr int64_t kPartsPerThread = 4;
 
 thread_local int current_thread = -1;  // within a body: its thread's index
@@ -41,7 +41,7 @@ int set_mkl_threads(int threads) {
   return MKL_Set_Num_Threads_Local == nullptr ? 0 : MKL_Set_Num_Threads_Local(threads);
 }
 
-// While it lives, this thread is one of a loop.
+// While it exists, this thread belongs to a loop.
 class InLoop {
  public:
   InLoop() : openmp_before_(set_openmp_threads(1)), mkl_before_(set_mkl_threads(1)) {
@@ -71,8 +71,8 @@ class PlainLoop {
   int before_;
 };
 
-// Where OpenMP has bound the thread that started this one, it is bound to the same cores, unless it
-// goes where OpenMP's own would.
+// If OpenMP has bound the thread that started this one, this one is bound to the same cores;
+// otherwise it goes where OpenMP's own threads would.
 void go_to_place(int thread) {
   const int places = omp_get_num_places();
   if (places <= 0) return;
@@ -84,18 +84,19 @@ void go_to_place(int thread) {
   for (const int id : ids) {
     if (id < CPU_SETSIZE) CPU_SET(static_cast<size_t>(id), &set);
   }
-  static_cast<void>(sched_setaffinity(0, sizeof set, &set));  // this thread; else it stays there
+  static_cast<void>(
+      sched_setaffinity(0, sizeof set, &set));  // of this thread; on failure it stays there
 }
 
-// A thread of the pool is in a loop for all of its life.
+// A thread of the pool always counts as inside a loop.
 void enter_for_good(int thread) {
   go_to_place(thread);
-  static_cast<void>(at::get_num_threads());  // libtorch sets up a thread at its first question
+  static_cast<void>(at::get_num_threads());  // libtorch initialises a thread at the first call
   set_openmp_threads(1);
   set_mkl_threads(1);
 }
 
-// Lives as long as the process: at its end, threads may still look for work.
+// Never destroyed: at the end of the process, threads may still look for work.
 struct Team {
   std::mutex busy;
   std::unique_ptr<ThreadPool> pool;
@@ -107,7 +108,7 @@ Team& team() {
   return *only;
 }
 
-// The pool of `team`, whose lock the caller holds, with so many threads.
+// The pool of `team`, whose lock the caller holds, with `threads` threads.
 ThreadPool& pool_of(Team& team, int threads) {
   if (team.process != getpid()) {  // after a fork the threads are the parent's alone
     static_cast<void>(team.pool.release());

@@ -20,7 +20,7 @@ extern "C" {
                           const int* n, const int* k, const float* alpha, const float* a,
                           const int* lda, const float* b, const int* ldb, const float* beta,
                           float* c, const int* ldc);
-// With it, a loop's body has its products on its own thread (parallel.cpp).
+// With it, products in a loop's body stay on its own thread (parallel.cpp).
 [[gnu::weak]] int MKL_Set_Num_Threads_Local(int threads);
 }
 
@@ -32,9 +32,9 @@ constexpr int64_t kMost = std::numeric_limits<int>::max();
 
 // ---- fp32: tiles of the output, each on one thread --------------------------------------------
 //
-// MKL cuts a product by the number of threads, sums included, and on some machines another cut
-// gives other bits. Tiles that follow from the shape alone are the same with any number of threads.
-// With two threads they are as fast as MKL's own cut (docs/experiments.md).
+// MKL divides a product by the number of threads, sums included, and on some machines another
+// division gives other bits. Tiles that follow from the shape alone are the same with any number of
+// threads. With two threads they are as fast as MKL's own cut (docs/experiments.md).
 
 // C [m, n] += A [m, k] B [k, n] row by row, or = where `adds` is false.
 struct Product {
@@ -62,12 +62,12 @@ void multiply_tile(const Product& p, int64_t row, int64_t rows, int64_t column, 
          &pitch_a, &kept, p.c + row * p.n + column, &pitch_c);
 }
 
-// False where nothing was done: without MKL, or for a tensor that its integers don't reach.
+// False if nothing was done: without MKL, or for a tensor beyond its integers.
 bool multiply(const Product& p) {
   if (sgemm_ == nullptr || MKL_Set_Num_Threads_Local == nullptr) return false;
   if (std::max({p.m, p.n, p.k}) > kMost) return false;
-  // So large that packing is little beside multiplying, so small that there are enough for many
-  // threads: halved while there are fewer than 16, the last time for fewer than 8.
+  // Large enough that packing is cheap compared with multiplying, small enough to keep many threads
+  // busy: halved while there are fewer than 16, the last time for fewer than 8.
   int64_t rows = 256, columns = 512;
   const auto tiles = [&] { return chunk_count(p.m, rows) * chunk_count(p.n, columns); };
   if (tiles() < 16) columns = 256;
@@ -91,7 +91,7 @@ bool are_floats(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c) {
 // ---- bf16 ---------------------------------------------------------------------------------------
 
 // grad (float) += du^T x (bfloat16) in one product: libtorch's operators give bfloat16 only, which
-// would round the gradient and go over it once more.
+// would round the gradient and take another pass over it.
 bool add_product(const at::Tensor& du, const at::Tensor& x, const at::Tensor& grad) {
   const int64_t tokens = du.size(0), rows = du.size(1), columns = x.size(1);
   if (cblas_gemm_bf16bf16f32 == nullptr || std::max({tokens, rows, columns}) > kMost) return false;

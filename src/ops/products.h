@@ -1,5 +1,6 @@
 // Matrix products of a sublayer. In fp32 they are cut into tiles that follow from the shape alone,
-// so that no number of threads changes a bit; in bf16 they are libtorch's, which cuts as it likes.
+// so that no number of threads changes a bit; in bf16 they are libtorch's, whose division depends
+// on the threads.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,5 +1,5 @@
-// The rotations of a model's positions, made for the length in use: a model may say that it takes
-// millions of positions and be given a few.
+// The rotations of a model's positions, for the length in use: a model may declare millions of
+// positions and get a few.
 #pragma once
 
 #include <ATen/core/Tensor.h>

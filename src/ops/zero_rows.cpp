@@ -9,8 +9,8 @@ bool vanishes(double eps) { return static_cast<float>(eps) == 0.0F; }
 
 }  // namespace
 
-// What is masked takes 1 for the 0 first: autograd would multiply the 0 that comes back to it by
-// the infinite slope at 0.
+// Masked values are replaced by 1 first: autograd would multiply their gradient 0 by the infinite
+// slope at 0.
 at::Tensor inverse_root(const at::Tensor& square, double eps) {
   const at::Tensor sum = square + eps;
   if (!vanishes(eps)) return sum.rsqrt();

@@ -1,6 +1,6 @@
 // Roots and quotients of stock operators that stay defined for rows of zeros where an eps is zero:
-// such a row has the value 0 and the gradient 0, as in our kernels. Differentiable. An eps counts
-// as zero where a float holds none of it.
+// such a row has the value 0 and the gradient 0, as in our kernels. Differentiable. An eps that
+// underflows in float counts as zero.
 #pragma once
 
 #include <ATen/core/Tensor.h>

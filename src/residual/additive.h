@@ -27,7 +27,7 @@ class AdditiveResidual : public ConfiguredResidual {
   [[nodiscard]] virtual AdditiveTerm term(const Site&, const Pass&) const { return {}; }
 };
 
-// A scale of `scale_size` numbers (1 or the width) per sublayer, `init` at first.
+// A scale of `scale_size` numbers (1 or the width) per sublayer, with initial value `init`.
 class SublayerScaledResidual : public AdditiveResidual {
  public:
   SublayerScaledResidual(Options options, const ModelSize& size, int64_t scale_size, double init)

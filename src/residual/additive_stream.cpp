@@ -9,7 +9,7 @@ namespace wavroute {
 
 void AdditiveStream::begin(const at::Tensor& embedding) { h_ = embedding.contiguous(); }
 
-// h with the pending write in it, and its norm.
+// h including the pending write, and its norm.
 at::Tensor AdditiveStream::take(const PreNorm& norm) {
   const at::NoGradGuard no_grad;
   Record record{backend().add_norm(h_, pending_, norm_of(norm), norm.type), pending_};
@@ -60,7 +60,7 @@ void AdditiveStream::read_out_normed_backward(const PreNorm& norm, const at::Ten
 
 at::Tensor AdditiveStream::write_backward(const Site&) {
   if (!next_du_.defined()) {
-    // Recomputation: the read that followed this write belongs to another stretch of the pass.
+    // Recomputation: the read that followed this write belongs to another segment of the pass.
     const at::NoGradGuard no_grad;
     next_du_ = backend().add_norm_backward({}, {}, {}, pending_, grad_, /*first=*/false);
   }

@@ -47,7 +47,7 @@ class AdditiveStream final : public NormedStream {
   ops::Addend pending_;  // the last write
   std::vector<Record> records_;
   at::Tensor grad_;     // of h, in the backward
-  at::Tensor next_du_;  // of the write that write_backward will be asked for
+  at::Tensor next_du_;  // for the next call of write_backward
 };
 
 }  // namespace wavroute

@@ -20,7 +20,7 @@ ComposedStream::State as_leaves(const ComposedStream::State& state) {
   return leaves;
 }
 
-// Gradients that a backward left on `leaves`; zero where nothing reached.
+// Gradients that a backward left on `leaves`; zero where none arrived.
 ComposedStream::State gradients(const ComposedStream::State& leaves) {
   ComposedStream::State result;
   result.reserve(leaves.size());

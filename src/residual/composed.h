@@ -11,8 +11,7 @@ namespace wavroute {
 // autograd over that function again, from the recorded inputs.
 //
 // state[0] is what the next sublayer reads, unless `enter` makes another state for the read.
-// Entries that are not floating point, and those for which requires_grad makes no sense, carry no
-// gradient.
+// Entries that are not floating point, and those that can't require a gradient, carry none.
 class ComposedStream : public Stream {
  public:
   using State = std::vector<at::Tensor>;
@@ -39,8 +38,8 @@ class ComposedStream : public Stream {
   // being what the sublayer reads; the write at the same site starts from it. Differentiable and
   // without side effects, like `next`. Empty: a read leaves the state as it is.
   [[nodiscard]] virtual State enter(const Site&, const State&) const { return {}; }
-  // The state after `update` was written at `site`. Differentiable, without side effects on this
-  // object's state (it runs again in the backward); `live` is false in that second run.
+  // The state after writing `update` at `site`. Differentiable and without side effects on this
+  // object (it runs again in the backward); `live` is false in that second run.
   [[nodiscard]] virtual State next(const Site& site, const State& state, const at::Tensor& update,
                                    bool live) const = 0;
   [[nodiscard]] virtual at::Tensor output(const State& state) const { return state[0]; }

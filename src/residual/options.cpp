@@ -30,7 +30,7 @@ const char* type_name(OptionType type) {
   return "";
 }
 
-// `value` as `spec` wants it: an integer serves as a number, an empty list as any list.
+// `value` converted to the type of `spec`: an integer to a number, an empty list to any list.
 OptionValue converted(const OptionValue& value, const OptionSpec& spec, const std::string& scheme) {
   if (spec.accepts_auto && value == OptionValue(std::string("auto"))) return value;
   if (spec.type == OptionType::kFloat && std::holds_alternative<int64_t>(value)) {
@@ -52,7 +52,7 @@ OptionValue converted(const OptionValue& value, const OptionSpec& spec, const st
   return value;
 }
 
-// Not what only a uint64_t holds: it would come out negative.
+// Not a value beyond int64_t: it would become negative.
 bool is_int64(const nlohmann::json& value) {
   return value.is_number_integer() &&
          !(value.is_number_unsigned() && value.get<uint64_t>() > uint64_t{INT64_MAX});

@@ -11,9 +11,9 @@
 namespace wavroute {
 namespace {
 
-// Phase 1 for a whole block reads n sources once and gives every router's mixture a place in
-// memory; router by router n sources are read each time, and the mixture stays in the cache. `bench
-// op route_mix` beside `route_mix_each` says that such a place costs about as much as one more
+// Phase 1 for a whole block reads n sources once and writes every router's mixture to memory;
+// router by router n sources are read each time, and the mixture stays in the cache. By `bench op
+// route_mix` and `route_mix_each`, writing and reading a mixture costs about as much as one more
 // source.
 bool two_phase_wins(int64_t sources, int64_t routers) { return sources * (routers - 1) > routers; }
 
@@ -140,7 +140,7 @@ PartsStream::Readers& PartsStream::enter(int64_t block, int64_t position, at::Sc
     readers_[readers_block_].group.mixed.reset();
   }
   readers_block_ = block;
-  // Recomputation comes back to a block: what its later readers left is needed by its backward.
+  // Recomputation returns to a block: its backward needs what the block's later readers stored.
   auto [place, fresh] = readers_.try_emplace(block);
   Readers& readers = place->second;
   if (fresh || (record_ && !readers.group.logits.defined())) readers = make_readers(block);
@@ -177,8 +177,8 @@ void PartsStream::write(const Site& site, const at::Tensor& update) {
   ++writes_;
 }
 
-// The pending update, with a new row for its part: rows that a reader saw stay as they are. The
-// first update of a part needs no row of its own where it is float already.
+// The pending update, with a new row for its part: rows that a reader used don't change. The first
+// update of a part needs no new row if it is already float.
 ops::PartWrite PartsStream::take_pending() {
   if (!pending_.defined()) return {};
   const int place = slot(block_, writes_ - 1);
@@ -198,7 +198,7 @@ ops::PartWrite PartsStream::take_pending() {
   return write;
 }
 
-// Puts the pending update into its part without a reader after it.
+// Adds the pending update to its part when no reader follows.
 void PartsStream::flush() {
   if (!pending_.defined()) return;
   at::Tensor& part = parts_[static_cast<size_t>(slot(block_, writes_ - 1))];

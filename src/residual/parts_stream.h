@@ -4,9 +4,9 @@
 // of a block.
 //
 // Forward, a block: phase 1 mixes the finished sources for all of its routers at once, where that
-// is faster than router by router. A write waits for the read after it: both are one pass.
-// The running block is kept as parts: a write makes one new row, and where the backward will come,
-// the rows that a reader saw stay as they are.
+// is faster than router by router. A write is deferred to the read after it: both are one pass.
+// The running block is kept as parts: a write makes one new row, and if there will be a backward,
+// rows that a reader used don't change.
 // Backward, a block: from the last sublayer to the first every reader's share of the gradients of
 // the running sums is collected; then the finished sources take the gradients of all of the block's
 // readers in one pass.
@@ -45,7 +45,7 @@ class PartsStream final : public NormedStream {
   [[nodiscard]] at::ScalarType storage() const override { return at::kFloat; }
 
  private:
-  // Routers that read the same finished sources: those of a block, or the read-out's alone.
+  // Routers that read the same finished sources: those of a block, or only the read-out's.
   struct Readers {
     ops::RouterGroup group;
     std::vector<ops::RouterParameters> parameters;  // of each router
@@ -59,7 +59,7 @@ class PartsStream final : public NormedStream {
   struct Record {
     at::Tensor h;            // [tokens, d] in the norm's type; in float where it is e
     at::Tensor inverse_rms;  // [tokens]
-    PartRows parts;          // that it saw
+    PartRows parts;          // that it used
   };
   // Which parts a block has after some writes, in the operators' order, and the form that each of
   // its sums then is.
@@ -90,7 +90,7 @@ class PartsStream final : public NormedStream {
   // The slot of the part that the update goes to: bit s - 1 is set where its sign in sum s is -1.
   [[nodiscard]] int slot(int64_t block, int64_t position) const;
   [[nodiscard]] Layout layout(int64_t block, int64_t writes) const;
-  // Where the gradient of a form is collected: the first sum that is this form.
+  // The sum that collects the gradient of a form: the first one that is this form.
   [[nodiscard]] static int owner(const Layout& layout, int form);
   // The running sources of a reader.
   [[nodiscard]] ops::RunningForms sources_of(const Layout& layout) const;
@@ -98,8 +98,8 @@ class PartsStream final : public NormedStream {
 
   // Block blocks().count is the read-out's.
   [[nodiscard]] Readers make_readers(int64_t block) const;
-  // The readers of `block`, as the one at `position` finds them; two_phase, where its phase 1 is to
-  // be done.
+  // The readers of `block`, as the one at `position` finds them; sets two_phase if phase 1 is done
+  // for the whole block.
   Readers& enter(int64_t block, int64_t position, at::ScalarType type);
   void flush();
   [[nodiscard]] ops::PartWrite take_pending();
@@ -124,12 +124,12 @@ class PartsStream final : public NormedStream {
   PartRows parts_;                // of the block, without the pending update
   at::Tensor pending_;            // an update that is not in its part yet
   at::ScalarType update_type_ = at::kFloat;
-  int64_t readers_block_ = -1;          // whose readers come
+  int64_t readers_block_ = -1;          // whose readers are next
   std::map<int64_t, Readers> readers_;  // by block, as the backward needs them
   std::vector<Record> records_;
   // Backward.
   std::vector<at::Tensor> grad_;  // of the bank's rows
-  at::Tensor next_du_;            // of the write that write_backward will be asked for
+  at::Tensor next_du_;            // for the next call of write_backward
 };
 
 }  // namespace wavroute

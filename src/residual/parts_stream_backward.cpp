@@ -9,7 +9,7 @@
 
 namespace wavroute {
 
-// Where a reader followed the write, its backward has made du already.
+// If a reader followed the write, its backward has already computed du.
 at::Tensor PartsStream::write_backward(const Site& site) {
   const at::NoGradGuard no_grad;
   if (next_du_.defined()) return std::exchange(next_du_, {}).to(update_type_).view(shape_);

@@ -1,4 +1,4 @@
-// The norm of a stream as the operators take it.
+// The norm of a stream in the operators' form.
 #pragma once
 
 #include "ops/norm.h"

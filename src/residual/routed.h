@@ -41,7 +41,7 @@ struct Router {
 
 class RoutedResidual final : public Residual {
  public:
-  // `options`: what options() answers.
+  // `options`: returned by options().
   RoutedResidual(RoutedSpec spec, Options options, const ModelSize& size);
 
   void declare(ParameterTable& table) override;

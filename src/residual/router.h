@@ -19,8 +19,8 @@ struct RowScalars {
   at::Tensor weight;       // a
 };
 
-// What the rows are, for operators that take all of them at once: one by one, each would cost a GPU
-// a launch.
+// Descriptions of the rows for operators over all of them: row by row, each would cost a launch on
+// a GPU.
 struct RowKinds {
   at::Tensor summary;     // int64 [n]: the row of a detail's summary; a summary's own
   at::Tensor is_summary;  // bool [n, 1, 1]

@@ -1,4 +1,4 @@
-// Declares what every scheme file defines; schemes.def is the list.
+// Declares the function that every scheme file defines; schemes.def is the list.
 #pragma once
 
 #include "wavroute/residual.h"

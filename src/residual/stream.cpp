@@ -1,4 +1,4 @@
-// The norm of streams that have no pass of their own for a read and its norm.
+// The norm after a read, for streams that don't fuse the two.
 #include "ops/backend.h"
 #include "residual/prenorm_op.h"
 #include "wavroute/residual.h"

@@ -12,7 +12,7 @@ namespace {
 
 constexpr double kFloat = 4;  // bytes of a number of the stream
 
-// A partial sum of so many floats per chunk of tokens.
+// A partial sum of `floats` floats per chunk of tokens.
 double partial_sum(double floats) { return kFloat * floats / ops::kTokensPerChunk; }
 
 bool keeps(const StreamSizes& s) { return s.segment == s.sublayers; }
@@ -74,7 +74,7 @@ StreamMemory routed(const RoutedResidual& residual, const StreamSizes& s) {
   }
   // Mixtures and the gradients of a block's readers share their memory; the read-out has its own.
   const double block_rows = longest + shorter + 2;
-  // A write makes a row for the reader after it; the last one of a block has none.
+  // A write makes a row for the reader after it; the last write of a block doesn't.
   const bool by_block = s.segment == blocks.length;
   const double written = keeps(s)   ? real(blocks.sublayers - blocks.count)
                          : by_block ? longest - 1

@@ -17,7 +17,7 @@ struct StreamSizes {
 
 // Bytes per token.
 struct StreamMemory {
-  double training = 0;    // at the height of a pass with its backward
+  double training = 0;    // at the peak of a pass with its backward
   double evaluation = 0;  // of a pass that keeps nothing
 };
 

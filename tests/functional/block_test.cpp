@@ -1,5 +1,5 @@
 // A whole routed stream by functional operators under ordinary autograd, against the stream that
-// the trainer drives by hand: how a user writes WAV's forward, and that it is the same function.
+// the trainer uses: how a user writes WAV's forward, and that it is the same function.
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 
@@ -35,7 +35,7 @@ struct RouterWeights {
   }
 };
 
-// A model of which only the residual stream is real.
+// A model in which only the residual stream is not trivial.
 struct Model {
   Blocks blocks;
   int64_t details = 0;
@@ -237,7 +237,7 @@ class Driven {
 
 class Stream : public ::testing::TestWithParam<SchemeCase> {
  protected:
-  void SetUp() override { at::set_num_threads(1); }  // work this small only waits for other threads
+  void SetUp() override { at::set_num_threads(1); }  // work this small is slower on more threads
   void TearDown() override { at::set_num_threads(threads_); }
 
   at::Tensor e = random_values({kTokens, kWidth}, "e");
@@ -287,8 +287,8 @@ TEST_P(Stream, InDoubleIsTheComposedStreamInValueAndGradient) {
   }
 }
 
-// As far from double as the trainer's stream of the same types is, over several draws of the
-// parameters: what rounding errors grow to in one of them is a matter of chance.
+// As close to double as the trainer's stream of the same types, over several draws of the
+// parameters: how far rounding errors grow in one of them is chance.
 TEST_P(Stream, OnKernelsIsTheTrainersStreamInValueAndGradient) {
   for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
     SCOPED_TRACE(type);

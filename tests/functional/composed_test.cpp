@@ -1,6 +1,6 @@
-// The composed forms, which every other test of the operators is held against: values against the
+// The composed forms, the reference of every other test of the operators: values against the
 // equations of docs/method.md written once more, gradients against finite differences of these, in
-// double. Matching ratios and peaks are constants of the gradient: they are held.
+// double. Matching ratios and peaks are constants for the gradient: they are held fixed.
 #include "tests/functional/support.h"
 
 namespace wavroute::functional {

@@ -104,7 +104,7 @@ TEST(Graph, AConstantHasNoGradient) {
   EXPECT_FALSE(source_scalars(f.rows[0], f.rows[1], kEps).ratio.requires_grad());
 }
 
-// One result used and the others not: what it gives is what it gives beside zeros for the others.
+// Using one result gives the same gradients as zeros for the others.
 TEST(Graph, UnusedResultsCountAsZeros) {
   for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
     const size_t count = Fixture().calls().size();
@@ -191,7 +191,7 @@ TEST(Graph, APartThatWasReplacedMayBeOverwritten) {
   back(results);
   back(expected);
   EXPECT_TRUE(at::equal(f.u.grad(), g.u.grad()));
-  // One that a reader saw must stay.
+  // A part that a reader used must not change.
   const Tensors again = g.read();
   {
     const at::NoGradGuard no_grad;

@@ -19,7 +19,7 @@ double tolerance(at::ScalarType type) { return type == at::kFloat ? 5e-6 : 2e-2;
 
 // `call` in the kernels' types, argument i in types[i], against the same call in double.
 // of_read: the arguments start with `mixed`, `mass`, `query` and `bias`. The gradients of the last
-// three are made of dh . v - dh . h, which may cancel: they are held to the size of its terms.
+// three are made of dh . v - dh . h, which may cancel: they are compared on the scale of its terms.
 void expect_as_exact(const Call& call, const Tensors& exact,
                      const std::vector<at::ScalarType>& types, at::ScalarType compute,
                      bool of_read = false) {
@@ -133,7 +133,7 @@ TEST_P(Types, RouteMixHasTheValuesAndGradientsOfTheComposedForm) {
   }
 }
 
-// What a reader of the running block is given.
+// The arguments of a reader of the running block.
 struct ReadCase {
   int64_t parts = 0;
   std::vector<int64_t> forms;

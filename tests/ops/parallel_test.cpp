@@ -35,7 +35,7 @@ class Threads {
   int before_;
 };
 
-// Waits in each of `count` bodies until all are there: fewer threads would wait in vain.
+// Waits in each of `count` bodies until all have started: with fewer threads it would time out.
 class Meeting {
  public:
   explicit Meeting(int count) : missing_(count) {}
@@ -137,7 +137,7 @@ TEST(ParallelFor, ThrowsWhatABodyThrows) {
   EXPECT_EQ(at::get_num_threads(), 2);
 }
 
-// A fork has one thread: the others of the pool are its parent's.
+// A fork has one thread: the pool's other threads exist only in the parent.
 TEST(ParallelFor, WorksInAProcessThatWasForked) {
   const Threads two(2);
   std::atomic<int64_t> sum = 0;

@@ -17,7 +17,7 @@ using ::testing::IsSupersetOf;
 
 constexpr double kRounding = 1e-12;  // of float64, at values near 1
 
-// What two models share has the same gradients.
+// Parameters that two models share have the same gradients.
 void expect_shared_equal(const NamedTensors& actual, const NamedTensors& expected) {
   for (const auto& [name, tensor] : expected) {
     ASSERT_TRUE(actual.contains(name)) << name;
@@ -216,7 +216,7 @@ TEST(Gated, IsPrenormUntilTheFreezeEnds) {
   EXPECT_TRUE(at::equal(logits_of(*loaded, ids), expected.logits));
 }
 
-// Everything random but the routers, and no epsilon in any norm.
+// Everything random except the routers, and no epsilon in any norm.
 std::unique_ptr<Decoder> even_routers(const std::string& scheme, Options options, int64_t layers) {
   DecoderSpec spec = small_spec(scheme, std::move(options), layers);
   spec.model.rms_norm_eps = 0.0;
@@ -246,7 +246,7 @@ TEST(EvenRouter, BringsWavAndHaaresToPrenormAsBetaFalls) {
       return difference(logits_of(*even_routers(scheme, options, 6), ids), expected);
     };
     EXPECT_LE(apart(-60.0), kRounding) << scheme;  // e^-60 = 1e-26
-    // Half way there, as far away as e^beta says.
+    // On the way, as far away as e^beta predicts.
     EXPECT_GT(apart(-4.0), 1e-3) << scheme;
     EXPECT_NEAR(apart(-12.0) / apart(-10.0), std::exp(-2.0), 1e-3) << scheme;
   }

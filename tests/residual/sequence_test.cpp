@@ -1,4 +1,4 @@
-// What holds for every scheme along a sequence, and between the ways to run one.
+// Properties of every scheme along a sequence, and between the ways to run one.
 #include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
 
