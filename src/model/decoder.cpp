@@ -19,8 +19,8 @@ constexpr double kInitStddev = 0.02;
 void check(const DecoderSpec& spec) {
   const auto fault = find_model_fault(spec.model, spec.vocab_size, kConfigurationKeys);
   if (!fault) return;
-  throw UserError(fmt::format("expected {}, given {}", fault->expected, fault->given),
-                  fault->hint.empty() ? "see the [model] table of the configuration" : fault->hint);
+  throw expected(fault->expected, fault->given, {},
+                 fault->hint.empty() ? "see the [model] table of the configuration" : fault->hint);
 }
 
 DecoderSpec resolved(DecoderSpec spec) {

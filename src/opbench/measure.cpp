@@ -62,9 +62,9 @@ void check_agreement(const Case& what, at::ScalarType type) {
     const double size = at::linalg_vector_norm(expected).item<double>();
     const double distance = at::linalg_vector_norm(ours[i] - expected).item<double>();
     if (distance <= most * size) continue;  // false for a NaN as well
-    throw Failure(fmt::format("expected result {} of {} {} within {:.0e} of the composed form's, "
-                              "given {:.2e}",
-                              i + 1, what.mode, what.size, most, distance / size),
+    throw Failure(expectation(fmt::format("result {} of {} {} within {:.0e} of the composed form's",
+                                          i + 1, what.mode, what.size, most),
+                              fmt::format("{:.2e}", distance / size)),
                   "this looks like a bug; please file an issue with the line of `wavroute doctor`");
   }
 }
@@ -73,8 +73,7 @@ std::vector<OpResult> measure(std::span<const Operator* const> operators, const 
                               const std::function<void(std::string_view)>& progress) {
   for (const int64_t width : plan.widths) {
     if (width > 0 && width % kWidthStep == 0) continue;
-    throw UserError(
-        fmt::format("--width: multiples of {} were expected, {} was given", kWidthStep, width));
+    throw expected(fmt::format("multiples of {}", kWidthStep), width, "as --width");
   }
   Peaks peaks;
   std::vector<OpResult> results;

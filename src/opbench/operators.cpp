@@ -35,9 +35,9 @@ std::vector<const Operator*> find_operators(std::span<const std::string> names) 
   for (const Operator& op : operators()) known.push_back(op.name);
   for (const std::string& name : names) {
     if (std::ranges::count(known, name) > 0) continue;
-    throw UserError(fmt::format("an operator was expected, '{}' was given", name),
-                    fmt::format("did you mean '{}'? wavroute bench op --help lists them",
-                                nearest(name, known)));
+    throw expected("an operator", "'" + name + "'", {},
+                   fmt::format("did you mean '{}'? wavroute bench op --help lists them",
+                               nearest(name, known)));
   }
   std::vector<const Operator*> found;
   for (const Operator& op : operators()) {

@@ -13,10 +13,9 @@ void check_ids(const at::Tensor& ids, int64_t vocabulary, bool targets) {
   for (int64_t i = 0; i < packed.numel(); ++i) {
     if (static_cast<uint64_t>(id[i]) < static_cast<uint64_t>(vocabulary)) continue;
     if (targets && id[i] == kUnscored) continue;
-    throw UserError("token ids below the vocabulary of " + std::to_string(vocabulary) +
-                        " were expected, " + std::to_string(id[i]) + " was given, as number " +
-                        std::to_string(i) + " of a batch",
-                    "the tokens were made for a model with another vocabulary");
+    throw expected("token ids below the vocabulary of " + std::to_string(vocabulary), id[i],
+                   "as number " + std::to_string(i) + " of a batch",
+                   "the tokens were made for a model with another vocabulary");
   }
 }
 

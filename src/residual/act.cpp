@@ -57,8 +57,8 @@ class Act final : public AdditiveResidual {
   [[nodiscard]] std::unique_ptr<Stream> open(const StreamOptions& options) const override;
   [[nodiscard]] int64_t stored_layer(int64_t layer) const override { return shared() ? 0 : layer; }
   void check_program() const override {
-    throw UserError("a layer program was given to act, whose halting counts on every layer",
-                    "layer programs run on every scheme but act and full_attnres");
+    throw expected("a scheme that takes layer programs", "act, which needs every layer to halt by",
+                   {}, "all schemes but act and full_attnres take layer programs");
   }
   // Per layer: state, output and their gradients.
   [[nodiscard]] double kept_states() const override {
@@ -161,7 +161,7 @@ std::unique_ptr<Residual> create(const Options& given, const ModelSize& size, do
   Options options = with_defaults(given, specs(), "act");
   const double epsilon = get<double>(options, "epsilon");
   if (!(epsilon > 0.0 && epsilon < 1.0)) {
-    throw UserError(fmt::format("residual.epsilon must be between 0 and 1, {} was given", epsilon));
+    throw expected("a number between 0 and 1", epsilon, "as residual.epsilon");
   }
   if (is_auto(options, "halt_bias")) options["halt_bias"] = default_halt_bias(size.layers);
   return std::make_unique<Act>(std::move(options), size);

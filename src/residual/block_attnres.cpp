@@ -21,8 +21,8 @@ std::vector<OptionSpec> specs() {
 std::unique_ptr<Residual> create(const Options& given, const ModelSize& size, double eps) {
   const Options options = with_defaults(given, specs(), "block_attnres");
   if (!get<std::vector<std::string>>(options, "details").empty()) {
-    throw UserError("residual.details of block_attnres must be empty",
-                    "scheme = \"wav\" or \"haares\" has details");
+    throw expected("no residual.details of block_attnres", "some", {},
+                   "scheme = \"wav\" or \"haares\" has details");
   }
   return make_routed(given, specs(), "block_attnres", size, eps, {});
 }

@@ -80,9 +80,9 @@ Blocks resolve_blocks(const OptionValue& option, const ModelSize& size, bool eve
           "have length {})",
           count, m, ceil_div(m, count));
     }
-    throw UserError(fmt::format("residual.blocks: {} was expected, {} was given", reason, count),
-                    fmt::format("the nearest valid counts at {} layers: {}", size.layers,
-                                fmt::join(nearest_valid(m, count, even_length), ", ")));
+    throw expected(reason, count, "as residual.blocks",
+                   fmt::format("the nearest valid counts at {} layers: {}", size.layers,
+                               fmt::join(nearest_valid(m, count, even_length), ", ")));
   }
   return {count, ceil_div(m, count), m};
 }

@@ -267,7 +267,7 @@ std::unique_ptr<Residual> create(const Options& given, const ModelSize& size, do
   Options options = with_defaults(given, specs(), "denseformer");
   for (const char* name : {"dilation", "period"}) {
     if (const auto value = get<int64_t>(options, name); value < 1) {
-      throw UserError(fmt::format("residual.{} must be at least 1, {} was given", name, value));
+      throw expected("a number of at least 1", value, fmt::format("as residual.{}", name));
     }
   }
   return std::make_unique<DenseFormer>(std::move(options), size);

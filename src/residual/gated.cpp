@@ -218,19 +218,19 @@ std::unique_ptr<Residual> create(const Options& given, const ModelSize& size, do
   Options options = with_defaults(given, specs(), "gated");
   const auto& windows = get<std::vector<int64_t>>(options, "windows");
   if (windows.empty() || std::ranges::any_of(windows, [](int64_t w) { return w < 1; })) {
-    throw UserError("residual.windows must be a list of lengths of at least 1");
+    throw expected("a list of lengths of at least 1", "others or none", "as residual.windows");
   }
   if (is_auto(options, "rank")) {
     options["rank"] = std::max<int64_t>(2, std::llround(0.008 * static_cast<double>(size.width)));
   }
   if (const int64_t rank = get<int64_t>(options, "rank"); rank < 1) {
-    throw UserError(fmt::format("residual.rank must be at least 1, {} was given", rank));
+    throw expected("a number of at least 1", rank, "as residual.rank");
   }
   if (const double stddev = get<double>(options, "stddev"); !(stddev >= 0.0)) {
-    throw UserError(fmt::format("residual.stddev must not be negative, {} was given", stddev));
+    throw expected("a number of at least 0", stddev, "as residual.stddev");
   }
   if (const double freeze = get<double>(options, "freeze"); !(freeze >= 0.0 && freeze <= 1.0)) {
-    throw UserError(fmt::format("residual.freeze must be from 0 to 1, {} was given", freeze));
+    throw expected("a number from 0 to 1", freeze, "as residual.freeze");
   }
   return std::make_unique<Gated>(std::move(options), size);
 }

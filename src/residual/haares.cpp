@@ -21,8 +21,8 @@ std::vector<OptionSpec> specs() {
 std::unique_ptr<Residual> create(const Options& given, const ModelSize& size, double eps) {
   const Options options = with_defaults(given, specs(), "haares");
   if (get<std::vector<std::string>>(options, "details") != kDetails) {
-    throw UserError("residual.details of haares must be [\"split\"]",
-                    "scheme = \"wav\" takes any subset of phase and split");
+    throw expected("[\"split\"] as residual.details of haares", "others", {},
+                   "scheme = \"wav\" takes any subset of phase and split");
   }
   return make_routed(given, specs(), "haares", size, eps, {split_basis()});
 }

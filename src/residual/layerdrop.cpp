@@ -55,7 +55,7 @@ std::unique_ptr<Residual> create(const Options& given, const ModelSize& size, do
   Options options = with_defaults(given, specs(), "layerdrop");
   const double p = get<double>(options, "p");
   if (!(p >= 0.0 && p < 1.0)) {
-    throw UserError(fmt::format("residual.p must be at least 0 and below 1, {} was given", p));
+    throw expected("a number of at least 0 and below 1", p, "as residual.p");
   }
   return std::make_unique<LayerDrop>(std::move(options), size);
 }

@@ -198,9 +198,8 @@ std::unique_ptr<Stream> MhcLite::open(const StreamOptions& options) const {
 std::unique_ptr<Residual> create(const Options& given, const ModelSize& size, double norm_eps) {
   Options options = with_defaults(given, specs(), "mhc_lite");
   if (const int64_t n = get<int64_t>(options, "streams"); n < kFewestStreams || n > kMostStreams) {
-    throw UserError(
-        fmt::format("residual.streams must be from {} to {}, {} was given", kFewestStreams,
-                    kMostStreams, n),
+    throw expected(
+        fmt::format("{} to {} streams", kFewestStreams, kMostStreams), n, "as residual.streams",
         "n streams are mixed by n! permutations, each with n d weights in every sublayer");
   }
   return std::make_unique<MhcLite>(std::move(options), size, norm_eps);

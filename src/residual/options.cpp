@@ -41,13 +41,14 @@ OptionValue converted(const OptionValue& value, const OptionSpec& spec, const st
     if (integers != nullptr && integers->empty()) return std::vector<std::string>{};
   }
   if (value.index() != static_cast<size_t>(spec.type)) {
-    throw UserError(fmt::format("residual.{} of scheme {} must be {}{}", spec.name, scheme,
-                                type_name(spec.type), spec.accepts_auto ? " or \"auto\"" : ""));
+    throw expected(
+        fmt::format("{}{}", type_name(spec.type), spec.accepts_auto ? " or \"auto\"" : ""),
+        "another type", fmt::format("as residual.{} of scheme {}", spec.name, scheme));
   }
   if (const auto* word = std::get_if<std::string>(&value);
       word != nullptr && !spec.choices.empty() && std::ranges::count(spec.choices, *word) == 0) {
-    throw UserError(fmt::format("residual.{} of scheme {} must be one of {}, '{}' was given",
-                                spec.name, scheme, fmt::join(spec.choices, ", "), *word));
+    throw expected(fmt::format("one of {}", fmt::join(spec.choices, ", ")), "'" + *word + "'",
+                   fmt::format("as residual.{} of scheme {}", spec.name, scheme));
   }
   return value;
 }
@@ -73,7 +74,8 @@ OptionValue from_json(const nlohmann::json& value, const std::string& where,
   if (all([](const nlohmann::json& v) { return v.is_string(); })) {
     return value.get<std::vector<std::string>>();
   }
-  throw UserError(fmt::format("residual.{} is of a kind that no option has, in {}", name, where));
+  throw expected("a value that an option can have", "one of another kind",
+                 fmt::format("as residual.{} in {}", name, where));
 }
 
 }  // namespace
@@ -82,8 +84,8 @@ Options with_defaults(const Options& given, const std::vector<OptionSpec>& specs
                       const std::string& scheme) {
   for (const auto& [name, value] : given) {
     if (std::ranges::none_of(specs, [&](const OptionSpec& spec) { return spec.name == name; })) {
-      throw UserError(fmt::format("residual scheme {} has no option '{}'", scheme, name),
-                      "wavroute config show lists the options of a scheme");
+      throw expected("an option of residual scheme " + scheme, "'" + name + "'", {},
+                     "wavroute config show lists the options of a scheme");
     }
   }
   Options complete;
@@ -106,7 +108,7 @@ nlohmann::json residual_to_json(const std::string& scheme, const Options& option
 std::pair<std::string, Options> residual_from_json(const nlohmann::json& object,
                                                    const std::string& where) {
   if (!object.is_object() || !object.contains("scheme") || !object["scheme"].is_string()) {
-    throw UserError(fmt::format("an object 'residual' with a 'scheme' was expected in {}", where));
+    throw expected("an object 'residual' with a 'scheme'", "none", "in " + where);
   }
   std::pair<std::string, Options> result{object["scheme"].get<std::string>(), {}};
   for (const auto& [name, value] : object.items()) {

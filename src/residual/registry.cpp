@@ -26,8 +26,8 @@ const SchemeInfo& find_scheme(const std::string& name) {
   if (found != all.end()) return *found;
   std::vector<std::string> names;
   for (const SchemeInfo& scheme : all) names.push_back(scheme.name);
-  throw UserError(fmt::format("a residual scheme was expected, '{}' was given", name),
-                  fmt::format("did you mean '{}'?", nearest(name, names)));
+  throw expected("a residual scheme", "'" + name + "'", {},
+                 fmt::format("did you mean '{}'?", nearest(name, names)));
 }
 
 const SchemeCatalog& scheme_catalog() {

@@ -55,8 +55,8 @@ std::unique_ptr<Stream> RoutedResidual::open(const StreamOptions& options) const
 
 void RoutedResidual::check_program() const {
   if (!spec_.takes_programs) {
-    throw UserError("a layer program was given to a scheme whose sources are single updates",
-                    "layer programs run on every scheme but act and full_attnres");
+    throw expected("a scheme that takes layer programs", "one whose sources are single updates", {},
+                   "all schemes but act and full_attnres take layer programs");
   }
 }
 
@@ -102,8 +102,7 @@ std::unique_ptr<Residual> make_routed(const Options& given, const std::vector<Op
     spec.beta = get<double>(options, "beta");
     spec.matching_eps = get<double>(options, "matching_epsilon");
     if (spec.matching_eps < 0.0) {
-      throw UserError(fmt::format("residual.matching_epsilon must not be negative, {} was given",
-                                  spec.matching_eps));
+      throw expected("a number of at least 0", spec.matching_eps, "as residual.matching_epsilon");
     }
   }
   spec.details = std::move(details);

@@ -32,9 +32,8 @@ std::vector<DetailBasis> chosen_details(const std::vector<std::string>& names) {
     if (std::ranges::count(names, basis.type) > 0) details.push_back(basis);
   }
   if (details.size() != names.size()) {
-    throw UserError(
-        fmt::format("residual.details: a subset of [phase, split] was expected, [{}] was given",
-                    fmt::join(names, ", ")));
+    throw expected("a subset of [phase, split]", fmt::format("[{}]", fmt::join(names, ", ")),
+                   "as residual.details");
   }
   return details;
 }

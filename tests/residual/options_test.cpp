@@ -60,7 +60,7 @@ TEST(Options, RefuseAValueOfAnotherType) {
   };
   for (const auto& [scheme, options] : wrong) {
     EXPECT_THAT(refusal(scheme, options),
-                AllOf(HasSubstr("residual." + options.begin()->first), HasSubstr("must be")));
+                AllOf(HasSubstr("residual." + options.begin()->first), HasSubstr("expected ")));
   }
 }
 
