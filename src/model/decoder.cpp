@@ -55,9 +55,9 @@ void Decoder::allocate(uint64_t seed) {
 
 void Decoder::use_kernels(KernelChoice choice) {
   if (choice == KernelChoice::kFused && cpu_ == nullptr) {
-    throw UserError(fmt::format("train.kernels: fused was given for {} on {}",
-                                to_string(precision_), device_.str()),
-                    "the kernels work on the CPU, in fp32 and bf16: train.kernels = \"auto\"");
+    throw expected("fp32 or bf16 on the CPU for train.kernels = \"fused\"",
+                   fmt::format("{} on {}", to_string(precision_), device_.str()), {},
+                   "train.kernels = \"auto\" takes stock operators there");
   }
   const bool composed = cpu_ == nullptr || choice == KernelChoice::kComposed;
   backend_ = composed ? composed_.get() : cpu_.get();
@@ -165,8 +165,8 @@ InferenceState Decoder::inference_state(int64_t batch, int64_t capacity,
 ForwardResult Decoder::forward(const at::Tensor& ids, const ForwardOptions& options) const {
   const at::NoGradGuard no_grad;
   if (options.state != nullptr && options.state->position + ids.size(1) > options.state->capacity) {
-    throw Failure(fmt::format("a cache of {} tokens was expected to be enough, {} were given",
-                              options.state->capacity, options.state->position + ids.size(1)));
+    throw Failure(expectation(fmt::format("at most {} tokens in a cache", options.state->capacity),
+                              options.state->position + ids.size(1)));
   }
   const LayerProgram plain(spec_.model.layers);
   const LayerProgram& program = options.program != nullptr ? *options.program : plain;
