@@ -88,7 +88,7 @@ TEST_F(StepCsv, ALinkToAFileOfAnEarlierVersionStaysALink) {
   fs::create_symlink("elsewhere.csv", file_);
   append_step_csv(file_, context_, std::vector{sample()});
   EXPECT_TRUE(fs::is_symlink(fs::symlink_status(file_)));
-  EXPECT_THAT(read(target), HasSubstr("first_ms,busy\n2026"));
+  EXPECT_THAT(testing::get(target), HasSubstr("first_ms,busy\n2026"));
 }
 
 TEST_F(StepCsv, AFileOfSomethingElseIsLeftAsItIs) {

@@ -40,7 +40,7 @@ def test_a_resumed_grid_takes_no_result_of_another_setting_or_text(wavroute, tmp
     (folder / "train.txt").write_text(text + text)
     refused = wavroute(*call, "--resume", "auto")
     assert refused.returncode == 2
-    assert re.search(r"wavroute: .*same text.*sha256.*prenorm-L2-s1\nhint: ", refused.stderr)
+    assert re.search(r"wavroute: .*one text.*sha256.*prenorm-L2-s1\nhint: ", refused.stderr)
     assert not (out / "cells" / "prenorm-L2-s2").exists()  # nothing had started
 
     (folder / "train.txt").write_text(text)
@@ -76,7 +76,7 @@ def test_a_resumed_grid_knows_its_text_by_what_it_holds(wavroute, tmp_path):
             "--resume", "auto"]  # fmt: skip
     text = (elsewhere / "train.txt").read_text()
     (elsewhere / "train.txt").write_text(text + " the")
-    assert_error(wavroute(*call), "same text", "prenorm-L2-s1")
+    assert_error(wavroute(*call), "one text", "prenorm-L2-s1")
     (elsewhere / "train.txt").write_text(text)
     assert_ok(wavroute(*call))
     assert losses(out)["prenorm-L2-s1"] == first["prenorm-L2-s1"] and len(losses(out)) == 2
@@ -125,7 +125,7 @@ def test_what_this_machine_has_not_is_refused_before_any_cell_starts(wavroute, p
     )
     for extra in ([], ["--dry-run"]):
         refused = wavroute("compare", config, "--out", out, *extra)
-        assert_error(refused, "cell many-L2-s1", "100000 were given")
+        assert_error(refused, "cell many-L2-s1", "given 100000")
         assert not out.exists()
 
 
