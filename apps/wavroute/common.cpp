@@ -166,8 +166,7 @@ std::string left_half_written(const std::vector<std::filesystem::path>& left) {
   if (left.empty()) return {};
   return fmt::format(
       "left {}: it is half-written by another host or container, or from before a restart, or "
-      "can't "
-      "be removed ({} in all); remove it if nobody writes it any more",
+      "can't be removed ({} in all); remove it if nobody writes it any more",
       left.front().string(), left.size());
 }
 

@@ -83,8 +83,8 @@ std::optional<Config> stored_config(const RunPaths& paths, const std::string& re
   if (!file) return std::nullopt;
   throw expected(fmt::format("the configuration that {} is of", file->string()), "none",
                  fmt::format("at {}", paths.config().string()),
-                 "give the run its config.toml back, or choose another folder with --out; "
-                 "--resume new sets checkpoints and metrics aside and begins at step 0");
+                 "restore the run's config.toml, or choose another folder with --out; "
+                 "--resume new sets checkpoints and metrics aside and starts at step 0");
 }
 
 // A run without a checkpoint starts again, with the same text.

@@ -107,7 +107,7 @@ BaselineSupport ask_baseline(const PyTorch& pytorch) {
   } catch (const nlohmann::json::exception&) {
     throw Failure(expectation("'options' and 'sources_per_block' of each scheme under 'supports'",
                               answer.dump().substr(0, 200), "by the baseline"),
-                  fmt::format("{} --supports says it in this form", pytorch.script.string()));
+                  fmt::format("see what {} --supports prints", pytorch.script.string()));
   }
   return support;
 }

@@ -106,10 +106,8 @@ const Kernels& find_kernels(const char* name) {
     if (to_string(kernels.isa) == name) return kernels;
     names.push_back(to_string(kernels.isa));
   }
-  throw UserError(
-      fmt::format("WAVROUTE_ISA: one of {} was expected on this machine, '{}' was given",
-                  fmt::join(names, ", "), name),
-      "unset WAVROUTE_ISA to take the best one");
+  throw expected(fmt::format("one of {} as WAVROUTE_ISA on this machine", fmt::join(names, ", ")),
+                 fmt::format("'{}'", name), {}, "unset WAVROUTE_ISA to take the best one");
 }
 
 std::string to_string(Isa isa) {

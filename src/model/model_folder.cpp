@@ -82,9 +82,10 @@ bool is_redundant(const SafetensorsFile& file, const std::string& name, const De
       std::ranges::equal(embedding->bytes, info.bytes)) {
     return true;
   }
-  throw expected("lm_head.weight to be model.embed_tokens.weight, as tie_word_embeddings says",
-                 "another", fmt::format("in {}", file.path().string()),
-                 "\"tie_word_embeddings\": false in config.json makes the head a matrix of its own");
+  throw expected(
+      "lm_head.weight to be model.embed_tokens.weight, as tie_word_embeddings says", "another",
+      fmt::format("in {}", file.path().string()),
+      "\"tie_word_embeddings\": false in config.json makes the head a matrix of its own");
 }
 
 // Every tensor of the file must be a parameter: otherwise its model computes something else.

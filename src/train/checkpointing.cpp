@@ -91,8 +91,7 @@ void check_same_text(const fs::path& folder, const RunState& given, const DataCo
     const std::string stored = text(document, key, folder);
     if (stored == digest) continue;
     throw expected(fmt::format("the text that the run began with, {} = {}", key, stored), digest,
-                   "in " + source,
-                   "restore the old text, or give another --out for a new run");
+                   "in " + source, "restore the old text, or give another --out for a new run");
   }
 }
 

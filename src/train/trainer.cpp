@@ -165,7 +165,7 @@ void Trainer::say_running() {
 
 OnSkippedCheckpoint Trainer::on_left() const {
   return [this](const Checkpoint&, const std::string& why) {
-    console_.warn(fmt::format("warning: {}: an old checkpoint is left; the run goes on", why));
+    console_.warn(fmt::format("warning: {}: an old checkpoint is left; the run continues", why));
   };
 }
 

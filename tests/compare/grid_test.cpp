@@ -117,7 +117,8 @@ TEST(Grid, NoSchemesAreTheVariantsAloneOrAnError) {
   const auto cells = expand_grid(grid_of({}, {{"low", {"optimizer.lr=1e-4"}}}), catalog());
   ASSERT_EQ(cells.size(), 1U);
   EXPECT_EQ(cells[0].label, "low");
-  EXPECT_THAT(refusal(grid_of({})), HasSubstr("compare.schemes is empty"));
+  EXPECT_THAT(refusal(grid_of({})),
+              HasSubstr("at least one scheme to compare, given none, in compare.schemes"));
 }
 
 TEST(Grid, DepthsHaveTheRangeOfLayers) {

@@ -45,7 +45,7 @@ TEST_F(CorpusFiles, ATokenFileOfAnotherTokenizerIsRefused) {
   writer.append(ids);
   writer.commit();
   EXPECT_THAT(user_error([&] { (void)open_corpus(data_, kContext); }),
-              HasSubstr("another tokenizer in " + data_.train));
+              HasSubstr("another tokenizer, in " + data_.train));
   data_.tokenizer = TokenizerKind::kChars;  // its vocabulary is nowhere
   EXPECT_THAT(user_error([&] { (void)open_corpus(data_, kContext); }),
               HasSubstr("a.tokens.tokenizer.json"));

@@ -8,8 +8,6 @@ STRING = re.compile(r'"((?:[^"\\\n]|\\.)*)"')
 DIALECT = re.compile(r"\b(was|were) (expected|given)\b|\bexpected\b.*, (got|found) |, got \{")
 # Operators speak as those of torch do: "[op] expected ..., got ...".
 OTHERS = ("src/ops", "src/functional")
-# Still to be brought into the one voice.
-OTHERS += ("src/kernels", "src/opbench", "src/residual", "src/model/decoder")
 
 
 def texts_of(path):

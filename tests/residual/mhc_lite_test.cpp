@@ -37,7 +37,7 @@ Coefficients coefficients_of(const Decoder& model, const Site& site, const at::T
   const at::NoGradGuard no_grad;
   const at::Tensor inverse = at::linalg_pinv(x[0]);  // [T,d,n]
   const auto after = [&](const at::Tensor& update, at::Tensor* read) {
-    const auto stream = model.residual().open({});
+    const auto stream = model.residual().open(on_backend(model.backend()));
     stream->begin(x.select(2, 0));
     stream->restore({x});
     const at::Tensor h = stream->read(site);

@@ -24,8 +24,8 @@ TrainStepPlan plan(int64_t micro_batch, double clip = 0.0) {
   return {micro_batch, Recompute::kNone, clip};
 }
 
-// The first step of an optimizer. It leaves the gradients at zero, and (1 - beta1) times them in the
-// first moments: they are put back, for gradients_of().
+// The first step of an optimizer. It leaves the gradients at zero, and (1 - beta1) times them in
+// the first moments: they are put back, for gradients_of().
 TrainStepResult step(Decoder& model, const TrainStepPlan& how, double lr = 0.01) {
   const OptimizerConfig config;
   AdamW optimizer(model.parameters(), config);
