@@ -115,7 +115,9 @@ MemoryPlan plan_memory(const DecoderSpec& spec, const Residual& residual, int64_
   const double logits = s.vocab * ((s.narrow != s.wide ? s.narrow : 0) + 2 * s.wide);
   const double cache =
       static_cast<double>(shape.sample_tokens) * s.layers * 2 * s.kv_width * s.narrow;
-  plan.evaluation = eval_tokens * pass + std::max(eval_tokens * logits, cache);
+  // The pass for the routing map is of stock operators, beside what our kernels hold.
+  const double map = on_kernels ? composed_evaluation(s, residual) : 0;
+  plan.evaluation = eval_tokens * pass + std::max(eval_tokens * (logits + map), cache);
   return plan;
 }
 

@@ -1,4 +1,5 @@
 // One training step.
+#include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
 
