@@ -201,7 +201,7 @@ class DenseFormerStream final : public Stream {
       return all ? weights : weights.index_select(0, index(weights));
     }
     // weights[places] += values
-    void add(const at::Tensor& values, at::Tensor weights) const {
+    void add(const at::Tensor& values, const at::Tensor& weights) const {
       if (all) {
         weights.add_(values);
       } else {

@@ -155,6 +155,7 @@ at::Tensor trailing_means(const at::Tensor& h, const at::Tensor& before,
         back == 0 ? shifted : sums[static_cast<size_t>(back - 1)] + shifted;
   }
   std::vector<at::Tensor> means;
+  means.reserve(windows.size());
   for (const int64_t window : windows) {
     means.push_back(sums[static_cast<size_t>(window - 1)] / place.clamp_max(window));
   }

@@ -82,7 +82,8 @@ OptionValue from_json(const nlohmann::json& value, const std::string& where,
 
 Options with_defaults(const Options& given, const std::vector<OptionSpec>& specs,
                       const std::string& scheme) {
-  for (const auto& [name, value] : given) {
+  for (const auto& entry : given) {
+    const std::string& name = entry.first;
     if (std::ranges::none_of(specs, [&](const OptionSpec& spec) { return spec.name == name; })) {
       throw expected("an option of residual scheme " + scheme, "'" + name + "'", {},
                      "wavroute config show lists the options of a scheme");
