@@ -24,7 +24,7 @@ at::ScalarType compute_type(const at::Tensor& stream, const OptionalTensor& u) {
 
 at::Tensor checked(const OptionalTensor& u, int64_t part, const OptionalTensors& parts,
                    at::IntArrayRef forms) {
-  const at::Tensor like = stream_of(u, parts);
+  at::Tensor like = stream_of(u, parts);
   expect_dimensions(kName, "a part", like, 2);
   check_running(kName, u, part, parts, forms, like);
   TORCH_CHECK(!forms.empty(), "[", kName, "] expected at least one form, got none");

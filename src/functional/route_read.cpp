@@ -70,12 +70,11 @@ Forward cpu(const OptionalTensor& u_in, int64_t part, const OptionalTensors& par
   }
   check(u_in, part, parts, forms, mixed_in, peak_in, mass_in, query_in, bias_in, gain_in, given);
   const at::Tensor mixed = mixed_in.to(type).contiguous();
-  const Forward results =
-      make_results(u_in.has_value(), gain_in.has_value(), mixed.size(0), mixed.size(1),
-                   static_cast<int64_t>(forms.size()), mixed, type,
-                   [&](std::initializer_list<int64_t> sizes, at::ScalarType of) {
-                     return at::empty(sizes, mixed.options().dtype(of));
-                   });
+  Forward results = make_results(u_in.has_value(), gain_in.has_value(), mixed.size(0),
+                                 mixed.size(1), static_cast<int64_t>(forms.size()), mixed, type,
+                                 [&](std::initializer_list<int64_t> sizes, at::ScalarType of) {
+                                   return at::empty(sizes, mixed.options().dtype(of));
+                                 });
   const auto& [part_out, x, h, inverse_rms, lse, running] = results;
   ops::RouterGroup group = group_of_one(query_in, bias_in);
   group.peak = peak_in.contiguous().unsqueeze(0);

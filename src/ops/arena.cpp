@@ -91,7 +91,8 @@ class Arena::Pool {
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
       if (start == MAP_FAILED) throw std::bad_alloc();
       slabs_.push_back({start, size + kHugePage});
-      next_ = reinterpret_cast<char*>(rounded(reinterpret_cast<size_t>(start), kHugePage));
+      const auto address = reinterpret_cast<size_t>(start);
+      next_ = static_cast<char*>(start) + (rounded(address, kHugePage) - address);
       left_ = size;
       // Fewer TLB entries; ignored by systems without huge pages.
       (void)madvise(next_, size, MADV_HUGEPAGE);

@@ -1,5 +1,6 @@
 // A whole routed stream by functional operators under ordinary autograd, against the stream that
 // the trainer uses: how a user writes WAV's forward, and that it is the same function.
+#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 

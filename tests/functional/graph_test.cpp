@@ -1,4 +1,5 @@
 // The operators as an autograd graph, the dispatcher and threads see them.
+#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <c10/core/InferenceMode.h>

@@ -1,4 +1,5 @@
 // A pass on our kernels against the same pass of stock operators, every scheme.
+#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 

@@ -1,4 +1,5 @@
 // Drawing tokens.
+#include <ATen/ATen.h>
 #include <gmock/gmock.h>
 
 #include <cmath>

@@ -1,4 +1,5 @@
 // A pass on a GPU against the same pass on the CPU, every scheme. Skipped where there is no GPU.
+#include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <gtest/gtest.h>
 

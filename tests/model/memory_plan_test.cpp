@@ -1,4 +1,5 @@
 // The memory plan against the memory of the passes.
+#include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 

@@ -1,4 +1,5 @@
 // Models on disk.
+#include <ATen/ATen.h>
 #include <gmock/gmock.h>
 
 #include <nlohmann/json.hpp>

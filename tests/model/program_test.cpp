@@ -1,4 +1,5 @@
 // Layer programs: their syntax, and what they compute.
+#include <ATen/ATen.h>
 #include <gmock/gmock.h>
 
 #include "model/generate.h"

@@ -1,6 +1,7 @@
 // The hand-written backwards of sublayers against autograd over their forward, in float64.
 #include "model/sublayer.h"
 
+#include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
 #include <torch/csrc/autograd/autograd.h>

@@ -1,6 +1,7 @@
 // Loops over threads.
 #include "ops/parallel.h"
 
+#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 

@@ -1,4 +1,5 @@
 // Blocks, detail bases and the matching of a detail to its summary.
+#include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
 

@@ -1,4 +1,5 @@
 // DenseFormer: its averages, and that a fresh one is prenorm.
+#include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
 

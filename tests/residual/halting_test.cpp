@@ -1,4 +1,5 @@
 // Adaptive computation time against its formula.
+#include <ATen/ATen.h>
 #include <gmock/gmock.h>
 
 #include "tests/residual/halting.h"

@@ -1,4 +1,5 @@
 // Identities between schemes (docs/method.md section 6).
+#include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
 

@@ -1,4 +1,5 @@
 // What a scheme accepts as its options.
+#include <ATen/ATen.h>
 #include <gmock/gmock.h>
 
 #include <nlohmann/json.hpp>

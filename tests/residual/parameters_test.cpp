@@ -1,4 +1,5 @@
 // The flat buffers that parameters live in, and what they hold at first.
+#include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
 

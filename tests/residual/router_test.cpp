@@ -1,4 +1,5 @@
 // The read of the routed schemes: against its formula, and its forms against each other.
+#include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
 #include <torch/csrc/autograd/autograd.h>

@@ -1,4 +1,5 @@
 // Properties of every scheme along a sequence, and between the ways to run one.
+#include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
 

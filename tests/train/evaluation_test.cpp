@@ -1,4 +1,5 @@
 // Validation loss and routing maps.
+#include <ATen/ATen.h>
 #include <gmock/gmock.h>
 
 #include <cmath>

@@ -1,4 +1,5 @@
 // Training on a GPU. Skipped where there is none.
+#include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <gtest/gtest.h>
 

@@ -1,4 +1,5 @@
 // The learning rate and the update.
+#include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
 

@@ -1,6 +1,7 @@
 // The training loop of a run folder.
 #include "train/trainer.h"
 
+#include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
 #include <sys/resource.h>
