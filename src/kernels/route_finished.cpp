@@ -125,9 +125,9 @@ struct Mixer {
     }
     const Terms<R, kRouters, 1> values = {rows + token * x.sources, x.sources,
                                           scores[token * x.sources]};
-    const bool far = p.routers > 1 && x.source + x.sources == p.sources;
+    const bool non_temporal = p.routers > 1 && x.source + x.sources == p.sources;
     combine(
-        p.d, mixed, x.routers, far,
+        p.d, mixed, x.routers, non_temporal,
         [&](int64_t i, int64_t c, int64_t count) __attribute__((always_inline)) {
           return x.source == 0 ? zero() : broadcast(fade[i]) * load_some(mixed[i] + c, count);
         },
@@ -154,7 +154,7 @@ template <typename R, typename M>
 void mix(const MixFinished<R, M>& problem, int64_t begin, int64_t end) {
   Mixer<R, M> mixer{problem, {}, {}, {}, {}};
   for_extents(problem, begin, end, [&](const Extent& x) { mixer.run(x); });
-  finish_far_stores();
+  finish_non_temporal_stores();
 }
 
 template <typename R, typename M>
@@ -223,7 +223,7 @@ struct Unmixer {
     const R* const* row = rows + token * x.sources;
     const float* const weights = pairs[token * x.sources];
     combine(
-        p.d, grads, x.sources, /*far=*/false,
+        p.d, grads, x.sources, /*non_temporal=*/false,
         [&](int64_t j, int64_t c, int64_t count) __attribute__((always_inline)) {
           const bool empty = x.router == 0 && p.first[x.source + j];
           const Vec before = empty ? zero() : load_some(grads[j] + c, count);
@@ -238,7 +238,7 @@ struct Unmixer {
     for (int64_t i = 0; i < x.routers; ++i) grads[i] = p.query_grad + (x.router + i) * p.d;
     const Terms<R, kPair, 1> keys = {rows, x.tokens * x.sources, pairs[0] + x.routers};
     combine(
-        p.d, grads, x.routers, /*far=*/false,
+        p.d, grads, x.routers, /*non_temporal=*/false,
         [&](int64_t i, int64_t c, int64_t count)
             __attribute__((always_inline)) { return load_some(grads[i] + c, count); },
         keys);

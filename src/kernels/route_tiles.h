@@ -75,11 +75,11 @@ inline Vec load_some(const T* p, int64_t count) {
   return count == kLanes ? load(p) : load_part(p, count);
 }
 template <typename T>
-inline void store_some(T* p, Vec v, int64_t count, bool far) {
+inline void store_some(T* p, Vec v, int64_t count, bool non_temporal) {
   if (count < kLanes) {
     store_part(p, v, count);
-  } else if (far) {
-    store_far(p, v);
+  } else if (non_temporal) {
+    store_non_temporal(p, v);
   } else {
     store(p, v);
   }
@@ -165,7 +165,7 @@ inline void add_terms(const Terms<X, kTermPitch, kRowPitch>& terms, int64_t c, i
 }
 
 template <int kRows, int kVectors, typename Out, typename Start, typename... SomeTerms>
-inline void combine_tile(int64_t c, int64_t count, Out* const* out, int64_t row, bool far,
+inline void combine_tile(int64_t c, int64_t count, Out* const* out, int64_t row, bool non_temporal,
                          const Start& start, const SomeTerms&... terms) {
   Vec sums[kRows][kVectors];
   for (int m = 0; m < kRows; ++m) {
@@ -174,15 +174,15 @@ inline void combine_tile(int64_t c, int64_t count, Out* const* out, int64_t row,
   (add_terms(terms, c, count, row, sums), ...);
   for (int m = 0; m < kRows; ++m) {
     for (int v = 0; v < kVectors; ++v)
-      store_some(out[row + m] + c + v * kLanes, sums[m][v], count, far);
+      store_some(out[row + m] + c + v * kLanes, sums[m][v], count, non_temporal);
   }
 }
 
 // out[m][c] = start(m, c) + sum over all terms of weight * row[c], for `rows` output rows.
-// start(m, c, count) gives `count` elements from column c. far: the result is read much later, so
-// that it is stored past the caches.
+// start(m, c, count) gives `count` elements from column c. non_temporal: the result is read much
+// later, so that it is stored past the caches.
 template <typename Out, typename Start, typename... SomeTerms>
-inline void combine(int64_t d, Out* const* out, int64_t rows, bool far, const Start& start,
+inline void combine(int64_t d, Out* const* out, int64_t rows, bool non_temporal, const Start& start,
                     const SomeTerms&... terms) {
   constexpr int kMostVectors = 8;
   constexpr int64_t kBlock = kMostVectors * kLanes;  // columns of the terms in the L1 cache
@@ -194,11 +194,11 @@ inline void combine(int64_t d, Out* const* out, int64_t rows, bool far, const St
       constexpr int kVectors = kBeside < kMostVectors ? kBeside : kMostVectors;
       int64_t c = block;
       for (; c + kVectors * kLanes <= end; c += kVectors * kLanes) {
-        combine_tile<kRows, kVectors>(c, kLanes, out, row, far, start, terms...);
+        combine_tile<kRows, kVectors>(c, kLanes, out, row, non_temporal, start, terms...);
       }
       for (; c < end; c += kLanes) {
         const int64_t count = end - c < kLanes ? end - c : kLanes;
-        combine_tile<kRows, 1>(c, count, out, row, far, start, terms...);
+        combine_tile<kRows, 1>(c, count, out, row, non_temporal, start, terms...);
       }
     });
   }

@@ -146,7 +146,7 @@ void spread(const ReadBackward<C>& a, int64_t t, const Chain& chain) {
         a.d, [&](int64_t c, auto lanes, NoSums&) __attribute__((always_inline)) {
           const Vec normed = dx_part * lanes.load(dx + c), hidden = lanes.load(h + c);
           const Vec hidden_grad = fma(h_part, hidden, normed * lanes.load(gain.at(c)));
-          lanes.store_far(dh + c, hidden_grad);
+          lanes.store_non_temporal(dh + c, hidden_grad);
           if constexpr (decltype(has_gain_grad)::value) {
             lanes.store(gain_grad + c, fma(normed, hidden, lanes.load(gain_grad + c)));
           }
@@ -191,7 +191,7 @@ void read_backward_parts(const ReadBackward<C>& a, int64_t begin, int64_t end) {
     for (int64_t i = 0; i < tokens; ++i) derive(a, t + i, chains[i]);
     for (int64_t i = 0; i < tokens; ++i) spread<kParts, kWhole, kRead>(a, t + i, chains[i]);
   }
-  finish_far_stores();
+  finish_non_temporal_stores();
 }
 
 template <typename C>

@@ -160,7 +160,7 @@ void mix(const WriteRead<C>& a, int64_t t, Weights& w, float* hidden) {
         a.d, [&](int64_t c, auto lanes, Square& m) __attribute__((always_inline)) {
           const Vec h = mixture.at(c, lanes);
           if constexpr (decltype(has_hidden)::value) lanes.store(hidden + c, h);
-          if constexpr (decltype(has_kept)::value) lanes.store_far(kept + c, h);
+          if constexpr (decltype(has_kept)::value) lanes.store_non_temporal(kept + c, h);
           m.square = fma(h, h, m.square);
         });
   };
@@ -215,7 +215,7 @@ void write_read_parts(const WriteRead<C>& a, int64_t begin, int64_t end) {
     if (a.x == nullptr) continue;
     for (int64_t i = 0; i < tokens; ++i) normalise<kParts, kWhole>(a, t + i, w[i], hidden[i]);
   }
-  finish_far_stores();
+  finish_non_temporal_stores();
 }
 
 template <typename C>

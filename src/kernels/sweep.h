@@ -20,8 +20,8 @@ struct WholeVector {
     WAVROUTE_ISA::store(p, v);
   }
   template <typename T>
-  void store_far(T* p, Vec v) const {
-    WAVROUTE_ISA::store_far(p, v);
+  void store_non_temporal(T* p, Vec v) const {
+    WAVROUTE_ISA::store_non_temporal(p, v);
   }
 };
 
@@ -44,7 +44,7 @@ struct PartVector {
     store_part(p, v, count);
   }
   template <typename T>
-  void store_far(T* p, Vec v) const {
+  void store_non_temporal(T* p, Vec v) const {
     store_part(p, v, count);
   }
 };

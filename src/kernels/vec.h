@@ -80,9 +80,10 @@ static inline void store(Bf16* p, Vec v) {
 }
 
 // A store of values that are read much later, past the caches if the address is aligned: a whole
-// line that is written need not be read first. finish_far_stores() before another thread reads it.
-static inline void store_far(float* p, Vec v) { store(p, v); }
-static inline void store_far(Bf16* p, Vec v) {
+// line that is written need not be read first. finish_non_temporal_stores() before another thread
+// reads it.
+static inline void store_non_temporal(float* p, Vec v) { store(p, v); }
+static inline void store_non_temporal(Bf16* p, Vec v) {
 #if defined(__AVX512BF16__)
   if ((reinterpret_cast<uintptr_t>(p) & 31U) == 0) {
     const __m256bh half = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(v));
@@ -92,7 +93,7 @@ static inline void store_far(Bf16* p, Vec v) {
 #endif
   store(p, v);
 }
-static inline void finish_far_stores() {
+static inline void finish_non_temporal_stores() {
 #if defined(__AVX512BF16__)
   _mm_sfence();
 #endif
