@@ -121,11 +121,10 @@ TEST_P(Types, RouteMixHasTheValuesAndGradientsOfTheComposedForm) {
       exact.push_back(random_values({routers, n}, "bias"));
       types.resize(exact.size(), at::kFloat);
       expect_as_exact(
-          [&](const Tensors& a) {
+          [&, count = static_cast<size_t>(n)](const Tensors& a) {
             const at::ScalarType stream = a.back().scalar_type();
-            const Mixture m = route_mix(at::TensorList(a).slice(0, static_cast<size_t>(n)),
-                                        sources.ratio.to(stream), sources.inverse.to(stream),
-                                        a[a.size() - 2], a.back());
+            const Mixture m = route_mix(at::TensorList(a).slice(0, count), sources.ratio.to(stream),
+                                        sources.inverse.to(stream), a[a.size() - 2], a.back());
             return Tensors{m.mixed, m.mass, m.peak};
           },
           exact, types, type);
