@@ -18,6 +18,8 @@ inline SchemeCatalog catalog() {
           {"layerdrop", "", {p}},
           {"gated", "", {windows}},
           {"act", "", {}},
+          {"denseformer", "", {}},
+          {"mhc_lite", "", {}},
           {"full_attnres", "", {}},
           {"block_attnres", "", {blocks}},
           {"haares", "", {blocks}},
