@@ -178,8 +178,8 @@ class Reader {
       if (key == "rope_type" || key == "type" || key == "rope_theta") continue;
       const bool is_factor = key == "factor" || key == "partial_rotary_factor";
       if (!is_factor || !is_one_or_null(value) || (is_linear && value.is_null())) {
-        fail(name + "." + key, is_factor ? "1 (plain RoPE)" : "no such key of plain RoPE",
-             json_excerpt(value));
+        fail(fmt::format("{}.{}", name, key),
+             is_factor ? "1 (plain RoPE)" : "no such key of plain RoPE", json_excerpt(value));
       }
     }
     return base_of(*rope, name + ".rope_theta");
