@@ -90,7 +90,7 @@ StreamMemory routed(const RoutedResidual& residual, const StreamSizes& s) {
                kFloat * (2 * rows + group_floats + block_rows + real(s.segment)) +
                partial_sum((longest + 2) * d);
   m.evaluation =
-      (rows + slots + 2) * wide + block_rows * narrow + kFloat * (2 * rows + 2 * (block_rows));
+      (rows + slots + 1) * wide + (block_rows - 1) * narrow + kFloat * 2 * (rows + block_rows);
   return m;
 }
 

@@ -73,9 +73,9 @@ TEST(SafetensorsFile, ReadsEveryTypeByItsNameAndSize) {
   const TemporaryFolder folder;
   for (const auto& [name, size] : types) {
     const std::string end = std::to_string(3 * size);
-    put(folder / "f", safetensors_bytes(R"({"x":{"dtype":")" + name +
-                                            R"(","shape":[3],"data_offsets":[0,)" + end + "]}}",
-                                        std::string(3 * size, 'x')));
+    std::string header = R"({"x":{"dtype":")";
+    header.append(name).append(R"(","shape":[3],"data_offsets":[0,)").append(end).append("]}}");
+    put(folder / "f", safetensors_bytes(header, std::string(3 * size, 'x')));
     const SafetensorsFile file(folder / "f");
     EXPECT_EQ(dtype_name(file.find("x")->dtype), name);
     EXPECT_EQ(dtype_size(file.find("x")->dtype), size);
