@@ -33,7 +33,7 @@ class FindPyTorch : public ::testing::Test {
   }
   // A program that answers like an interpreter.
   fs::path write_python(const std::string& name, const std::string& answer) const {
-    const auto path = write(name, "#!/bin/sh\necho '" + answer + "'\n");
+    auto path = write(name, "#!/bin/sh\necho '" + answer + "'\n");
     fs::permissions(path, fs::perms::owner_all);
     return path;
   }
