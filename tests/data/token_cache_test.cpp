@@ -164,6 +164,7 @@ TEST_F(CorpusFiles, ProcessesThatStartTogetherShareTheCache) {
   data_.train = write("train.txt", lines(20000));
   const auto expected = make_bytes_tokenizer()->encode(lines(20000));
   std::vector<ChildProcess> children;
+  children.reserve(6);
   for (int i = 0; i < 6; ++i) {
     children.emplace_back(std::function<int()>([&] {
       const auto tokens = all_tokens(open_corpus(data_, kContext).train);
