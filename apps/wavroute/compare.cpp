@@ -127,12 +127,16 @@ ComparePlan prepare(const RunFolder& folder, const Config& given,
   ComparePlan plan =
       plan_cells(config, given.train.micro_batch > 0, finished_cells(paths.root, cells));
   check_memory(plan, stored.has_value());
+  plan.config = std::move(config);
+  return plan;
+}
+
+// The first change of the folder, once it is certain that the grid goes on.
+void begin(const RunFolder& folder, const Config& config) {
   if (!folder.warning().empty()) note("wavroute: " + folder.warning());
   const std::string left = left_half_written(folder.sweep());
   if (!left.empty()) note("wavroute: " + left);
-  write_file_atomic(paths.config(), to_toml(config));
-  plan.config = std::move(config);
-  return plan;
+  write_file_atomic(folder.paths().config(), to_toml(config));
 }
 
 // Steps the models in turn, each in a `wavroute bench worker` of its own.
@@ -188,6 +192,7 @@ int compare(const CompareArguments& arguments) {
       return measure_in_turn(models, plan_of_steps);
     };
   }
+  options.begin = [&] { begin(folder, plan.config); };
   options.stop = [] { return StopSignal::requested(); };
   // Hours may pass between two lines, and the terminal may be gone by then: the grid continues.
   options.say = note;

@@ -359,7 +359,9 @@ std::vector<bool> finished_cells(const fs::path& out, const std::vector<GridCell
 
 CompareOutcome run_comparison(const Config& config, const std::vector<GridCell>& cells,
                               const CompareOptions& options) {
-  return Run(config, cells, options).run();
+  Run run(config, cells, options);
+  if (options.begin) options.begin();
+  return run.run();
 }
 
 }  // namespace wavroute

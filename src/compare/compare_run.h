@@ -33,7 +33,9 @@ using MeasureSpeed = std::function<std::vector<SpeedResult>(const std::vector<Sp
 
 struct CompareOptions {
   std::filesystem::path out;
-  std::string program;                   // the path of wavroute, for the children
+  std::string program;  // the path of wavroute, for the children
+  std::function<void()>
+      begin;  // called when no cell is refused, before anything is written; or null
   MeasureSpeed measure_speed = nullptr;  // null: no speeds
   std::function<bool()> stop;            // asked between cells: true ends the comparison
   std::function<void(const std::string&)> say;

@@ -33,8 +33,10 @@ def test_a_resumed_grid_takes_no_result_of_another_setting_or_text(wavroute, tmp
     assert_ok(wavroute(*call))
     before = losses(out)
 
+    stored = (out / "config.toml").read_bytes()
     config.write_text(calm.replace("1e-4", "2e-4"))  # under the same label
     assert_error(wavroute(*call, "--resume", "auto"), "mild-L2-s1")
+    assert (out / "config.toml").read_bytes() == stored  # a refused call changes nothing
     config.write_text(calm.replace("seeds = [1]", "seeds = [1, 2]"))
     text = (folder / "train.txt").read_text()
     (folder / "train.txt").write_text(text + text)
