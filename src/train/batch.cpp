@@ -25,13 +25,13 @@ std::span<int64_t> Batch::input_ids() const { return ids_of(inputs); }
 std::span<int64_t> Batch::target_ids() const { return ids_of(targets); }
 
 Batch batch_of(const TrainingBatches& batches, int64_t step) {
-  const Batch batch = Batch::empty(batches.batch(), batches.context());
+  Batch batch = Batch::empty(batches.batch(), batches.context());
   batches.fill(step, batch.input_ids(), batch.target_ids());
   return batch;
 }
 
 Batch batch_of(const EvalWindows& windows, int64_t begin, int64_t end) {
-  const Batch batch = Batch::empty(end - begin, windows.context());
+  Batch batch = Batch::empty(end - begin, windows.context());
   windows.fill(begin, end, batch.input_ids(), batch.target_ids());
   return batch;
 }
