@@ -212,7 +212,7 @@ void FileLock::remove_if_made() noexcept {
 }
 
 std::optional<bool> is_held(const fs::path& folder, FileLock::Flock flock) {
-  constexpr int kFlags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+  constexpr int kFlags = kHolderFlags | O_RDONLY;
   const Descriptor lock(::open((folder / kLock).c_str(), kFlags));
   if (lock.get() < 0) return errno == ENOENT ? std::optional(false) : std::nullopt;
   // Shared, so that two readers see no holder in each other; given back at once.

@@ -17,6 +17,7 @@
 
 #include "io/checkpoint_names.h"
 #include "io/json_text.h"
+#include "io/link.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -194,9 +195,8 @@ RunFolder RunFolder::create(const fs::path& root, ExistingRun existing) {
   const RunPaths paths{root};
   const auto refuse_a_run = [&] {
     for (const fs::path& folder : {paths.samples(), paths.checkpoints()}) {
-      if (!is_link(folder)) continue;
-      throw expected("a folder of the run", "a link", fmt::format("at {}", folder.string()),
-                     "move what it leads to in its place, or choose another folder with --out");
+      refuse_link(folder, "a folder of the run",
+                  "move what it leads to in its place, or choose another folder with --out");
     }
     if (existing == ExistingRun::kResume) return;
     if (paths.hold_a_run()) {

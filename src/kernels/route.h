@@ -67,6 +67,7 @@ struct Parts {
   int count = 0;                      // 0: nothing is running yet, 1, 2 or 4
   const float* row[kMostParts] = {};  // [tokens, d]; null: nothing was added to it
 };
+// The number of forms that `parts` parts have.
 constexpr int form_count(int parts) { return parts == 4 ? 3 : parts; }
 
 // A running sum as a source: form `form`, matched to form 0 unless it is form 0.

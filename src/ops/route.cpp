@@ -8,8 +8,6 @@
 namespace wavroute::ops {
 namespace {
 
-static_assert(kMostRunning == kernels::kMostRunning && kMostParts == kernels::kMostParts);
-
 using Ranged = std::function<void(int64_t begin, int64_t end)>;
 
 // Entry `index` of the first dimension.
@@ -127,17 +125,15 @@ float* kept(const RouterGroup& group, int64_t router, int64_t source, int64_t wh
   return row<float>(group.running, (router * sources + source) * 3 + which);
 }
 
-template <typename C>
-kernels::WriteRead<C> arguments(const RunningRead& read) {
+// What both directions of phase 2 are told of the reader.
+template <typename Args, typename Read>
+void set_reader(Args& args, const Read& read) {
   const RouterGroup& group = *read.group;
-  kernels::WriteRead<C> args;
-  args.d = group.mixed.size(2);
-  args.write = pointers_of<C>(read.write);
   args.parts = pointers_of(read.parts);
   args.running = read.sources.count;
   const float* bias = row_in<float>(group.routers.running_bias, read.router);
   for (int s = 0; s < args.running; ++s) {
-    kernels::RunningSource& source = args.sources[s];
+    auto& source = args.sources[s];
     source.form = read.sources.form[static_cast<size_t>(s)];
     source.bias = bias[s];
     source.dot = kept(group, read.router, s, 0);
@@ -145,6 +141,15 @@ kernels::WriteRead<C> arguments(const RunningRead& read) {
     source.inverse = kept(group, read.router, s, 2);
   }
   args.query = row_in<float>(group.routers.query, read.router);
+}
+
+template <typename C>
+kernels::WriteRead<C> arguments(const RunningRead& read) {
+  const RouterGroup& group = *read.group;
+  kernels::WriteRead<C> args;
+  args.d = group.mixed.size(2);
+  args.write = pointers_of<C>(read.write);
+  set_reader(args, read);
   args.peak = row_in<float>(group.peak, read.router);
   args.mass = row_in<float>(group.mass, read.router);
   args.mixed = row_in<C>(group.mixed, group.mixed.size(0) > 1 ? read.router : 0);
@@ -177,22 +182,11 @@ kernels::ReadBackward<C> arguments(const RunningReadBackward& read) {
   args.h = in<C>(read.h);
   args.inverse_rms = in<float>(read.inverse_rms);
   args.gain = in<float>(read.gain);
-  args.parts = pointers_of(read.parts);
-  args.running = read.sources.count;
-  const float* bias = row_in<float>(group.routers.running_bias, read.router);
-  for (int s = 0; s < args.running; ++s) {
-    kernels::RunningSourceGrad& source = args.sources[s];
-    source.form = read.sources.form[static_cast<size_t>(s)];
-    source.bias = bias[s];
-    source.dot = kept(group, read.router, s, 0);
-    source.ratio = kept(group, read.router, s, 1);
-    source.inverse = kept(group, read.router, s, 2);
-  }
+  set_reader(args, read);
   for (size_t f = 0; f < read.forms.size(); ++f) {
     args.forms[f] = {out<float>(read.forms[f].grad), in<float>(read.forms[f].joined),
                      read.forms[f].sign};
   }
-  args.query = row_in<float>(group.routers.query, read.router);
   args.lse = row_in<float>(group.lse, read.router);
   args.dh = row<C>(group.dh, read.router);
   args.along = row<float>(group.along, read.router);

@@ -12,12 +12,12 @@
 #include <span>
 #include <vector>
 
+#include "kernels/route.h"
 #include "ops/memory.h"
 
 namespace wavroute::ops {
 
-inline constexpr int kMostRunning = 3;  // S and two details
-inline constexpr int kMostParts = 4;
+using kernels::form_count, kernels::kMostParts, kernels::kMostRunning;
 
 // Inside roots: of the key norm and of the PreNorm, and of both sides of the detail's matching.
 struct RouteEps {
@@ -181,8 +181,6 @@ struct SignedGrad {
 };
 void add_signed(std::span<const SignedGrad> grads, const at::Tensor& du);
 
-// The numbers of forms that `parts` parts have.
-[[nodiscard]] constexpr int form_count(int parts) { return parts == kMostParts ? 3 : parts; }
 // The sign of part `part` in form `form`.
 [[nodiscard]] constexpr float sign_of(int64_t form, int64_t part) {
   return form > 0 && (part >> (form - 1) & 1) != 0 ? -1.0F : 1.0F;

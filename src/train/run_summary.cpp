@@ -25,6 +25,11 @@ nlohmann::json read_summary(const RunPaths& paths) {
   return nlohmann::json::object();
 }
 
+std::string status_in(const nlohmann::json& summary) {
+  const nlohmann::json status = summary.value("status", nlohmann::json());
+  return status.is_string() ? status.get<std::string>() : std::string();
+}
+
 }  // namespace
 
 void write_summary(const RunPaths& paths, const Session& session, std::string_view status,
@@ -69,14 +74,11 @@ void write_summary(const RunPaths& paths, const Session& session, std::string_vi
   write_file_atomic(paths.summary(), summary.dump(2) + "\n");
 }
 
-std::string summary_status(const RunPaths& paths) {
-  const nlohmann::json status = read_summary(paths).value("status", nlohmann::json());
-  return status.is_string() ? status.get<std::string>() : std::string();
-}
+std::string summary_status(const RunPaths& paths) { return status_in(read_summary(paths)); }
 
 bool says_finished(const RunPaths& paths, int64_t steps) {
-  return summary_status(paths) == kFinished &&
-         read_summary(paths).value("steps", nlohmann::json()) == steps;
+  const nlohmann::json summary = read_summary(paths);
+  return status_in(summary) == kFinished && summary.value("steps", nlohmann::json()) == steps;
 }
 
 }  // namespace wavroute
