@@ -10,8 +10,6 @@
 
 #include "base/machine.h"
 #include "base/output.h"
-#include "io/file.h"
-#include "io/json_text.h"
 #include "io/run_folder.h"
 #include "model/model_folder.h"
 #include "train/forecast.h"
@@ -30,7 +28,7 @@ void check_same_tokenizer(const fs::path& file, const Tokenizer& wanted) {
   std::shared_ptr<const Tokenizer> own;
   std::string why = "is of another kind";
   try {
-    own = tokenizer_from_json(read_file(file, JsonLimits().bytes), file.string());
+    own = load_tokenizer(file);
     why = fmt::format("is '{}' of {} tokens", own->name(), own->vocab_size());
   } catch (const UserError&) {  // a tokenizer that we can't read is not the bytes tokenizer
   }
@@ -57,7 +55,7 @@ std::shared_ptr<const Tokenizer> find_tokenizer(const fs::path& folder, const st
     throw expected("a tokenizer.json", "none", "in " + folder.string(),
                    "--tokenizer bytes reads text as bytes");
   }
-  return tokenizer_from_json(read_file(file, JsonLimits().bytes), file.string());
+  return load_tokenizer(file);
 }
 
 void check_vocabulary(const LoadedModel& loaded) {

@@ -6,7 +6,9 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -29,6 +31,8 @@ class Tokenizer {
                                                      uint64_t offset = 0) const = 0;
   // The text of tokenizer.json.
   [[nodiscard]] virtual std::string to_json() const = 0;
+  // The token that stands after every document of a corpus; bytes and chars have none.
+  [[nodiscard]] virtual std::optional<uint32_t> end_token() const { return std::nullopt; }
 
   // The exact bytes that `ids` stand for: decode(encode(text)) == text. Ids that a model chose may
   // stand for bytes that are not UTF-8; use StreamDecoder to show those.
@@ -49,6 +53,9 @@ class Tokenizer {
 // Reads what to_json() wrote; `where` names the file in errors (UserError).
 [[nodiscard]] std::shared_ptr<const Tokenizer> tokenizer_from_json(
     std::string_view json, std::string_view where = "tokenizer.json");
+
+// The tokenizer of a file: a tokenizer.json. UserError where there is none that can be read.
+[[nodiscard]] std::shared_ptr<const Tokenizer> load_tokenizer(const std::filesystem::path& path);
 
 // Turns ids into text as they arrive. Returns complete characters only (a token may hold a part of
 // one) and always valid UTF-8: what can't become a character is replaced with U+FFFD.

@@ -11,7 +11,6 @@
 #include "data/token_cache.h"
 #include "data/torch_source.h"
 #include "io/file.h"
-#include "io/json_text.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -34,7 +33,7 @@ std::shared_ptr<const Tokenizer> tokenizer_beside(const std::string& token_file)
     throw expected("the characters of a token file beside it", fmt::format("no {}", path.string()),
                    {}, "put its tokenizer.json there, or give the text itself as data.train");
   }
-  return tokenizer_from_json(read_file(path, JsonLimits().bytes), path.string());
+  return load_tokenizer(path);
 }
 
 // The installed source is text, whether it is trained on, validated on or scored.

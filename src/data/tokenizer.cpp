@@ -60,6 +60,10 @@ std::shared_ptr<const Tokenizer> tokenizer_from_json(std::string_view text,
                  fmt::format("in {}", where), "only tokenizers that wavroute wrote can be read");
 }
 
+std::shared_ptr<const Tokenizer> load_tokenizer(const std::filesystem::path& path) {
+  return tokenizer_from_json(read_file(path, kLimits.bytes), path.string());
+}
+
 std::string tokenizer_json_text(const nlohmann::json& pre_tokenizer, const nlohmann::json& decoder,
                                 const nlohmann::json& model) {
   const nlohmann::json json = {
