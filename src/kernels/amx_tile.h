@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "kernels/grid.h"
 #include "kernels/vec.h"
 
 namespace wavroute::kernels::WAVROUTE_ISA {
@@ -60,29 +61,24 @@ static inline void multiply_registers() {
   asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(sum), "i"(left), "i"(right));
 }
 
-// A matrix on the left of a product: rows of bf16 numbers, `stride` apart.
-struct TileRows {
-  const Bf16* at;
-  int64_t stride;
-};
-
-// One on the right. Panel j holds the columns 16 j .. 16 j + 15 as [depth / 2, 16, 2]: two
-// successive rows' numbers of a column are adjacent, as the product needs them.
+// The matrix on the right of a product. Panel j holds the columns 16 j .. 16 j + 15 as [depth / 2,
+// 16, 2]: two successive rows' numbers of a column are adjacent, as the product needs them.
 struct TilePanels {
   const Bf16* at;
   int64_t panel;  // numbers from one panel to the next
 };
 
 // sums = left right, or sums += left right where `add`, for kTiles rows and kTiles columns:
-//   left  [32, depth], right [depth, 32] (two panels), sums [32, 32] with rows `stride` apart;
-//   depth is a multiple of kDepth.
+//   left  [32, depth], right [depth, 32] (two panels), sums [32, 32]; depth is a multiple of
+//   kDepth.
 template <bool add>
-static inline void multiply(TileRows left, TilePanels right, int64_t depth, float* sums,
-                            int64_t stride) {
-  float* const lower = sums + kTile * stride;
+static inline void multiply(Grid<const Bf16> left, TilePanels right, int64_t depth,
+                            Grid<float> sums) {
+  const int64_t stride = sums.pitch;
+  float *const upper = sums[0], *const lower = sums[kTile];
   if constexpr (add) {
-    load_register<0>(sums, stride);
-    load_register<1>(sums + kTile, stride);
+    load_register<0>(upper, stride);
+    load_register<1>(upper + kTile, stride);
     load_register<2>(lower, stride);
     load_register<3>(lower + kTile, stride);
   } else {
@@ -93,17 +89,17 @@ static inline void multiply(TileRows left, TilePanels right, int64_t depth, floa
   }
   for (int64_t k = 0; k < depth; k += kDepth) {
     const Bf16* const panel = right.at + k * kTile;
-    load_register<4>(left.at + k, left.stride);
+    load_register<4>(left[0] + k, left.pitch);
     load_register<6>(panel, kDepth);
     multiply_registers<0, 4, 6>();
     load_register<7>(panel + right.panel, kDepth);
     multiply_registers<1, 4, 7>();
-    load_register<5>(left.at + kTile * left.stride + k, left.stride);
+    load_register<5>(left[kTile] + k, left.pitch);
     multiply_registers<2, 5, 6>();
     multiply_registers<3, 5, 7>();
   }
-  store_register<0>(sums, stride);
-  store_register<1>(sums + kTile, stride);
+  store_register<0>(upper, stride);
+  store_register<1>(upper + kTile, stride);
   store_register<2>(lower, stride);
   store_register<3>(lower + kTile, stride);
 }

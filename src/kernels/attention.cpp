@@ -12,19 +12,22 @@ namespace {
 
 // The backward pass needs more.
 int64_t scratch_floats(const AttentionShape& shape) {
-  return BackwardScratch::floats(Layout(shape));
+  const AttentionSizes sizes(shape);
+  Scratch counted(sizes, nullptr);
+  BackwardScratch{counted};
+  return counted.floats();
 }
 
 template <typename C>
 void forward(const Attention<C>& args, int64_t begin, int64_t end, float* scratch) {
-  const Layout layout(args.shape);
-  for (int64_t unit = begin; unit < end; ++unit) forward_unit(args, layout, unit, scratch);
+  const AttentionSizes sizes(args.shape);
+  for (int64_t unit = begin; unit < end; ++unit) forward_unit(args, sizes, unit, scratch);
 }
 
 template <typename C>
 void backward(const AttentionBackward<C>& args, int64_t begin, int64_t end, float* scratch) {
-  const Layout layout(args.shape);
-  for (int64_t unit = begin; unit < end; ++unit) backward_unit(args, layout, unit, scratch);
+  const AttentionSizes sizes(args.shape);
+  for (int64_t unit = begin; unit < end; ++unit) backward_unit(args, sizes, unit, scratch);
 }
 
 template <typename C>

@@ -10,21 +10,21 @@ namespace wavroute::kernels::WAVROUTE_ISA {
 namespace {
 
 int64_t scratch_floats(const AttentionShape& shape) {
-  const TileLayout layout(shape);
+  const TileSizes sizes(shape);
   TileScratch forward(nullptr), backward(nullptr);
-  TileForwardScratch(layout, forward);
-  TileBackwardScratch(layout, backward);
+  TileForwardScratch(sizes, forward);
+  TileBackwardScratch(sizes, backward);
   return most(forward.floats(), backward.floats());
 }
 
-// run_unit(args, layout, unit, scratch) for every unit.
+// run_unit(args, sizes, unit, scratch) for every unit.
 template <typename Scratch, typename Args, typename RunUnit>
 void run_units(const Args& args, int64_t begin, int64_t end, float* memory, RunUnit run_unit) {
-  const TileLayout layout(args.shape);
+  const TileSizes sizes(args.shape);
   TileScratch from(memory);
-  const Scratch scratch(layout, from);
+  const Scratch scratch(sizes, from);
   const TileRegisters registers;
-  for (int64_t unit = begin; unit < end; ++unit) run_unit(args, layout, unit, scratch);
+  for (int64_t unit = begin; unit < end; ++unit) run_unit(args, sizes, unit, scratch);
 }
 
 void forward(const Attention<Bf16>& args, int64_t begin, int64_t end, float* memory) {

@@ -6,23 +6,20 @@
 namespace wavroute::kernels::WAVROUTE_ISA {
 
 struct TileForwardScratch {
-  int64_t score_stride, weight_stride;
   Bf16* key_panels;    // [keys / 16] panels over w: rotated, transposed
   Bf16* value_panels;  // [columns / 16] panels over T
   Bf16* queries;       // [kTiles, columns] rotated, times log2(e) / sqrt(w)
-  float* scores;       // [kTiles, score_stride] base-2 scores
-  Bf16* weights;       // [kTiles, weight_stride] their exponentials
-  float* sums;         // [kTiles, columns]
+  Grid<float> scores;  // [kTiles, keys] base-2 scores
+  Grid<Bf16> weights;  // [kTiles, keys] their exponentials
+  Grid<float> sums;    // [kTiles, columns]
 
-  TileForwardScratch(const TileLayout& layout, TileScratch& from)
-      : score_stride(odd_lines<float>(layout.keys)),
-        weight_stride(odd_lines<Bf16>(layout.keys)),
-        key_panels(from.take<Bf16>(layout.keys * layout.columns)),
-        value_panels(from.take<Bf16>(layout.keys * layout.columns)),
-        queries(from.take<Bf16>(kTiles * layout.columns)),
-        scores(from.take<float>(kTiles * score_stride)),
-        weights(from.take<Bf16>(kTiles * weight_stride)),
-        sums(from.take<float>(kTiles * layout.columns)) {}
+  TileForwardScratch(const TileSizes& sizes, TileScratch& from)
+      : key_panels(from.take<Bf16>(sizes.keys * sizes.columns)),
+        value_panels(from.take<Bf16>(sizes.keys * sizes.columns)),
+        queries(from.take<Bf16>(kTiles * sizes.columns)),
+        scores(from.take_rows<float>(kTiles, odd_lines<float>(sizes.keys))),
+        weights(from.take_rows<Bf16>(kTiles, odd_lines<Bf16>(sizes.keys))),
+        sums(from.take_rows<float>(kTiles, sizes.columns)) {}
 };
 
 // The last kTiles keys that row `row` of a block may see are in two vectors; keys after its own
@@ -55,16 +52,16 @@ static inline void for_visible(const float* scores, int64_t begin, int64_t row, 
     for (int64_t row = 0; row < kTile; ++row) {
       Vec largest = broadcast(-__builtin_inff());
       for_visible(
-          scratch.scores + (tile + row) * scratch.score_stride, begin, tile + row,
+          scratch.scores[tile + row], begin, tile + row,
           [&](int64_t, Vec first, Vec second) { largest = max(largest, max(first, second)); });
       of_row[row] = largest;
     }
     store(maxima + tile, largest_of_each(of_row));
     for (int64_t row = 0; row < kTile; ++row) {
       const Vec maximum = broadcast(maxima[tile + row]);
-      Bf16* const weights = scratch.weights + (tile + row) * scratch.weight_stride;
+      Bf16* const weights = scratch.weights[tile + row];
       Vec total = zero();
-      for_visible(scratch.scores + (tile + row) * scratch.score_stride, begin, tile + row,
+      for_visible(scratch.scores[tile + row], begin, tile + row,
                   [&](int64_t key, Vec first, Vec second) {
                     first = exp2(first - maximum), second = exp2(second - maximum);
                     total += first + second;
@@ -77,55 +74,53 @@ static inline void for_visible(const float* scores, int64_t begin, int64_t row, 
 }
 
 // One block of kTiles queries of one head, from `begin` on.
-static inline void forward_tiles(const TileLayout& layout, int64_t begin, const Rotation& rotation,
-                                 HeadRows<const Bf16> queries, const TileForwardScratch& scratch,
-                                 HeadRows<Bf16> y, float* lse) {
+static inline void forward_tiles(const TileSizes& sizes, int64_t begin, const Rotation& rotation,
+                                 Grid<const Bf16> queries, const TileForwardScratch& scratch,
+                                 Grid<Bf16> y, float* lse) {
   for (int64_t row = 0; row < kTiles; row += kTile) {
-    pack_tile(layout, begin + row, scratch.queries + row * layout.columns,
+    pack_tile(sizes, begin + row, scratch.queries + row * sizes.columns,
               [&](int64_t t, Bf16* line) {
-                rotate(rotation, t, 1.0F, kLog2e * layout.scale, queries[t], line);
+                rotate(rotation, t, 1.0F, kLog2e * sizes.scale, queries[t], line);
               });
   }
   const int64_t visible = begin + kTiles;
   for (int64_t key = 0; key < visible; key += kTiles) {
-    multiply<false>({scratch.queries, layout.columns},
-                    {scratch.key_panels + key * layout.columns, layout.width_panel()},
-                    layout.columns, scratch.scores + key, scratch.score_stride);
+    multiply<false>({scratch.queries, sizes.columns},
+                    {scratch.key_panels + key * sizes.columns, sizes.width_panel()}, sizes.columns,
+                    scratch.scores.from(0, key));
   }
   float maxima[kTiles], totals[kTiles];
   softmax_of_tiles(begin, scratch, maxima, totals);
-  for (int64_t c = 0; c < layout.columns; c += kTiles) {
-    multiply<false>({scratch.weights, scratch.weight_stride},
-                    {scratch.value_panels + c * layout.keys, layout.length_panel()}, visible,
-                    scratch.sums + c, layout.columns);
+  for (int64_t c = 0; c < sizes.columns; c += kTiles) {
+    multiply<false>(scratch.weights, {scratch.value_panels + c * sizes.keys, sizes.length_panel()},
+                    visible, scratch.sums.from(0, c));
   }
-  const int64_t rows = least(kTiles, layout.length - begin);
+  const int64_t rows = least(kTiles, sizes.length - begin);
   for (int64_t row = 0; row < rows; ++row) {
-    scale_row(1.0F / totals[row], scratch.sums + row * layout.columns, layout.width,
-              y[begin + row]);
+    scale_row(1.0F / totals[row], scratch.sums[row], sizes.width, y[begin + row]);
   }
   sweep(rows, [&](int64_t row, auto lanes) {
     lanes.store(lse + begin + row, load(maxima + row) * kLn2 + log(load(totals + row)));
   });
 }
 
-static inline void forward_unit_in_tiles(const Attention<Bf16>& args, const TileLayout& layout,
+static inline void forward_unit_in_tiles(const Attention<Bf16>& args, const TileSizes& sizes,
                                          int64_t index, const TileForwardScratch& scratch) {
-  const Rotation rotation{args.cos, args.sin, layout.width / 2};
+  const Rotation rotation(args.cos, args.sin, sizes.width);
   const Unit unit(args.shape, index);
   const auto keys = unit.key(args.qkv), values = unit.value(args.qkv);
-  for (int64_t key = 0; key < layout.keys; key += kTile) {
+  for (int64_t key = 0; key < sizes.keys; key += kTile) {
     Bf16* const rows = scratch.queries;  // not yet in use
-    pack_tile(layout, key, rows,
+    pack_tile(sizes, key, rows,
               [&](int64_t t, Bf16* line) { rotate(rotation, t, 1.0F, 1.0F, keys[t], line); });
-    transpose_to_panel(layout, rows, scratch.key_panels + key * layout.columns);
-    pack_tile(layout, key, rows,
-              [&](int64_t t, Bf16* line) { copy_row(values[t], layout.width, line); });
-    interleave_in_panels(layout, rows, key, scratch.value_panels);
+    transpose_to_panel(sizes, rows, scratch.key_panels + key * sizes.columns);
+    pack_tile(sizes, key, rows,
+              [&](int64_t t, Bf16* line) { copy_row(values[t], sizes.width, line); });
+    interleave_in_panels(sizes, rows, key, scratch.value_panels);
   }
   for (int64_t head = unit.first_head; head < unit.last_head; ++head) {
-    for (int64_t begin = 0; begin < layout.length; begin += kTiles) {
-      forward_tiles(layout, begin, rotation, unit.query(args.qkv, head), scratch,
+    for (int64_t begin = 0; begin < sizes.length; begin += kTiles) {
+      forward_tiles(sizes, begin, rotation, unit.query(args.qkv, head), scratch,
                     unit.output(args.y, head), unit.per_query(args.lse, head));
     }
   }

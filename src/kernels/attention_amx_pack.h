@@ -17,13 +17,13 @@ static inline int64_t odd_lines(int64_t count) {
 
 // Sizes of the matrices in scratch, padded to whole pairs of tiles. Padding is zero in every
 // factor, so that it adds nothing.
-struct TileLayout {
+struct TileSizes {
   int64_t length, width;  // T, w
   int64_t columns;        // w, padded
   int64_t keys;           // T, padded
   float scale;            // 1 / sqrt(w)
 
-  explicit TileLayout(const AttentionShape& shape)
+  explicit TileSizes(const AttentionShape& shape)
       : length(shape.length),
         width(shape.width),
         columns(round_up(shape.width, kTiles)),
@@ -39,6 +39,10 @@ struct TileLayout {
 class TileScratch {
  public:
   explicit TileScratch(float* memory) : memory_(memory) {}
+  template <typename T>
+  Grid<T> take_rows(int64_t rows, int64_t pitch) {
+    return {take<T>(rows * pitch), pitch};
+  }
   template <typename T>
   T* take(int64_t count) {
     float* const at = memory_ == nullptr ? nullptr : memory_ + floats_;
@@ -75,14 +79,14 @@ static inline void store_both(Bf16* to, Vec first, Vec second) {
   std::memcpy(to, &rounded, sizeof rounded);
 }
 
-// write(t, line) for positions begin .. begin + kTile - 1, to lines of layout.columns numbers; zero
+// write(t, line) for positions begin .. begin + kTile - 1, to lines of sizes.columns numbers; zero
 // after the w that it writes, and for positions from T on.
 template <typename Write>
-static inline void pack_tile(const TileLayout& layout, int64_t begin, Bf16* to, Write write) {
-  for (int64_t t = begin; t < begin + kTile; ++t, to += layout.columns) {
-    const int64_t written = t < layout.length ? layout.width : 0;
+static inline void pack_tile(const TileSizes& sizes, int64_t begin, Bf16* to, Write write) {
+  for (int64_t t = begin; t < begin + kTile; ++t, to += sizes.columns) {
+    const int64_t written = t < sizes.length ? sizes.width : 0;
     if (written > 0) write(t, to);
-    std::memset(to + written, 0, static_cast<size_t>(layout.columns - written) * sizeof(Bf16));
+    std::memset(to + written, 0, static_cast<size_t>(sizes.columns - written) * sizeof(Bf16));
   }
 }
 
@@ -90,33 +94,32 @@ static inline void copy_row(const Bf16* from, int64_t width, Bf16* to) {
   std::memcpy(to, from, static_cast<size_t>(width) * sizeof(Bf16));
 }
 
-// kTile rows of layout.columns numbers as one panel: their transpose. Pairs travel as floats.
-static inline void transpose_to_panel(const TileLayout& layout, const Bf16* rows, Bf16* panel) {
-  transpose_rows(reinterpret_cast<const float*>(rows), layout.columns / 2, layout.columns / 2,
-                 reinterpret_cast<float*>(panel), kTile);
+// kTile rows of sizes.columns numbers as one panel: their transpose. Pairs travel as floats.
+static inline void transpose_to_panel(const TileSizes& sizes, const Bf16* rows, Bf16* panel) {
+  transpose_rows({reinterpret_cast<const float*>(rows), sizes.columns / 2}, sizes.columns / 2,
+                 {reinterpret_cast<float*>(panel), kTile});
 }
 
-// kTile rows of layout.columns numbers as rows t .. t + 15 of panels over T.
-static inline void interleave_in_panels(const TileLayout& layout, const Bf16* rows, int64_t t,
+// kTile rows of sizes.columns numbers as rows t .. t + 15 of panels over T.
+static inline void interleave_in_panels(const TileSizes& sizes, const Bf16* rows, int64_t t,
                                         Bf16* panels) {
-  for (int64_t row = 0; row < kTile; row += 2, rows += 2 * layout.columns) {
+  for (int64_t row = 0; row < kTile; row += 2, rows += 2 * sizes.columns) {
     Bf16* to = panels + (t + row) * kTile;
-    for (int64_t c = 0; c < layout.columns; c += kTile, to += layout.length_panel()) {
-      store_pairs(to, rows + c, rows + layout.columns + c);
+    for (int64_t c = 0; c < sizes.columns; c += kTile, to += sizes.length_panel()) {
+      store_pairs(to, rows + c, rows + sizes.columns + c);
     }
   }
 }
 
-// A panel of kTile columns as kTile columns of rows that are `stride` apart: its transpose.
-static inline void panel_to_columns(const TileLayout& layout, const Bf16* panel, Bf16* to,
-                                    int64_t stride) {
-  for (int64_t row = 0; row < layout.columns; row += 2, panel += 2 * kTile) {
+// A panel of kTile columns as kTile columns of `to`: its transpose.
+static inline void panel_to_columns(const TileSizes& sizes, const Bf16* panel, Grid<Bf16> to) {
+  for (int64_t row = 0; row < sizes.columns; row += 2, panel += 2 * kTile) {
     const __m512i pairs = _mm512_loadu_si512(panel);
     const __m256i even = _mm512_maskz_cvtepi32_epi16(0xFFFF, pairs);
     const __m256i odd =
         _mm512_maskz_cvtepi32_epi16(0xFFFF, _mm512_maskz_srli_epi32(0xFFFF, pairs, 16));
-    std::memcpy(to + row * stride, &even, sizeof even);
-    std::memcpy(to + (row + 1) * stride, &odd, sizeof odd);
+    std::memcpy(to[row], &even, sizeof even);
+    std::memcpy(to[row + 1], &odd, sizeof odd);
   }
 }
 

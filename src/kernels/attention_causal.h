@@ -12,16 +12,16 @@ namespace wavroute::kernels::WAVROUTE_ISA {
 //   left    [kBlock, columns]
 //   panels  [keys / kPanel, w, kPanel]
 template <typename Finish>
-static inline void for_score_tiles(const Layout& layout, const Block& block, const float* left,
-                                   const float* panels, Finish finish) {
+static inline void for_score_tiles(const AttentionSizes& sizes, const QueryBlock& block,
+                                   Grid<const float> left, const Grids<float>& panels,
+                                   Finish finish) {
   for (int64_t key = 0; key < block.begin + block.padded; key += kPanel) {
     const int64_t first_row = most(0, key - block.begin) / kRows * kRows;
     for (int64_t row = first_row; row < block.padded; row += kRows) {
       const int64_t visible = least(kPanel, block.begin + row + kRows - key);
       with_vectors(round_up(visible, kLanes) / kLanes, [&](auto vectors) {
         Tile<decltype(vectors)::value> tile;
-        multiply(tile, Left{left + row * layout.columns, layout.columns, 1},
-                 panels + key * layout.width, kPanel, layout.width);
+        multiply(tile, plain(left.from(row)), panels[key / kPanel], sizes.width);
         finish(tile, row, key);
       });
     }
@@ -42,45 +42,43 @@ static inline void hide_later(Tile<vectors>& tile, int64_t position, int64_t key
 }
 
 // sums += weights right, over the visible keys
-//   weights  [kBlock, score_stride]
+//   weights  [kBlock, keys]
 //   right    [keys, columns]
 //   sums     [kBlock, columns]
-[[gnu::noinline]] static void add_over_keys(const Layout& layout, const Block& block,
-                                            const float* weights, const float* right, float* sums) {
-  const int64_t stride = layout.columns;
+[[gnu::noinline]] static void add_over_keys(const AttentionSizes& sizes, const QueryBlock& block,
+                                            Grid<const float> weights, Grid<const float> right,
+                                            Grid<float> sums) {
   for (int64_t key = 0; key < block.begin + block.padded; key += kKeyTile) {
     const int64_t first_row = most(0, key - block.begin) / kRows * kRows;
-    for_column_tiles(stride, [&](int64_t column, auto vectors) {
+    for_column_tiles(sizes.columns, [&](int64_t column, auto vectors) {
       for (int64_t row = first_row; row < block.padded; row += kRows) {
         const int64_t visible = least(kKeyTile, block.begin + row + kRows - key);
-        float* const sum = sums + row * stride + column;
+        const Grid<float> sum = sums.from(row, column);
         Tile<decltype(vectors)::value> tile;
-        load_tile(tile, sum, stride);
-        multiply(tile, Left{weights + row * layout.score_stride + key, layout.score_stride, 1},
-                 right + key * stride + column, stride, visible);
-        store_tile(tile, sum, stride);
+        load_tile(tile, sum);
+        multiply(tile, plain(weights.from(row, key)), right.from(key, column), visible);
+        store_tile(tile, sum);
       }
     });
   }
 }
 
 // sums += weights^T right, over the queries of the block
-//   weights  [kBlock, score_stride]
+//   weights  [kBlock, keys]
 //   right    [kBlock, columns]
 //   sums     [keys, columns]
-[[gnu::noinline]] static void add_over_queries(const Layout& layout, const Block& block,
-                                               const float* weights, const float* right,
-                                               float* sums) {
-  const int64_t stride = layout.columns;
-  for_column_tiles(stride, [&](int64_t column, auto vectors) {
+[[gnu::noinline]] static void add_over_queries(const AttentionSizes& sizes, const QueryBlock& block,
+                                               Grid<const float> weights, Grid<const float> right,
+                                               Grid<float> sums) {
+  for_column_tiles(sizes.columns, [&](int64_t column, auto vectors) {
     for (int64_t key = 0; key < block.begin + block.rows; key += kRows) {
       const int64_t first_row = most(0, key - block.begin);
-      float* const sum = sums + key * stride + column;
+      const Grid<float> sum = sums.from(key, column);
       Tile<decltype(vectors)::value> tile;
-      load_tile(tile, sum, stride);
-      multiply(tile, Left{weights + first_row * layout.score_stride + key, 1, layout.score_stride},
-               right + first_row * stride + column, stride, block.rows - first_row);
-      store_tile(tile, sum, stride);
+      load_tile(tile, sum);
+      multiply(tile, transposed(weights.from(first_row, key)), right.from(first_row, column),
+               block.rows - first_row);
+      store_tile(tile, sum);
     }
   });
 }

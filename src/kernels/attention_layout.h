@@ -15,40 +15,51 @@ inline constexpr float kLog2e = 1.44269504F;
 inline constexpr float kLn2 = 0.693147181F;
 
 // Sizes of the matrices in scratch. Rows and columns are padded so that every tile is whole.
-struct Layout {
+struct AttentionSizes {
   int64_t length, width;  // T, w
   int64_t columns;        // w, padded
   int64_t keys;           // T, padded
-  int64_t score_stride;   // an odd number of lines, so that rows don't compete for a cache set
+  int64_t score_pitch;    // an odd number of lines, so that rows don't compete for a cache set
   float scale;            // 1 / sqrt(w)
 
-  explicit Layout(const AttentionShape& shape)
+  explicit AttentionSizes(const AttentionShape& shape)
       : length(shape.length),
         width(shape.width),
         columns(round_up(shape.width, kLanes)),
         keys(round_up(round_up(shape.length, kRows), kPanel)),
-        score_stride((keys / 16 + 1) / 2 * 32 + 16),
+        score_pitch((keys / 16 + 1) / 2 * 32 + 16),
         scale(1.0F / __builtin_sqrtf(static_cast<float>(shape.width))) {}
+};
 
-  [[nodiscard]] int64_t matrix_floats() const { return keys * columns; }
-  [[nodiscard]] int64_t block_floats() const { return kBlock * columns; }
-  [[nodiscard]] int64_t score_floats() const { return kBlock * score_stride; }
+// Divides scratch into matrices; without memory it only counts.
+class Scratch {
+ public:
+  Scratch(const AttentionSizes& sizes, float* memory) : sizes_(sizes), memory_(memory) {}
+  Grid<float> key_rows() { return take(sizes_.keys, sizes_.columns); }  // [keys, columns]
+  Grid<float> query_rows() { return take(kBlock, sizes_.columns); }     // [kBlock, columns]
+  Grid<float> scores() { return take(kBlock, sizes_.score_pitch); }     // [kBlock, keys]
+  Grids<float> panels() {  // [keys / kPanel, w, kPanel]
+    return {take(sizes_.keys, sizes_.columns).at, kPanel * sizes_.width, kPanel};
+  }
+  [[nodiscard]] int64_t floats() const { return floats_; }
+
+ private:
+  Grid<float> take(int64_t rows, int64_t pitch) {
+    float* const at = memory_ == nullptr ? nullptr : memory_ + floats_;
+    floats_ += rows * pitch;
+    return {at, pitch};
+  }
+  const AttentionSizes& sizes_;
+  float* memory_;
+  int64_t floats_ = 0;
 };
 
 // Queries at positions begin .. begin + rows - 1; begin is a multiple of kBlock. Tiles cover
 // `padded` rows, of which those from `rows` on are zero.
-struct Block {
+struct QueryBlock {
   int64_t begin, rows, padded;
-  Block(int64_t first, int64_t length)
+  QueryBlock(int64_t first, int64_t length)
       : begin(first), rows(least(kBlock, length - first)), padded(round_up(rows, kRows)) {}
-};
-
-// Row t of one head of a tensor: head + t * stride.
-template <typename C>
-struct HeadRows {
-  C* head;
-  int64_t stride;
-  [[nodiscard]] C* operator[](int64_t t) const { return head + t * stride; }
 };
 
 // One key-value head of one sequence with its query heads.
@@ -64,24 +75,24 @@ struct Unit {
         first_head(group * (of.heads / of.kv_heads)),
         last_head(first_head + of.heads / of.kv_heads) {}
 
-  // Of a tensor laid out as qkv.
+  // Row t of one head is that of position t. Of a tensor laid out as qkv.
   template <typename C>
-  [[nodiscard]] HeadRows<C> query(C* qkv, int64_t head) const {
+  [[nodiscard]] Grid<C> query(C* qkv, int64_t head) const {
     return {qkv + sequence * shape.length * shape.row() + head * shape.width, shape.row()};
   }
   template <typename C>
-  [[nodiscard]] HeadRows<C> key(C* qkv) const {
+  [[nodiscard]] Grid<C> key(C* qkv) const {
     return query(qkv, shape.heads + group);
   }
   template <typename C>
-  [[nodiscard]] HeadRows<C> value(C* qkv) const {
+  [[nodiscard]] Grid<C> value(C* qkv) const {
     return query(qkv, shape.heads + shape.kv_heads + group);
   }
   // Of a tensor laid out as y.
   template <typename C>
-  [[nodiscard]] HeadRows<C> output(C* y, int64_t head) const {
-    const int64_t stride = shape.heads * shape.width;
-    return {y + sequence * shape.length * stride + head * shape.width, stride};
+  [[nodiscard]] Grid<C> output(C* y, int64_t head) const {
+    const int64_t row = shape.heads * shape.width;
+    return {y + sequence * shape.length * row + head * shape.width, row};
   }
   // Of a tensor laid out as lse.
   template <typename F>

@@ -9,11 +9,13 @@
 
 namespace wavroute::kernels::WAVROUTE_ISA {
 
-// The angles of the rotary embedding, [T, half] each.
+// The angles of the rotary embedding.
 struct Rotation {
-  const float* cos;
-  const float* sin;
-  int64_t half;  // w / 2
+  Grid<const float> cos, sin;  // [T, half]
+  int64_t half;                // w / 2
+
+  Rotation(const float* cos, const float* sin, int64_t width)
+      : cos{cos, width / 2}, sin{sin, width / 2}, half(width / 2) {}
 };
 
 // out = scale * rotation of `in` by the angles of position t; direction -1 rotates back.
@@ -21,8 +23,7 @@ template <typename From, typename To>
 static inline void rotate(const Rotation& rotation, int64_t t, float direction, float scale,
                           const From* in, To* out) {
   const int64_t half = rotation.half;
-  const float* cos = rotation.cos + t * half;
-  const float* sin = rotation.sin + t * half;
+  const float *cos = rotation.cos[t], *sin = rotation.sin[t];
   sweep(half, [&](int64_t i, auto lanes) {
     const Vec a = lanes.load(in + i), b = lanes.load(in + half + i);
     const Vec c = lanes.load(cos + i) * scale, s = lanes.load(sin + i) * (scale * direction);
@@ -80,34 +81,36 @@ static inline Vec sum_of_each(const Vec* vectors) {
   return result;
 }
 
-// kLanes rows of `width` numbers become kLanes columns of a panel: to[c * to_stride + i] =
-// from[i * stride + c]. Rows are read up to the next multiple of kLanes.
-static inline void transpose_rows(const float* from, int64_t stride, int64_t width, float* to,
-                                  int64_t to_stride) {
+// kLanes rows of `width` numbers become kLanes columns of a panel: to[c][i] = from[i][c]. Rows are
+// read up to the next multiple of kLanes.
+static inline void transpose_rows(Grid<const float> from, int64_t width, Grid<float> to) {
   for (int64_t column = 0; column < width; column += kLanes) {
     Vec block[kLanes];
-    for (int i = 0; i < kLanes; ++i) block[i] = load(from + i * stride + column);
+    for (int i = 0; i < kLanes; ++i) block[i] = load(from[i] + column);
     transpose(block);
     const int64_t columns = least(width - column, kLanes);
-    for (int64_t c = 0; c < columns; ++c) store(to + (column + c) * to_stride, block[c]);
+    for (int64_t c = 0; c < columns; ++c) store(to[column + c], block[c]);
   }
 }
 
-// write(t, line) for the positions begin .. begin + rows - 1, to lines of layout.columns floats;
+// write(t, line) for the positions begin .. begin + rows - 1, to lines of sizes.columns floats;
 // zero after the w that it writes, and for positions from T on.
 template <typename Write>
-static inline void pack(const Layout& layout, int64_t begin, int64_t rows, float* to, Write write) {
-  for (int64_t t = begin; t < begin + rows; ++t, to += layout.columns) {
-    if (t < layout.length) write(t, to);
-    clear(to + (t < layout.length ? layout.width : 0), to + layout.columns);
+static inline void pack(const AttentionSizes& sizes, int64_t begin, int64_t rows, Grid<float> to,
+                        Write write) {
+  for (int64_t row = 0; row < rows; ++row) {
+    const int64_t t = begin + row;
+    float* const line = to[row];
+    if (t < sizes.length) write(t, line);
+    clear(line + (t < sizes.length ? sizes.width : 0), line + sizes.columns);
   }
 }
 
 // The packed rows of kLanes keys from `key` on, to their columns of panels [keys / kPanel, w,
 // kPanel].
-static inline void fill_panel(const Layout& layout, int64_t key, const float* rows, float* panels) {
-  float* const panel = panels + key / kPanel * kPanel * layout.width;
-  transpose_rows(rows, layout.columns, layout.width, panel + key % kPanel, kPanel);
+static inline void fill_panel(const AttentionSizes& sizes, int64_t key, Grid<const float> rows,
+                              const Grids<float>& panels) {
+  transpose_rows(rows, sizes.width, panels[key / kPanel].from(0, key % kPanel));
 }
 
 }  // namespace wavroute::kernels::WAVROUTE_ISA

@@ -2,6 +2,7 @@
 // to kVecs vectors of columns of the right one. Included by attention sources only.
 #pragma once
 
+#include "kernels/grid.h"
 #include "kernels/vec.h"
 
 namespace wavroute::kernels::WAVROUTE_ISA {
@@ -23,15 +24,15 @@ struct Tile {
 };
 
 template <int vectors>
-static inline void load_tile(Tile<vectors>& tile, const float* from, int64_t stride) {
+static inline void load_tile(Tile<vectors>& tile, Grid<const float> from) {
   for (int i = 0; i < kRows; ++i) {
-    for (int v = 0; v < vectors; ++v) tile.at[i][v] = load(from + i * stride + v * kLanes);
+    for (int v = 0; v < vectors; ++v) tile.at[i][v] = load(from[i] + v * kLanes);
   }
 }
 template <int vectors>
-static inline void store_tile(const Tile<vectors>& tile, float* to, int64_t stride) {
+static inline void store_tile(const Tile<vectors>& tile, Grid<float> to) {
   for (int i = 0; i < kRows; ++i) {
-    for (int v = 0; v < vectors; ++v) store(to + i * stride + v * kLanes, tile.at[i][v]);
+    for (int v = 0; v < vectors; ++v) store(to[i] + v * kLanes, tile.at[i][v]);
   }
 }
 
@@ -41,14 +42,16 @@ struct Left {
   const float* at;
   int64_t row, depth;
 };
+static inline Left plain(Grid<const float> matrix) { return {matrix.at, matrix.pitch, 1}; }
+static inline Left transposed(Grid<const float> matrix) { return {matrix.at, 1, matrix.pitch}; }
 
-// tile[i][j] += sum_k left(i, k) right[k * stride + j], k = 0 .. depth - 1 in this order
+// tile[i][j] += sum_k left(i, k) right[k][j], k = 0 .. depth - 1 in this order
 template <int vectors>
-static inline void multiply(Tile<vectors>& tile, Left left, const float* right, int64_t stride,
+static inline void multiply(Tile<vectors>& tile, Left left, Grid<const float> right,
                             int64_t depth) {
   for (int64_t k = 0; k < depth; ++k) {
     Vec columns[vectors];
-    for (int v = 0; v < vectors; ++v) columns[v] = load(right + k * stride + v * kLanes);
+    for (int v = 0; v < vectors; ++v) columns[v] = load(right[k] + v * kLanes);
     for (int i = 0; i < kRows; ++i) {
       const Vec element = broadcast(left.at[i * left.row + k * left.depth]);
       for (int v = 0; v < vectors; ++v) {

@@ -24,9 +24,9 @@ Sigmoid sigmoid(Vec g) {
 template <typename C>
 void swiglu(const Swiglu<C>& s, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
-    const C* gate = s.gate_up + row * 2 * s.hidden;
+    const C* gate = s.gate_up[row];
     const C* up = gate + s.hidden;
-    C* a = s.a + row * s.hidden;
+    C* a = s.a[row];
     sweep(s.hidden, [&](int64_t i, auto lanes) {
       const Vec g = lanes.load(gate + i);
       lanes.store(a + i, g * sigmoid(g).of_plus * lanes.load(up + i));
@@ -38,9 +38,9 @@ void swiglu(const Swiglu<C>& s, int64_t begin, int64_t end) {
 template <typename C>
 void swiglu_backward(const SwigluBackward<C>& s, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
-    C* gate = s.gate_up + row * 2 * s.hidden;
+    C* gate = s.gate_up[row];
     C* up = gate + s.hidden;
-    C* da = s.da + row * s.hidden;
+    C* da = s.da[row];
     sweep(s.hidden, [&](int64_t i, auto lanes) {
       const Vec g = lanes.load(gate + i);
       const Vec u = lanes.load(up + i);
@@ -102,7 +102,7 @@ LogSumExp with_chunk(LogSumExp seen, const C* logits, int64_t begin, int64_t end
 
 template <typename C>
 void cross_entropy_row(const CrossEntropy<C>& c, int64_t row) {
-  C* logits = c.logits + row * c.vocabulary;
+  C* logits = c.logits[row];
   LogSumExp all;
   for (int64_t begin = 0; begin < c.vocabulary; begin += kChunk) {
     const int64_t end = begin + kChunk < c.vocabulary ? begin + kChunk : c.vocabulary;
@@ -128,7 +128,7 @@ void cross_entropy(const CrossEntropy<C>& c, int64_t begin, int64_t end) {
     }
     c.loss[row] = 0.0F;
     if (!c.want_grad) continue;
-    C* logits = c.logits + row * c.vocabulary;
+    C* logits = c.logits[row];
     sweep(c.vocabulary, [&](int64_t i, auto lanes) { lanes.store(logits + i, zero()); });
   }
 }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "kernels/grid.h"
 #include "kernels/types.h"
 
 namespace wavroute::kernels {
@@ -12,16 +13,16 @@ namespace wavroute::kernels {
 template <typename C>
 struct Swiglu {
   int64_t hidden = 0;
-  const C* gate_up = nullptr;
-  C* a = nullptr;  // [tokens, hidden]
+  Grid<const C> gate_up;
+  Grid<C> a;  // [tokens, hidden]
 };
 
 // In place: gate_up becomes its gradient, da becomes a (which the gradient of `down` needs).
 template <typename C>
 struct SwigluBackward {
   int64_t hidden = 0;
-  C* gate_up = nullptr;  // [tokens, 2 hidden]
-  C* da = nullptr;       // [tokens, hidden]
+  Grid<C> gate_up;  // [tokens, 2 hidden]
+  Grid<C> da;       // [tokens, hidden]
 };
 
 // loss = logsumexp(logits) - logits[target], per row, in nats; 0 for a target that is not scored.
@@ -29,7 +30,7 @@ struct SwigluBackward {
 template <typename C>
 struct CrossEntropy {
   int64_t vocabulary = 0;
-  C* logits = nullptr;               // [tokens, vocabulary]
+  Grid<C> logits;                    // [tokens, vocabulary]
   const int64_t* targets = nullptr;  // [tokens]
   int64_t unscored = -100;
   bool want_grad = false;

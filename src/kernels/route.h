@@ -6,8 +6,8 @@
 //   inverse_j[t] = 1 / rms(v_j),  k_j = ratio_j inverse_j,  logit_ij = k_j (q_i . V_j) + bias_ij
 // Kernels work on tokens [begin, end); see stream.h for partial sums. Per-token numbers of several
 // sources or routers are stored as [source or router][tokens]: pointers below are to token 0.
-// `tokens` and `pitch` are distances, which may be larger than the rows: rows at a distance of
-// whole pages compete for the same few lines of a cache.
+// A pitch may be larger than a row: rows at a distance of whole pages compete for the same few
+// lines of a cache.
 // R: storage of finished rows.  M: storage of what a block's readers and the finished sources pass
 // each other, mixed and dh.  C: compute type, also of mixed and dh.  Each float or Bf16; all
 // arithmetic is in float.
@@ -15,6 +15,7 @@
 
 #include <cstdint>
 
+#include "kernels/grid.h"
 #include "kernels/types.h"
 
 namespace wavroute::kernels {
@@ -27,8 +28,8 @@ inline constexpr int kMostRunning = 3;  // S and two details
 template <typename R>
 struct SourceScalars {
   int64_t d = 0;
-  const R* row = nullptr;      // [tokens, d]
-  const R* summary = nullptr;  // [tokens, d], S of the same block
+  Grid<const R> row;      // [tokens, d]
+  Grid<const R> summary;  // [tokens, d], S of the same block
   float norm_eps = 0.0F, matching_eps = 0.0F;
   float* ratio = nullptr;    // [tokens]
   float* inverse = nullptr;  // [tokens]
@@ -40,17 +41,15 @@ struct SourceScalars {
 template <typename R, typename M>
 struct MixFinished {
   int64_t d = 0, sources = 0, routers = 0;
-  int64_t tokens = 0;                     // to the numbers of the next source or router
-  int64_t pitch = 0;                      // to the rows of `mixed` of the next router
-  const R* const* rows = nullptr;         // [sources] -> [tokens, d]
+  const Grid<const R>* rows = nullptr;    // [sources] -> [tokens, d]
   const float* const* ratio = nullptr;    // [sources] -> [tokens]
   const float* const* inverse = nullptr;  // [sources] -> [tokens]
-  const float* query = nullptr;           // [routers, d], q
-  const float* bias = nullptr;            // [routers, sources]
-  float* logits = nullptr;                // [routers, sources, tokens]; null: not kept
-  float* peak = nullptr;                  // [routers, tokens]
-  float* mass = nullptr;                  // [routers, tokens]
-  M* mixed = nullptr;                     // [routers, tokens, d], `pitch` apart
+  Grid<const float> query;                // [routers, d], q
+  Grid<const float> bias;                 // [routers, sources]
+  Grids<float> logits;                    // [routers, sources, tokens]; null: not kept
+  Grid<float> peak;                       // [routers, tokens]
+  Grid<float> mass;                       // [routers, tokens]
+  Grids<M> mixed;                         // [routers, tokens, d]
 };
 
 // The running block. Updates that have the same sign in every detail are summed in one part; the
@@ -64,8 +63,8 @@ struct MixFinished {
 inline constexpr int kMostParts = 4;
 inline constexpr int kMostForms = 3;
 struct Parts {
-  int count = 0;                      // 0: nothing is running yet, 1, 2 or 4
-  const float* row[kMostParts] = {};  // [tokens, d]; null: nothing was added to it
+  int count = 0;                            // 0: nothing is running yet, 1, 2 or 4
+  Grid<const float> rows[kMostParts] = {};  // [tokens, d]; null: nothing was added to it
 };
 // The number of forms that `parts` parts have.
 constexpr int form_count(int parts) { return parts == 4 ? 3 : parts; }
@@ -82,10 +81,10 @@ struct RunningSource {
 // The update that a write adds to part `part`: out = in + u.
 template <typename C>
 struct PartWrite {
-  const C* u = nullptr;  // [tokens, d]; null: nothing is written
+  Grid<const C> u;  // [tokens, d]; null: nothing is written
   int part = 0;
-  const float* in = nullptr;  // [tokens, d] the part before; null: this is its first update
-  float* out = nullptr;       // [tokens, d], may be `in`
+  Grid<const float> in;  // [tokens, d] the part before; null: this is its first update
+  Grid<float> out;       // [tokens, d], may be `in`
 };
 
 // The write of one update, phase 2 of the reader after it, and its PreNorm:
@@ -94,23 +93,23 @@ template <typename C>
 struct WriteRead {
   int64_t d = 0;
   PartWrite<C> write;
-  Parts parts;      // parts.row[write.part] is ignored if there is a write
+  Parts parts;      // parts.rows[write.part] is ignored if there is a write
   int running = 0;  // sources, at most kMostRunning; source 0 is S
   RunningSource sources[kMostRunning];
   const float* query = nullptr;  // [d]
   const float* peak = nullptr;   // [tokens] of phase 1
   const float* mass = nullptr;   // [tokens]
-  const C* mixed = nullptr;      // [tokens, d]
+  Grid<const C> mixed;           // [tokens, d]
   float norm_eps = 0.0F;         // of the key norm and of the PreNorm
   float matching_eps = 0.0F;
   float* lse = nullptr;          // [tokens] logsumexp over all sources; null: not kept
   const float* gain = nullptr;   // [d]; null: no norm, x = h
-  C* h = nullptr;                // [tokens, d]; null: not kept
-  C* x = nullptr;                // [tokens, d]; null: not wanted
+  Grid<C> h;                     // [tokens, d]; null: not kept
+  Grid<C> x;                     // [tokens, d]; null: not wanted
   float* inverse_rms = nullptr;  // [tokens] of h; null: not kept
 };
 
-// The last write of a block: its sums become finished sources. Row s = form form[s].
+// The last write of a block: its sums become finished sources. rows[s] = form form[s].
 template <typename C>
 struct FinishBlock {
   int64_t d = 0;
@@ -118,7 +117,7 @@ struct FinishBlock {
   Parts parts;
   int sums = 0;
   int form[kMostRunning] = {};
-  float* row[kMostRunning] = {};  // [tokens, d]
+  Grid<float> rows[kMostRunning] = {};  // [tokens, d]
   float norm_eps = 0.0F, matching_eps = 0.0F;
   float* ratio[kMostRunning] = {};    // [tokens], as SourceScalars'
   float* inverse[kMostRunning] = {};  // [tokens]
@@ -136,10 +135,10 @@ struct RunningSourceGrad {
 
 // The gradient of a form, which collects all readers of the block that come after an update.
 struct FormGrad {
-  float* grad = nullptr;          // [tokens, d], +=
-  const float* joined = nullptr;  // [tokens, d], added to it first: a form that is this one from
-                                  // here on; null: none
-  float sign = 1.0F;              // of the update before the read, in this form
+  Grid<float> grad;          // [tokens, d], +=
+  Grid<const float> joined;  // [tokens, d], added to it first: a form that is this one from here
+                             // on; null: none
+  float sign = 1.0F;         // of the update before the read, in this form
 };
 
 // The backward of WriteRead's reader: of the PreNorm and of phase 2, and the gradient of the update
@@ -147,8 +146,8 @@ struct FormGrad {
 template <typename C>
 struct ReadBackward {
   int64_t d = 0;
-  const C* dx = nullptr;               // [tokens, d]
-  const C* h = nullptr;                // [tokens, d]
+  Grid<const C> dx;                    // [tokens, d]
+  Grid<const C> h;                     // [tokens, d]
   const float* inverse_rms = nullptr;  // [tokens]
   const float* gain = nullptr;         // [d]; null: no norm
   float* gain_grad = nullptr;          // [d], partial sums, +=; null: not wanted
@@ -159,19 +158,19 @@ struct ReadBackward {
   const float* query = nullptr;  // [d]
   const float* lse = nullptr;    // [tokens]
   float* query_grad = nullptr;   // [d], partial sums of dlogit k V, +=
-  C* dh = nullptr;               // [tokens, d], = gradient of h, for MixFinishedBackward
+  Grid<C> dh;                    // [tokens, d], = gradient of h, for MixFinishedBackward
   float* along = nullptr;        // [tokens], = dh . h, of the dh that is not rounded to C yet
-  C* du = nullptr;               // [tokens, d]; null: not wanted
+  Grid<C> du;                    // [tokens, d]; null: not wanted
 };
 
 // The gradient of an update that no reader of its block follows: du = sum_s sign_s grad_s.
 template <typename C>
 struct UpdateGrad {
   int64_t d = 0;
-  int sums = 0;                          // at least 1
-  const float* grad[kMostRunning] = {};  // [tokens, d]
+  int sums = 0;                                // at least 1
+  Grid<const float> grads[kMostRunning] = {};  // [tokens, d]
   float sign[kMostRunning] = {};
-  C* du = nullptr;  // [tokens, d]
+  Grid<C> du;  // [tokens, d]
 };
 
 // Phase 1 backwards, for all routers of a block at once: every source is read once and every
@@ -183,21 +182,19 @@ struct UpdateGrad {
 template <typename R, typename M>
 struct MixFinishedBackward {
   int64_t d = 0, sources = 0, routers = 0;
-  int64_t tokens = 0;  // to the numbers of the next source or router
-  int64_t pitch = 0;   // to the rows of `dh` of the next router
-  const R* const* rows = nullptr;
+  const Grid<const R>* rows = nullptr;
   const float* const* ratio = nullptr;
   const float* const* inverse = nullptr;
-  const float* query = nullptr;   // [routers, d]
-  const float* bias = nullptr;    // [routers, sources]
-  const float* logits = nullptr;  // [routers, sources, tokens]
-  const float* lse = nullptr;     // [routers, tokens]
-  const float* along = nullptr;   // [routers, tokens]
-  const M* dh = nullptr;          // [routers, tokens, d], `pitch` apart
-  float* const* grads = nullptr;  // [sources] -> [tokens, d]
-  const bool* first = nullptr;    // [sources]: grads holds nothing yet
-  float* query_grad = nullptr;    // [routers, d], partial sums
-  float* bias_grad = nullptr;     // [routers, sources], partial sums
+  Grid<const float> query;             // [routers, d]
+  Grid<const float> bias;              // [routers, sources]
+  Grids<const float> logits;           // [routers, sources, tokens]
+  Grid<const float> lse;               // [routers, tokens]
+  Grid<const float> along;             // [routers, tokens]
+  Grids<const M> dh;                   // [routers, tokens, d]
+  const Grid<float>* grads = nullptr;  // [sources] -> [tokens, d]
+  const bool* first = nullptr;         // [sources]: grads holds nothing yet
+  Grid<float> query_grad;              // [routers, d], partial sums
+  Grid<float> bias_grad;               // [routers, sources], partial sums
 };
 
 template <typename R, typename M>

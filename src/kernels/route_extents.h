@@ -41,7 +41,7 @@ template <typename Problem, typename R>
 inline void list_rows(const Problem& p, const Extent& x, const R** rows) {
   for (int64_t t = 0; t < x.tokens; ++t) {
     for (int64_t j = 0; j < x.sources; ++j) {
-      *rows++ = p.rows[x.source + j] + (x.token + t) * p.d;
+      *rows++ = p.rows[x.source + j][x.token + t];
     }
   }
 }
@@ -51,7 +51,7 @@ template <typename Problem>
 inline void turn_bias(const Problem& p, const Extent& x, float (*bias)[kRouters]) {
   for (int64_t j = 0; j < x.sources; ++j) {
     for (int64_t i = 0; i < kRouters; ++i) {
-      bias[j][i] = i < x.routers ? p.bias[(x.router + i) * p.sources + x.source + j] : 0.0F;
+      bias[j][i] = i < x.routers ? p.bias[x.router + i][x.source + j] : 0.0F;
     }
   }
 }

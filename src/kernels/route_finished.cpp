@@ -39,10 +39,9 @@ float sum_of_squares(const R* row, int64_t d) {
 template <typename R>
 void source_scalars(const SourceScalars<R>& s, int64_t begin, int64_t end) {
   for (int64_t t = begin; t < end; ++t) {
-    const bool is_summary = s.summary == s.row;
-    const double row = mean_square(sum_of_squares(s.row + t * s.d, s.d), s.d);
-    const double summary =
-        is_summary ? row : mean_square(sum_of_squares(s.summary + t * s.d, s.d), s.d);
+    const bool is_summary = s.summary.at == s.row.at;
+    const double row = mean_square(sum_of_squares(s.row[t], s.d), s.d);
+    const double summary = is_summary ? row : mean_square(sum_of_squares(s.summary[t], s.d), s.d);
     const SourceNumbers found =
         source_numbers(row, summary, is_summary, s.matching_eps, s.norm_eps);
     s.ratio[t] = found.ratio;
@@ -59,11 +58,11 @@ struct Mixer {
   float bias[kSources][kRouters];
 
   // Lane of router i: a number stored as [routers, tokens].
-  void take(const float* numbers, int64_t t, float* lanes) const {
-    for (int64_t i = 0; i < x.routers; ++i) lanes[i] = numbers[(x.router + i) * p.tokens + t];
+  void take(const Grid<float>& numbers, int64_t t, float* lanes) const {
+    for (int64_t i = 0; i < x.routers; ++i) lanes[i] = numbers[x.router + i][t];
   }
-  void give(const float* lanes, int64_t t, float* numbers) const {
-    for (int64_t i = 0; i < x.routers; ++i) numbers[(x.router + i) * p.tokens + t] = lanes[i];
+  void give(const float* lanes, int64_t t, const Grid<float>& numbers) const {
+    for (int64_t i = 0; i < x.routers; ++i) numbers[x.router + i][t] = lanes[i];
   }
 
   void make_logits() {
@@ -81,7 +80,7 @@ struct Mixer {
   void keep_logits() const {
     for (int64_t i = 0; i < x.routers; ++i) {
       for (int64_t j = 0; j < x.sources; ++j) {
-        float* kept = p.logits + ((x.router + i) * p.sources + x.source + j) * p.tokens + x.token;
+        float* kept = p.logits[x.router + i][x.source + j] + x.token;
         for (int64_t t = 0; t < x.tokens; ++t) kept[t] = scores[t * x.sources + j][i];
       }
     }
@@ -120,9 +119,7 @@ struct Mixer {
   // Mixtures of several routers are read much later, that of a single router at once.
   void add_values(int64_t token, const float* fade) const {
     M* mixed[kRouters];
-    for (int64_t i = 0; i < x.routers; ++i) {
-      mixed[i] = p.mixed + (x.router + i) * p.pitch + (x.token + token) * p.d;
-    }
+    for (int64_t i = 0; i < x.routers; ++i) mixed[i] = p.mixed[x.router + i][x.token + token];
     const Terms<R, kRouters, 1> values = {rows + token * x.sources, x.sources,
                                           scores[token * x.sources]};
     const bool non_temporal = p.routers > 1 && x.source + x.sources == p.sources;
@@ -138,10 +135,9 @@ struct Mixer {
     x = extent;
     list_rows(p, x, rows);
     turn_bias(p, x, bias);
-    dots<kRouters>(Rows<float>{p.query + x.router * p.d, p.d}, x.routers, rows,
-                   x.tokens * x.sources, p.d, scores[0]);
+    dots<kRouters>(p.query.from(x.router), x.routers, rows, x.tokens * x.sources, p.d, scores[0]);
     make_logits();
-    if (p.logits != nullptr) keep_logits();
+    if (p.logits) keep_logits();
     for (int64_t token = 0; token < x.tokens; ++token) {
       float fade[kRouters];
       soften(token, fade);
@@ -172,8 +168,7 @@ struct Unmixer {
   void fetch_logits() {
     for (int64_t i = 0; i < x.routers; ++i) {
       for (int64_t j = 0; j < x.sources; ++j) {
-        const float* logits =
-            p.logits + ((x.router + i) * p.sources + x.source + j) * p.tokens + x.token;
+        const float* logits = p.logits[x.router + i][x.source + j] + x.token;
         for (int64_t t = 0; t < x.tokens; ++t) pairs[t * x.sources + j][i] = logits[t];
       }
     }
@@ -184,8 +179,8 @@ struct Unmixer {
     const int64_t t = x.token + token;
     float lse[kRouters] = {}, along[kRouters] = {};
     for (int64_t i = 0; i < x.routers; ++i) {
-      lse[i] = p.lse[(x.router + i) * p.tokens + t];
-      along[i] = p.along[(x.router + i) * p.tokens + t];
+      lse[i] = p.lse[x.router + i][t];
+      along[i] = p.along[x.router + i][t];
     }
     for (int64_t j = 0; j < x.sources; ++j) {
       const float ratio = p.ratio[x.source + j][t], key = ratio * p.inverse[x.source + j][t];
@@ -215,11 +210,11 @@ struct Unmixer {
     const M* dh[kRouters];
     const float* query[kRouters];
     for (int64_t i = 0; i < x.routers; ++i) {
-      dh[i] = p.dh + (x.router + i) * p.pitch + t * p.d;
-      query[i] = p.query + (x.router + i) * p.d;
+      dh[i] = p.dh[x.router + i][t];
+      query[i] = p.query[x.router + i];
     }
     float* grads[kSources];
-    for (int64_t j = 0; j < x.sources; ++j) grads[j] = p.grads[x.source + j] + t * p.d;
+    for (int64_t j = 0; j < x.sources; ++j) grads[j] = p.grads[x.source + j][t];
     const R* const* row = rows + token * x.sources;
     const float* const weights = pairs[token * x.sources];
     combine(
@@ -235,7 +230,7 @@ struct Unmixer {
 
   void add_router_grads() const {
     float* grads[kRouters];
-    for (int64_t i = 0; i < x.routers; ++i) grads[i] = p.query_grad + (x.router + i) * p.d;
+    for (int64_t i = 0; i < x.routers; ++i) grads[i] = p.query_grad[x.router + i];
     const Terms<R, kPair, 1> keys = {rows, x.tokens * x.sources, pairs[0] + x.routers};
     combine(
         p.d, grads, x.routers, /*non_temporal=*/false,
@@ -244,7 +239,7 @@ struct Unmixer {
         keys);
     for (int64_t i = 0; i < x.routers; ++i) {
       for (int64_t j = 0; j < x.sources; ++j) {
-        p.bias_grad[(x.router + i) * p.sources + x.source + j] += bias_grad[j][i];
+        p.bias_grad[x.router + i][x.source + j] += bias_grad[j][i];
       }
     }
   }
@@ -257,7 +252,8 @@ struct Unmixer {
     turn_bias(p, x, bias);
     fetch_logits();
     for (int64_t token = 0; token < x.tokens; ++token) {
-      const Rows<M> dh = {p.dh + x.router * p.pitch + (x.token + token) * p.d, p.pitch};
+      // The token's rows of the routers, as rows of one grid.
+      const Grid<const M> dh = {p.dh[x.router][x.token + token], p.dh.distance};
       dots<kPair>(dh, x.routers, rows + token * x.sources, x.sources, p.d,
                   pairs[token * x.sources] + kRouters);
       float decay[kSources];

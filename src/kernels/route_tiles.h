@@ -8,6 +8,7 @@
 #include <cstring>
 #include <utility>
 
+#include "kernels/grid.h"
 #include "kernels/vec.h"
 
 namespace wavroute::kernels::WAVROUTE_ISA {
@@ -85,23 +86,16 @@ inline void store_some(T* p, Vec v, int64_t count, bool non_temporal) {
   }
 }
 
-// Rows that are `stride` apart.
-template <typename T>
-struct Rows {
-  const T* data = nullptr;
-  int64_t stride = 0;
-};
-
 // Lane column * (kLanes / kColumns) + row = row . column
 template <int kRows, int kColumns, typename T, typename X>
-inline Vec dot_tile(const Rows<T>& rows, const X* const (&columns)[kColumns], int64_t d) {
+inline Vec dot_tile(const Grid<const T>& rows, const X* const (&columns)[kColumns], int64_t d) {
   constexpr int kPitch = kLanes / kColumns;
   Vec sums[kLanes] = {};
   const auto step = [&](int64_t c, int64_t count) __attribute__((always_inline)) {
     Vec x[kColumns];
     for (int n = 0; n < kColumns; ++n) x[n] = load_some(columns[n] + c, count);
     for (int r = 0; r < kRows; ++r) {
-      const Vec row = load_some(rows.data + r * rows.stride + c, count);
+      const Vec row = load_some(rows[r] + c, count);
       for (int n = 0; n < kColumns; ++n) {
         sums[n * kPitch + r] = fma(row, x[n], sums[n * kPitch + r]);
       }
@@ -116,7 +110,7 @@ inline Vec dot_tile(const Rows<T>& rows, const X* const (&columns)[kColumns], in
 // out[column * kPitch + row] = row . column. Up to kTileRows - 1 elements after the last row of a
 // column are written too, within the next multiple of kTileRows.
 template <int kPitch, typename T, typename X>
-inline void dots(const Rows<T>& rows, int64_t row_count, const X* const* columns,
+inline void dots(const Grid<const T>& rows, int64_t row_count, const X* const* columns,
                  int64_t column_count, int64_t d, float* out) {
   constexpr int64_t kBlock = 16;  // columns that stay in the L1 cache for all tiles of rows
   for (int64_t block = 0; block < column_count; block += kBlock) {
@@ -124,7 +118,7 @@ inline void dots(const Rows<T>& rows, int64_t row_count, const X* const* columns
     for_row_tiles(row_count, [&](int64_t row, auto tile_rows) {
       constexpr int kColumns = columns_beside(decltype(tile_rows)::value);
       constexpr int kWritten = kLanes / kColumns;
-      const Rows<T> tile = {rows.data + row * rows.stride, rows.stride};
+      const Grid<const T> tile = rows.from(row);
       for (int64_t column = block; column < end; column += kColumns) {
         const X* x[kColumns];
         for (int n = 0; n < kColumns; ++n) x[n] = columns[column + n < end ? column + n : end - 1];

@@ -34,11 +34,10 @@ struct Chain {
 template <int kParts, bool kWhole, typename C>
 void multiply(const ReadBackward<C>& a, int64_t t, Chain& chain) {
   constexpr int kForms = form_count(kParts);
-  const int64_t offset = t * a.d;
-  const FormsOf<kParts, kWhole> forms(a.parts, offset);
+  const FormsOf<kParts, kWhole> forms(a.parts, t);
   const Row<const float> gain = row_or_ones(a.gain);
-  const C* dx = a.dx + offset;
-  const C* h = a.h + offset;
+  const C* dx = a.dx[t];
+  const C* h = a.h[t];
   const auto found = walk<Products<kForms>>(
       a.d, [&](int64_t c, auto lanes, Products<kForms>& m) __attribute__((always_inline)) {
         Vec v[kForms + 1];
@@ -102,9 +101,9 @@ void derive(const ReadBackward<C>& a, int64_t t, Chain& chain) {
 template <typename C>
 void join(const ReadBackward<C>& a, int forms, int64_t t) {
   for (int f = 0; f < forms; ++f) {
-    if (a.forms[f].joined == nullptr) continue;
-    float* grad = a.forms[f].grad + t * a.d;
-    const float* joined = a.forms[f].joined + t * a.d;
+    if (!a.forms[f].joined) continue;
+    float* grad = a.forms[f].grad[t];
+    const float* joined = a.forms[f].joined[t];
     walk<NoSums>(
         a.d, [&](int64_t c, auto lanes, NoSums&) __attribute__((always_inline)) {
           lanes.store(grad + c, lanes.load(grad + c) + lanes.load(joined + c));
@@ -117,21 +116,20 @@ void join(const ReadBackward<C>& a, int forms, int64_t t) {
 template <int kParts, bool kWhole, int kRead, typename C>
 void spread(const ReadBackward<C>& a, int64_t t, const Chain& chain) {
   constexpr int kForms = form_count(kParts);
-  const int64_t offset = t * a.d;
-  const FormsOf<kParts, kWhole> forms(a.parts, offset);
+  const FormsOf<kParts, kWhole> forms(a.parts, t);
   const Row<const float> gain = row_or_ones(a.gain);
-  const C* dx = a.dx + offset;
-  const C* h = a.h + offset;
+  const C* dx = a.dx[t];
+  const C* h = a.h[t];
   const float* query = a.query;
   float* gain_grad = a.gain_grad;
   float* query_grad = a.query_grad;
-  C* dh = a.dh + offset;
-  C* du = a.du != nullptr ? a.du + offset : nullptr;
+  C* dh = a.dh[t];
+  C* du = a.du ? a.du[t] : nullptr;
   float* grad[kForms + 1];
   Vec dh_part[kRead + 1], query_part[kRead + 1], value_part[kRead + 1], sign[kForms + 1];
 #pragma GCC unroll 3
   for (int f = 0; f < kForms; ++f) {
-    grad[f] = a.forms[f].grad + offset;
+    grad[f] = a.forms[f].grad[t];
     sign[f] = broadcast(a.forms[f].sign);
   }
 #pragma GCC unroll 3
@@ -214,11 +212,16 @@ void read_backward(const ReadBackward<C>& a, int64_t begin, int64_t end) {
 
 template <typename C>
 void update_grad(const UpdateGrad<C>& a, int64_t begin, int64_t end) {
-  sweep(begin * a.d, end * a.d, [&](int64_t i, auto lanes) {
-    Vec du = broadcast(a.sign[0]) * lanes.load(a.grad[0] + i);
-    for (int s = 1; s < a.sums; ++s) du = fma(broadcast(a.sign[s]), lanes.load(a.grad[s] + i), du);
-    lanes.store(a.du + i, du);
-  });
+  for (int64_t t = begin; t < end; ++t) {
+    const float* grad[kMostRunning] = {};
+    for (int s = 0; s < a.sums; ++s) grad[s] = a.grads[s][t];
+    C* du = a.du[t];
+    sweep(a.d, [&](int64_t c, auto lanes) {
+      Vec g = broadcast(a.sign[0]) * lanes.load(grad[0] + c);
+      for (int s = 1; s < a.sums; ++s) g = fma(broadcast(a.sign[s]), lanes.load(grad[s] + c), g);
+      lanes.store(du + c, g);
+    });
+  }
 }
 
 }  // namespace

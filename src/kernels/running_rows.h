@@ -61,8 +61,8 @@ constexpr float kOnes[] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
 static_assert(sizeof kOnes >= kLanes * sizeof(float));
 
 template <typename T>
-inline Row<const T> row_or_zeros(const T* rows, int64_t offset) {
-  return rows != nullptr ? Row<const T>{rows + offset, -1} : Row<const T>{kZeros<T>, 0};
+inline Row<const T> row_or_zeros(const Grid<const T>& rows, int64_t t) {
+  return rows ? Row<const T>{rows[t], -1} : Row<const T>{kZeros<T>, 0};
 }
 // [d], the same for every token.
 inline Row<const float> row_or_ones(const float* row) {
@@ -74,10 +74,10 @@ inline float inverse_root(float x) { return x > 0.0F ? 1.0F / __builtin_sqrtf(x)
 // The update of one token, added to its part.
 template <typename C>
 inline void write_part(const PartWrite<C>& write, int64_t d, int64_t t) {
-  if (write.u == nullptr) return;
-  const Row<const float> in = row_or_zeros(write.in, t * d);
-  const C* u = write.u + t * d;
-  float* out = write.out + t * d;
+  if (!write.u) return;
+  const Row<const float> in = row_or_zeros(write.in, t);
+  const C* u = write.u[t];
+  float* out = write.out[t];
   walk<NoSums>(
       d, [&](int64_t c, auto lanes, NoSums&) __attribute__((always_inline)) {
         lanes.store(out + c, lanes.load(in.at(c)) + lanes.load(u + c));
@@ -96,14 +96,14 @@ struct FormsOf {
 
   // After the write, if there is one.
   template <typename C>
-  FormsOf(const Parts& parts, const PartWrite<C>& write, int64_t offset) {
+  FormsOf(const Parts& parts, const PartWrite<C>& write, int64_t t) {
 #pragma GCC unroll 4
     for (int k = 0; k < kParts; ++k) {
-      const bool written = write.u != nullptr && write.part == k;
-      part[k] = row_or_zeros<float>(written ? write.out : parts.row[k], offset);
+      const bool written = write.u && write.part == k;
+      part[k] = row_or_zeros<float>(written ? write.out : parts.rows[k], t);
     }
   }
-  FormsOf(const Parts& parts, int64_t offset) : FormsOf(parts, PartWrite<float>{}, offset) {}
+  FormsOf(const Parts& parts, int64_t t) : FormsOf(parts, PartWrite<float>{}, t) {}
 
   template <typename Lanes>
   void at(int64_t c, Lanes lanes, Vec (&form)[kCount + 1]) const {
@@ -133,7 +133,7 @@ struct PartCount {
 template <typename Body>
 inline void with_parts(const Parts& parts, int written, const Body& body) {
   bool whole = true;
-  for (int k = 0; k < parts.count; ++k) whole = whole && (k == written || parts.row[k] != nullptr);
+  for (int k = 0; k < parts.count; ++k) whole = whole && (k == written || parts.rows[k]);
   switch (parts.count) {
     case 0:
       return body(PartCount<0, true>{});
@@ -147,7 +147,7 @@ inline void with_parts(const Parts& parts, int written, const Body& body) {
 }
 template <typename C>
 int written_part(const PartWrite<C>& write) {
-  return write.u != nullptr ? write.part : -1;
+  return write.u ? write.part : -1;
 }
 
 }  // namespace

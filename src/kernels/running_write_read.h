@@ -36,7 +36,7 @@ struct Weights {
 template <int kParts, bool kWhole, typename C>
 void measure(const WriteRead<C>& a, int64_t t, Weights& w) {
   constexpr int kForms = form_count(kParts);
-  const FormsOf<kParts, kWhole> forms(a.parts, a.write, t * a.d);
+  const FormsOf<kParts, kWhole> forms(a.parts, a.write, t);
   const float* query = a.query;
   const auto found = walk<Measures<kForms>>(
       a.d, [&](int64_t c, auto lanes, Measures<kForms>& m) __attribute__((always_inline)) {
@@ -116,9 +116,7 @@ struct Mixture {
   Vec finished, running[kForms + 1];
 
   Mixture(const WriteRead<C>& a, int64_t t, const Weights& w)
-      : mixed(a.mixed + t * a.d),
-        forms(a.parts, a.write, t * a.d),
-        finished(broadcast(w.finished)) {
+      : mixed(a.mixed[t]), forms(a.parts, a.write, t), finished(broadcast(w.finished)) {
 #pragma GCC unroll 3
     for (int f = 0; f < kForms; ++f) running[f] = broadcast(w.running[f]);
   }
@@ -144,7 +142,7 @@ constexpr int64_t kScratchColumns = 2048;
 template <typename C>
 float* hidden_row(const WriteRead<C>& a, int64_t t, float* scratch) {
   if constexpr (std::is_same_v<C, float>) {
-    if (a.h != nullptr) return a.h + t * a.d;
+    if (a.h) return a.h[t];
   }
   return a.d <= kScratchColumns ? scratch : nullptr;
 }
@@ -153,7 +151,7 @@ float* hidden_row(const WriteRead<C>& a, int64_t t, float* scratch) {
 template <int kParts, bool kWhole, typename C>
 void mix(const WriteRead<C>& a, int64_t t, Weights& w, float* hidden) {
   const Mixture<kParts, kWhole, C> mixture(a, t, w);
-  C* kept = std::is_same_v<C, float> || a.h == nullptr ? nullptr : a.h + t * a.d;
+  C* kept = std::is_same_v<C, float> || !a.h ? nullptr : a.h[t];
   Square found;
   const auto run = [&](auto has_hidden, auto has_kept) __attribute__((always_inline)) {
     found = walk<Square>(
@@ -174,7 +172,7 @@ void mix(const WriteRead<C>& a, int64_t t, Weights& w, float* hidden) {
 // x = gain h / rms(h)
 template <int kParts, bool kWhole, typename C>
 void normalise(const WriteRead<C>& a, int64_t t, const Weights& w, const float* hidden) {
-  C* x = a.x + t * a.d;
+  C* x = a.x[t];
   const float* gain = a.gain;
   const Vec inverse_rms = broadcast(w.inverse_rms);
   const auto finish = [&](const auto& h_at) __attribute__((always_inline)) {
@@ -212,7 +210,7 @@ void write_read_parts(const WriteRead<C>& a, int64_t begin, int64_t end) {
       hidden[i] = hidden_row(a, t + i, scratch[i]);
       mix<kParts, kWhole>(a, t + i, w[i], hidden[i]);
     }
-    if (a.x == nullptr) continue;
+    if (!a.x) continue;
     for (int64_t i = 0; i < tokens; ++i) normalise<kParts, kWhole>(a, t + i, w[i], hidden[i]);
   }
   finish_non_temporal_stores();
@@ -240,9 +238,9 @@ struct Squares {
 template <int kParts, bool kWhole, typename C>
 void finish_token(const FinishBlock<C>& a, int64_t t) {
   constexpr int kForms = form_count(kParts);
-  const FormsOf<kParts, kWhole> forms(a.parts, a.write, t * a.d);
+  const FormsOf<kParts, kWhole> forms(a.parts, a.write, t);
   float* row[kForms + 1] = {};
-  for (int s = a.sums - 1; s >= 0; --s) row[a.form[s]] = a.row[s] + t * a.d;
+  for (int s = a.sums - 1; s >= 0; --s) row[a.form[s]] = a.rows[s][t];
   const auto found = walk<Squares<kForms>>(
       a.d, [&](int64_t c, auto lanes, Squares<kForms>& m) __attribute__((always_inline)) {
         Vec v[kForms + 1];
@@ -260,7 +258,7 @@ void finish_token(const FinishBlock<C>& a, int64_t t) {
   for (int s = 0; s < a.sums; ++s) {
     const int form = a.form[s];
     const float* first = row[form];
-    float* own = a.row[s] + t * a.d;
+    float* own = a.rows[s][t];
     if (own != first) __builtin_memcpy(own, first, static_cast<size_t>(a.d) * sizeof(float));
     const SourceNumbers numbers =
         source_numbers(mean[form], mean[0], form == 0, a.matching_eps, a.norm_eps);

@@ -10,16 +10,16 @@ namespace {
 // gradients, and each has its own chain of additions. A row is computed the same way alone.
 constexpr int kGroup = 4;
 
-// Calls body(row, Rows<n>{}) for groups of n = kGroup rows, then for single rows.
+// Calls body(row, Count<n>{}) for groups of n = kGroup rows, then for single rows.
 template <int n>
-struct Rows {
-  static constexpr int count = n;
+struct Count {
+  static constexpr int value = n;
 };
 template <typename Body>
 void for_row_groups(int64_t begin, int64_t end, Body body) {
   int64_t row = begin;
-  for (; row + kGroup <= end; row += kGroup) body(row, Rows<kGroup>{});
-  for (; row < end; ++row) body(row, Rows<1>{});
+  for (; row + kGroup <= end; row += kGroup) body(row, Count<kGroup>{});
+  for (; row < end; ++row) body(row, Count<1>{});
 }
 
 // ---- forward ----
@@ -35,9 +35,8 @@ void updated(const AddNorm<C>& a, int64_t row, int64_t i, Lanes lanes, Vec (&h)[
   Vec factor = broadcast(a.coefficient);
   if constexpr (has.scale) factor *= lanes.load(a.scale + i);
   for (int r = 0; r < kRows; ++r) {
-    const int64_t at = (row + r) * a.d + i;
-    h[r] = lanes.load(a.h + at);
-    if constexpr (has.u) h[r] = fma(factor, lanes.load(a.u + at), h[r]);
+    h[r] = lanes.load(a.h[row + r] + i);
+    if constexpr (has.u) h[r] = fma(factor, lanes.load(a.u[row + r] + i), h[r]);
   }
 }
 
@@ -49,9 +48,8 @@ void add_norm_rows(const AddNorm<C>& a, int64_t row) {
     Vec h[kRows];
     updated<has>(a, row, i, lanes, h);
     for (int r = 0; r < kRows; ++r) {
-      const int64_t at = (row + r) * a.d + i;
-      if constexpr (has.h_out) lanes.store(a.h_out + at, h[r]);
-      if constexpr (has.x && !has.norm) lanes.store(a.x + at, h[r]);
+      if constexpr (has.h_out) lanes.store(a.h_out[row + r] + i, h[r]);
+      if constexpr (has.x && !has.norm) lanes.store(a.x[row + r] + i, h[r]);
       if constexpr (has.norm) squares[r] = fma(h[r], h[r], squares[r]);
     }
   });
@@ -69,12 +67,12 @@ void add_norm_rows(const AddNorm<C>& a, int64_t row) {
       const Vec gain = lanes.load(a.gain + i);
       Vec h[kRows];
       if constexpr (has.h_out) {
-        for (int r = 0; r < kRows; ++r) h[r] = lanes.load(a.h_out + (row + r) * a.d + i);
+        for (int r = 0; r < kRows; ++r) h[r] = lanes.load(a.h_out[row + r] + i);
       } else {
         updated<has>(a, row, i, lanes, h);
       }
       for (int r = 0; r < kRows; ++r) {
-        lanes.store(a.x + (row + r) * a.d + i, h[r] * inverse[r] * gain);
+        lanes.store(a.x[row + r] + i, h[r] * inverse[r] * gain);
       }
     });
   }
@@ -83,7 +81,7 @@ void add_norm_rows(const AddNorm<C>& a, int64_t row) {
 template <Forward has, typename C>
 void add_norm_range(const AddNorm<C>& a, int64_t begin, int64_t end) {
   for_row_groups(begin, end, [&](int64_t row, auto rows) {
-    add_norm_rows<has, decltype(rows)::count>(a, row);
+    add_norm_rows<has, decltype(rows)::value>(a, row);
   });
 }
 
@@ -93,16 +91,16 @@ void add_norm(const AddNorm<C>& a, int64_t begin, int64_t end) {
     constexpr bool kU = decltype(u)::value;
     constexpr bool kScale = decltype(scale)::value;
     constexpr bool kHOut = decltype(h_out)::value;
-    if (a.x != nullptr && a.gain != nullptr) {
+    if (a.x && a.gain != nullptr) {
       add_norm_range<Forward{kU, kScale, kHOut, true, true}>(a, begin, end);
-    } else if (a.x != nullptr) {
+    } else if (a.x) {
       add_norm_range<Forward{kU, kScale, kHOut, true, false}>(a, begin, end);
     } else if constexpr (kHOut) {
       add_norm_range<Forward{kU, kScale, kHOut, false, false}>(a, begin, end);
     }
   };
-  specialize(a.h_out != nullptr, [&](auto h_out) {
-    if (a.u == nullptr) {
+  specialize(static_cast<bool>(a.h_out), [&](auto h_out) {
+    if (!a.u) {
       output(Known<false>{}, Known<false>{}, h_out);
     } else {
       specialize(a.scale != nullptr, [&](auto scale) { output(Known<true>{}, scale, h_out); });
@@ -124,8 +122,8 @@ void norm_sums(const AddNormBackward<C>& a, int64_t row, Vec (&mean)[kRows]) {
     Vec gain_grad = zero();
     if constexpr (has_gain_grad) gain_grad = lanes.load(a.gain_grad + i);
     for (int r = 0; r < kRows; ++r) {
-      const int64_t at = (row + r) * a.d + i;
-      const Vec product = lanes.load(a.dx + at) * (lanes.load(a.h + at) * inverse[r]);
+      const Vec normed = lanes.load(a.h[row + r] + i) * inverse[r];
+      const Vec product = lanes.load(a.dx[row + r] + i) * normed;
       gain_grad += product;
       sums[r] = fma(gain, product, sums[r]);
     }
@@ -148,17 +146,16 @@ void stream_grad(const AddNormBackward<C>& a, int64_t row, const Vec (&mean)[kRo
     if constexpr (norm) gain = lanes.load(a.gain + i);
     Vec dh[kRows];
     for (int r = 0; r < kRows; ++r) {
-      const int64_t at = (row + r) * a.d + i;
-      const Vec before = first ? zero() : lanes.load(a.dh + at);
-      const Vec dx = lanes.load(a.dx + at);
+      const Vec before = first ? zero() : lanes.load(a.dh[row + r] + i);
+      const Vec dx = lanes.load(a.dx[row + r] + i);
       if constexpr (norm) {
-        const Vec across = fma(-mean[r], lanes.load(a.h + at), gain * dx);
+        const Vec across = fma(-mean[r], lanes.load(a.h[row + r] + i), gain * dx);
         dh[r] = fma(inverse[r], across, before);
       } else {
         dh[r] = before + dx;
       }
     }
-    for (int r = 0; r < kRows; ++r) lanes.store(a.dh + (row + r) * a.d + i, dh[r]);
+    for (int r = 0; r < kRows; ++r) lanes.store(a.dh[row + r] + i, dh[r]);
   });
 }
 
@@ -177,12 +174,11 @@ void update_grad(const AddNormBackward<C>& a, int64_t row) {
     Vec factor = coefficient;
     if constexpr (has.scale) factor *= lanes.load(a.scale + i);
     for (int r = 0; r < kRows; ++r) {
-      const int64_t at = (row + r) * a.d + i;
-      const Vec dh = lanes.load(a.dh + at);
+      const Vec dh = lanes.load(a.dh[row + r] + i);
       if constexpr (has.scale_grad) {
-        scale_grad = fma(coefficient * dh, lanes.load(a.u + at), scale_grad);
+        scale_grad = fma(coefficient * dh, lanes.load(a.u[row + r] + i), scale_grad);
       }
-      if constexpr (has.du) lanes.store(a.du + at, factor * dh);
+      if constexpr (has.du) lanes.store(a.du[row + r] + i, factor * dh);
     }
     if constexpr (has.scale_grad) lanes.store(a.scale_grad + i, scale_grad);
   });
@@ -191,9 +187,11 @@ void update_grad(const AddNormBackward<C>& a, int64_t row) {
 template <bool first, int kRows, typename C>
 void through_norm(const AddNormBackward<C>& a, int64_t row) {
   Vec mean[kRows] = {};
-  if (a.dx == nullptr) {
+  if (!a.dx) {
     if constexpr (first) {
-      sweep(kRows * a.d, [&](int64_t i, auto lanes) { lanes.store(a.dh + row * a.d + i, zero()); });
+      sweep(a.d, [&](int64_t i, auto lanes) {
+        for (int r = 0; r < kRows; ++r) lanes.store(a.dh[row + r] + i, zero());
+      });
     }
   } else if (a.gain == nullptr) {
     stream_grad<first, false>(a, row, mean);
@@ -206,7 +204,7 @@ void through_norm(const AddNormBackward<C>& a, int64_t row) {
 
 template <int kRows, typename C>
 void through_update(const AddNormBackward<C>& a, int64_t row) {
-  if (a.du == nullptr) {
+  if (!a.du) {
     if (a.scale_grad != nullptr) update_grad<Update{true, false, false}, kRows>(a, row);
     return;
   }
@@ -221,7 +219,7 @@ void through_update(const AddNormBackward<C>& a, int64_t row) {
 template <typename C>
 void add_norm_backward(const AddNormBackward<C>& a, int64_t begin, int64_t end) {
   for_row_groups(begin, end, [&](int64_t row, auto rows) {
-    constexpr int kRows = decltype(rows)::count;
+    constexpr int kRows = decltype(rows)::value;
     specialize(a.first, [&](auto first) { through_norm<decltype(first)::value, kRows>(a, row); });
     through_update<kRows>(a, row);
   });

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "kernels/grid.h"
 #include "kernels/types.h"
 
 namespace wavroute::kernels {
@@ -17,14 +18,14 @@ namespace wavroute::kernels {
 template <typename C>
 struct AddNorm {
   int64_t d = 0;
-  const float* h = nullptr;      // [tokens, d]
-  const C* u = nullptr;          // [tokens, d]; null: nothing is added
+  Grid<const float> h;           // [tokens, d]
+  Grid<const C> u;               // [tokens, d]; null: nothing is added
   const float* scale = nullptr;  // [d]; null: 1
   float coefficient = 1.0F;
-  float* h_out = nullptr;       // [tokens, d], may be h; null: not kept
+  Grid<float> h_out;            // [tokens, d], may be h; null: not kept
   const float* gain = nullptr;  // [d]; null: no norm, x = h'
   float eps = 0.0F;
-  C* x = nullptr;                // [tokens, d]; null: no norm is taken
+  Grid<C> x;                     // [tokens, d]; null: no norm is taken
   float* inverse_rms = nullptr;  // [tokens]; null: not kept
 };
 
@@ -33,18 +34,18 @@ struct AddNorm {
 template <typename C>
 struct AddNormBackward {
   int64_t d = 0;
-  const C* dx = nullptr;               // [tokens, d]; null: nothing came through the norm
-  const float* h = nullptr;            // [tokens, d], h'; needed with dx and gain
+  Grid<const C> dx;                    // [tokens, d]; null: nothing came through the norm
+  Grid<const float> h;                 // [tokens, d], h'; needed with dx and gain
   const float* inverse_rms = nullptr;  // [tokens]
   const float* gain = nullptr;         // [d]; null: no norm, dh += dx
   float* gain_grad = nullptr;          // [d], += sum of dx * h' / rms over the rows; null: none
-  float* dh = nullptr;                 // [tokens, d]
+  Grid<float> dh;                      // [tokens, d]
   bool first = false;                  // dh holds nothing yet
-  const C* u = nullptr;                // [tokens, d]; needed with scale_grad
+  Grid<const C> u;                     // [tokens, d]; needed with scale_grad
   const float* scale = nullptr;        // [d]; null: 1
   float coefficient = 1.0F;
   float* scale_grad = nullptr;  // [d], += sum of coefficient * dh * u over the rows; null: none
-  C* du = nullptr;              // [tokens, d]; null: not wanted
+  Grid<C> du;                   // [tokens, d]; null: not wanted
 };
 
 template <typename C>

@@ -12,7 +12,7 @@ double cross_entropy(Memory& memory, at::Tensor logits, const at::Tensor& target
   with_type(logits.scalar_type(), [&]<typename C>() {
     kernels::CrossEntropy<C> args;
     args.vocabulary = logits.size(1);
-    args.logits = out<C>(logits);
+    args.logits = rows_out<C>(logits);
     args.targets = in<int64_t>(targets);
     args.unscored = kUnscored;
     args.want_grad = true;

@@ -49,13 +49,14 @@ void add_rows(const at::Tensor& ids, const at::Tensor& rows, const at::Tensor& t
   const int64_t tokens = ids.numel(), d = table.size(1);
   check_ids(ids, table.size(0));
   const int64_t* id = in<int64_t>(ids);
-  const float* from = in<float>(rows);
-  float* to = out<float>(table);
+  const kernels::Grid<const float> from = rows_in<float>(rows);
+  const kernels::Grid<float> to = rows_out<float>(table);
   constexpr int64_t kLine = 16;                               // floats of a cache line
   const auto add_columns = [&](int64_t begin, int64_t end) {  // each thread has its own columns
     for (int64_t token = 0; token < tokens; ++token) {
-      float* row = to + id[token] * d;
-      for (int64_t c = begin; c < end; ++c) row[c] += from[token * d + c];
+      float* row = to[id[token]];
+      const float* grad = from[token];
+      for (int64_t c = begin; c < end; ++c) row[c] += grad[c];
     }
   };
   parallel_for(d, add_columns, kLine);

@@ -25,14 +25,14 @@ void run_add_norm(const at::Tensor& h, const Addend& addend, const at::Tensor& h
   with_type(type, [&]<typename C>() {
     kernels::AddNorm<C> args;
     args.d = d;
-    args.h = in<float>(h);
-    args.u = in<C>(addend.u);
+    args.h = rows_in<float>(h);
+    args.u = rows_in<C>(addend.u);
     args.scale = in<float>(scale);
     args.coefficient = static_cast<float>(addend.coefficient);
-    args.h_out = out<float>(h_out);
+    args.h_out = rows_out<float>(h_out);
     args.gain = in<float>(norm.gain);
     args.eps = static_cast<float>(norm.eps);
-    args.x = out<C>(normed.x);
+    args.x = rows_out<C>(normed.x);
     args.inverse_rms = out<float>(normed.inverse_rms);
     const auto kernel = kernels::chosen_kernels().stream->of<C>().add_norm;
     parallel_for(token_count(h), [&](int64_t begin, int64_t end) { kernel(args, begin, end); });
@@ -72,16 +72,16 @@ at::Tensor add_norm_backward(Memory& memory, const at::Tensor& dx, const Normed&
   with_type(type, [&]<typename C>() {
     kernels::AddNormBackward<C> args;
     args.d = d;
-    args.dx = in<C>(dx);
-    args.h = in<float>(forward.h);
+    args.dx = rows_in<C>(dx);
+    args.h = rows_in<float>(forward.h);
     args.inverse_rms = in<float>(forward.inverse_rms);
     args.gain = in<float>(norm.gain);
-    args.dh = out<float>(dh);
+    args.dh = rows_out<float>(dh);
     args.first = first;
-    args.u = in<C>(addend.u);
+    args.u = rows_in<C>(addend.u);
     args.scale = in<float>(scale);
     args.coefficient = static_cast<float>(addend.coefficient);
-    args.du = out<C>(du);
+    args.du = rows_out<C>(du);
     const auto kernel = kernels::chosen_kernels().stream->of<C>().add_norm_backward;
     for_chunks(tokens, [&](int64_t chunk, int64_t begin, int64_t end) {
       kernels::AddNormBackward<C> own = args;

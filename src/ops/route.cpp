@@ -1,6 +1,7 @@
 #include "ops/route.h"
 
 #include <memory>
+#include <type_traits>
 
 #include "ops/parallel.h"
 #include "ops/typed.h"
@@ -10,37 +11,59 @@ namespace {
 
 using Ranged = std::function<void(int64_t begin, int64_t end)>;
 
-// Entry `index` of the first dimension.
+// Row `index` of a tensor of two dimensions.
 template <typename T>
 T* row(const at::Tensor& of, int64_t index) {
-  return of.defined() ? out<T>(of) + index * of.stride(0) : nullptr;
+  return rows_out<T>(of)[index];
 }
 template <typename T>
 const T* row_in(const at::Tensor& of, int64_t index) {
-  return of.defined() ? in<T>(of) + index * of.stride(0) : nullptr;
+  return rows_in<T>(of)[index];
+}
+
+// Entry `index` of a tensor of three.
+template <typename T>
+kernels::Grid<T> grid(const at::Tensor& of, int64_t index) {
+  if (!of.defined()) return {};
+  return {out<T>(of) + index * of.stride(0), of.stride(1)};
+}
+template <typename T>
+kernels::Grid<const T> grid_in(const at::Tensor& of, int64_t index) {
+  if (!of.defined()) return {};
+  return {in<T>(of) + index * of.stride(0), of.stride(1)};
+}
+
+// All entries from `first` on.
+template <typename T>
+kernels::Grids<T> grids(const at::Tensor& of, int64_t first) {
+  return {grid<T>(of, first).at, of.stride(0), of.stride(1)};
+}
+template <typename T>
+kernels::Grids<const T> grids_in(const at::Tensor& of, int64_t first) {
+  return {grid_in<T>(of, first).at, of.stride(0), of.stride(1)};
+}
+
+// logits [R n, tokens] of routers with `sources` each, as [R, n, tokens], from router `first` on.
+template <typename Grid>
+auto by_router(const Grid& logits, int64_t first, int64_t sources) {
+  const Grid from = logits.from(first * sources);
+  return kernels::Grids<std::remove_pointer_t<decltype(from.at)>>{from.at, sources * from.pitch,
+                                                                  from.pitch};
 }
 
 float number(double x) { return static_cast<float>(x); }
-
-// From one row of per-token numbers to the next.
-int64_t distance(const RouterGroup& group) {
-  for (const at::Tensor& rows : {group.logits, group.peak, group.along}) {
-    if (rows.defined() && rows.size(0) > 1) return rows.stride(0);
-  }
-  return group.tokens();
-}
 
 // The finished sources as the kernels take them.
 template <typename R>
 struct SourcePointers {
   explicit SourcePointers(const FinishedSources& sources) {
     for (size_t j = 0; j < sources.rows.size(); ++j) {
-      rows.push_back(in<R>(sources.rows[j]));
+      rows.push_back(rows_in<R>(sources.rows[j]));
       ratio.push_back(row_in<float>(sources.ratio, static_cast<int64_t>(j)));
       inverse.push_back(row_in<float>(sources.inverse, static_cast<int64_t>(j)));
     }
   }
-  std::vector<const R*> rows;
+  std::vector<kernels::Grid<const R>> rows;
   std::vector<const float*> ratio, inverse;
 };
 
@@ -49,14 +72,13 @@ template <typename R, typename Args>
 void set_sources(Args& args, const SourcePointers<R>& pointers, const RouterGroup& group,
                  int64_t first, int64_t count) {
   args.d = group.width();
-  args.tokens = distance(group);
   args.sources = static_cast<int64_t>(group.sources.rows.size());
   args.routers = count;
   args.rows = pointers.rows.data();
   args.ratio = pointers.ratio.data();
   args.inverse = pointers.inverse.data();
-  args.query = row_in<float>(group.routers.query, first);
-  args.bias = row_in<float>(group.routers.bias, first);
+  args.query = rows_in<float>(group.routers.query).from(first);
+  args.bias = rows_in<float>(group.routers.bias).from(first);
 }
 
 template <typename R, typename M>
@@ -65,11 +87,10 @@ Ranged bound_mix(const PhaseOne& mix) {
   const auto pointers = std::make_shared<const SourcePointers<R>>(group.sources);
   kernels::MixFinished<R, M> args;
   set_sources(args, *pointers, group, mix.first, mix.count);
-  args.logits = row<float>(group.logits, mix.first * args.sources);
-  args.peak = row<float>(group.peak, mix.first);
-  args.mass = row<float>(group.mass, mix.first);
-  args.mixed = row<M>(group.mixed, group.mixed.size(0) > 1 ? mix.first : 0);
-  args.pitch = group.mixed.stride(0);
+  args.logits = by_router(rows_out<float>(group.logits), mix.first, args.sources);
+  args.peak = rows_out<float>(group.peak).from(mix.first);
+  args.mass = rows_out<float>(group.mass).from(mix.first);
+  args.mixed = grids<M>(group.mixed, group.mixed.size(0) > 1 ? mix.first : 0);
   const auto kernel = kernels::chosen_kernels().finished->of<R>().mix.template of<M>().forward;
   return [=](int64_t begin, int64_t end) {
     (void)pointers;  // what args points to
@@ -87,13 +108,14 @@ Ranged bound(const PhaseOne& mix) {
 
 template <typename C>
 kernels::PartWrite<C> pointers_of(const PartWrite& write) {
-  return {in<C>(write.u), write.part, in<float>(write.before), out<float>(write.after)};
+  return {rows_in<C>(write.u), write.part, rows_in<float>(write.before),
+          rows_out<float>(write.after)};
 }
 
 kernels::Parts pointers_of(const RunningParts& parts) {
   kernels::Parts result;
   result.count = parts.count;
-  for (size_t k = 0; k < parts.row.size(); ++k) result.row[k] = in<float>(parts.row[k]);
+  for (size_t k = 0; k < parts.row.size(); ++k) result.rows[k] = rows_in<float>(parts.row[k]);
   return result;
 }
 
@@ -109,7 +131,7 @@ Ranged bound(const BlockEnd& end) {
     args.matching_eps = number(end.eps.matching);
     for (size_t s = 0; s < static_cast<size_t>(args.sums); ++s) {
       args.form[s] = end.sums.form[s];
-      args.row[s] = out<float>(end.row[s]);
+      args.rows[s] = rows_out<float>(end.row[s]);
       args.ratio[s] = out<float>(end.ratio[s]);
       args.inverse[s] = out<float>(end.inverse[s]);
     }
@@ -152,13 +174,13 @@ kernels::WriteRead<C> arguments(const RunningRead& read) {
   set_reader(args, read);
   args.peak = row_in<float>(group.peak, read.router);
   args.mass = row_in<float>(group.mass, read.router);
-  args.mixed = row_in<C>(group.mixed, group.mixed.size(0) > 1 ? read.router : 0);
+  args.mixed = grid_in<C>(group.mixed, group.mixed.size(0) > 1 ? read.router : 0);
   args.norm_eps = number(read.eps.norm);
   args.matching_eps = number(read.eps.matching);
   args.lse = row<float>(group.lse, read.router);
   args.gain = in<float>(read.gain);
-  args.h = out<C>(read.h);
-  args.x = out<C>(read.x);
+  args.h = rows_out<C>(read.h);
+  args.x = rows_out<C>(read.x);
   args.inverse_rms = out<float>(read.inverse_rms);
   return args;
 }
@@ -178,19 +200,19 @@ kernels::ReadBackward<C> arguments(const RunningReadBackward& read) {
   const RouterGroup& group = *read.group;
   kernels::ReadBackward<C> args;
   args.d = read.dx.size(-1);
-  args.dx = in<C>(read.dx);
-  args.h = in<C>(read.h);
+  args.dx = rows_in<C>(read.dx);
+  args.h = rows_in<C>(read.h);
   args.inverse_rms = in<float>(read.inverse_rms);
   args.gain = in<float>(read.gain);
   set_reader(args, read);
   for (size_t f = 0; f < read.forms.size(); ++f) {
-    args.forms[f] = {out<float>(read.forms[f].grad), in<float>(read.forms[f].joined),
+    args.forms[f] = {rows_out<float>(read.forms[f].grad), rows_in<float>(read.forms[f].joined),
                      read.forms[f].sign};
   }
   args.lse = row_in<float>(group.lse, read.router);
-  args.dh = row<C>(group.dh, read.router);
+  args.dh = grid<C>(group.dh, read.router);
   args.along = row<float>(group.along, read.router);
-  args.du = out<C>(read.du);
+  args.du = rows_out<C>(read.du);
   return args;
 }
 
@@ -249,8 +271,8 @@ void source_scalars(const at::Tensor& row, const at::Tensor& summary, const Rout
   with_type(row.scalar_type(), [&]<typename R>() {
     kernels::SourceScalars<R> args;
     args.d = row.size(1);
-    args.row = in<R>(row);
-    args.summary = in<R>(summary);
+    args.row = rows_in<R>(row);
+    args.summary = rows_in<R>(summary);
     args.norm_eps = number(eps.norm);
     args.matching_eps = number(eps.matching);
     args.ratio = out<float>(ratio);
@@ -271,8 +293,9 @@ void mix_backward(Memory& memory, const PhaseOneBackward& mix) {
   const size_t sources = group.sources.rows.size();
   const PartialSums query_grad(memory, chunks, mix.count * group.width());
   const PartialSums bias_grad(memory, chunks, mix.count * static_cast<int64_t>(sources));
-  std::vector<float*> grads;
-  for (const at::Tensor& grad : mix.source_grads) grads.push_back(out<float>(grad));
+  std::vector<kernels::Grid<float>> grads;
+  grads.reserve(mix.source_grads.size());
+  for (const at::Tensor& grad : mix.source_grads) grads.push_back(rows_out<float>(grad));
   const auto first = std::make_unique<bool[]>(sources);
   std::fill_n(first.get(), sources, mix.sets);
   with_type(group.sources.rows[0].scalar_type(), [&]<typename R>() {
@@ -280,18 +303,17 @@ void mix_backward(Memory& memory, const PhaseOneBackward& mix) {
       const SourcePointers<R> pointers(group.sources);
       kernels::MixFinishedBackward<R, M> args;
       set_sources(args, pointers, group, mix.first, mix.count);
-      args.logits = row_in<float>(group.logits, mix.first * args.sources);
-      args.lse = row_in<float>(group.lse, mix.first);
-      args.along = row_in<float>(group.along, mix.first);
-      args.dh = row_in<M>(group.dh, mix.first);
-      args.pitch = group.dh.stride(0);
+      args.logits = by_router(rows_in<float>(group.logits), mix.first, args.sources);
+      args.lse = rows_in<float>(group.lse).from(mix.first);
+      args.along = rows_in<float>(group.along).from(mix.first);
+      args.dh = grids_in<M>(group.dh, mix.first);
       args.grads = grads.data();
       args.first = first.get();
       const auto kernel = kernels::chosen_kernels().finished->of<R>().mix.template of<M>().backward;
       for_chunks(tokens, [&](int64_t chunk, int64_t begin, int64_t end) {
         kernels::MixFinishedBackward<R, M> own = args;
-        own.query_grad = query_grad.of(chunk);
-        own.bias_grad = bias_grad.of(chunk);
+        own.query_grad = {query_grad.of(chunk), group.width()};
+        own.bias_grad = {bias_grad.of(chunk), static_cast<int64_t>(sources)};
         kernel(own, begin, end);
       });
     });
@@ -349,10 +371,10 @@ void add_signed(std::span<const SignedGrad> grads, const at::Tensor& du) {
     kernels::UpdateGrad<C> args;
     args.d = d;
     for (const SignedGrad& grad : grads) {
-      args.grad[args.sums] = in<float>(grad.grad);
+      args.grads[args.sums] = rows_in<float>(grad.grad);
       args.sign[args.sums++] = grad.sign;
     }
-    args.du = out<C>(du);
+    args.du = rows_out<C>(du);
     const auto kernel = kernels::chosen_kernels().running->of<C>().update_grad;
     for_chunks(du.numel() / d,
                [&](int64_t, int64_t begin, int64_t end) { kernel(args, begin, end); });

@@ -1,29 +1,32 @@
 #include "ops/route_parts.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
-#include <cstring>
 
 #include "ops/typed.h"
 
 namespace wavroute::ops {
 namespace {
 
+using kernels::Grid;
+
 // A gradient [tokens, d] and its sign in a sum of gradients.
 struct SignedRows {
-  const float* grad = nullptr;
+  Grid<const float> grad;
   float sign = 1.0F;
 };
 
 // out = the sum of at least one signed gradient, in C; at most kMostRunning. `out` may be one of
 // them.
 template <typename C>
-void add_rows(std::span<const SignedRows> grads, C* out, int64_t d, int64_t begin, int64_t end) {
+void add_rows(std::span<const SignedRows> grads, Grid<C> out, int64_t d, int64_t begin,
+              int64_t end) {
   kernels::UpdateGrad<C> args;
   args.d = d;
   args.du = out;
   for (const SignedRows& grad : grads) {
-    args.grad[args.sums] = grad.grad;
+    args.grads[args.sums] = grad.grad;
     args.sign[args.sums++] = grad.sign;
   }
   kernels::chosen_kernels().running->of<C>().update_grad(args, begin, end);
@@ -36,30 +39,29 @@ struct Split {
       : d(grads.forms.size(2)),
         forms(grads.forms.size(0)),
         written(grads.written),
-        later(in<float>(grads.later)),
-        u(out<C>(grads.u)) {
+        later(rows_in<float>(grads.later)),
+        u(rows_out<C>(grads.u)) {
     for (int64_t f = 0; f < forms; ++f) {
-      form[static_cast<size_t>(f)] = out<float>(grads.forms) + f * grads.forms.stride(0);
+      form[static_cast<size_t>(f)] = rows_out<float>(grads.forms[f]);
     }
-    for (size_t k = 0; k < part.size(); ++k) part[k] = out<float>(grads.part[k]);
+    for (size_t k = 0; k < part.size(); ++k) part[k] = rows_out<float>(grads.part[k]);
   }
 
   int64_t d, forms, written;
-  std::array<float*, kMostRunning> form = {};
-  std::array<float*, kMostParts> part = {};
-  const float* later;
-  C* u;
+  std::array<Grid<float>, kMostRunning> form = {};
+  std::array<Grid<float>, kMostParts> part = {};
+  Grid<const float> later;
+  Grid<C> u;
 
   void clear(int64_t begin, int64_t end) const {
     for (int64_t f = 0; f < forms; ++f) {
-      std::memset(form[static_cast<size_t>(f)] + begin * d, 0,
-                  static_cast<size_t>((end - begin) * d) * sizeof(float));
+      for (int64_t t = begin; t < end; ++t) std::fill_n(form[static_cast<size_t>(f)][t], d, 0.0F);
     }
   }
 
   void run(int64_t begin, int64_t end) const {
     for (int64_t k = 0; k < kMostParts; ++k) {
-      if (part[static_cast<size_t>(k)] == nullptr || k == written) continue;
+      if (!part[static_cast<size_t>(k)] || k == written) continue;
       std::array<SignedRows, kMostRunning> grads;
       for (int64_t f = 0; f < forms; ++f) {
         grads[static_cast<size_t>(f)] = {form[static_cast<size_t>(f)], sign_of(f, k)};
@@ -80,10 +82,10 @@ struct Split {
       add_rows(std::span<const SignedRows>(details), form[1], d, begin, end);
       grads.push_back({form[1], 1.0F});
     }
-    if (later != nullptr) grads.push_back({later, 1.0F});
+    if (later) grads.push_back({later, 1.0F});
     const std::span<const SignedRows> all = grads;
     add_rows(all, part[static_cast<size_t>(written)], d, begin, end);
-    if (u != nullptr) add_rows(all, u, d, begin, end);
+    if (u) add_rows(all, u, d, begin, end);
   }
 };
 
@@ -92,12 +94,12 @@ float value(kernels::Bf16 x) { return std::bit_cast<float>(static_cast<uint32_t>
 
 // mixed_grad = dh exp(peak - lse); along becomes that of mass, - along exp(peak - lse).
 template <typename C>
-void through_phase_one(const C* dh, float* mixed_grad, float* along, const float* peak,
+void through_phase_one(Grid<const C> dh, Grid<float> mixed_grad, float* along, const float* peak,
                        const float* lse, int64_t d, int64_t begin, int64_t end) {
   for (int64_t t = begin; t < end; ++t) {
     const float weight = std::exp(peak[t] - lse[t]);
     along[t] *= -weight;
-    for (int64_t i = t * d; i < (t + 1) * d; ++i) mixed_grad[i] = value(dh[i]) * weight;
+    for (int64_t c = 0; c < d; ++c) mixed_grad[t][c] = value(dh[t][c]) * weight;
   }
 }
 
@@ -115,7 +117,7 @@ void read_backward_to_parts(const RunningReadBackward& read, const PartGrads& sp
     const RouterGroup& group = *read.group;
     const auto after = [&](int64_t begin, int64_t end) {
       parts.run(begin, end);
-      through_phase_one(in<C>(group.dh), out<float>(mixed.grad), out<float>(group.along),
+      through_phase_one(rows_in<C>(group.dh), rows_out<float>(mixed.grad), out<float>(group.along),
                         in<float>(mixed.peak), in<float>(group.lse), parts.d, begin, end);
     };
     read_backward(memory, whole,

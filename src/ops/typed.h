@@ -7,7 +7,8 @@
 
 namespace wavroute::ops {
 
-// Null for an undefined tensor. The tensor is contiguous and of the type.
+// Null for an undefined tensor. The tensor is of the type; consecutive numbers of its last
+// dimension are adjacent.
 template <typename T>
 [[nodiscard]] const T* in(const at::Tensor& tensor) {
   return tensor.defined() ? static_cast<const T*>(tensor.const_data_ptr()) : nullptr;
@@ -15,6 +16,19 @@ template <typename T>
 template <typename T>
 [[nodiscard]] T* out(const at::Tensor& tensor) {
   return tensor.defined() ? static_cast<T*>(tensor.mutable_data_ptr()) : nullptr;
+}
+
+// Its rows of the last dimension, one after the other at one distance; a single row of one
+// dimension. No grid for an undefined tensor.
+template <typename T>
+[[nodiscard]] kernels::Grid<const T> rows_in(const at::Tensor& tensor) {
+  if (!tensor.defined()) return {};
+  return {in<T>(tensor), tensor.dim() > 1 ? tensor.stride(-2) : tensor.numel()};
+}
+template <typename T>
+[[nodiscard]] kernels::Grid<T> rows_out(const at::Tensor& tensor) {
+  if (!tensor.defined()) return {};
+  return {out<T>(tensor), tensor.dim() > 1 ? tensor.stride(-2) : tensor.numel()};
 }
 
 // Calls body.template operator()<C>() with the kernels' type for `type`, float or bfloat16.

@@ -58,12 +58,12 @@ int PartsStream::slot(int64_t block, int64_t position) const {
 }
 
 // The first update of a block is positive in every sum, so that slot 0 always comes first.
-PartsStream::Layout PartsStream::layout(int64_t block, int64_t writes) const {
+PartsStream::Arrangement PartsStream::arrangement(int64_t block, int64_t writes) const {
   std::array<bool, ops::kMostParts> present = {};
   for (int64_t position = 0; position < writes; ++position) {
     present[static_cast<size_t>(slot(block, position))] = true;
   }
-  Layout found;
+  Arrangement found;
   for (int k = 0; k < ops::kMostParts; ++k) {
     if (present[static_cast<size_t>(k)]) found.slot[static_cast<size_t>(found.count++)] = k;
   }
@@ -79,20 +79,20 @@ PartsStream::Layout PartsStream::layout(int64_t block, int64_t writes) const {
   return found;
 }
 
-int PartsStream::owner(const Layout& layout, int form) {
-  const auto place = std::find(layout.form.begin(), layout.form.end(), form);
-  return static_cast<int>(place - layout.form.begin());
+int PartsStream::owner(const Arrangement& arrangement, int form) {
+  const auto place = std::find(arrangement.form.begin(), arrangement.form.end(), form);
+  return static_cast<int>(place - arrangement.form.begin());
 }
 
-ops::RunningForms PartsStream::sources_of(const Layout& layout) const {
-  return {scheme_.spec().partial_details ? static_cast<int>(sums()) : 1, layout.form};
+ops::RunningForms PartsStream::sources_of(const Arrangement& arrangement) const {
+  return {scheme_.spec().partial_details ? static_cast<int>(sums()) : 1, arrangement.form};
 }
 
-ops::RunningParts PartsStream::parts_of(const Layout& layout, const PartRows& rows) {
+ops::RunningParts PartsStream::parts_of(const Arrangement& arrangement, const PartRows& rows) {
   ops::RunningParts parts;
-  parts.count = layout.count;
-  for (size_t k = 0; k < static_cast<size_t>(layout.count); ++k) {
-    parts.row[k] = rows[static_cast<size_t>(layout.slot[k])];
+  parts.count = arrangement.count;
+  for (size_t k = 0; k < static_cast<size_t>(arrangement.count); ++k) {
+    parts.row[k] = rows[static_cast<size_t>(arrangement.slot[k])];
   }
   return parts;
 }
@@ -192,7 +192,7 @@ ops::PartWrite PartsStream::take_pending() {
     return {};
   }
   part = write.after = memory_.empty({tokens_, d_}, at::kFloat);
-  const Layout now = layout(block_, writes_);
+  const Arrangement now = arrangement(block_, writes_);
   write.part =
       static_cast<int>(std::find(now.slot.begin(), now.slot.end(), place) - now.slot.begin());
   return write;
@@ -223,7 +223,7 @@ at::Tensor PartsStream::read_embedding(const PreNorm& norm) {
 // The end of the block that was written: its sums become rows of the bank.
 ops::BlockEnd PartsStream::end_block(at::ScalarType type) {
   ops::BlockEnd end;
-  const Layout last = layout(block_, writes_);
+  const Arrangement last = arrangement(block_, writes_);
   end.type = type;
   end.write = take_pending();
   end.parts = parts_of(last, parts_);
@@ -255,7 +255,7 @@ at::Tensor PartsStream::merge(int64_t block, int64_t position, const PreNorm& no
   read.router = position;
   read.eps = eps();
   if (position > 0) {
-    const Layout now = layout(block, position);
+    const Arrangement now = arrangement(block, position);
     read.write = take_pending();
     read.parts = parts_of(now, parts_);
     read.sources = sources_of(now);

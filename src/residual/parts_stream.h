@@ -63,7 +63,7 @@ class PartsStream final : public NormedStream {
   };
   // Which parts a block has after some writes, in the operators' order, and the form that each of
   // its sums then is.
-  struct Layout {
+  struct Arrangement {
     int count = 0;
     std::array<int, ops::kMostParts> slot = {};
     std::array<int, ops::kMostRunning> form = {};
@@ -89,12 +89,13 @@ class PartsStream final : public NormedStream {
   [[nodiscard]] float sign(int64_t block, int64_t position, int64_t sum) const;
   // The slot of the part that the update goes to: bit s - 1 is set where its sign in sum s is -1.
   [[nodiscard]] int slot(int64_t block, int64_t position) const;
-  [[nodiscard]] Layout layout(int64_t block, int64_t writes) const;
+  [[nodiscard]] Arrangement arrangement(int64_t block, int64_t writes) const;
   // The sum that collects the gradient of a form: the first one that is this form.
-  [[nodiscard]] static int owner(const Layout& layout, int form);
+  [[nodiscard]] static int owner(const Arrangement& arrangement, int form);
   // The running sources of a reader.
-  [[nodiscard]] ops::RunningForms sources_of(const Layout& layout) const;
-  [[nodiscard]] static ops::RunningParts parts_of(const Layout& layout, const PartRows& rows);
+  [[nodiscard]] ops::RunningForms sources_of(const Arrangement& arrangement) const;
+  [[nodiscard]] static ops::RunningParts parts_of(const Arrangement& arrangement,
+                                                  const PartRows& rows);
 
   // Block blocks().count is the read-out's.
   [[nodiscard]] Readers make_readers(int64_t block) const;

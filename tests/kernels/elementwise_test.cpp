@@ -55,8 +55,12 @@ struct SwigluProblem {
 
   double gate(int64_t i) const { return to_double(gate_up[i + i / hidden * hidden]); }
   double up(int64_t i) const { return to_double(gate_up[i + (i / hidden + 1) * hidden]); }
-  Swiglu<C> forward(std::vector<C>& a) const { return {hidden, gate_up.data(), a.data()}; }
-  SwigluBackward<C> backward() { return {hidden, gate_up.data(), da.data()}; }
+  Swiglu<C> forward(std::vector<C>& a) const {
+    return {hidden, {gate_up.data(), 2 * hidden}, {a.data(), hidden}};
+  }
+  SwigluBackward<C> backward() {
+    return {hidden, {gate_up.data(), 2 * hidden}, {da.data(), hidden}};
+  }
 };
 
 TEST_P(ActivationTest, SwigluAndItsGradientsFollowTheEquations) {
@@ -169,7 +173,8 @@ struct CrossEntropyProblem {
   std::vector<float> loss = std::vector<float>(kTokens, -9);
 
   CrossEntropy<C> call(bool want_grad) {
-    return {vocabulary, logits.data(), targets.data(), -100, want_grad, kWeight, loss.data()};
+    return {vocabulary, {logits.data(), vocabulary}, targets.data(), -100, want_grad, kWeight,
+            loss.data()};
   }
   bool scored(int64_t row) const { return targets[row] != -100; }
   Doubles expected_loss(const Doubles& x) const {

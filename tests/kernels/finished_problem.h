@@ -98,9 +98,9 @@ struct Problem {
   std::vector<float> query, bias, logits, peak, mass;
   std::vector<float> more_logit, more_value, lse, along, query_grad, bias_grad;
   std::unique_ptr<bool[]> first;
-  std::vector<const R*> row_list;
+  std::vector<Grid<const R>> row_list;
   std::vector<const float*> ratio_list, inverse_list;
-  std::vector<float*> grad_list;
+  std::vector<Grid<float>> grad_list;
 
   explicit Problem(const Shape& s) : shape(s) {
     const int64_t pairs = s.routers * s.tokens;
@@ -153,10 +153,10 @@ struct Problem {
     }
     row_list.clear(), ratio_list.clear(), inverse_list.clear(), grad_list.clear();
     for (int64_t j = 0; j < shape.sources; ++j) {
-      row_list.push_back(rows[j].data());
+      row_list.push_back({rows[j].data(), shape.d});
       ratio_list.push_back(ratio[j].data());
       inverse_list.push_back(inverse[j].data());
-      grad_list.push_back(grads[j].data());
+      grad_list.push_back({grads[j].data(), shape.d});
     }
   }
 
@@ -177,37 +177,33 @@ struct Problem {
     return {.d = shape.d,
             .sources = shape.sources,
             .routers = shape.routers,
-            .tokens = shape.tokens,
-            .pitch = shape.tokens * shape.d,
             .rows = row_list.data(),
             .ratio = ratio_list.data(),
             .inverse = inverse_list.data(),
-            .query = query.data(),
-            .bias = bias.data(),
-            .logits = logits.data(),
-            .peak = peak.data(),
-            .mass = mass.data(),
-            .mixed = mixed.data()};
+            .query = {query.data(), shape.d},
+            .bias = {bias.data(), shape.sources},
+            .logits = {logits.data(), shape.sources * shape.tokens, shape.tokens},
+            .peak = {peak.data(), shape.tokens},
+            .mass = {mass.data(), shape.tokens},
+            .mixed = {mixed.data(), shape.tokens * shape.d, shape.d}};
   }
   [[nodiscard]] MixFinishedBackward<R, M> backward() {
     return {.d = shape.d,
             .sources = shape.sources,
             .routers = shape.routers,
-            .tokens = shape.tokens,
-            .pitch = shape.tokens * shape.d,
             .rows = row_list.data(),
             .ratio = ratio_list.data(),
             .inverse = inverse_list.data(),
-            .query = query.data(),
-            .bias = bias.data(),
-            .logits = logits.data(),
-            .lse = lse.data(),
-            .along = along.data(),
-            .dh = dh.data(),
+            .query = {query.data(), shape.d},
+            .bias = {bias.data(), shape.sources},
+            .logits = {logits.data(), shape.sources * shape.tokens, shape.tokens},
+            .lse = {lse.data(), shape.tokens},
+            .along = {along.data(), shape.tokens},
+            .dh = {dh.data(), shape.tokens * shape.d, shape.d},
             .grads = grad_list.data(),
             .first = first.get(),
-            .query_grad = query_grad.data(),
-            .bias_grad = bias_grad.data()};
+            .query_grad = {query_grad.data(), shape.d},
+            .bias_grad = {bias_grad.data(), shape.sources}};
   }
 
   void run_both(const MixKernels<R, M>& kernels) {

@@ -129,8 +129,8 @@ class Block {
     std::vector<float> fresh(layout.rows(), std::numeric_limits<float>::quiet_NaN());
     WriteRead<C> a;
     a.d = layout.d;
-    a.write = {updates[i - 1].data(), part,
-               rows[i - 1][part].empty() ? nullptr : rows[i - 1][part].data(), fresh.data()};
+    a.write = {rows_of(updates[i - 1].data()), part, {}, rows_of(fresh.data())};
+    if (!rows[i - 1][part].empty()) a.write.in = rows_of(rows[i - 1][part].data());
     a.parts = parts_of(i);
     for (int s = 0; s < kMostRunning; ++s) {
       if (!read[s]) continue;
@@ -144,12 +144,12 @@ class Block {
     const std::vector<float> mass(kBlockTokens, static_cast<float>(kMass));
     a.query = &numbers[layout.query(i)];
     a.gain = &numbers[layout.gain(i)];
-    a.mixed = mixtures[i - 1].data();
+    a.mixed = rows_of(mixtures[i - 1].data());
     a.peak = &numbers[layout.peak(i)];
     a.mass = mass.data();
     a.norm_eps = static_cast<float>(kNormEps);
     a.matching_eps = static_cast<float>(kMatchingEps);
-    a.h = &h[(i - 1) * layout.rows()];
+    a.h = rows_of(&h[(i - 1) * layout.rows()]);
     a.lse = &lse[(i - 1) * kBlockTokens];
     a.inverse_rms = &inverse_rms[(i - 1) * kBlockTokens];
     kernels.write_read(a, 0, kBlockTokens);
@@ -162,8 +162,8 @@ class Block {
     std::vector<float> along(kBlockTokens);
     ReadBackward<C> a;
     a.d = layout.d;
-    a.dx = &dx[(i - 1) * layout.rows()];
-    a.h = &h[(i - 1) * layout.rows()];
+    a.dx = rows_of(&dx[(i - 1) * layout.rows()]);
+    a.h = rows_of(&h[(i - 1) * layout.rows()]);
     a.inverse_rms = &inverse_rms[(i - 1) * kBlockTokens];
     a.gain = &numbers[layout.gain(i)];
     a.gain_grad = &gradient[layout.gain(i)];
@@ -171,10 +171,10 @@ class Block {
     for (int s = 0; s < kMostRunning; ++s) {
       const int form = form_of(s, i);
       if (form == s) {
-        a.forms[form].grad = grads[s].data();
+        a.forms[form].grad = rows_of(grads[s].data());
         a.forms[form].sign = kSigns[s][i];
       } else if (i == kReaders || form_of(s, i + 1) == s) {
-        a.forms[form].joined = grads[s].data();
+        a.forms[form].joined = rows_of(grads[s].data());
       }
       if (!read[s]) continue;
       a.sources[a.running++] = {.form = form,
@@ -187,9 +187,9 @@ class Block {
     a.query = &numbers[layout.query(i)];
     a.lse = &lse[(i - 1) * kBlockTokens];
     a.query_grad = &gradient[layout.query(i)];
-    a.dh = dh.data();
+    a.dh = rows_of(dh.data());
     a.along = along.data();
-    a.du = du.data();
+    a.du = rows_of(du.data());
     kernels.read_backward(a, 0, kBlockTokens);
     for (int64_t j = 0; j < layout.rows(); ++j) {
       gradient[layout.update(i) + j] = static_cast<float>(to_double(du[j]));
@@ -211,12 +211,16 @@ class Block {
   std::vector<float> numbers, gradient;
 
  private:
+  template <typename T>
+  [[nodiscard]] Grid<T> rows_of(T* first) const {
+    return {first, layout.d};
+  }
   // After update i.
   [[nodiscard]] Parts parts_of(int i) const {
     Parts parts;
     parts.count = parts_after(i);
     for (int k = 0; k < parts.count; ++k) {
-      if (!rows[i][k].empty()) parts.row[k] = rows[i][k].data();
+      if (!rows[i][k].empty()) parts.rows[k] = rows_of(rows[i][k].data());
     }
     return parts;
   }

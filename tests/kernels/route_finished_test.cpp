@@ -22,8 +22,8 @@ Scalars<R> scalars(const FinishedKernels<R>& kernels, int64_t d, const std::vect
   const auto tokens = static_cast<int64_t>(row.size()) / d;
   Scalars<R> result{std::vector<float>(tokens, -77), std::vector<float>(tokens, -77)};
   kernels.source_scalars({.d = d,
-                          .row = row.data(),
-                          .summary = &row == &summary ? row.data() : summary.data(),
+                          .row = {row.data(), d},
+                          .summary = {&row == &summary ? row.data() : summary.data(), d},
                           .norm_eps = static_cast<float>(norm_eps),
                           .matching_eps = static_cast<float>(matching_eps),
                           .ratio = result.ratio.data(),
@@ -122,7 +122,7 @@ TEST_P(FinishedSources, LogitsAreOptionalAndChangeNothing) {
     Problem<R, M> kept({64, 9, 35, 3}), dropped({64, 9, 35, 3});
     mix<R, M>().forward(kept.forward(), 0, 9);
     auto forward = dropped.forward();
-    forward.logits = nullptr;
+    forward.logits = {};
     mix<R, M>().forward(forward, 0, 9);
     expect_same_bits(dropped.peak, kept.peak);
     expect_same_bits(dropped.mass, kept.mass);

@@ -21,12 +21,12 @@ TEST_P(RouteRunningTest, AnUpdateThatNothingReadsTakesTheSignedGradients) {
       std::vector<double> expected(37 * 3);
       for (int s = 0; s < sums; ++s) {
         grads[s] = random_values(37 * 3, 51 + static_cast<uint64_t>(s));
-        a.grad[s] = grads[s].data();
+        a.grads[s] = {grads[s].data(), a.d};
         a.sign[s] = signs[s];
         for (size_t i = 37; i < expected.size(); ++i) expected[i] += double{signs[s]} * grads[s][i];
       }
       Rows<C> du(37 * 3);
-      a.du = du.data();
+      a.du = {du.data(), a.d};
       kernels<C>().update_grad(a, 1, 3);
       expect_near(du, expected, kTolerance<C>);
     }
@@ -52,14 +52,14 @@ struct StepBack {
   ReadBackward<C> arguments(const Step<C>& step) {
     ReadBackward<C> a;
     a.d = step.d;
-    a.dx = dx.data();
-    a.h = step.h.data();
+    a.dx = {dx.data(), a.d};
+    a.h = {step.h.data(), a.d};
     a.inverse_rms = step.inverse_rms.data();
     a.gain = step.gain.data();
     a.gain_grad = gain_grad.data();
     a.parts.count = step.parts;
-    for (int k = 0; k < step.parts; ++k) a.parts.row[k] = step.before[k].data();
-    if (step.parts > 0) a.parts.row[step.parts - 1] = step.after.data();
+    for (int k = 0; k < step.parts; ++k) a.parts.rows[k] = {step.before[k].data(), a.d};
+    if (step.parts > 0) a.parts.rows[step.parts - 1] = {step.after.data(), a.d};
     a.running = form_count(step.parts);
     for (int f = 0; f < a.running; ++f) {
       a.sources[f] = {.form = f,
@@ -67,14 +67,14 @@ struct StepBack {
                       .dot = step.dots[f].data(),
                       .ratio = step.ratios[f].data(),
                       .inverse = step.inverses[f].data()};
-      a.forms[f].grad = grads[f].data();
+      a.forms[f].grad = {grads[f].data(), a.d};
     }
     a.query = step.query.data();
     a.lse = step.lse.data();
     a.query_grad = query_grad.data();
-    a.dh = dh.data();
+    a.dh = {dh.data(), a.d};
     a.along = along.data();
-    a.du = du.data();
+    a.du = {du.data(), a.d};
     return a;
   }
   Rows<C> dx, du, dh;
@@ -89,7 +89,7 @@ TEST_P(RouteRunningTest, AGradientThatJoinsAnotherIsAddedToItFirst) {
     StepBack<C> joined(step), added(step);
     const Rows<float> other = random_values(Step<C>::kTokens * step.d, 44);
     ReadBackward<C> a = joined.arguments(step);
-    a.forms[1].joined = other.data();
+    a.forms[1].joined = {other.data(), a.d};
     kernels<C>().read_backward(a, 0, Step<C>::kTokens);
     for (size_t i = 0; i < other.size(); ++i) added.grads[1][i] += other[i];
     kernels<C>().read_backward(added.arguments(step), 0, Step<C>::kTokens);
@@ -107,7 +107,7 @@ TEST_P(RouteRunningTest, WithoutRunningSumsOnlyTheNormIsTakenBack) {
       ReadBackward<C> a = back.arguments(step);
       a.query = a.lse = nullptr;
       a.query_grad = nullptr;
-      a.du = nullptr;
+      a.du = {};
       if (!norm) {
         a.gain = a.inverse_rms = nullptr;
         a.gain_grad = nullptr;

@@ -32,7 +32,7 @@ TEST_P(RouteRunningTest, AnyPartCanBeWritten) {
       Step<C> step(37, 4, 20);
       WriteRead<C> a = step.arguments();
       a.write.part = part;
-      a.write.in = step.before[part].data();
+      a.write.in = {step.before[part].data(), step.d};
       run_and_expect(step, a);
     }
   });
@@ -42,7 +42,7 @@ TEST_P(RouteRunningTest, TheFirstUpdateStartsAPart) {
   for_both_types([&]<typename C>() {
     Step<C> step(37, 2, 21);
     WriteRead<C> a = step.arguments();
-    a.write.in = nullptr;
+    a.write.in = {};
     run_and_expect(step, a);
   });
 }
@@ -51,7 +51,7 @@ TEST_P(RouteRunningTest, APartWithoutUpdatesCountsAsZeros) {
   for_both_types([&]<typename C>() {
     Step<C> step(37, 4, 22);
     WriteRead<C> a = step.arguments();
-    a.parts.row[1] = nullptr;
+    a.parts.rows[1] = {};
     run_and_expect(step, a);
   });
 }
@@ -85,7 +85,7 @@ TEST_P(RouteRunningTest, WhatIsNotKeptDoesNotChangeTheRest) {
     WriteRead<C> a = step.arguments();
     kernels<C>().write_read(a, 0, Step<C>::kTokens);
     const Rows<C> x = step.x;
-    a.h = nullptr;
+    a.h = {};
     a.lse = a.inverse_rms = nullptr;
     for (RunningSource& source : a.sources) source.dot = source.ratio = source.inverse = nullptr;
     step.x.assign(step.x.size(), C{});
@@ -102,7 +102,7 @@ TEST_P(RouteRunningTest, ADetailOfZerosContributesNothing) {
       for (const double norm_eps : {0.0, kNormEps}) {
         Step<C> step(37, 2, 27);
         WriteRead<C> a = step.arguments();
-        a.write.in = nullptr;  // the second part is u, and so is the first: a - b = 0
+        a.write.in = {};  // the second part is u, and so is the first: a - b = 0
         for (size_t i = 0; i < step.u.size(); ++i) {
           step.before[0][i] = static_cast<float>(to_double(step.u[i]));
         }
@@ -171,7 +171,7 @@ TEST_P(RouteRunningTest, TheEndOfABlockStoresItsSumsWithTheirNumbers) {
         for (int s = 0; s < a.sums; ++s) {
           rows[s].assign(static_cast<size_t>(Step<C>::kTokens * step.d), -77.0F);
           a.form[s] = alias || s >= form_count(parts) ? 0 : s;
-          a.row[s] = rows[s].data();
+          a.rows[s] = {rows[s].data(), step.d};
           a.ratio[s] = step.ratios[s].data();
           a.inverse[s] = step.inverses[s].data();
         }

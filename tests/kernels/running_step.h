@@ -48,8 +48,10 @@ struct Step {
     WriteRead<C> a;
     a.d = d;
     a.parts.count = parts;
-    for (int k = 0; k < parts; ++k) a.parts.row[k] = before[k].data();
-    if (parts > 0) a.write = {u.data(), parts - 1, before[parts - 1].data(), after.data()};
+    for (int k = 0; k < parts; ++k) a.parts.rows[k] = {before[k].data(), d};
+    if (parts > 0) {
+      a.write = {{u.data(), d}, parts - 1, {before[parts - 1].data(), d}, {after.data(), d}};
+    }
     a.running = form_count(parts);
     for (int f = 0; f < a.running; ++f) {
       a.sources[f] = {.form = f,
@@ -61,13 +63,13 @@ struct Step {
     a.query = query.data();
     a.peak = peak.data();
     a.mass = mass.data();
-    a.mixed = mixed.data();
+    a.mixed = {mixed.data(), d};
     a.norm_eps = static_cast<float>(kNormEps);
     a.matching_eps = static_cast<float>(kMatchingEps);
     a.lse = lse.data();
     a.gain = gain.data();
-    a.h = h.data();
-    a.x = x.data();
+    a.h = {h.data(), d};
+    a.x = {x.data(), d};
     a.inverse_rms = inverse_rms.data();
     return a;
   }
@@ -75,8 +77,8 @@ struct Step {
   [[nodiscard]] std::vector<Row> forms(const WriteRead<C>& a, int64_t t) const {
     std::vector<Row> result(static_cast<size_t>(form_count(parts)), Row(static_cast<size_t>(d)));
     for (int k = 0; k < parts; ++k) {
-      const bool written = a.write.u != nullptr && a.write.part == k;
-      const bool empty = written ? a.write.in == nullptr : a.parts.row[k] == nullptr;
+      const bool written = a.write.u && a.write.part == k;
+      const bool empty = written ? !a.write.in : !a.parts.rows[k];
       Row part = empty ? Row(static_cast<size_t>(d)) : row_of(before[k], t, d);
       const Row update = row_of(u, t, d);
       for (size_t c = 0; written && c < part.size(); ++c) part[c] += update[c];
@@ -109,9 +111,9 @@ void expect_step(const Step<C>& step, const WriteRead<C>& a, int64_t t) {
   const auto token = [&](const auto& rows) {
     return std::vector(rows.begin() + t * d, rows.begin() + (t + 1) * d);
   };
-  if (a.write.u != nullptr) {
+  if (a.write.u) {
     Row part(static_cast<size_t>(d));
-    if (a.write.in != nullptr) part = row_of(step.before[a.write.part], t, d);
+    if (a.write.in) part = row_of(step.before[a.write.part], t, d);
     const Row update = row_of(step.u, t, d);
     for (size_t c = 0; c < part.size(); ++c) part[c] += update[c];
     expect_near(token(step.after), part, 1e-6);
@@ -132,7 +134,7 @@ void expect_step(const Step<C>& step, const WriteRead<C>& a, int64_t t) {
       read_reference(sources, to_double(step.query), step.peak[at], step.mass[at],
                      row_of(step.mixed, t, d), to_double(step.gain));
   // Sources of the size of 1 may cancel in h.
-  if (a.h != nullptr) expect_near(token(step.h), expected.h, kTolerance<C>, 1);
+  if (a.h) expect_near(token(step.h), expected.h, kTolerance<C>, 1);
   expect_near(token(step.x), a.gain != nullptr ? expected.x : expected.h, kTolerance<C>);
   EXPECT_NEAR(step.lse[at], expected.lse, 1e-5 * (1 + std::abs(expected.lse)));
   EXPECT_NEAR(step.inverse_rms[at], expected.inverse_rms,

@@ -99,31 +99,31 @@ struct Problem {
   }
   AddNorm<C> forward() {
     return {.d = d,
-            .h = h.data(),
-            .u = u.data(),
+            .h = {h.data(), d},
+            .u = {u.data(), d},
             .scale = scale.data(),
             .coefficient = kCoefficient,
-            .h_out = h_out.data(),
+            .h_out = {h_out.data(), d},
             .gain = gain.data(),
             .eps = float(kEps),
-            .x = x.data(),
+            .x = {x.data(), d},
             .inverse_rms = inverse_rms.data()};
   }
   // At h_out and inverse_rms, which a forward call has written.
   AddNormBackward<C> backward() {
     return {.d = d,
-            .dx = dx.data(),
-            .h = h_out.data(),
+            .dx = {dx.data(), d},
+            .h = {h_out.data(), d},
             .inverse_rms = inverse_rms.data(),
             .gain = gain.data(),
             .gain_grad = gain_grad.data(),
-            .dh = dh.data(),
+            .dh = {dh.data(), d},
             .first = false,
-            .u = u.data(),
+            .u = {u.data(), d},
             .scale = scale.data(),
             .coefficient = kCoefficient,
             .scale_grad = scale_grad.data(),
-            .du = du.data()};
+            .du = {du.data(), d}};
   }
 };
 
@@ -151,11 +151,11 @@ TEST_P(StreamTest, ForwardFollowsTheEquationWithAnyPartLeftOut) {
         Problem<C> p(d);
         Reference r = p.reference();
         AddNorm<C> a = p.forward();
-        if (!(parts & 1)) a.u = nullptr, r.u.clear();
+        if (!(parts & 1)) a.u = {}, r.u.clear();
         if (!(parts & 2)) a.scale = nullptr, r.scale.assign(d, 1);
-        if (!(parts & 4)) a.h_out = nullptr;
+        if (!(parts & 4)) a.h_out = {};
         if (!(parts & 8)) a.gain = nullptr, r.gain.clear();
-        if (!(parts & 16)) a.x = nullptr;
+        if (!(parts & 16)) a.x = {};
         const Doubles untouched(p.tokens * d, -9);
         stream<C>().add_norm(a, 0, p.tokens);
         expect_near(p.h_out, a.h_out ? r.updated() : untouched, kFloatTolerance);
@@ -174,10 +174,43 @@ TEST_P(StreamTest, StreamMayBeUpdatedInPlace) {
     Problem<C> apart(333), in_place(333);
     stream<C>().add_norm(apart.forward(), 0, kTokens);
     AddNorm<C> a = in_place.forward();
-    a.h_out = in_place.h.data();
+    a.h_out = {in_place.h.data(), 333};
     stream<C>().add_norm(a, 0, kTokens);
     expect_same_bits(in_place.h, apart.h_out);
     expect_same_bits(in_place.x, apart.x);
+  });
+}
+
+TEST_P(StreamTest, GapsBetweenRowsChangeNothing) {
+  for_both_types([&]<typename C>() {
+    constexpr int64_t d = 37, pitch = 50;
+    Problem<C> dense(d), loose(d);
+    stream<C>().add_norm(dense.forward(), 0, kTokens);
+    stream<C>().add_norm_backward(dense.backward(), 0, kTokens);
+    // Every row at the beginning of 50 numbers, the rest of which is NaN.
+    const auto spread = [&]<typename T>(std::vector<T>& rows) {
+      std::vector<T> wide(static_cast<size_t>(kTokens * pitch), stored<T>(NAN));
+      for (int64_t t = 0; t < kTokens; ++t) {
+        std::copy_n(rows.begin() + t * d, d, wide.begin() + t * pitch);
+      }
+      rows = std::move(wide);
+      return Grid<T>{rows.data(), pitch};
+    };
+    AddNorm<C> a = loose.forward();
+    AddNormBackward<C> b = loose.backward();
+    loose.h_out.resize(static_cast<size_t>(kTokens * d));
+    a.h = spread(loose.h), a.u = b.u = spread(loose.u), a.x = spread(loose.x);
+    a.h_out = spread(loose.h_out), b.h = a.h_out;
+    b.dx = spread(loose.dx), b.dh = spread(loose.dh), b.du = spread(loose.du);
+    stream<C>().add_norm(a, 0, kTokens);
+    stream<C>().add_norm_backward(b, 0, kTokens);
+    for (auto* rows : {&dense.h_out, &dense.dh}) spread(*rows);
+    for (auto* rows : {&dense.x, &dense.du}) spread(*rows);
+    expect_same_bits(loose.h_out, dense.h_out);
+    expect_same_bits(loose.x, dense.x);
+    expect_same_bits(loose.dh, dense.dh);
+    expect_same_bits(loose.du, dense.du);
+    expect_same_bits(loose.gain_grad, dense.gain_grad);
   });
 }
 
@@ -185,7 +218,7 @@ TEST_P(StreamTest, ZeroRowStaysZeroThroughTheNorm) {
   Problem<float> p(64);
   p.h.assign(p.h.size(), 0);
   AddNorm<float> a = p.forward();
-  a.u = nullptr;
+  a.u = {};
   stream<float>().add_norm(a, 0, kTokens);
   expect_near(p.x, Doubles(p.x.size()), 0);
   EXPECT_NEAR(p.inverse_rms[0], 1 / std::sqrt(kEps), 0.01);
@@ -223,13 +256,13 @@ TEST_P(StreamTest, BackwardDoesWithoutAnyPart) {
       // The stream that backward sees is h_out, whatever the parts of the update.
       r.h = to_double(p.h_out);
       const Doubles u = std::exchange(r.u, {});
-      if (!(parts & 1)) a.dx = nullptr, dx.assign(dx.size(), 0);
+      if (!(parts & 1)) a.dx = {}, dx.assign(dx.size(), 0);
       if (!(parts & 2)) a.gain = nullptr, r.gain.clear();
       if (!(parts & 4)) a.gain_grad = nullptr;
       if (parts & 8) a.first = true, dh.assign(dh.size(), 0), p.dh.assign(dh.size(), NAN);
       if (!(parts & 16)) a.scale = nullptr, r.scale.assign(d, 1);
       if (!(parts & 32)) a.scale_grad = nullptr;
-      if (!(parts & 64)) a.du = nullptr;
+      if (!(parts & 64)) a.du = {};
       const ReferenceGrads g = textbook_grads(r, dx, dh);
       Doubles du(u.size(), -9), gain = to_double(p.gain_grad), scale = to_double(p.scale_grad);
       for (size_t i = 0; i < u.size(); ++i) {
