@@ -40,9 +40,11 @@ void updated(const AddNorm<C>& a, int64_t row, int64_t i, Lanes lanes, Vec (&h)[
   }
 }
 
+// Here and below `a` is a copy: behind a reference the compiler would have to read it again after
+// every store, which might have changed it.
 // The first pass reads every array once from memory, the second finds the rows in the L1 cache.
 template <Forward has, int kRows, typename C>
-void add_norm_rows(const AddNorm<C>& a, int64_t row) {
+void add_norm_rows(const AddNorm<C> a, int64_t row) {
   Vec squares[kRows] = {};
   sweep(a.d, [&](int64_t i, auto lanes) {
     Vec h[kRows];
@@ -113,7 +115,7 @@ void add_norm(const AddNorm<C>& a, int64_t begin, int64_t end) {
 // With n = h' / rms, the normalised row: the mean over the row of gain * dx * n, times 1 / rms,
 // and gain_grad += dx * n, rows in their order.
 template <bool has_gain_grad, int kRows, typename C>
-void norm_sums(const AddNormBackward<C>& a, int64_t row, Vec (&mean)[kRows]) {
+void norm_sums(const AddNormBackward<C> a, int64_t row, Vec (&mean)[kRows]) {
   Vec inverse[kRows];
   Vec sums[kRows] = {};
   for (int r = 0; r < kRows; ++r) inverse[r] = broadcast(a.inverse_rms[row + r]);
@@ -136,7 +138,7 @@ void norm_sums(const AddNormBackward<C>& a, int64_t row, Vec (&mean)[kRows]) {
 
 // dh = (first ? 0 : dh) + (gain * dx - n * mean(gain * dx * n)) / rms; without a gain, ... + dx.
 template <bool first, bool norm, int kRows, typename C>
-void stream_grad(const AddNormBackward<C>& a, int64_t row, const Vec (&mean)[kRows]) {
+void stream_grad(const AddNormBackward<C> a, int64_t row, const Vec (&mean)[kRows]) {
   Vec inverse[kRows];
   if constexpr (norm) {
     for (int r = 0; r < kRows; ++r) inverse[r] = broadcast(a.inverse_rms[row + r]);
@@ -166,7 +168,7 @@ struct Update {
 
 // du = coefficient * scale * dh;  scale_grad += coefficient * dh * u, rows in their order.
 template <Update has, int kRows, typename C>
-void update_grad(const AddNormBackward<C>& a, int64_t row) {
+void update_grad(const AddNormBackward<C> a, int64_t row) {
   const Vec coefficient = broadcast(a.coefficient);
   sweep(a.d, [&](int64_t i, auto lanes) {
     Vec scale_grad = zero();
