@@ -10,6 +10,7 @@
 #include <variant>
 
 #include "bench/worker.h"
+#include "io/python.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -66,11 +67,7 @@ std::string PyTorch::missing() const {
 PyTorch find_pytorch(const fs::path& executable) {
   const fs::path root = executable.parent_path().parent_path().parent_path();
   PyTorch found;
-  found.python = environment("WAVROUTE_PYTHON");
-  if (found.python.empty()) {
-    const auto own = root / ".venv/bin/python";
-    found.python = fs::exists(own) ? own.string() : "python3";
-  }
+  found.python = find_python(executable);
   found.script = environment("WAVROUTE_BASELINE");
   if (found.script.empty()) found.script = root / "bench/baseline.py";
   try {

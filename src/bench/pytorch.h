@@ -22,7 +22,7 @@ struct PyTorch {
   [[nodiscard]] std::string missing() const;
 };
 
-// The interpreter: $WAVROUTE_PYTHON, else .venv/bin/python beside the build folder, else python3.
+// The interpreter: find_python (io/python.h).
 // The script: $WAVROUTE_BASELINE, else bench/baseline.py beside the build folder.
 // `executable` is the running program, BUILD/bin/wavroute.
 [[nodiscard]] PyTorch find_pytorch(const std::filesystem::path& executable);

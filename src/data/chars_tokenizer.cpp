@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/utf8.h"
+#include "data/characters.h"
 #include "data/tokenizer_kinds.h"
 #include "wavroute/error.h"
 
@@ -94,15 +95,29 @@ class CharsTokenizer : public Tokenizer {
 
 }  // namespace
 
+CharacterSet::CharacterSet() : seen_(kCodePoints) {}
+
+void CharacterSet::add(std::string_view text, std::string_view where, uint64_t offset) {
+  for_each_code_point(text, where, offset,
+                      [&](uint32_t code_point, size_t) { seen_[code_point] = true; });
+}
+
+std::string CharacterSet::text() const {
+  std::string text;
+  for (uint32_t code_point = 0; code_point < kCodePoints; ++code_point) {
+    if (seen_[code_point]) append_utf8(text, code_point);
+  }
+  return text;
+}
+
 std::shared_ptr<const Tokenizer> make_chars_tokenizer(std::string_view text,
                                                       std::string_view where) {
-  std::vector<bool> seen(kCodePoints);
-  for_each_code_point(text, where, 0,
-                      [&](uint32_t code_point, size_t) { seen[code_point] = true; });
+  CharacterSet characters;
+  characters.add(text, where);
+  const std::string all = characters.text();
   std::vector<uint32_t> code_points;
-  for (uint32_t code_point = 0; code_point < kCodePoints; ++code_point) {
-    if (seen[code_point]) code_points.push_back(code_point);
-  }
+  for_each_code_point(all, where, 0,
+                      [&](uint32_t code_point, size_t) { code_points.push_back(code_point); });
   if (code_points.empty()) {
     throw expected("text to take the characters from", "nothing", fmt::format("in {}", where));
   }

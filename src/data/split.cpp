@@ -8,9 +8,9 @@
 #include <system_error>
 #include <vector>
 
-#include "base/nearest.h"
 #include "base/utf8.h"
 #include "data/known_formats.h"
+#include "data/nearest_file.h"
 #include "io/file.h"
 #include "wavroute/error.h"
 
@@ -20,22 +20,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t kValidShare = 20;  // one part in this many is for validation
-
-// A hint for a missing file: the file in the same folder with the most similar name.
-std::string nearest_beside(const fs::path& path) {
-  std::vector<std::string> names;
-  std::error_code failed;
-  const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
-  for (fs::directory_iterator entry(folder, failed), end; !failed && entry != end;
-       entry.increment(failed)) {
-    std::error_code ignored;
-    if (entry->is_regular_file(ignored)) names.push_back(entry->path().filename().string());
-  }
-  if (failed) return fmt::format("there is no folder {} that can be read", folder.string());
-  if (names.empty()) return fmt::format("there is no file in {}", folder.string());
-  std::sort(names.begin(), names.end());
-  return fmt::format("the nearest name there is {}", nearest(path.filename().string(), names));
-}
 
 [[noreturn]] void throw_too_short(const Split& whole, int64_t sequence, int64_t given) {
   throw expected(fmt::format("at least {} tokens (a sequence of model.context + 1 = {} for "

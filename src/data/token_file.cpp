@@ -290,11 +290,15 @@ void TokenFileWriter::write(std::span<const std::byte> bytes) {
 void TokenFileWriter::append(std::span<const uint32_t> ids) {
   std::vector<std::byte> packed;
   pack_tokens(ids, width_, packed);
-  write(packed);
-  missing_ -= static_cast<int64_t>(ids.size());
+  append_packed(packed);
 }
 
-void TokenFileWriter::commit() {
+void TokenFileWriter::append_packed(std::span<const std::byte> packed) {
+  write(packed);
+  missing_ -= static_cast<int64_t>(packed.size()) / width_;
+}
+
+std::string TokenFileWriter::commit() {
   if (missing_ != 0) {
     throw Failure(
         expectation("as many tokens as were promised", fmt::format("{} too few", missing_)));
@@ -302,9 +306,11 @@ void TokenFileWriter::commit() {
   Trailer trailer{};
   trailer.text = digest_from_hex(text_sha256_);
   write(std::as_bytes(std::span(&trailer.text, 1)));
-  trailer.content = digest_from_hex(sha256_.hex());
+  const std::string checksum = sha256_.hex();
+  trailer.content = digest_from_hex(checksum);
   file_.write(std::as_bytes(std::span(&trailer.content, 1)));
   file_.commit();
+  return checksum;
 }
 
 }  // namespace wavroute

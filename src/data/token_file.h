@@ -95,7 +95,10 @@ class TokenFileWriter {
   TokenFileWriter(const std::filesystem::path& path, const Tokenizer& tokenizer, int64_t count,
                   std::string_view text_sha256 = {});
   void append(std::span<const uint32_t> ids);
-  void commit();
+  // Tokens as pack_tokens() packs them, at the width of the tokenizer's vocabulary.
+  void append_packed(std::span<const std::byte> packed);
+  // Returns the checksum that the file ends with, in hexadecimal.
+  std::string commit();
 
  private:
   void write(std::span<const std::byte> bytes);

@@ -1,0 +1,22 @@
+# Finds zstd by its header and library: not every system's package brings a CMake package.
+#
+# Defines: zstd::zstd. Cross-built programs get the archive: the emulator has no libraries.
+
+find_path(zstd_INCLUDE_DIR zstd.h)
+if(CMAKE_CROSSCOMPILING)
+  find_library(zstd_LIBRARY NAMES libzstd.a zstd)
+else()
+  find_library(zstd_LIBRARY NAMES zstd)
+endif()
+mark_as_advanced(zstd_INCLUDE_DIR zstd_LIBRARY)
+
+include(FindPackageHandleStandardArgs)
+find_package_handle_standard_args(zstd
+  REQUIRED_VARS zstd_LIBRARY zstd_INCLUDE_DIR
+  REASON_FAILURE_MESSAGE "./dev setup installs libzstd-dev (a .deps of before it: rm -r .deps, then ./dev setup --prefix)")
+
+if(zstd_FOUND AND NOT TARGET zstd::zstd)
+  add_library(zstd::zstd UNKNOWN IMPORTED)
+  set_target_properties(zstd::zstd PROPERTIES
+    IMPORTED_LOCATION "${zstd_LIBRARY}" INTERFACE_INCLUDE_DIRECTORIES "${zstd_INCLUDE_DIR}")
+endif()

@@ -1,0 +1,178 @@
+#include "data/recipes.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "base/nearest.h"
+#include "base/numbers.h"
+#include "wavroute/error.h"
+
+namespace wavroute {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr uint64_t kHundredMillion = 100'000'000;
+
+[[noreturn]] void refuse(const Recipe& recipe, const std::string& given,
+                         const std::string& where) {
+  throw expected(fmt::format("the files of {}", recipe.name), given, where,
+                 fmt::format("--recipe {} takes {}", recipe.name, recipe.files));
+}
+
+std::string file_name(const std::string& path) { return fs::path(path).filename().string(); }
+
+// The split that a part of a file's name stands for.
+struct Part {
+  std::string_view text;
+  SplitName split;
+};
+
+// Keeps the files whose names have one of `parts` and end in one of `endings`, and sets their
+// splits.
+void take_splits(const Recipe& recipe, std::vector<SourceFile>& sources,
+                 const std::vector<Part>& parts, const std::vector<std::string_view>& endings) {
+  std::erase_if(sources, [&](SourceFile& source) {
+    const std::string plain = file_name(source.path);
+    std::string_view name = plain;
+    for (const std::string_view packed : {".gz", ".zst"}) {
+      if (name.ends_with(packed)) name.remove_suffix(packed.size());
+    }
+    const auto ends = [&](std::string_view ending) { return name.ends_with(ending); };
+    if (std::ranges::none_of(endings, ends)) return true;
+    for (const Part& part : parts) {
+      if (name.find(part.text) == std::string_view::npos) continue;
+      source.split = part.split;
+      return false;
+    }
+    return true;
+  });
+  const auto has_train = [](const SourceFile& s) { return s.split == SplitName::kTrain; };
+  if (std::ranges::any_of(sources, has_train)) return;
+  refuse(recipe, "none with text to train on", "among the sources");
+}
+
+using CheckText = std::function<void(std::string_view text, const std::string& path)>;
+
+// One file of 100,000,000 bytes.
+void take_hundred_million(const Recipe& recipe, std::vector<SourceFile>& sources,
+                          const CheckText& check) {
+  // A folder may hold other files beside it.
+  if (sources.size() > 1) {
+    std::erase_if(sources, [&](const SourceFile& source) {
+      const std::string name = file_name(source.path);
+      return name != recipe.name && !name.starts_with(std::string(recipe.name) + ".");
+    });
+  }
+  if (sources.size() != 1) refuse(recipe, fmt::format("{} files", sources.size()), "as sources");
+  SourceFile& source = sources.front();
+  source.format.form = DocumentForm::kText;
+  source.format.separator.clear();
+  source.cuts = {90'000'000, 95'000'000};
+  source.check_whole = [&recipe, check, path = source.path](std::string_view text) {
+    if (text.size() != kHundredMillion) {
+      refuse(recipe, fmt::format("{} bytes", format_count(static_cast<double>(text.size()))),
+             fmt::format("in {}, of 100,000,000", path));
+    }
+    check(text, path);
+  };
+}
+
+void take_text8(const Recipe& recipe, std::vector<SourceFile>& sources) {
+  take_hundred_million(recipe, sources, [&recipe](std::string_view text, const std::string& path) {
+    const auto other = std::ranges::find_if(
+        text, [](char c) { return c != ' ' && (c < 'a' || c > 'z'); });
+    if (other == text.end()) return;
+    refuse(recipe, fmt::format("the byte 0x{:02X}", static_cast<unsigned char>(*other)),
+           fmt::format("at byte {} of {}: its symbols are a to z and the space",
+                       other - text.begin(), path));
+  });
+}
+
+void take_enwik8(const Recipe& recipe, std::vector<SourceFile>& sources) {
+  take_hundred_million(recipe, sources, [&recipe](std::string_view text, const std::string& path) {
+    if (text.starts_with("<mediawiki")) return;
+    refuse(recipe, "another text",
+           fmt::format("in {}: it begins with <mediawiki", path));
+  });
+}
+
+void take_tinystories(const Recipe& recipe, std::vector<SourceFile>& sources) {
+  take_splits(recipe, sources,
+              {{"train", SplitName::kTrain}, {"valid", SplitName::kValid}}, {".txt"});
+  for (SourceFile& source : sources) {
+    source.format.form = DocumentForm::kText;
+    source.format.strips = true;  // line ends around <|endoftext|>
+  }
+  // Without the valid file, documents of the train file are taken.
+  const auto is_valid = [](const SourceFile& s) { return s.split == SplitName::kValid; };
+  if (std::ranges::any_of(sources, is_valid)) return;
+  for (SourceFile& source : sources) source.split.reset();
+}
+
+void take_wikitext(const Recipe& recipe, std::vector<SourceFile>& sources) {
+  take_splits(recipe, sources,
+              {{"wiki.train", SplitName::kTrain},
+               {"wiki.valid", SplitName::kValid},
+               {"wiki.test", SplitName::kTest}},
+              {".tokens", ".raw"});
+  for (SourceFile& source : sources) {
+    source.format.form = DocumentForm::kArticles;
+    source.format.strips = true;
+  }
+}
+
+// JSON lines or Parquet, as web crawls come.
+void take_rows(const Recipe& recipe, std::vector<SourceFile>& sources) {
+  std::erase_if(sources, [](const SourceFile& source) {
+    return source.path != "-" && form_of(source.path) == DocumentForm::kText;
+  });
+  if (sources.empty()) refuse(recipe, "no .jsonl and no .parquet file", "among the sources");
+  for (SourceFile& source : sources) {
+    if (source.path == "-") source.format.form = DocumentForm::kJsonLines;
+  }
+}
+
+}  // namespace
+
+const std::vector<Recipe>& recipes() {
+  static const std::vector<Recipe> all = {
+      {"tinystories", "TinyStories-train.txt and TinyStories-valid.txt (or TinyStoriesV2-GPT4-*.txt)",
+       "bytes"},
+      {"text8", "the file text8: 100,000,000 characters, a to z and the space", "chars"},
+      {"enwik8", "the file enwik8: the first 100,000,000 bytes of a Wikipedia", "bytes"},
+      {"wikitext-103", "wiki.train.tokens, wiki.valid.tokens and wiki.test.tokens (or .raw)",
+       "bytes"},
+      {"openwebtext", "files of JSON lines (.jsonl, packed or not) or Parquet (.parquet)", "bytes"},
+      {"fineweb", "files of JSON lines (.jsonl, packed or not) or Parquet (.parquet)", "bytes"}};
+  return all;
+}
+
+const Recipe& find_recipe(std::string_view name) {
+  std::vector<std::string> names;
+  for (const Recipe& recipe : recipes()) {
+    if (recipe.name == name) return recipe;
+    names.emplace_back(recipe.name);
+  }
+  throw expected(fmt::format("a recipe ({})", fmt::join(names, ", ")), fmt::format("'{}'", name), {},
+                 fmt::format("the nearest is {}; without --recipe any text will do",
+                             nearest(name, names)));
+}
+
+std::vector<SourceFile> recipe_sources(const Recipe& recipe, const std::vector<std::string>& given,
+                                       const SourceOptions& options) {
+  std::vector<SourceFile> sources = list_sources(given, options);
+  if (recipe.name == "tinystories") take_tinystories(recipe, sources);
+  if (recipe.name == "text8") take_text8(recipe, sources);
+  if (recipe.name == "enwik8") take_enwik8(recipe, sources);
+  if (recipe.name == "wikitext-103") take_wikitext(recipe, sources);
+  if (recipe.name == "openwebtext" || recipe.name == "fineweb") take_rows(recipe, sources);
+  return sources;
+}
+
+}  // namespace wavroute
