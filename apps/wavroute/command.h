@@ -18,6 +18,7 @@ void add_compare(CLI::App& root, Action& action);
 void add_report(CLI::App& root, Action& action);
 void add_bench(CLI::App& root, Action& action);
 void add_config(CLI::App& root, Action& action);
+void add_data(CLI::App& root, Action& action);
 void add_doctor(CLI::App& root, Action& action);
 
 }  // namespace wavroute::app

@@ -11,6 +11,7 @@
 #include "base/output.h"
 #include "command.h"
 #include "common.h"
+#include "data/characters.h"
 #include "data/corpus.h"
 #include "io/file.h"
 #include "model/model_folder.h"
@@ -26,6 +27,7 @@ struct EvalArguments {
   ModelArguments model;
   std::string data;
   std::string format = "auto";
+  std::string unknown;
   std::filesystem::path logits;
   int64_t tokens = 0;
   int64_t batch = 8;
@@ -51,11 +53,24 @@ void check_writable(const std::filesystem::path& path) {
   const AtomicFile there(followed_link(path));
 }
 
+// Without --unknown a model that has a token for unknown characters reads them as that.
+TokenView open_data(const EvalArguments& arguments, const Tokenizer& tokenizer) {
+  const UnknownText usual = unknown_token(tokenizer) ? UnknownText::kUnk : UnknownText::kError;
+  int64_t unknown = 0;
+  TokenView tokens =
+      open_tokens(arguments.data, tokenizer, find_choice<DataFormat>(arguments.format).value(),
+                  find_choice<UnknownText>(arguments.unknown).value_or(usual), &unknown);
+  if (unknown > 0) {
+    note(fmt::format("wavroute: {} unknown characters in {}: their bytes are not scored",
+                     format_count(static_cast<double>(unknown)), arguments.data));
+  }
+  return tokens;
+}
+
 int eval(const EvalArguments& arguments) {
   if (!arguments.logits.empty()) check_writable(arguments.logits);
   const LoadedModel loaded = load(arguments.model);
-  const TokenView tokens = open_tokens(arguments.data, *loaded.tokenizer,
-                                       find_choice<DataFormat>(arguments.format).value());
+  const TokenView tokens = open_data(arguments, *loaded.tokenizer);
   // A text shorter than a window is a window of its own length.
   const int64_t context =
       std::min(arguments.context > 0 ? arguments.context : loaded.model->spec().model.context,
@@ -100,7 +115,8 @@ void add_eval(CLI::App& root, Action& action) {
   add_model_arguments(*command, arguments->model, "fp32");
   command
       ->add_option("--data", arguments->data,
-                   "A text file, a token file, raw token ids (--format), or torch-source")
+                   "A text file, a token file, raw token ids (--format), torch-source, or a folder "
+                   "that data prepare made: its validation split")
       ->required();
   command
       ->add_option("--format", arguments->format,
@@ -108,6 +124,12 @@ void add_eval(CLI::App& root, Action& action) {
                    "tokens16 or tokens32 (raw ids of 16 or 32 bits)")
       ->check(CLI::IsMember({"auto", "text", "bytes", "tokens16", "tokens32"}))
       ->capture_default_str();
+  command
+      ->add_option(
+          "--unknown", arguments->unknown,
+          "Characters that a vocabulary of characters lacks: error, drop, or unk, the token "
+          "that a model trained with data.unknown = \"unk\" has for them")
+      ->check(CLI::IsMember({"error", "drop", "unk"}));
   command->add_option("--logits", arguments->logits,
                       "Write ids and logits of the first batch to this safetensors file");
   command->add_option("--tokens", arguments->tokens, "Score at most this many tokens; 0: all")

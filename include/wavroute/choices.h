@@ -30,7 +30,12 @@ enum class ScheduleKind { kCosine, kWsd, kConstant };
 // How a file is read (src/data/split.h).
 enum class DataFormat { kAuto, kText, kBytes, kTokens16, kTokens32 };
 
-enum class TokenizerKind { kBytes, kChars };
+// A file: a tokenizer.json or the like, whose path stands in the word's place.
+enum class TokenizerKind { kBytes, kChars, kFile };
+
+// What becomes of a character that the vocabulary of a text seen later lacks: an error, nothing, or
+// a token of its own.
+enum class UnknownText { kError, kDrop, kUnk };
 
 // The words of an enumeration's values, in their order.
 template <size_t N>
@@ -44,7 +49,8 @@ constexpr ChoiceWords<3> words_of(ScheduleKind /*type*/) { return {"cosine", "ws
 constexpr ChoiceWords<5> words_of(DataFormat /*type*/) {
   return {"auto", "text", "bytes", "tokens16", "tokens32"};
 }
-constexpr ChoiceWords<2> words_of(TokenizerKind /*type*/) { return {"bytes", "chars"}; }
+constexpr ChoiceWords<3> words_of(TokenizerKind /*type*/) { return {"bytes", "chars", "file"}; }
+constexpr ChoiceWords<3> words_of(UnknownText /*type*/) { return {"error", "drop", "unk"}; }
 
 template <typename Choice>
 requires requires(Choice choice) { words_of(choice); }

@@ -32,10 +32,13 @@ struct ResidualConfig {
 };
 
 struct DataConfig {
-  std::string train = "torch-source";  // a text file, a token file, or "torch-source"
-  std::string valid;                   // empty: the corpus' own split, or the last 5 % of the text
+  std::string train =
+      "torch-source";  // a text file, a token file, a prepared folder, or "torch-source"
+  std::string valid;   // empty: the corpus' own split, or the last 5 % of the text
   DataFormat format = DataFormat::kAuto;
   TokenizerKind tokenizer = TokenizerKind::kBytes;
+  std::string tokenizer_path;  // of kFile
+  UnknownText unknown = UnknownText::kError;
   int64_t eval_tokens = 1000000;
   int64_t max_bytes = 0;  // use only the first max_bytes of the training text; 0 = all
 };

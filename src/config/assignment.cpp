@@ -129,12 +129,14 @@ void check_range(const Field& field, const Slot& slot, const Assignment& a) {
       slot);
 }
 
-void check_choice(const Field& field, const std::string& word, const Assignment& a) {
+[[noreturn]] void reject_choice(const Field& field, const std::string& word, const Assignment& a) {
   const auto& choices = field.choices;
-  if (std::find(choices.begin(), choices.end(), word) != choices.end()) return;
-  if (field.section == "data" && word == "gpt2") {
-    throw expected("a tokenizer that is there", "'gpt2', which is still to come", a.about(),
-                   "use \"bytes\" or \"chars\"");
+  if (field.is_path) {
+    throw expected(fmt::format("one of {}, or the path of a file", fmt::join(choices, ", ")),
+                   fmt::format("'{}'", word), a.about(),
+                   suggestion(word, choices, "the words") +
+                       "; a file in the same folder is ./NAME, a tokenizer.json of GPT-2 makes its "
+                       "tokens");
   }
   throw expected(fmt::format("one of {}", fmt::join(choices, ", ")), fmt::format("'{}'", word),
                  a.about(), suggestion(word, choices, "the choices"));
@@ -144,11 +146,27 @@ void check_choice(const Field& field, const std::string& word, const Assignment&
 void resolve_path(std::string& path, const Assignment& a) {
   if (path.empty() || path == kCorpus) return;
   if (!a.place.folder) {
-    throw expected(fmt::format("\"{}\" in a preset", kCorpus), fmt::format("the path '{}'", path),
-                   a.about(),
+    throw expected(a.key == "tokenizer" ? "\"bytes\" or \"chars\" in a preset"
+                                        : fmt::format("\"{}\" in a preset", kCorpus),
+                   fmt::format("the path '{}'", path), a.about(),
                    "give the path in a file of your own that extends the preset, or with --set");
   }
   path = std::filesystem::absolute(*a.place.folder / path).lexically_normal().string();
+}
+
+// What can only be a path: a word without a folder and an ending is a misspelt choice.
+bool looks_like_path(const std::string& word) {
+  return word.find('/') != std::string::npos || word.find('.') != std::string::npos;
+}
+
+// A word of the field's choices or, where it takes one, a path.
+void choose(const Field& field, const ChoiceSlot& slot, const Assignment& a) {
+  std::string word = *a.value.string();
+  const bool is_choice = std::ranges::find(field.choices, word) != field.choices.end();
+  const bool is_path = !is_choice && field.is_path && looks_like_path(word);
+  if (!is_choice && !is_path) reject_choice(field, word, a);
+  if (is_path) resolve_path(word, a);
+  slot.choose(word, is_path);
 }
 
 }  // namespace
@@ -228,10 +246,10 @@ void assign(Config& config, const Assignment& a) {
   }
   check_range(*field, slot, a);
   if (choice != nullptr) {
-    check_choice(*field, *a.value.string(), a);
-    choice->choose(*a.value.string());
+    choose(*field, *choice, a);
+  } else if (field->is_path) {
+    resolve_path(*std::get<std::string*>(slot), a);
   }
-  if (field->is_path) resolve_path(*std::get<std::string*>(slot), a);
 }
 
 }  // namespace wavroute

@@ -185,7 +185,7 @@ CompareVariant Draft::checked_variant(const Variant& variant) const {
     std::string value = literal(a.value);
     if (field != nullptr && field->is_path) {  // absolute now: the folder of the file is known
       Config copy = changed;
-      value = literal(*std::get<std::string*>(field->slot(copy)));
+      value = literal(path_or_word(*field, copy));
     }
     result.overrides.push_back(a.dotted_key() + "=" + value);
   }

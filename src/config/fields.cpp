@@ -32,6 +32,12 @@ Field choice(const char* section, const char* key, std::vector<std::string> word
 
 Slot name_slot(Config& config) { return &config.name; }
 
+Slot tokenizer_slot(Config& config) {
+  DataConfig& data = config.data;
+  return ChoiceSlot::with_path<TokenizerKind, TokenizerKind::kFile>(&data.tokenizer,
+                                                                    &data.tokenizer_path);
+}
+
 Range at_least(double low) { return {.low = low}; }
 Range above(double low) { return {.low = low, .low_open = true}; }
 Range between(double low, double high) { return {.low = low, .high = high}; }
@@ -68,7 +74,12 @@ std::vector<Field> data_fields() {
       {.section = "data", .key = "train", .slot = slot<&C::data, &D::train>, .is_path = true},
       {.section = "data", .key = "valid", .slot = slot<&C::data, &D::valid>, .is_path = true},
       choice<&C::data, &D::format>("data", "format"),
-      choice<&C::data, &D::tokenizer>("data", "tokenizer"),
+      {.section = "data",
+       .key = "tokenizer",
+       .slot = tokenizer_slot,
+       .choices = {"bytes", "chars"},
+       .is_path = true},
+      choice<&C::data, &D::unknown>("data", "unknown"),
       {"data", "eval_tokens", slot<&C::data, &D::eval_tokens>, at_least(1)},
       {"data", "max_bytes", slot<&C::data, &D::max_bytes>, at_least(0)},
   };
@@ -181,6 +192,12 @@ std::vector<std::string> section_names() {
     if (!field.section.empty() && !known) names.push_back(field.section);
   }
   return names;
+}
+
+std::string path_or_word(const Field& field, Config& config) {
+  const Slot slot = field.slot(config);
+  if (const auto* choice = std::get_if<ChoiceSlot>(&slot)) return choice->word();
+  return *std::get<std::string*>(slot);
 }
 
 std::vector<std::string> keys_of(std::string_view section) {

@@ -13,7 +13,8 @@
 
 namespace wavroute {
 
-// A value of an enumeration, or an optional one, behind the word that stands for it (choices.h).
+// A value of an enumeration, or an optional one, behind the word that stands for it (choices.h); or
+// a word of an enumeration or else a path.
 class ChoiceSlot {
  public:
   template <typename Choice>
@@ -22,9 +23,24 @@ class ChoiceSlot {
         word_([](const void* at) { return to_string(*static_cast<const Choice*>(at)); }),
         choose_([](void* at, std::string_view word) { take(*static_cast<Choice*>(at), word); }) {}
 
-  [[nodiscard]] std::string word() const { return word_(value_); }
-  // `word` is one of the field's choices.
-  void choose(std::string_view word) const { choose_(value_, word); }
+  // While `value` is `file`, the path stands in the word's place.
+  template <typename Choice, Choice file>
+  static ChoiceSlot with_path(Choice* value, std::string* path) {
+    ChoiceSlot slot(value);
+    slot.path_ = path;
+    slot.file_ = to_string(file);
+    return slot;
+  }
+
+  [[nodiscard]] std::string word() const {
+    const std::string word = word_(value_);
+    return path_ != nullptr && word == file_ ? *path_ : word;
+  }
+  // `word` is one of the field's choices, or a path where the slot takes one.
+  void choose(std::string_view word, bool is_path = false) const {
+    choose_(value_, is_path ? file_ : word);
+    if (path_ != nullptr) *path_ = is_path ? word : std::string_view();
+  }
 
  private:
   template <typename Choice>
@@ -37,6 +53,8 @@ class ChoiceSlot {
   }
 
   void* value_;
+  std::string* path_ = nullptr;
+  std::string file_;  // the word that stands for "a path"
   std::string (*word_)(const void* value);
   void (*choose_)(void* value, std::string_view word);
 };
@@ -62,7 +80,8 @@ struct Field {
   Slot (*slot)(Config&);
   Range range = {};
   std::vector<std::string> choices = {};  // the words of a ChoiceSlot, in the order of messages
-  bool is_path = false;                   // a file, or the word "torch-source"
+  // A file, or the word "torch-source"; for a field with choices, a file or one of these.
+  bool is_path = false;
 };
 
 [[nodiscard]] const std::vector<Field>& fields();
@@ -72,5 +91,8 @@ struct Field {
 // In the order of the file that to_toml writes, without the part above all sections.
 [[nodiscard]] std::vector<std::string> section_names();
 [[nodiscard]] std::vector<std::string> keys_of(std::string_view section);
+
+// The value of a field that may be a path: the path, or the word in its place.
+[[nodiscard]] std::string path_or_word(const Field& field, Config& config);
 
 }  // namespace wavroute

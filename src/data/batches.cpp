@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "data/scored_bytes.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -92,8 +93,9 @@ EvalWindows::EvalWindows(TokenView tokens, int64_t context, int64_t eval_tokens)
 int64_t EvalWindows::count() const noexcept { return (scored_ + context_ - 1) / context_; }
 
 int64_t EvalWindows::scored_bytes(const Tokenizer& tokenizer) const {
+  const ScoredBytes scored(tokenizer);
   int64_t bytes = 0;
-  for (int64_t i = 1; i <= scored_; ++i) bytes += std::ssize(tokenizer.token_bytes(tokens_.at(i)));
+  for (int64_t i = 1; i <= scored_; ++i) bytes += scored.of(tokens_.at(i));
   return bytes;
 }
 

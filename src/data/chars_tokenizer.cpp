@@ -1,7 +1,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
 
 #include "base/utf8.h"
 #include "data/characters.h"
@@ -12,6 +16,7 @@ namespace wavroute {
 namespace {
 
 constexpr uint32_t kCodePoints = 0x110000;
+constexpr uint32_t kReplacement = 0xFFFD;
 constexpr int32_t kNone = -1;
 
 [[noreturn]] void throw_invalid_utf8(std::string_view text, size_t at, std::string_view where,
@@ -36,14 +41,21 @@ void for_each_code_point(std::string_view text, std::string_view where, uint64_t
 
 class CharsTokenizer : public Tokenizer {
  public:
-  // `code_points`: what each id stands for; distinct, not empty.
-  explicit CharsTokenizer(const std::vector<uint32_t>& code_points) {
+  // `code_points`: what each id stands for; distinct, not empty. `with_unknown`: one is U+FFFD,
+  // which stands for all others.
+  explicit CharsTokenizer(const std::vector<uint32_t>& code_points, bool with_unknown = false) {
     ids_.assign(*std::max_element(code_points.begin(), code_points.end()) + 1, kNone);
     for (const uint32_t code_point : code_points) {
       ids_[code_point] = static_cast<int32_t>(characters_.size());
       append_utf8(characters_.emplace_back(), code_point);
     }
+    if (with_unknown) unknown_ = static_cast<uint32_t>(ids_[kReplacement]);
   }
+
+  [[nodiscard]] bool knows(uint32_t code_point) const {
+    return code_point < ids_.size() && ids_[code_point] != kNone;
+  }
+  [[nodiscard]] std::optional<uint32_t> unknown() const { return unknown_; }
 
   [[nodiscard]] std::string_view name() const noexcept override { return "chars"; }
   [[nodiscard]] int64_t vocab_size() const noexcept override {
@@ -60,23 +72,25 @@ class CharsTokenizer : public Tokenizer {
     std::vector<uint32_t> ids;
     ids.reserve(text.size());
     for_each_code_point(text, where, offset, [&](uint32_t code_point, size_t at) {
-      const int32_t id = code_point < ids_.size() ? ids_[code_point] : kNone;
-      if (id == kNone) {
+      if (knows(code_point)) {
+        ids.push_back(static_cast<uint32_t>(ids_[code_point]));
+      } else if (unknown_) {
+        ids.push_back(*unknown_);
+      } else {
         throw expected(
             fmt::format("a character of the vocabulary ({} characters of the training text)",
                         characters_.size()),
             fmt::format("U+{:04X}", code_point),
             fmt::format("at byte {} of {}", offset + at, where),
-            "remove the character, add it to the training text, or set data.tokenizer = "
-            "\"bytes\", which knows every text");
+            "data.unknown = \"drop\" (eval: --unknown drop) leaves such characters out; "
+            "data.tokenizer = \"bytes\" knows every text");
       }
-      ids.push_back(static_cast<uint32_t>(id));
     });
     return ids;
   }
 
-  // A vocabulary of one-character words; the text is cut at every character. There is no token for
-  // unknown characters: the name below is in no vocabulary, so that they are an error.
+  // A vocabulary of one-character words; the text is cut at every character. Where there is no
+  // token for unknown characters, the name below is in no vocabulary, so that they are an error.
   [[nodiscard]] std::string to_json() const override {
     nlohmann::json vocab = nlohmann::json::object();
     for (size_t id = 0; id < characters_.size(); ++id) vocab[characters_[id]] = id;
@@ -85,12 +99,15 @@ class CharsTokenizer : public Tokenizer {
                                 {"behavior", "Isolated"},
                                 {"invert", false}},
                                {{"type", "Fuse"}},
-                               {{"type", "WordLevel"}, {"vocab", vocab}, {"unk_token", "<unk>"}});
+                               {{"type", "WordLevel"},
+                                {"vocab", vocab},
+                                {"unk_token", unknown_ ? characters_[*unknown_] : "<unk>"}});
   }
 
  private:
   std::vector<std::string> characters_;  // by id, in UTF-8
   std::vector<int32_t> ids_;             // by code point; kNone where it is not in the vocabulary
+  std::optional<uint32_t> unknown_;      // stands for the others
 };
 
 }  // namespace
@@ -110,18 +127,63 @@ std::string CharacterSet::text() const {
   return text;
 }
 
+std::shared_ptr<const Tokenizer> make_chars_tokenizer(const CharacterSet& characters,
+                                                      bool with_unknown) {
+  CharacterSet all = characters;
+  std::string unknown;
+  if (with_unknown) append_utf8(unknown, kReplacement);
+  all.add(unknown, "U+FFFD");
+  const std::string text = all.text();
+  if (characters.text().empty()) {
+    throw expected("text to take the characters from", "nothing");
+  }
+  std::vector<uint32_t> code_points;
+  for_each_code_point(text, "the characters", 0,
+                      [&](uint32_t code_point, size_t) { code_points.push_back(code_point); });
+  return std::make_shared<CharsTokenizer>(code_points, with_unknown);
+}
+
 std::shared_ptr<const Tokenizer> make_chars_tokenizer(std::string_view text,
                                                       std::string_view where) {
-  CharacterSet characters;
-  characters.add(text, where);
-  const std::string all = characters.text();
-  std::vector<uint32_t> code_points;
-  for_each_code_point(all, where, 0,
-                      [&](uint32_t code_point, size_t) { code_points.push_back(code_point); });
-  if (code_points.empty()) {
+  if (text.empty()) {
     throw expected("text to take the characters from", "nothing", fmt::format("in {}", where));
   }
-  return std::make_shared<CharsTokenizer>(code_points);
+  CharacterSet characters;
+  characters.add(text, where);
+  return make_chars_tokenizer(characters, /*with_unknown=*/false);
+}
+
+std::optional<uint32_t> unknown_token(const Tokenizer& tokenizer) {
+  const auto* chars = dynamic_cast<const CharsTokenizer*>(&tokenizer);
+  return chars == nullptr ? std::nullopt : chars->unknown();
+}
+
+std::optional<KnownText> replace_unknown(const Tokenizer& tokenizer, std::string_view text,
+                                         UnknownText choice) {
+  const auto* chars = dynamic_cast<const CharsTokenizer*>(&tokenizer);
+  if (chars == nullptr || choice == UnknownText::kError) return std::nullopt;
+  KnownText known;
+  size_t kept = 0;  // up to here the text is in `known`
+  const auto leave_out = [&](size_t begin, size_t length) {
+    known.text += text.substr(kept, begin - kept);
+    if (choice == UnknownText::kUnk) append_utf8(known.text, kReplacement);
+    kept = begin + length;
+    ++known.unknown;
+  };
+  for (size_t at = 0; at < text.size();) {
+    const Utf8Step step = utf8_step(text, at);
+    const bool is_known = step.state == Utf8State::kComplete && chars->knows(step.code_point);
+    if (!is_known) leave_out(at, step.length);
+    at += step.length;
+  }
+  if (known.unknown == 0) return std::nullopt;
+  if (choice == UnknownText::kUnk && !chars->knows(kReplacement)) {
+    throw expected("a vocabulary with a token for unknown characters (U+FFFD)", "one without", {},
+                   "a model trained with data.unknown = \"unk\" has one; \"drop\" leaves such "
+                   "characters out");
+  }
+  known.text += text.substr(kept);
+  return known;
 }
 
 std::shared_ptr<const Tokenizer> chars_tokenizer_from_json(const nlohmann::json& json) {
@@ -131,6 +193,10 @@ std::shared_ptr<const Tokenizer> chars_tokenizer_from_json(const nlohmann::json&
   }
   const auto& vocab = model.at("vocab");
   if (!vocab.is_object() || vocab.empty()) return nullptr;
+  const auto unk = model.find("unk_token");
+  const bool has_unknown =
+      unk != model.end() && unk->is_string() && vocab.contains(unk->get<std::string>());
+  if (has_unknown && *unk != "\xEF\xBF\xBD") return nullptr;  // U+FFFD
   std::vector<uint32_t> code_points(vocab.size());
   std::vector<bool> given(vocab.size());
   for (const auto& [character, value] : vocab.items()) {
@@ -143,7 +209,7 @@ std::shared_ptr<const Tokenizer> chars_tokenizer_from_json(const nlohmann::json&
     given[id] = true;
     code_points[id] = step.code_point;
   }
-  return std::make_shared<CharsTokenizer>(code_points);
+  return std::make_shared<CharsTokenizer>(code_points, has_unknown);
 }
 
 }  // namespace wavroute

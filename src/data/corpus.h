@@ -26,14 +26,17 @@ struct Corpus {
 
 // Opens the corpus for sequences of `context` tokens.
 //
-// data.train is a file, read as data.format says (split.h), or "torch-source"; data.valid
-// likewise, and where it is empty: the corpus' own split (torch-source), else the last 5 % of the
-// training file, or one sequence where that is more, from the beginning of a line where one is
-// near. data.max_bytes limits what is left for training after that.
+// data.train is a file, read as data.format says (split.h), a folder that `data prepare` made
+// (prepared.h), or "torch-source"; data.valid likewise, and where it is empty: the corpus' own
+// split (folder, torch-source), else the last 5 % of the training file, or one sequence where that
+// is more, from the beginning of a line where one is near. data.max_bytes limits what is left for
+// training after that.
 //
 // `known` is the tokenizer of a checkpoint; without it, data.tokenizer makes one. The vocabulary of
-// "chars" comes from everything that data.train names, before the split and the limit. The
-// tokenizer of a file of tokens, unless that is "bytes", is beside it, as FILE.tokenizer.json.
+// "chars" comes from everything that data.train and data.valid name, before the split and the
+// limit. The tokenizer of a file of tokens, unless that is "bytes", is beside it, as
+// FILE.tokenizer.json or tokenizer.json; a folder has its own. Other texts have characters that
+// "chars" doesn't know: data.unknown says what becomes of them.
 //
 // UserError: a missing, empty or too short text (model.context + 1 tokens in each split), a
 // character that the vocabulary doesn't have (with its offset), a token file of another tokenizer,
@@ -41,9 +44,13 @@ struct Corpus {
 [[nodiscard]] Corpus open_corpus(const DataConfig& data, int64_t context,
                                  std::shared_ptr<const Tokenizer> known = nullptr);
 
-// The tokens of one text file, token file or the validation split of "torch-source", for an
-// evaluation with a given tokenizer: two tokens or more. `format` as data.format. Errors as above.
+// The tokens of one text file, token file or the validation split of a prepared folder or of
+// "torch-source", for an evaluation with a given tokenizer: two tokens or more. `format` and
+// `unknown` as data.format and data.unknown; `count` gets the number of unknown characters. Errors
+// as above.
 [[nodiscard]] TokenView open_tokens(const std::string& source, const Tokenizer& tokenizer,
-                                    DataFormat format = DataFormat::kAuto);
+                                    DataFormat format = DataFormat::kAuto,
+                                    UnknownText unknown = UnknownText::kError,
+                                    int64_t* count = nullptr);
 
 }  // namespace wavroute

@@ -15,10 +15,10 @@ inline constexpr std::string_view kEndOfText = "<|endoftext|>";
 
 // How a source is cut into documents.
 enum class DocumentForm {
-  kText,      // at a separator
+  kText,       // at a separator
   kJsonLines,  // one a line: the string under a field of its object
-  kParquet,   // one a row: the string in a column
-  kArticles,  // at the headings of WikiText: lines " = TITLE = " between blank ones
+  kParquet,    // one a row: the string in a column
+  kArticles,   // at the headings of WikiText: lines " = TITLE = " between blank ones
 };
 
 struct DocumentFormat {
@@ -33,7 +33,7 @@ struct DocumentFormat {
 struct SourceDocument {
   std::string_view text;
   std::string_view source;  // named in errors
-  uint64_t place = 0;       // a byte of the unpacked source, or a line or row (from 1) of the others
+  uint64_t place = 0;  // a byte of the unpacked source, or a line or row (from 1) of the others
   DocumentForm form = DocumentForm::kText;
 
   // "at byte 10 of a.txt", "in a.jsonl:3".

@@ -16,6 +16,9 @@ constexpr const char* kExport = "write its text to a file, one document after th
 constexpr const char* kModel =
     "this is a model, not a text; data.train takes texts and token files";
 
+constexpr const char* kTokens =
+    "data.format = \"auto\" (eval: --format auto) reads it, with the tokenizer that made it";
+
 struct Mark {
   size_t offset;
   std::string_view bytes;
@@ -40,12 +43,8 @@ constexpr std::array kMarks = {
     Mark{0, "\x93NUMPY"sv, "a NumPy array",
          "for token ids: numpy.load(FILE).astype('uint16').tofile('FILE.bin'), and data.format = "
          "\"tokens16\" (eval: --format tokens16)"},
-    Mark{0, "\x88\xd8\x34\x01"sv, "a token file of llm.c (magic 20240520)",
-         "without its first 1024 bytes (tail -c +1025) it is data.format = \"tokens16\" (eval: "
-         "--format tokens16)"},
-    Mark{0, "\xa1\xd9\x34\x01"sv, "a token file of llm.c (magic 20240801)",
-         "without its first 1024 bytes (tail -c +1025) it is data.format = \"tokens32\" (eval: "
-         "--format tokens32)"},
+    Mark{0, "\x88\xd8\x34\x01"sv, "a token file of llm.c (magic 20240520)", kTokens},
+    Mark{0, "\xa1\xd9\x34\x01"sv, "a token file of llm.c (magic 20240801)", kTokens},
     Mark{0, "\xc6\xd7\x34\x01"sv, "a model of llm.c (magic 20240326)", kModel},
     Mark{0,
          "\x7f"
@@ -84,6 +83,21 @@ bool is_control(char c) {
   return (byte < 0x20 && !(byte >= '\b' && byte <= '\r') && byte != 0x1b) || byte == 0x7f;
 }
 
+// What content that is no text may be: ids below 2^20 leave the upper 12 of 32 bits empty.
+const char* looks_like(std::string_view content) {
+  size_t small = 0;
+  const size_t words = std::min<size_t>(content.size(), size_t{1} << 16) / sizeof(uint32_t);
+  for (size_t i = 0; i < words; ++i) {
+    uint32_t word = 0;
+    std::memcpy(&word, content.data() + i * sizeof word, sizeof word);
+    if (word < (1U << 20)) ++small;
+  }
+  if (content.size() % 4 == 0 && words > 0 && small * 10 >= words * 9) {
+    return "what looks like 32-bit token ids";
+  }
+  return content.size() % 2 == 0 ? "what looks like 16-bit token ids" : "binary data";
+}
+
 }  // namespace
 
 std::optional<NotText> known_format(std::string_view content) {
@@ -111,8 +125,7 @@ std::optional<NotText> not_text(std::string_view content) {
   }
   // Zero bytes between documents and the odd stray byte are still text.
   if (controls * 50 < seen || controls < 2) return std::nullopt;
-  const bool pairs = content.size() % 2 == 0;
-  return NotText{pairs ? "what looks like 16-bit token ids" : "binary data",
+  return NotText{looks_like(content),
                  "raw token ids, as nanoGPT writes them: data.format = \"tokens16\" (or "
                  "\"tokens32\") with the tokenizer that made them; any bytes at all: data.format = "
                  "\"bytes\" (eval: --format)"};

@@ -131,16 +131,15 @@ TextCounts Manifest::total(SplitName split) const {
 }
 
 Json to_json(const PrepareSettings& settings) {
-  return {{"recipe", settings.recipe},       {"field", settings.field},
-          {"separator", settings.separator}, {"valid", settings.valid},
-          {"seed", settings.seed},           {"dedup", settings.dedup}};
+  return {{"recipe", settings.recipe}, {"field", settings.field}, {"separator", settings.separator},
+          {"valid", settings.valid},   {"seed", settings.seed},   {"dedup", settings.dedup}};
 }
 
 PrepareSettings settings_from_json(const nlohmann::json& json, const std::string& where) {
   const Reader reader(json, where);
   const auto& valid = reader.at("valid");
   if (!valid.is_number()) reader.fail("a number as 'valid'", valid);
-  return {reader.text("recipe"), reader.text("field"),  reader.text("separator"),
+  return {reader.text("recipe"), reader.text("field"), reader.text("separator"),
           valid.get<double>(),   reader.count("seed"), reader.flag("dedup")};
 }
 
@@ -190,8 +189,8 @@ Manifest manifest_from_json(const nlohmann::json& json, const std::string& where
   }
   for (const auto& entry : reader.list("sources")) {
     const Reader source(entry, where);
-    manifest.sources.push_back({source.text("path"), source.digest("sha256"),
-                                source.count("bytes"), source.count("documents")});
+    manifest.sources.push_back({source.text("path"), source.digest("sha256"), source.count("bytes"),
+                                source.count("documents")});
   }
   for (const auto& entry : reader.list("files")) {
     manifest.files.push_back(file_of(Reader(entry, where)));
@@ -206,11 +205,11 @@ Manifest read_manifest(const std::filesystem::path& folder) {
   const auto file = folder / kManifestFile;
   if (is_there(file)) return manifest_from_json(read_json(file, kLimits), file.string());
   const bool is_begun = is_there(folder / kWorkFolder);
-  throw expected("a folder of prepared text", is_begun ? "one that isn't complete" : "another folder",
-                 fmt::format("at {}: there is no {}", folder.string(), kManifestFile),
-                 is_begun ? "go on with the same wavroute data prepare command and --resume auto"
-                          : fmt::format("make one: wavroute data prepare {} --out DIR",
-                                        folder.string()));
+  throw expected(
+      "a folder of prepared text", is_begun ? "one that isn't complete" : "another folder",
+      fmt::format("at {}: there is no {}", folder.string(), kManifestFile),
+      is_begun ? "go on with the same wavroute data prepare command and --resume auto"
+               : fmt::format("make one: wavroute data prepare {} --out DIR", folder.string()));
 }
 
 }  // namespace wavroute

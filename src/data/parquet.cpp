@@ -95,10 +95,11 @@ std::string last_line(const Descriptor& errors) {
   const std::string where = fmt::format("in {}", path);
   switch (child.exit_code()) {
     case kNoPyarrow:
-      throw expected("a Python with pyarrow, which reads Parquet files",
-                     fmt::format("'{}' without", python), fmt::format("for {}", path),
-                     "pip install pyarrow there, or set WAVROUTE_PYTHON to a Python that has it; or "
-                     "write the documents as JSON lines");
+      throw expected(
+          "a Python with pyarrow, which reads Parquet files", fmt::format("'{}' without", python),
+          fmt::format("for {}", path),
+          "pip install pyarrow there, or set WAVROUTE_PYTHON to a Python that has it; or "
+          "write the documents as JSON lines");
     case kBadFile:
       throw expected("a Parquet file", printable(said), where, "copy or download it again");
     case kNoColumn:

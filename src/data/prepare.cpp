@@ -213,10 +213,9 @@ class Preparation {
     ShardText text(options_.dedup);
     for (uint32_t bucket = 0; bucket < kBuckets; ++bucket) {
       if (bucket / (kBuckets / shards) != shard) continue;
-      spill_.read(static_cast<uint32_t>(row) * kBuckets + bucket,
-                  [&](const DocumentHash& hash, std::string_view document) {
-                    text.add(hash, document);
-                  });
+      spill_.read(
+          static_cast<uint32_t>(row) * kBuckets + bucket,
+          [&](const DocumentHash& hash, std::string_view document) { text.add(hash, document); });
     }
     state_.duplicates += text.duplicates();
     if (text.is_empty()) return;
@@ -292,9 +291,9 @@ std::optional<Manifest> prepare(const PrepareOptions& options,
   check_utf8(source_options.separator, "a separator");
   check_utf8(options.field.value_or(""), "a field's name");
   const Recipe* recipe = options.recipe.empty() ? nullptr : &find_recipe(options.recipe);
-  std::vector<SourceFile> sources =
-      recipe != nullptr ? recipe_sources(*recipe, options.sources, source_options)
-                        : list_sources(options.sources, source_options);
+  std::vector<SourceFile> sources = recipe != nullptr
+                                        ? recipe_sources(*recipe, options.sources, source_options)
+                                        : list_sources(options.sources, source_options);
   const std::string kind =
       options.tokenizer.value_or(recipe != nullptr ? std::string(recipe->tokenizer) : "bytes");
   std::shared_ptr<const Tokenizer> tokenizer;

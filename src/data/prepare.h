@@ -1,4 +1,5 @@
-// From texts to a folder that a training reads: documents, cut, dealt to shards, shuffled, tokenised.
+// From texts to a folder that a training reads: documents, cut, dealt to shards, shuffled,
+// tokenised.
 #pragma once
 
 #include <cstdint>
@@ -17,16 +18,16 @@ namespace wavroute {
 struct PrepareOptions {
   std::vector<std::string> sources;  // files, folders, "-"
   std::filesystem::path out;
-  std::string recipe;                           // recipes.h; empty: none
-  std::optional<std::string> tokenizer = {};    // bytes, chars or a path; without: the recipe's
-  std::optional<std::string> field = {};        // of JSON lines, column of Parquet
+  std::string recipe;                         // recipes.h; empty: none
+  std::optional<std::string> tokenizer = {};  // bytes, chars or a path; without: the recipe's
+  std::optional<std::string> field = {};      // of JSON lines, column of Parquet
   std::optional<std::string> separator = {};
   double valid = 0.05;
   int64_t seed = 1;
   bool dedup = false;
   bool resume = false;
-  int threads = 1;       // change no byte
-  std::string python;    // for Parquet
+  int threads = 1;     // change no byte
+  std::string python;  // for Parquet
 
   // Bounds of memory, which tests make small. Those of a shard decide where documents go.
   uint64_t buffer_bytes = uint64_t{32} << 20;   // of documents that wait to be written
@@ -38,7 +39,8 @@ struct PrepareOptions {
 
 struct PrepareProgress {
   enum class Phase { kRead, kWrite } phase = Phase::kRead;
-  uint64_t done = 0, total = 0;  // bytes: of sources as they are stored, or of text; total 0: not known
+  uint64_t done = 0,
+           total = 0;  // bytes: of sources as they are stored, or of text; total 0: not known
   int64_t documents = 0;
 };
 // False stops the preparation; it can be resumed.

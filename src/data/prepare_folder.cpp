@@ -68,8 +68,8 @@ void PrepareFolder::find() {
   }
   if (has_work) {
     if (!resume_) {
-      throw expected("a new or an empty folder", "one with a preparation that isn't complete", place,
-                     "--resume auto goes on with it; or remove the folder first");
+      throw expected("a new or an empty folder", "one with a preparation that isn't complete",
+                     place, "--resume auto goes on with it; or remove the folder first");
     }
     if (auto begun = read_prepare_state(work())) {
       check_wanted(begun->settings, begun->tokenizer, begun->sources);
@@ -93,7 +93,7 @@ void PrepareFolder::find() {
 void PrepareFolder::check_wanted(const PrepareSettings& settings, const std::string& tokenizer,
                                  const std::vector<KnownSource>& sources) const {
   std::vector<std::string> others;
-  const nlohmann::json was = to_json(settings), is = to_json(state_.settings);
+  const auto was = to_json(settings), is = to_json(state_.settings);
   for (const auto& [key, value] : was.items()) {
     if (is.at(key) != value) others.push_back("--" + key);
   }
@@ -102,8 +102,7 @@ void PrepareFolder::check_wanted(const PrepareSettings& settings, const std::str
   if (others.empty()) return;
   throw expected("what the preparation was begun with",
                  fmt::format("another {}", fmt::join(others, ", ")),
-                 fmt::format("for {}", root_.string()),
-                 "give the same, or choose another --out");
+                 fmt::format("for {}", root_.string()), "give the same, or choose another --out");
 }
 
 void PrepareFolder::publish(const Manifest& manifest) {

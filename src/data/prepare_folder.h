@@ -12,9 +12,9 @@ namespace wavroute {
 
 class PrepareFolder {
  public:
-  // Makes the folder and its work folder, or finds those of a preparation to go on with; `wanted` is
-  // what was asked for. UserError where another process holds the folder, where it holds anything
-  // else, and where it isn't to be resumed or was asked for something else.
+  // Makes the folder and its work folder, or finds those of a preparation to go on with; `wanted`
+  // is what was asked for. UserError where another process holds the folder, where it holds
+  // anything else, and where it isn't to be resumed or was asked for something else.
   PrepareFolder(std::filesystem::path root, PrepareState wanted, bool resume);
   PrepareFolder(const PrepareFolder&) = delete;
   PrepareFolder& operator=(const PrepareFolder&) = delete;

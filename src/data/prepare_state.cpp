@@ -35,16 +35,11 @@ void write_prepare_state(const std::filesystem::path& folder, const PrepareState
   for (const KnownSource& source : state.sources) {
     sources.push_back({{"path", source.path}, {"bytes", source.bytes}});
   }
-  const Json object = {{"format", kStateFormat},
-                       {"tokenizer", state.tokenizer},
-                       {"sources", std::move(sources)},
-                       {"made_folder", state.made_folder},
-                       {"documents", state.documents},
-                       {"chain", state.chain},
-                       {"spill_bytes", state.spill_bytes},
-                       {"text_bytes", state.text_bytes},
-                       {"characters", state.characters},
-                       {"next_shard", state.next_shard},
+  const Json object = {{"format", kStateFormat},           {"tokenizer", state.tokenizer},
+                       {"sources", std::move(sources)},    {"made_folder", state.made_folder},
+                       {"documents", state.documents},     {"chain", state.chain},
+                       {"spill_bytes", state.spill_bytes}, {"text_bytes", state.text_bytes},
+                       {"characters", state.characters},   {"next_shard", state.next_shard},
                        {"written", written(state)}};
   constexpr auto kReplace = Json::error_handler_t::replace;  // paths are bytes
   write_file_atomic(folder / kStateName, object.dump(1, ' ', false, kReplace) + "\n");

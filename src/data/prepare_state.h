@@ -30,7 +30,8 @@ struct PrepareState {
   // What has been read: `finished` sources, and of the next one so many documents.
   std::vector<ManifestSource> finished;
   int64_t documents = 0;
-  uint64_t chain = 0;  // of their hashes, in order: whether a source is the same when it is read again
+  uint64_t chain =
+      0;  // of their hashes, in order: whether a source is the same when it is read again
   uint64_t spill_bytes = 0;
   std::array<int64_t, kSplits> text_bytes{};  // by split
   int64_t empty = 0;

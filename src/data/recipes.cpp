@@ -19,8 +19,7 @@ namespace fs = std::filesystem;
 
 constexpr uint64_t kHundredMillion = 100'000'000;
 
-[[noreturn]] void refuse(const Recipe& recipe, const std::string& given,
-                         const std::string& where) {
+[[noreturn]] void refuse(const Recipe& recipe, const std::string& given, const std::string& where) {
   throw expected(fmt::format("the files of {}", recipe.name), given, where,
                  fmt::format("--recipe {} takes {}", recipe.name, recipe.files));
 }
@@ -85,8 +84,8 @@ void take_hundred_million(const Recipe& recipe, std::vector<SourceFile>& sources
 
 void take_text8(const Recipe& recipe, std::vector<SourceFile>& sources) {
   take_hundred_million(recipe, sources, [&recipe](std::string_view text, const std::string& path) {
-    const auto other = std::ranges::find_if(
-        text, [](char c) { return c != ' ' && (c < 'a' || c > 'z'); });
+    const auto other =
+        std::ranges::find_if(text, [](char c) { return c != ' ' && (c < 'a' || c > 'z'); });
     if (other == text.end()) return;
     refuse(recipe, fmt::format("the byte 0x{:02X}", static_cast<unsigned char>(*other)),
            fmt::format("at byte {} of {}: its symbols are a to z and the space",
@@ -97,14 +96,13 @@ void take_text8(const Recipe& recipe, std::vector<SourceFile>& sources) {
 void take_enwik8(const Recipe& recipe, std::vector<SourceFile>& sources) {
   take_hundred_million(recipe, sources, [&recipe](std::string_view text, const std::string& path) {
     if (text.starts_with("<mediawiki")) return;
-    refuse(recipe, "another text",
-           fmt::format("in {}: it begins with <mediawiki", path));
+    refuse(recipe, "another text", fmt::format("in {}: it begins with <mediawiki", path));
   });
 }
 
 void take_tinystories(const Recipe& recipe, std::vector<SourceFile>& sources) {
-  take_splits(recipe, sources,
-              {{"train", SplitName::kTrain}, {"valid", SplitName::kValid}}, {".txt"});
+  take_splits(recipe, sources, {{"train", SplitName::kTrain}, {"valid", SplitName::kValid}},
+              {".txt"});
   for (SourceFile& source : sources) {
     source.format.form = DocumentForm::kText;
     source.format.strips = true;  // line ends around <|endoftext|>
@@ -142,8 +140,8 @@ void take_rows(const Recipe& recipe, std::vector<SourceFile>& sources) {
 
 const std::vector<Recipe>& recipes() {
   static const std::vector<Recipe> all = {
-      {"tinystories", "TinyStories-train.txt and TinyStories-valid.txt (or TinyStoriesV2-GPT4-*.txt)",
-       "bytes"},
+      {"tinystories",
+       "TinyStories-train.txt and TinyStories-valid.txt (or TinyStoriesV2-GPT4-*.txt)", "bytes"},
       {"text8", "the file text8: 100,000,000 characters, a to z and the space", "chars"},
       {"enwik8", "the file enwik8: the first 100,000,000 bytes of a Wikipedia", "bytes"},
       {"wikitext-103", "wiki.train.tokens, wiki.valid.tokens and wiki.test.tokens (or .raw)",
@@ -159,9 +157,9 @@ const Recipe& find_recipe(std::string_view name) {
     if (recipe.name == name) return recipe;
     names.emplace_back(recipe.name);
   }
-  throw expected(fmt::format("a recipe ({})", fmt::join(names, ", ")), fmt::format("'{}'", name), {},
-                 fmt::format("the nearest is {}; without --recipe any text will do",
-                             nearest(name, names)));
+  throw expected(
+      fmt::format("a recipe ({})", fmt::join(names, ", ")), fmt::format("'{}'", name), {},
+      fmt::format("the nearest is {}; without --recipe any text will do", nearest(name, names)));
 }
 
 std::vector<SourceFile> recipe_sources(const Recipe& recipe, const std::vector<std::string>& given,

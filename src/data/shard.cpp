@@ -97,8 +97,8 @@ std::vector<std::string_view> ShardText::shuffled(uint64_t seed, std::string_vie
 }
 
 ManifestFile write_shard(const std::filesystem::path& path,
-                         const std::vector<std::string_view>& documents,
-                         const Tokenizer& tokenizer, ThreadPool& pool) {
+                         const std::vector<std::string_view>& documents, const Tokenizer& tokenizer,
+                         ThreadPool& pool) {
   ManifestFile file;
   Sha256 sha256;  // of the text
   for (const std::string_view document : documents) {

@@ -39,7 +39,8 @@ class Gunzip : public SourceBytes::Unpacker {
  public:
   Gunzip() {
     constexpr int kGzipOnly = 16 + MAX_WBITS;
-    if (inflateInit2(&stream_, kGzipOnly) != Z_OK) throw Failure("cannot start to unpack gzip data");
+    if (inflateInit2(&stream_, kGzipOnly) != Z_OK)
+      throw Failure("cannot start to unpack gzip data");
   }
   Gunzip(const Gunzip&) = delete;
   Gunzip& operator=(const Gunzip&) = delete;

@@ -145,8 +145,8 @@ bool SourceReader::give_cuts(const SourceDocument& whole, const Visit& visit) co
 std::optional<SourceSummary> SourceReader::read(const Visit& visit) {
   bool stopped = false;
   const auto take = [&](const SourceDocument& document) {
-    const bool goes_on = source_.cuts.empty() ? visit(document, source_.split)
-                                              : give_cuts(document, visit);
+    const bool goes_on =
+        source_.cuts.empty() ? visit(document, source_.split) : give_cuts(document, visit);
     stopped = stopped || !goes_on;
     return goes_on;
   };

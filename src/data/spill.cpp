@@ -141,7 +141,8 @@ void SpillFile::read(
       if (buffer.size() - begin >= size) return;
       buffer.erase(0, begin);
       begin = 0;
-      const uint64_t wanted = std::min<uint64_t>(std::max(size, kReadBytes), end - at + buffer.size());
+      const uint64_t wanted =
+          std::min<uint64_t>(std::max(size, kReadBytes), end - at + buffer.size());
       if (wanted < size) fail_to_go_on(path_, "others");
       const size_t held = buffer.size();
       buffer.resize(wanted);

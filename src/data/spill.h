@@ -13,7 +13,8 @@
 
 namespace wavroute {
 
-// 128 bits of a document's SHA-256: equal for equal documents, and for no others that anybody knows.
+// 128 bits of a document's SHA-256: equal for equal documents, and for no others that anybody
+// knows.
 struct DocumentHash {
   uint64_t low = 0, high = 0;
   bool operator==(const DocumentHash&) const = default;

@@ -9,8 +9,11 @@
 #include <vector>
 
 #include "base/utf8.h"
+#include "data/characters.h"
 #include "data/known_formats.h"
+#include "data/llmc_file.h"
 #include "data/nearest_file.h"
+#include "data/scored_bytes.h"
 #include "io/file.h"
 #include "wavroute/error.h"
 
@@ -65,7 +68,13 @@ void set_kind(Split& split, DataFormat format) {
   switch (format) {
     case DataFormat::kAuto:
       split.is_tokens = is_ours;
-      if (!is_ours) refused = not_text(split.text);
+      if (const auto llmc = find_llmc_header(split.text, split.name)) {
+        split.is_tokens = true;
+        split.raw_width = llmc->width;
+        split.raw_begin = kLlmcHeaderBytes;
+      } else if (!is_ours) {
+        refused = not_text(split.text);
+      }
       break;
     case DataFormat::kText:
       refused =
@@ -115,14 +124,16 @@ Split open_split(const fs::path& path, DataFormat format) {
 }
 
 void open_split_tokens(Split& split, const Tokenizer& tokenizer) {
-  split.tokens = split.raw_width == 0 ? open_token_file(split.name, tokenizer)
-                                      : open_raw_tokens(split.name, split.raw_width, tokenizer);
+  split.tokens = split.raw_width == 0
+                     ? open_token_file(split.name, tokenizer)
+                     : open_raw_tokens(split.name, split.raw_width, tokenizer, split.raw_begin);
 }
 
 std::pair<Split, Split> part_split(const Split& whole, int64_t sequence,
                                    const Tokenizer& tokenizer) {
   Split train = whole, valid = whole;
   valid.name += " (its last part, for validation)";
+  valid.unknown = 0;  // counted with the other part
   if (whole.is_tokens) {
     const int64_t size = whole.tokens.size();
     if (size < 2 * sequence) throw_too_short(whole, sequence, size);
@@ -139,24 +150,35 @@ std::pair<Split, Split> part_split(const Split& whole, int64_t sequence,
 }
 
 void limit_split(Split& split, int64_t max_bytes, const Tokenizer& tokenizer) {
+  split.sha256.clear();  // of another text
+  split.bytes = -1;
   if (!split.is_tokens) {
     split.text = split.text.substr(0, utf8_boundary(split.text, static_cast<size_t>(max_bytes)));
     return;
   }
+  const ScoredBytes scored(tokenizer);
   int64_t count = 0, bytes = 0;
   while (count < split.tokens.size()) {
-    bytes += std::ssize(tokenizer.token_bytes(split.tokens.at(count)));
+    bytes += scored.of(split.tokens.at(count));
     if (bytes > max_bytes) break;
     ++count;
   }
   split.tokens = split.tokens.slice(0, count);
 }
 
+void apply_unknown(Split& split, const Tokenizer& tokenizer, UnknownText choice) {
+  if (split.is_tokens) return;
+  auto known = replace_unknown(tokenizer, split.text, choice);
+  if (!known) return;
+  Split changed = text_split(std::move(split.name), std::move(known->text));
+  changed.unknown = known->unknown;
+  split = std::move(changed);
+}
+
 int64_t text_bytes(const TokenView& tokens, const Tokenizer& tokenizer) {
+  const ScoredBytes scored(tokenizer);
   int64_t bytes = 0;
-  for (int64_t i = 0; i < tokens.size(); ++i) {
-    bytes += std::ssize(tokenizer.token_bytes(tokens.at(i)));
-  }
+  for (int64_t i = 0; i < tokens.size(); ++i) bytes += scored.of(tokens.at(i));
   return bytes;
 }
 

@@ -98,12 +98,19 @@ Header read_header(std::span<const std::byte> content, const std::filesystem::pa
   return header;
 }
 
-// Verifies the file's checksum. For a version without one, the trailer is all zeros.
-Trailer check_trailer(std::span<const std::byte> content, const Header& header,
-                      const std::filesystem::path& path) {
+// Of a whole file; all zeros for a version without one.
+Trailer trailer_of(std::span<const std::byte> content, const Header& header) {
   Trailer trailer{};
   if (trailer_bytes(header) == 0) return trailer;
-  std::memcpy(&trailer, content.data() + content.size() - sizeof trailer, sizeof trailer);
+  std::memcpy(&trailer, content.last(sizeof trailer).data(), sizeof trailer);
+  return trailer;
+}
+
+// Verifies the file's checksum, where it has one.
+Trailer check_trailer(std::span<const std::byte> content, const Header& header,
+                      const std::filesystem::path& path) {
+  const Trailer trailer = trailer_of(content, header);
+  if (trailer_bytes(header) == 0) return trailer;
   const std::string found = sha256_hex(content.first(content.size() - kDigestBytes));
   if (digest_from_hex(found) != trailer.content) {
     throw_bad(path, "content with the checksum at its end", "other content");
@@ -134,44 +141,83 @@ int token_width(int64_t vocab_size) noexcept { return vocab_size <= 65536 ? 2 : 
 
 TokenView::TokenView(std::shared_ptr<const void> owner, std::span<const std::byte> packed,
                      int width, int64_t vocab_size, std::string name)
-    : owner_(std::move(owner)),
-      packed_(packed),
+    : parts_(std::make_shared<const std::vector<Part>>(
+          std::vector<Part>{{std::move(owner), packed, 0, {}}})),
       width_(width),
+      size_(std::ssize(packed) / width),
       vocab_size_(vocab_size),
       name_(std::move(name)) {}
 
-int64_t TokenView::size() const noexcept { return static_cast<int64_t>(packed_.size()) / width_; }
+TokenView::TokenView(std::span<const TokenView> parts, std::string name) : name_(std::move(name)) {
+  std::vector<Part> all;
+  for (const TokenView& view : parts) {
+    if (!all.empty() && (view.width_ != width_ || view.vocab_size_ != vocab_size_)) {
+      throw Failure(expectation("parts of one vocabulary", "others", "in " + name_));
+    }
+    width_ = view.width_;
+    vocab_size_ = view.vocab_size_;
+    for (const auto& packed : view.packed()) {
+      all.push_back({view.parts_, packed, size_, view.name_});
+      size_ += std::ssize(packed) / width_;
+    }
+  }
+  parts_ = std::make_shared<const std::vector<Part>>(std::move(all));
+}
+
+// Calls visit(part, packed tokens of it) for the parts of [begin, begin + count).
+template <typename Visit>
+void TokenView::visit_parts(int64_t begin, int64_t count, Visit visit) const {
+  if (count == 0) return;
+  int64_t at = first_ + begin;
+  const int64_t end = at + count;
+  auto part = std::upper_bound(parts_->begin(), parts_->end(), at,
+                               [](int64_t place, const Part& p) { return place < p.first; });
+  for (--part; at < end; ++part) {
+    const int64_t held = std::ssize(part->packed) / width_;
+    const int64_t taken = std::min(end, part->first + held) - at;
+    visit(*part, part->packed.subspan(static_cast<size_t>((at - part->first) * width_),
+                                      static_cast<size_t>(taken * width_)));
+    at += taken;
+  }
+}
+
+std::vector<std::span<const std::byte>> TokenView::packed() const {
+  std::vector<std::span<const std::byte>> all;
+  visit_parts(0, size_, [&](const Part&, auto packed) { all.push_back(packed); });
+  return all;
+}
 
 uint32_t TokenView::at(int64_t index) const {
   int64_t token = 0;
-  copy(index, {&token, 1});
+  copy(index, std::span(&token, 1));
   return static_cast<uint32_t>(token);
 }
 
 void TokenView::copy(int64_t begin, std::span<int64_t> out) const {
-  const auto count = static_cast<int64_t>(out.size());
-  if (begin < 0 || count > size() - begin) {
+  const int64_t count = std::ssize(out);
+  if (begin < 0 || begin > size() - count) {
     throw expected(fmt::format("tokens within the {} of {}", size(), name_),
                    fmt::format("{} to {}", begin, begin + count));
   }
-  const std::byte* packed = packed_.data() + begin * width_;
-  width_ == 2 ? unpack<uint16_t>(packed, out) : unpack<uint32_t>(packed, out);
-  const auto bad =
-      std::find_if(out.begin(), out.end(), [&](int64_t t) { return t >= vocab_size_; });
-  if (bad != out.end()) {
-    throw expected(
-        fmt::format("tokens below {}", vocab_size_), *bad,
-        fmt::format("at token {} of {}", first_ + begin + (bad - out.begin()), name_),
-        "the file is damaged, or was made with another tokenizer: today there are \"bytes\", "
-        "and \"chars\" with its vocabulary beside the file, as FILE.tokenizer.json");
-  }
+  visit_parts(begin, count, [&](const Part& part, std::span<const std::byte> packed) {
+    const auto filled = out.first(packed.size() / static_cast<size_t>(width_));
+    out = out.subspan(filled.size());
+    width_ == 2 ? unpack<uint16_t>(packed.data(), filled) : unpack<uint32_t>(packed.data(), filled);
+    const auto bad =
+        std::find_if(filled.begin(), filled.end(), [&](int64_t t) { return t >= vocab_size_; });
+    if (bad == filled.end()) return;
+    const int64_t place = (packed.data() - part.packed.data()) / width_ + (bad - filled.begin());
+    throw expected(fmt::format("tokens below {}", vocab_size_), *bad,
+                   fmt::format("at token {} of {}", place, part.name.empty() ? name_ : part.name),
+                   "the file is damaged, or was made with another tokenizer: data.tokenizer names "
+                   "the one that made it");
+  });
 }
 
 TokenView TokenView::slice(int64_t begin, int64_t count) const {
   TokenView part = *this;
   part.first_ += begin;
-  part.packed_ =
-      packed_.subspan(static_cast<size_t>(begin * width_), static_cast<size_t>(count * width_));
+  part.size_ = count;
   return part;
 }
 
@@ -194,8 +240,13 @@ bool has_token_magic(std::span<const std::byte> content) noexcept {
          std::memcmp(content.data(), kMagic.data(), kMagic.size()) == 0;
 }
 
-std::string token_file_tokenizer(const std::filesystem::path& path) {
-  return hex_from_digest(read_header(MappedFile(path).bytes(), path).tokenizer);
+TokenFileInfo read_token_file_info(const std::filesystem::path& path) {
+  const MappedFile file(path);
+  const Header header = read_header(file.bytes(), path);
+  const Trailer trailer = trailer_of(file.bytes(), header);
+  return {static_cast<int64_t>(header.version), static_cast<int>(header.width),
+          static_cast<int64_t>(header.count),   hex_from_digest(header.tokenizer),
+          hex_from_digest(trailer.text),        hex_from_digest(trailer.content)};
 }
 
 namespace {
@@ -205,24 +256,44 @@ struct OpenedFile {
   std::string tokenizer, text;  // SHA-256 in hexadecimal; empty where it is not known
 };
 
-OpenedFile open_checked(const std::filesystem::path& path, const Tokenizer& tokenizer) {
-  const auto file = std::make_shared<const MappedFile>(path);
-  const Header header = read_header(file->bytes(), path);
+std::shared_ptr<const MappedFile> map_for(const std::filesystem::path& path,
+                                          const Tokenizer& tokenizer, Header& header) {
+  auto file = std::make_shared<const MappedFile>(path);
+  header = read_header(file->bytes(), path);
   const std::string hash = hex_from_digest(header.tokenizer);
-  if (!hash.empty() && hash != tokenizer.hash()) {
-    throw expected(fmt::format("tokens of the tokenizer \"{}\" ({} tokens)", tokenizer.name(),
-                               tokenizer.vocab_size()),
-                   "those of another tokenizer", fmt::format("in {}", path.string()),
-                   "make the token file again from its text, with this tokenizer");
-  }
-  const Trailer trailer = check_trailer(file->bytes(), header, path);
+  if (hash.empty() || hash == tokenizer.hash()) return file;
+  throw expected(fmt::format("tokens of the tokenizer \"{}\" ({} tokens)", tokenizer.name(),
+                             tokenizer.vocab_size()),
+                 "those of another tokenizer", fmt::format("in {}", path.string()),
+                 "make the token file again from its text, with this tokenizer");
+}
+
+TokenView view_of(std::shared_ptr<const MappedFile> file, const Header& header,
+                  const Tokenizer& tokenizer, const std::filesystem::path& path) {
   const auto packed = file->bytes().subspan(sizeof header, header.count * header.width);
-  return {{file, packed, static_cast<int>(header.width), tokenizer.vocab_size(), path.string()},
-          hash,
+  return {std::move(file), packed, static_cast<int>(header.width), tokenizer.vocab_size(),
+          path.string()};
+}
+
+OpenedFile open_checked(const std::filesystem::path& path, const Tokenizer& tokenizer) {
+  Header header{};
+  const auto file = map_for(path, tokenizer, header);
+  const Trailer trailer = check_trailer(file->bytes(), header, path);
+  return {view_of(file, header, tokenizer, path), hex_from_digest(header.tokenizer),
           hex_from_digest(trailer.text)};
 }
 
 }  // namespace
+
+TokenView open_recorded_tokens(const std::filesystem::path& path, const Tokenizer& tokenizer,
+                               std::string_view checksum) {
+  Header header{};
+  const auto file = map_for(path, tokenizer, header);
+  if (hex_from_digest(trailer_of(file->bytes(), header).content) != checksum) {
+    throw_bad(path, fmt::format("the checksum {}", checksum), "another");
+  }
+  return view_of(file, header, tokenizer, path);
+}
 
 TokenView open_token_file(const std::filesystem::path& path, const Tokenizer& tokenizer) {
   TokenView tokens = open_checked(path, tokenizer).tokens;
@@ -240,16 +311,17 @@ TokenView open_tokens_of_text(const std::filesystem::path& path, const Tokenizer
   return std::move(opened.tokens);
 }
 
-TokenView open_raw_tokens(const std::filesystem::path& path, int width,
-                          const Tokenizer& tokenizer) {
+TokenView open_raw_tokens(const std::filesystem::path& path, int width, const Tokenizer& tokenizer,
+                          int64_t begin) {
   const auto file = std::make_shared<const MappedFile>(path);
-  if (file->bytes().size() % static_cast<size_t>(width) != 0) {
-    throw expected(fmt::format("ids of {} bytes each", width),
-                   fmt::format("{} bytes", file->bytes().size()),
+  const auto ids =
+      file->bytes().subspan(std::min(file->bytes().size(), static_cast<size_t>(begin)));
+  if (ids.size() % static_cast<size_t>(width) != 0) {
+    throw expected(fmt::format("ids of {} bytes each", width), fmt::format("{} bytes", ids.size()),
                    fmt::format("in {}", path.string()),
                    "data.format = \"tokens16\" or \"tokens32\" is for files of nothing but ids");
   }
-  TokenView tokens(file, file->bytes(), width, tokenizer.vocab_size(), path.string());
+  TokenView tokens(file, ids, width, tokenizer.vocab_size(), path.string());
   tokens.check_all();
   return tokens;
 }

@@ -30,18 +30,22 @@ namespace wavroute {
 // The bytes that one token of a vocabulary takes in a token file: 2 up to 65536 tokens, else 4.
 [[nodiscard]] int token_width(int64_t vocab_size) noexcept;
 
-// Tokens somewhere in memory, packed at 2 or 4 bytes each. Cheap to copy: it shares its storage.
+// Tokens somewhere in memory, packed at 2 or 4 bytes each, in one part or in several, one after the
+// other. Cheap to copy: it shares its storage.
 class TokenView {
  public:
   TokenView() = default;
   // `owner` keeps `packed` alive; `name` is used in errors.
   TokenView(std::shared_ptr<const void> owner, std::span<const std::byte> packed, int width,
             int64_t vocab_size, std::string name);
+  // The tokens of `parts`, all of one vocabulary and width, as one sequence.
+  TokenView(std::span<const TokenView> parts, std::string name);
 
-  [[nodiscard]] int64_t size() const noexcept;
+  [[nodiscard]] int64_t size() const noexcept { return size_; }
   [[nodiscard]] int64_t vocab_size() const noexcept { return vocab_size_; }
   [[nodiscard]] const std::string& name() const noexcept { return name_; }
-  [[nodiscard]] std::span<const std::byte> packed() const noexcept { return packed_; }
+  // The packed tokens, part by part.
+  [[nodiscard]] std::vector<std::span<const std::byte>> packed() const;
   // Both read within [0, size()) and throw a UserError where a token isn't below vocab_size().
   [[nodiscard]] uint32_t at(int64_t index) const;
   void copy(int64_t begin, std::span<int64_t> out) const;
@@ -52,10 +56,19 @@ class TokenView {
   void check_all() const;
 
  private:
-  std::shared_ptr<const void> owner_;
-  std::span<const std::byte> packed_;
+  struct Part {
+    std::shared_ptr<const void> owner;
+    std::span<const std::byte> packed;
+    int64_t first;     // its place in the whole
+    std::string name;  // in errors, where there are several
+  };
+  template <typename Visit>
+  void visit_parts(int64_t begin, int64_t count, Visit visit) const;
+
+  std::shared_ptr<const std::vector<Part>> parts_;
   int width_ = 2;
-  int64_t first_ = 0;  // offset of this slice in the whole, for errors
+  int64_t first_ = 0;  // where this slice begins in the whole
+  int64_t size_ = 0;
   int64_t vocab_size_ = 0;
   std::string name_;
 };
@@ -63,9 +76,16 @@ class TokenView {
 // Whether a file's content begins like a token file.
 [[nodiscard]] bool has_token_magic(std::span<const std::byte> content) noexcept;
 
-// The tokenizer's hash in the header, in hexadecimal; empty where it is not known.
-// UserError where the header or the file's length is wrong.
-[[nodiscard]] std::string token_file_tokenizer(const std::filesystem::path& path);
+// What a token file says of itself. SHA-256 in hexadecimal; empty where it is not known.
+struct TokenFileInfo {
+  int64_t version = 0;
+  int width = 2;  // bytes of a token
+  int64_t tokens = 0;
+  std::string tokenizer, text, checksum;
+};
+
+// UserError where the header or the file's length is wrong. The tokens are not looked at.
+[[nodiscard]] TokenFileInfo read_token_file_info(const std::filesystem::path& path);
 
 // Maps a token file. UserError, naming the file, for a wrong header, length or checksum, for a
 // tokenizer that isn't the file's, and for a token that is beyond its vocabulary.
@@ -78,10 +98,17 @@ class TokenView {
                                             const Tokenizer& tokenizer,
                                             std::string_view text_sha256);
 
-// A file of nothing but ids, `width` bytes each (2 or 4), as nanoGPT writes them. UserError for a
-// length that is no multiple of the width and for an id beyond the vocabulary.
+// The same for a file that ends with this checksum (hexadecimal), as recorded when it was written.
+// The tokens are not read: a file of any size opens at once, and an id beyond the vocabulary is
+// found where it is used.
+[[nodiscard]] TokenView open_recorded_tokens(const std::filesystem::path& path,
+                                             const Tokenizer& tokenizer, std::string_view checksum);
+
+// A file of nothing but ids, `width` bytes each (2 or 4), as nanoGPT writes them, behind the first
+// `begin` bytes. UserError for a length that is no multiple of the width and for an id beyond the
+// vocabulary.
 [[nodiscard]] TokenView open_raw_tokens(const std::filesystem::path& path, int width,
-                                        const Tokenizer& tokenizer);
+                                        const Tokenizer& tokenizer, int64_t begin = 0);
 
 // The tokens `ids` as a view of memory.
 [[nodiscard]] TokenView tokens_in_memory(std::span<const uint32_t> ids, int64_t vocab_size,

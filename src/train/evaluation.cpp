@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <numbers>
 
+#include "data/scored_bytes.h"
 #include "train/batch.h"
 #include "train/routing_tap.h"
 #include "wavroute/error.h"
@@ -41,6 +42,7 @@ Evaluation evaluate(const Decoder& model, const EvalWindows& windows, const Toke
                    options.prompt);
   }
   Evaluation result;
+  const ScoredBytes scored(tokenizer);
   double loss_sum = 0.0, depth_sum = 0.0;
   int64_t bytes = 0;
   for (int64_t begin = 0; begin < windows.count(); begin += options.rows) {
@@ -56,7 +58,7 @@ Evaluation evaluate(const Decoder& model, const EvalWindows& windows, const Toke
       const int64_t target = targets.const_data_ptr<int64_t>()[i];
       if (target == EvalWindows::kIgnored) continue;
       ++result.tokens;
-      bytes += static_cast<int64_t>(tokenizer.token_bytes(static_cast<uint32_t>(target)).size());
+      bytes += scored.of(static_cast<uint32_t>(target));
     }
     if (out.mean_depth.defined()) {
       depth_sum += out.mean_depth.item<double>() * static_cast<double>(end - begin);

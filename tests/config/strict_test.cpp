@@ -100,7 +100,8 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"[schedule]\nname = \"linear\"", "expected one of cosine, wsd, constant"},
         Mistake{"[optimizer]\nname = \"sgd\"", "given 'sgd'"},
         Mistake{"[data]\ntokenizer = \"words\"", "expected one of bytes, chars"},
-        Mistake{"[data]\ntokenizer = \"gpt2\"", "given 'gpt2', which is still to come"},
+        Mistake{"[data]\ntokenizer = \"gpt2\"",
+                "one of bytes, chars, or the path of a file, given 'gpt2'"},
         Mistake{"[compare]\nschemes = [\"wave\"]", "given 'wave'"},
         Mistake{"[residual]\nscheme = \"wawe\"", "given 'wawe'"}));
 

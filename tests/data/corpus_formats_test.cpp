@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
+#include <cstring>
 #include <string>
 #include <utility>
 #include <vector>
@@ -80,8 +82,6 @@ TEST_F(CorpusFiles, KnownBinaryFormatsAreRefusedByName) {
       {padded("PAR1") + "PAR1", "a Parquet file"},
       {padded("\x93NUMPY"), "a NumPy array"},
       {safetensors, "a safetensors file"},
-      {padded("\x88\xd8\x34\x01"), "a token file of llm.c (magic 20240520)"},
-      {padded("\xa1\xd9\x34\x01"), "a token file of llm.c (magic 20240801)"},
       {padded(std::string("GGUF\x03\0\0\0", 8)), "a GGUF model"},
       {padded("\x7f"
               "ELF"),
@@ -98,6 +98,40 @@ TEST_F(CorpusFiles, KnownBinaryFormatsAreRefusedByName) {
     data_.format = DataFormat::kBytes;
     EXPECT_EQ(open(content).train.at(0), static_cast<unsigned char>(content[0])) << name;
   }
+}
+
+// 256 integers of 32 bits, then the ids, as dev/data/data_common.py of llm.c writes them.
+std::string llmc_file(int32_t magic, int32_t version, int32_t count, const std::string& ids) {
+  std::string header(1024, '\0');
+  const std::array<int32_t, 3> begin = {magic, version, count};
+  std::memcpy(header.data(), begin.data(), sizeof begin);
+  return header + ids;
+}
+
+TEST_F(CorpusFiles, TokenFilesOfLlmcAreKnownByTheirHeader) {
+  std::string narrow, wide;
+  for (int i = 0; i < 100; ++i) {
+    narrow += {static_cast<char>('a' + i % 26), '\0'};
+    wide += {static_cast<char>('a' + i % 26), '\0', '\0', '\0'};
+  }
+  for (const auto& [content, width] : {std::pair(llmc_file(20240520, 1, 100, narrow), 2),
+                                       std::pair(llmc_file(20240801, 7, 100, wide), 4)}) {
+    const Corpus corpus = open(content);
+    EXPECT_EQ(corpus.train.size() + corpus.valid.size(), 100) << width;
+    EXPECT_EQ(corpus.train.at(1), 'b');
+    data_.format = DataFormat::kText;
+    EXPECT_THAT(error_of(content), HasSubstr("expected text, given a token file of llm.c"));
+    data_.format = DataFormat::kAuto;
+  }
+  EXPECT_THAT(error_of(llmc_file(20240520, 2, 100, narrow)), HasSubstr("version 1, given 2"));
+  EXPECT_THAT(error_of(llmc_file(20240520, 1, 101, narrow)),
+              HasSubstr("101 tokens of 2 bytes after the header, given 200 bytes"));
+  EXPECT_THAT(error_of(llmc_file(20240520, 1, -1, narrow)), HasSubstr("-1 tokens"));
+  EXPECT_THAT(error_of(llmc_file(20240520, 1, 0, "").substr(0, 100)),
+              HasSubstr("a header of 1024 bytes, given 100"));
+  std::string beyond = narrow;
+  beyond.replace(2 * 7, 2, "\x50\xC4");  // GPT-2's 50256
+  EXPECT_THAT(error_of(llmc_file(20240520, 1, 100, beyond)), HasSubstr("given 50256, at token 7"));
 }
 
 TEST_F(CorpusFiles, ATextThatBeginsLikeTheNameOfAFormatIsText) {

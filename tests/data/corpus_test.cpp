@@ -78,11 +78,48 @@ TEST_F(CorpusFiles, EmptyAndMissingTextsAreErrorsThatNameThem) {
   EXPECT_THAT(user_error([&] { (void)open_corpus(data_, kContext); }), HasSubstr(folder_.string()));
 }
 
-TEST_F(CorpusFiles, AnUnknownCharacterOfTheValidationTextIsNamedWithItsOffset) {
+TEST_F(CorpusFiles, CharactersComeFromTheTrainingAndTheValidationText) {
   data_.valid = write("valid.txt", "line 1 line 1 Z");
-  const std::string error = error_of(lines(100), TokenizerKind::kChars);
+  const Corpus corpus = open(lines(100), TokenizerKind::kChars);
+  EXPECT_EQ(text_of(corpus.valid, *corpus.tokenizer), "line 1 line 1 Z");
+  EXPECT_EQ(corpus.tokenizer->hash(), make_chars_tokenizer(lines(100) + "Z")->hash());
+}
+
+TEST_F(CorpusFiles, AnUnknownCharacterOfTheValidationTextIsNamedWithItsOffset) {
+  data_.train = write("train.txt", lines(100));
+  data_.valid = write("valid.txt", "line 1 line 1 Z");
+  const std::string error =
+      user_error([&] { (void)open_corpus(data_, kContext, make_chars_tokenizer(lines(100))); });
   EXPECT_THAT(error, HasSubstr("U+005A, at byte 14 of"));
   EXPECT_THAT(error, HasSubstr("valid.txt"));
+}
+
+TEST_F(CorpusFiles, UnknownCharactersAreLeftOutOrReplacedAndCounted) {
+  const std::string text = "line 1 Z line\xff 1 ZZ line 2 and end\n";
+  data_.train = write("train.txt", lines(100) + "and\n");
+  data_.valid = write("valid.txt", text);
+  const auto known = make_chars_tokenizer(lines(100) + "and\n");
+  data_.unknown = UnknownText::kDrop;
+  const Corpus dropped = open_corpus(data_, kContext, known);
+  EXPECT_EQ(text_of(dropped.valid, *known), "line 1  line 1  line 2 and end\n");
+  EXPECT_EQ(dropped.valid_bytes, std::ssize(text) - 4);
+  EXPECT_THAT(dropped.description, HasSubstr("4 unknown characters"));
+  EXPECT_EQ(dropped.valid_bytes_per_token, 1.0);
+  // A vocabulary that was made without a token for them has none.
+  data_.unknown = UnknownText::kUnk;
+  EXPECT_THAT(user_error([&] { (void)open_corpus(data_, kContext, known); }), HasSubstr("U+FFFD"));
+  data_.tokenizer = TokenizerKind::kChars;
+  data_.valid = write("valid.txt", "line 1");
+  const auto with_unknown = open_corpus(data_, 4).tokenizer;
+  data_.valid = write("valid.txt", text);
+  const Corpus replaced = open_corpus(data_, kContext, with_unknown);
+  EXPECT_EQ(replaced.valid.size(), std::ssize(text));
+  const std::string mark = "\xEF\xBF\xBD";
+  EXPECT_EQ(text_of(replaced.valid, *with_unknown),
+            "line 1 " + mark + " line" + mark + " 1 " + mark + mark + " line 2 and end\n");
+  // Their loss counts, their bytes don't.
+  const auto scored = static_cast<double>(std::ssize(text) - 1);
+  EXPECT_DOUBLE_EQ(replaced.valid_bytes_per_token, (scored - 4) / scored);
 }
 
 // Longer than one piece of the encoding.
@@ -91,7 +128,9 @@ TEST_F(CorpusFiles, OffsetsAreThoseOfTheFileInALongText) {
   while (valid.size() < (size_t{5} << 19)) valid += "line 1 line 2\xE2\x82\xAC\n";
   const size_t at = valid.size();
   data_.valid = write("valid.txt", valid + "Z\n");
-  EXPECT_THAT(error_of(lines(100) + "\xE2\x82\xAC", TokenizerKind::kChars),
+  data_.train = write("train.txt", lines(100));
+  const auto known = make_chars_tokenizer(lines(100) + "\xE2\x82\xAC");
+  EXPECT_THAT(user_error([&] { (void)open_corpus(data_, kContext, known); }),
               HasSubstr("U+005A, at byte " + std::to_string(at) + " of"));
 }
 

@@ -85,7 +85,7 @@ TEST_F(TokenFile, TokensComeBack) {
   EXPECT_EQ(view.at(2), 7U);
   EXPECT_THAT(all_tokens(view.slice(1, 3)), ElementsAre(6, 7, 8));
   EXPECT_THAT(all_tokens(view.slice(1, 3).slice(1, 2)), ElementsAre(7, 8));
-  EXPECT_EQ(token_file_tokenizer(path_), bytes_->hash());
+  EXPECT_EQ(read_token_file_info(path_).tokenizer, bytes_->hash());
 }
 
 TEST_F(TokenFile, AVocabularyAbove65536TakesFourBytes) {
@@ -149,7 +149,7 @@ TEST_F(TokenFile, ATokenBeyondTheVocabularyIsNamedWithItsPlace) {
 
 TEST_F(TokenFile, AnUnknownTokenizerIsTakenAtItsWord) {
   write_by_hand(2, {1, 2, 3}, /*known=*/false);
-  EXPECT_EQ(token_file_tokenizer(path_), "");
+  EXPECT_EQ(read_token_file_info(path_).tokenizer, "");
   EXPECT_THAT(all_tokens(open_token_file(path_, *bytes_)), ElementsAre(1, 2, 3));
 }
 

@@ -1,0 +1,159 @@
+// A preparation that is ended anywhere goes on to the same bytes.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <string>
+
+#include "data/spill.h"
+#include "tests/data/prepare_tools.h"
+
+namespace wavroute {
+namespace {
+
+using ::testing::HasSubstr;
+
+struct Killed {};
+
+class ResumeTest : public PrepareTest {
+ protected:
+  ResumeTest() {
+    std::string rows;
+    for (const std::string& document : numbered(80)) rows += R"({"text": ")" + document + "\"}\n";
+    options_.sources = {write("a.txt", joined(numbered(120))), write("b.jsonl", rows),
+                        write("c.txt", joined(numbered(60)))};
+    options_.tokenizer = "chars";
+  }
+
+  // How often progress is reported in a run without a break.
+  int steps() {
+    int count = 0;
+    (void)prepare(options_, [&](const auto&) {
+      ++count;
+      return true;
+    });
+    return count;
+  }
+
+  // Ends at the given call: by a kill, which saves nothing, or a stop.
+  void end_at(int step, bool kill) {
+    int count = 0;
+    const auto at_step = [&](const auto&) {
+      if (++count <= step) return true;
+      if (kill) throw Killed{};
+      return false;
+    };
+    if (kill) {
+      EXPECT_THROW((void)prepare(options_, at_step), Killed);
+    } else {
+      EXPECT_FALSE(prepare(options_, at_step).has_value());
+    }
+  }
+};
+
+TEST_F(ResumeTest, TheBytesAreThoseOfARunWithoutABreak) {
+  const int count = steps();
+  ASSERT_GT(count, 200);
+  const auto whole = files();
+  for (int step = 0; step < count; step += 7) {
+    options_.out = folder_ / ("resumed" + std::to_string(step));
+    options_.resume = false;
+    end_at(step, step % 2 == 0);
+    EXPECT_FALSE(std::filesystem::exists(options_.out / "manifest.json"));
+    options_.resume = true;
+    prepare_here();
+    ASSERT_EQ(files(), whole) << "ended at " << step;
+  }
+}
+
+TEST_F(ResumeTest, ItMayBeEndedAgainAndAgain) {
+  (void)steps();
+  const auto whole = files();
+  options_.out = folder_ / "resumed";
+  options_.resume = true;
+  for (int step = 0; step < 40; ++step) end_at(step % 5, step % 2 == 0);
+  prepare_here();
+  EXPECT_EQ(files(), whole);
+}
+
+TEST_F(ResumeTest, ABreakBetweenTheShardsAndTheManifestLosesNothing) {
+  const int count = steps();
+  const auto whole = files();
+  options_.out = folder_ / "resumed";
+  end_at(count - 1, /*kill=*/true);
+  // As a kill while files are moved to their place.
+  const auto work = options_.out / ".wavroute-prepare";
+  std::filesystem::rename(work / "tokenizer.json", options_.out / "tokenizer.json");
+  std::filesystem::rename(work / "train_0000.bin", options_.out / "train_0000.bin");
+  EXPECT_THAT(user_error([&] { (void)open_prepared(options_.out); }), HasSubstr("isn't complete"));
+  options_.resume = true;
+  prepare_here();
+  EXPECT_EQ(files(), whole);
+}
+
+TEST_F(ResumeTest, WithoutResumeAnUnfinishedFolderIsRefusedAndKept) {
+  end_at(100, /*kill=*/true);
+  EXPECT_THAT(error_here(), HasSubstr("--resume auto goes on"));
+  EXPECT_TRUE(std::filesystem::exists(options_.out / ".wavroute-prepare"));
+}
+
+TEST_F(ResumeTest, OtherSourcesOrSettingsAreRefused) {
+  end_at(150, /*kill=*/true);
+  options_.resume = true;
+  options_.valid = 0.2;
+  options_.dedup = true;
+  EXPECT_THAT(error_here(), HasSubstr("another --valid, --dedup"));
+  options_.valid = 0.3;
+  options_.dedup = false;
+  options_.tokenizer = "bytes";
+  EXPECT_THAT(error_here(), HasSubstr("another --tokenizer"));
+  options_.tokenizer = "chars";
+  const std::string rows = testing::get(folder_ / "b.jsonl");
+  write("b.jsonl", rows + "\n");
+  EXPECT_THAT(error_here(), HasSubstr("another sources"));
+  // Of the same size, where it has been read already.
+  std::string changed = rows;
+  changed[changed.find("<1a")] = '[';
+  write("b.jsonl", changed);
+  EXPECT_THAT(error_here(), HasSubstr("read before the break, given another, at"));
+  write("b.jsonl", rows);
+  prepare_here();
+}
+
+TEST_F(ResumeTest, ADamagedSpillFileIsRefused) {
+  end_at(150, /*kill=*/true);
+  options_.resume = true;
+  const auto spill = options_.out / ".wavroute-prepare" / "documents";
+  std::filesystem::resize_file(spill, 10);
+  EXPECT_THAT(error_here(), HasSubstr("given 10 of"));
+}
+
+TEST_F(ResumeTest, ASpillFileGivesBackWhatWasAddedInItsOrder) {
+  const auto path = folder_ / "spill";
+  const auto all = [](const SpillFile& spill, uint32_t bucket) {
+    std::string text;
+    spill.read(bucket, [&](const DocumentHash& hash, std::string_view document) {
+      EXPECT_EQ(hash, hash_document(document));
+      text += std::string(document) + ";";
+    });
+    return text;
+  };
+  uint64_t length = 0;
+  const std::string large(3 << 20, 'x');
+  {
+    SpillFile spill(path, 2, 0, 10);
+    for (const std::string text : {"a", "", "b"}) spill.add(1, hash_document(text), text);
+    spill.add(1, hash_document(large), large);
+    length = spill.flush(true);
+    spill.add(0, hash_document("lost"), "lost");
+    (void)spill.flush(false);
+  }
+  SpillFile spill(path, 2, length, 10);
+  spill.add(1, hash_document("c"), "c");
+  (void)spill.flush(false);
+  EXPECT_EQ(all(spill, 0), "");
+  EXPECT_EQ(all(spill, 1), "a;;b;" + large + ";c;");
+}
+
+}  // namespace
+}  // namespace wavroute
