@@ -65,8 +65,9 @@ void refuse_binary(const std::string& path) {
   const std::string begin = first_bytes(path);
   const auto known = known_format(begin), refused = known ? known : not_text(begin);
   if (!refused) return;
-  throw expected("text, JSON lines or Parquet", refused->what, fmt::format("in {}", path),
-                 known ? known->hint : "name the files with text, one by one");
+  throw expected(
+      "text, JSON lines or Parquet", refused->what, fmt::format("in {}", path),
+      known ? known->hint : "data prepare reads text; name its files one by one. " + refused->hint);
 }
 
 SourceFile source_file(const std::string& path, const SourceOptions& options) {
