@@ -34,6 +34,8 @@ bool is_continuation(char byte) { return (static_cast<unsigned char>(byte) & 0xC
 }  // namespace
 
 Utf8Step utf8_step(std::string_view text, size_t at) noexcept {
+  const auto first = static_cast<unsigned char>(text[at]);
+  if (first < 0x80) return {Utf8State::kComplete, first, 1};
   const std::string_view rest = text.substr(at);
   utf8proc_int32_t code_point = 0;
   if (const size_t length = decode(rest, code_point); length > 0) {

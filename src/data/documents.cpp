@@ -130,9 +130,10 @@ bool DocumentCutter::take(std::string_view part, uint64_t place) {
     case DocumentForm::kJsonLines:
       return take_line(part);
     case DocumentForm::kArticles:
-      ++line_;
       if (article_.empty() && heading_.empty()) article_begin_ = place;
-      return take_article_line(part);
+      if (!take_article_line(part)) return false;
+      ++line_;
+      return true;
     default:
       break;
   }
@@ -142,9 +143,9 @@ bool DocumentCutter::take(std::string_view part, uint64_t place) {
 }
 
 bool DocumentCutter::take_line(std::string_view line) {
+  check_length(line.size());
   ++line_;
   if (stripped(line).empty()) return true;
-  check_length(line.size());
   const std::string text = field_of(line);
   return on_document_(
       {format_.strips ? stripped(text) : text, source_, line_, DocumentForm::kJsonLines});

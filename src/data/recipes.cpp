@@ -17,8 +17,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uint64_t kHundredMillion = 100'000'000;
-
 [[noreturn]] void refuse(const Recipe& recipe, const std::string& given, const std::string& where) {
   throw expected(fmt::format("the files of {}", recipe.name), given, where,
                  fmt::format("--recipe {} takes {}", recipe.name, recipe.files));
@@ -58,9 +56,9 @@ void take_splits(const Recipe& recipe, std::vector<SourceFile>& sources,
 
 using CheckText = std::function<void(std::string_view text, const std::string& path)>;
 
-// One file of 100,000,000 bytes.
-void take_hundred_million(const Recipe& recipe, std::vector<SourceFile>& sources,
-                          const CheckText& check) {
+// One file of a known length: 90, 5 and 5 hundredths of it, in order.
+void take_hundredths(const Recipe& recipe, std::vector<SourceFile>& sources,
+                     const CheckText& check) {
   // A folder may hold other files beside it.
   if (sources.size() > 1) {
     std::erase_if(sources, [&](const SourceFile& source) {
@@ -72,18 +70,18 @@ void take_hundred_million(const Recipe& recipe, std::vector<SourceFile>& sources
   SourceFile& source = sources.front();
   source.format.form = DocumentForm::kText;
   source.format.separator.clear();
-  source.cuts = {90'000'000, 95'000'000};
+  source.cuts = {recipe.bytes / 100 * 90, recipe.bytes / 100 * 95};
   source.check_whole = [&recipe, check, path = source.path](std::string_view text) {
-    if (text.size() != kHundredMillion) {
+    if (text.size() != recipe.bytes) {
       refuse(recipe, fmt::format("{} bytes", format_count(static_cast<double>(text.size()))),
-             fmt::format("in {}, of 100,000,000", path));
+             fmt::format("in {}, of {}", path, format_count(static_cast<double>(recipe.bytes))));
     }
     check(text, path);
   };
 }
 
 void take_text8(const Recipe& recipe, std::vector<SourceFile>& sources) {
-  take_hundred_million(recipe, sources, [&recipe](std::string_view text, const std::string& path) {
+  take_hundredths(recipe, sources, [&recipe](std::string_view text, const std::string& path) {
     const auto other =
         std::ranges::find_if(text, [](char c) { return c != ' ' && (c < 'a' || c > 'z'); });
     if (other == text.end()) return;
@@ -94,7 +92,7 @@ void take_text8(const Recipe& recipe, std::vector<SourceFile>& sources) {
 }
 
 void take_enwik8(const Recipe& recipe, std::vector<SourceFile>& sources) {
-  take_hundred_million(recipe, sources, [&recipe](std::string_view text, const std::string& path) {
+  take_hundredths(recipe, sources, [&recipe](std::string_view text, const std::string& path) {
     if (text.starts_with("<mediawiki")) return;
     refuse(recipe, "another text", fmt::format("in {}: it begins with <mediawiki", path));
   });
@@ -142,7 +140,8 @@ const std::vector<Recipe>& recipes() {
   static const std::vector<Recipe> all = {
       {"tinystories",
        "TinyStories-train.txt and TinyStories-valid.txt (or TinyStoriesV2-GPT4-*.txt)", "bytes"},
-      {"text8", "the file text8: 100,000,000 characters, a to z and the space", "chars"},
+      {"text8", "the file text8: 100,000,000 characters, a to z and the space", "chars",
+       100'000'000},
       {"enwik8", "the file enwik8: the first 100,000,000 bytes of a Wikipedia", "bytes"},
       {"wikitext-103", "wiki.train.tokens, wiki.valid.tokens and wiki.test.tokens (or .raw)",
        "bytes"},

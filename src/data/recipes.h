@@ -1,6 +1,7 @@
 // Recipes: the files of well-known corpora, as their users have them, and how they are cut.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,6 +14,7 @@ struct Recipe {
   std::string_view name;
   std::string_view files;      // for people: what a source has to be
   std::string_view tokenizer;  // where the user names none
+  uint64_t bytes = 0;          // of the one file, where it has so many
 };
 [[nodiscard]] const std::vector<Recipe>& recipes();
 

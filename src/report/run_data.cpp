@@ -206,6 +206,16 @@ void note_schedule(RunData& run) {
   }
 }
 
+// A tokenizer's file is known by its hash, not by its path.
+void name_tokenizer(RunData& run) {
+  constexpr size_t kShownDigits = 8;
+  const auto found = run.settings.find("data.tokenizer");
+  if (found == run.settings.end() || found->second.find('/') == std::string::npos) return;
+  const std::string name = text_at(run.summary, "tokenizer");
+  const std::string hash = text_at(run.summary, "tokenizer_sha256").substr(0, kShownDigits);
+  if (!hash.empty()) found->second = fmt::format("\"{} {}\"", name, hash);
+}
+
 void fill_measure(RunData& run) {
   const auto hash = [&](const char* summary, const char* environment) {
     auto text = text_at(run.summary, summary);
@@ -215,6 +225,7 @@ void fill_measure(RunData& run) {
   measure.train_text = hash("corpus_sha256", "train_sha256");
   measure.valid_text = hash("corpus_valid_sha256", "valid_sha256");
   identify_texts(run.settings, measure.train_text, measure.valid_text);
+  name_tokenizer(run);
   measure.tokenizer = shown_value(setting(run.settings, "data.tokenizer"));
   if (const auto size = integer_at(run.summary, "vocab_size")) {
     measure.tokenizer += fmt::format("/{}", *size);

@@ -82,6 +82,16 @@ fs::path save_checkpoint(const fs::path& run, const Decoder& model, const AdamW&
   return folder;
 }
 
+void check_same_tokenizer(const fs::path& folder, const Tokenizer& given) {
+  const auto stored = load_tokenizer(folder / kTokenizerFile);
+  if (stored->hash() == given.hash()) return;
+  throw expected(fmt::format("the tokenizer that the run began with, {} of {} tokens",
+                             stored->name(), stored->vocab_size()),
+                 fmt::format("another, {} of {} tokens", given.name(), given.vocab_size()),
+                 fmt::format("in {}", folder.string()),
+                 "restore the old text and tokenizer, or give another --out for a new run");
+}
+
 void check_same_text(const fs::path& folder, const RunState& given, const DataConfig& data) {
   const Json document = read_state(folder);
   const std::string& valid = data.valid.empty() ? data.train : data.valid;

@@ -32,6 +32,9 @@ std::filesystem::path save_checkpoint(const std::filesystem::path& run, const De
                                       const RunState& state, int64_t keep,
                                       const OnSkippedCheckpoint& on_left = {});
 
+// UserError where the checkpoint's run had another tokenizer.
+void check_same_tokenizer(const std::filesystem::path& folder, const Tokenizer& given);
+
 // UserError where the checkpoint's run had another text than `given`, which came from `data`.
 void check_same_text(const std::filesystem::path& folder, const RunState& given,
                      const DataConfig& data);

@@ -52,6 +52,8 @@ void write_summary(const RunPaths& paths, const Session& session, std::string_vi
                   {"vocab_size", session.model->spec().vocab_size},
                   {"flops_per_token", session.forecast.flops_per_token},
                   {"corpus", session.corpus.description},
+                  {"tokenizer", session.corpus.tokenizer->name()},
+                  {"tokenizer_sha256", session.corpus.tokenizer->hash()},
                   {"corpus_sha256", session.corpus.train_sha256},
                   {"corpus_valid_sha256", session.corpus.valid_sha256},
                   {"val_tokens", figures.val_tokens},

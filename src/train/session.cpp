@@ -8,7 +8,9 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <filesystem>
 #include <iterator>
+#include <system_error>
 
 #include "base/threads.h"
 #include "config/print.h"
@@ -39,6 +41,20 @@ void ask_for_repeatable_kernels() {
   context.setDeterministicAlgorithms(true, /*warn_only=*/false);
   context.setDeterministicFillUninitializedMemory(false);       // for debugging; a write per tensor
   setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*replace=*/0);  // libtorch requires a setting
+}
+
+// A folder that `data prepare` made.
+bool is_prepared(const DataConfig& data) {
+  std::error_code ignored;
+  return std::filesystem::is_directory(data.train, ignored);
+}
+
+// A folder's own tokenizer, by its path.
+void name_tokenizer(DataConfig& data, const Tokenizer& tokenizer) {
+  const bool is_named = data.tokenizer != TokenizerKind::kBytes || tokenizer.name() == "bytes";
+  if (is_named || !is_prepared(data)) return;
+  data.tokenizer = TokenizerKind::kFile;
+  data.tokenizer_path = (std::filesystem::path(data.train) / "tokenizer.json").string();
 }
 
 }  // namespace
@@ -73,7 +89,8 @@ std::string device_name(const Config& config, const Machine& machine) {
 }
 
 int64_t vocabulary_of(const Config& config) {
-  if (config.data.tokenizer == TokenizerKind::kBytes) return make_bytes_tokenizer()->vocab_size();
+  const bool is_bytes = config.data.tokenizer == TokenizerKind::kBytes;
+  if (is_bytes && !is_prepared(config.data)) return make_bytes_tokenizer()->vocab_size();
   return open_corpus(config.data, config.model.context).tokenizer->vocab_size();
 }
 
@@ -88,6 +105,7 @@ Session plan_session(const Config& config, BeyondMemory beyond, const Machine& m
         resolved.train.micro_batch);
   }
   session.corpus = open_corpus(resolved.data, resolved.model.context);
+  name_tokenizer(resolved.data, *session.corpus.tokenizer);
   session.model =
       std::make_unique<Decoder>(decoder_spec(resolved, session.corpus.tokenizer->vocab_size()),
                                 *resolved.train.precision, device_of(resolved));
@@ -128,6 +146,10 @@ void check_resumable(const Config& stored, const Config& resumed) {
   std::vector<std::string> refused;
   for (const std::string& key : changed_keys(stored, resumed)) {
     if (key.starts_with("sample.")) continue;  // has no effect on training
+    // Nor has the place of the tokenizer's file: the checkpoint's own says whether it is the same.
+    const bool is_file = stored.data.tokenizer == TokenizerKind::kFile &&
+                         resumed.data.tokenizer == TokenizerKind::kFile;
+    if (key == "data.tokenizer" && is_file) continue;
     if (std::ranges::find(kAllowed, key) == kAllowed.end()) refused.push_back(key);
   }
   if (!refused.empty()) {

@@ -70,6 +70,7 @@ Trainer::Trainer(Session& session, const RunPaths& paths, Console& console)
 }
 
 void Trainer::resume(const std::filesystem::path& checkpoint) {
+  check_same_tokenizer(checkpoint, *session_.corpus.tokenizer);
   check_same_text(checkpoint, state_, config_.data);
   state_ = load_checkpoint(checkpoint, *session_.model, optimizer_);
   check_tokens(checkpoint, state_, session_.tokens_per_step());

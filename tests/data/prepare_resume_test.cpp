@@ -55,7 +55,7 @@ TEST_F(ResumeTest, TheBytesAreThoseOfARunWithoutABreak) {
   const int count = steps();
   ASSERT_GT(count, 200);
   const auto whole = files();
-  for (int step = 0; step < count; step += 11) {
+  for (int step = 0; step < count; step += 19) {
     options_.out = folder_ / ("resumed" + std::to_string(step));
     options_.resume = false;
     end_at(step, step % 2 == 0);

@@ -200,7 +200,7 @@ TEST_F(PrepareTest, MemoryIsBoundedWhateverTheLengthOfTheText) {
     std::string part;
     for (int i = 0; i < 2000; ++i) part += std::string(500, static_cast<char>('a' + i % 26)) + "\n";
     std::ofstream file(folder_ / "a.txt");
-    for (int i = 0; i < 100; ++i) file << i << part;
+    for (int i = 0; i < 50; ++i) file << i << part;
   }
   options_.sources = {(folder_ / "a.txt").string()};
   options_.separator = "\n";
@@ -208,10 +208,10 @@ TEST_F(PrepareTest, MemoryIsBoundedWhateverTheLengthOfTheText) {
   options_.state_bytes = 16 * kMegabyte;
   const int64_t before = peak();
   const Manifest manifest = prepare_here();
-  EXPECT_GT(manifest.total().bytes, 100'000'000);
+  EXPECT_GT(manifest.total().bytes, 50'000'000);
   EXPECT_LT(peak() - before, 40 * kMegabyte);
   // Equal documents are in one shard: there, too, they take memory once.
-  EXPECT_GT(manifest.duplicates, 190'000);
+  EXPECT_GT(manifest.duplicates, 95'000);
 }
 
 TEST_F(PrepareTest, WrongSourcesAreRefusedAndLeaveNothingBehind) {

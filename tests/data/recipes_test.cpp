@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
+#include <optional>
 #include <string>
 
 #include "data/recipes.h"
@@ -52,27 +54,42 @@ TEST_F(PrepareTest, WikiTextIsCutIntoArticlesOfThreeSplits) {
   EXPECT_TRUE(std::filesystem::exists(options_.out / "test_0000.bin"));
 }
 
-TEST_F(PrepareTest, Text8IsCutInOrderAndRefusesOtherSymbolsAndLengths) {
-  std::string text(100'000'000, 'a');
-  for (size_t i = 0; i < text.size(); i += 1000) text[i] = static_cast<char>('b' + i / 1000 % 25);
-  options_.recipe = "text8";
-  options_.sources = {write("text8", text.substr(0, 1000))};
-  EXPECT_THAT(error_here(), HasSubstr("the files of text8, given 1,000 bytes"));
+// The parts that a recipe for a file of 1,000 bytes gives, by split.
+std::map<SplitName, std::string> parts(const Recipe& recipe, const std::string& path) {
+  std::map<SplitName, std::string> found;
+  for (const SourceFile& source : recipe_sources(recipe, {path}, {})) {
+    SourceReader reader(source, "python3");
+    (void)reader.read([&](const SourceDocument& document, std::optional<SplitName> split) {
+      found[split.value()] += document.text;
+      return true;
+    });
+  }
+  return found;
+}
+
+TEST_F(PrepareTest, Text8AndEnwik8AreCutInOrderAndRefuseOtherTexts) {
+  EXPECT_EQ(find_recipe("text8").bytes, 100'000'000);
+  EXPECT_EQ(find_recipe("enwik8").bytes, 100'000'000);
+  EXPECT_EQ(find_recipe("text8").tokenizer, "chars");
+  Recipe text8 = find_recipe("text8"), enwik8 = find_recipe("enwik8");
+  text8.bytes = enwik8.bytes = 1000;
+  std::string text;
+  while (text.size() < 1000) text += "some words ";
+  text.resize(1000);
+  const auto found = parts(text8, write("text8", text));
+  EXPECT_EQ(found.at(SplitName::kTrain), text.substr(0, 900));
+  EXPECT_EQ(found.at(SplitName::kValid), text.substr(900, 50));
+  EXPECT_EQ(found.at(SplitName::kTest), text.substr(950));
+  const auto refused = [&](const Recipe& recipe, const std::string& content) {
+    const std::string path = write(std::string(recipe.name), content);
+    return user_error([&] { (void)parts(recipe, path); });
+  };
+  EXPECT_THAT(refused(text8, text + "a"), HasSubstr("given 1,001 bytes, in"));
   text[7] = 'A';
-  options_.sources = {write("text8", text)};
-  EXPECT_THAT(error_here(), HasSubstr("given the byte 0x41, at byte 7 of"));
-  text[7] = ' ';
-  options_.sources = {write("text8", text)};
-  const Manifest manifest = prepare_here();
-  EXPECT_EQ(manifest.tokenizer.name, "chars");
-  EXPECT_EQ(manifest.tokenizer.vocab_size, 27);
-  EXPECT_EQ(manifest.total(SplitName::kTrain).bytes, 90'000'000);
-  EXPECT_EQ(manifest.total(SplitName::kValid).bytes, 5'000'000);
-  EXPECT_EQ(manifest.total(SplitName::kTest).bytes, 5'000'000);
-  EXPECT_EQ(text_of_split(SplitName::kTest), text.substr(95'000'000));
-  options_.recipe = "enwik8";
-  options_.out = folder_ / "enwik8";
-  EXPECT_THAT(error_here(), HasSubstr("it begins with <mediawiki"));
+  EXPECT_THAT(refused(text8, text), HasSubstr("given the byte 0x41, at byte 7 of"));
+  EXPECT_THAT(refused(enwik8, text), HasSubstr("it begins with <mediawiki"));
+  text.replace(0, 10, "<mediawiki");
+  EXPECT_EQ(parts(enwik8, write("enwik8", text)).at(SplitName::kTest), text.substr(950));
 }
 
 TEST_F(PrepareTest, WebTextTakesJsonLinesOnly) {

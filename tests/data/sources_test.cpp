@@ -154,11 +154,11 @@ TEST_F(Sources, AFolderIsItsFilesInTheOrderOfTheirPaths) {
 }
 
 TEST_F(Sources, FormsFollowFromNames) {
-  for (const std::string& name : {"a.jsonl", "a.ndjson", "a.json", "a.jsonl.gz", "a.jsonl.zst"}) {
+  for (const char* const name : {"a.jsonl", "a.ndjson", "a.json", "a.jsonl.gz", "a.jsonl.zst"}) {
     EXPECT_EQ(form_of(name), DocumentForm::kJsonLines) << name;
   }
   EXPECT_EQ(form_of("a.parquet"), DocumentForm::kParquet);
-  for (const std::string& name : {"a.txt", "a", "a.gz", "jsonl", "a.md"}) {
+  for (const char* const name : {"a.txt", "a", "a.gz", "jsonl", "a.md"}) {
     EXPECT_EQ(form_of(name), DocumentForm::kText) << name;
   }
 }

@@ -1,6 +1,7 @@
 // write_fuzz_seeds FOLDER CONFIGS: valid inputs for every target, written by the program's own
 // functions if it has them, else spelled out here.
 #include <array>
+#include <cstring>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <span>
@@ -9,6 +10,8 @@
 #include "catalog.h"
 #include "config/llama_config.h"
 #include "config/load.h"
+#include "data/llmc_file.h"
+#include "data/manifest.h"
 #include "data/token_file.h"
 #include "fuzz.h"
 #include "io/checkpoint.h"
@@ -84,6 +87,36 @@ void write_old_tokens(const path& file, const path& newer) {
   content.resize(content.size() - 64);
   content[8] = 1;
   fuzz::put(file, content);
+}
+
+// The first two bytes are those of documents_fuzz.cpp.
+void write_documents(const path& seeds) {
+  const std::string lines = "{\"text\": \"a\\u20ac\"}\n\n{\"id\": 1, \"text\": \"\"}\n";
+  fuzz::put(seeds / "text", std::string("\0\7", 2) + "one<|end|>two\n<|end|> <|end|>");
+  fuzz::put(seeds / "lines", "\1\3" + lines);
+  fuzz::put(seeds / "articles", "\2\5 \n = A = \n \n text \n = = B = = \n \n = C = \n \n text \n");
+}
+
+void write_manifest(const path& seed) {
+  Manifest manifest;
+  manifest.tokenizer = {"bytes", 256, std::string(64, 'a')};
+  manifest.sources = {{"a.txt", std::string(64, 'b'), 10, 2}};
+  manifest.files = {{"train_0000.bin", SplitName::kTrain, {2, 8, 8}, std::string(64, 'c')},
+                    {"valid_0000.bin", SplitName::kValid, {1, 2, 2}, std::string(64, 'd')}};
+  fuzz::put(seed, to_json(manifest).dump());
+  check(seed, [&] { (void)manifest_from_json(parse_json(read_file(seed), "m"), "m"); });
+}
+
+void write_llmc(const path& seeds) {
+  const auto write = [&](const char* name, int32_t magic, int32_t version, size_t width) {
+    const std::array<int32_t, 3> begin = {magic, version, 3};
+    std::string content(1024 + 3 * width, '\0');
+    std::memcpy(content.data(), begin.data(), sizeof begin);
+    fuzz::put(seeds / name, content);
+    check(seeds / name, [&] { (void)find_llmc_header(content, name).value(); });
+  };
+  write("gpt2", 20240520, 1, 2);
+  write("llama3", 20240801, 7, 4);
 }
 
 void write_state(const path& seeds) {
@@ -169,6 +202,9 @@ int main(int argc, char** argv) {
   for (const path& seed : {tokens, old_tokens}) {
     check(seed, [&] { (void)open_token_file(seed, *bytes); });
   }
+  write_documents(seeds / "documents");
+  write_manifest(seeds / "manifest" / "two_files");
+  write_llmc(seeds / "llmc");
   write_state(seeds / "state");
   const path grid = seeds / "comparison" / "grid";
   write_comparison(grid);

@@ -7,7 +7,8 @@ import paths
 import pytest
 from cli_tools import assert_error, assert_ok, sets, steps_of, write_project
 
-COMMANDS = ["train", "compare", "report", "eval", "generate", "bench", "config", "doctor"]
+COMMANDS = ["train", "compare", "report", "eval", "generate", "bench", "config", "data",
+            "doctor"]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,248 @@
+"""`wavroute data`: what it makes, refuses and goes on with; training on what it made."""
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import paths
+import pytest
+from cli_tools import assert_error, assert_ok, draw_of_test, rows, sets, start, wait_until, weights
+from cli_tools import write_project
+
+WORDS = "the cat sat on a mat and then ran home to eat".split()
+
+
+def texts(draw, count: int) -> list[str]:
+    return [f"{i} " + " ".join(draw.choice(WORDS) for _ in range(draw.randrange(3, 40)))
+            for i in range(count)]
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """a.txt and b.jsonl.gz with 400 documents in all."""
+    folder = tmp_path_factory.mktemp("sources")
+    documents = texts(draw_of_test(), 400)
+    (folder / "a.txt").write_text("<|endoftext|>".join(documents[:200]))
+    with gzip.open(folder / "b.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps({"text": text}) + "\n" for text in documents[200:])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prepared(sources):
+    out = sources.parent / "prepared"
+    assert_ok(paths.call("wavroute", "data", "prepare", sources, "--out", out, "--valid", 0.2))
+    return out
+
+
+def contents(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_folder_has_shards_tokenizer_and_manifest(prepared, sources):
+    manifest = json.loads((prepared / "manifest.json").read_text())
+    assert sorted(contents(prepared)) == ["manifest.json", "tokenizer.json", "train_0000.bin",
+                                          "valid_0000.bin"]
+    assert manifest["documents"] == 400
+    assert manifest["duplicates"] == manifest["invalid_bytes"] == 0
+    assert [source["documents"] for source in manifest["sources"]] == [200, 200]
+    assert all(len(source["sha256"]) == 64 for source in manifest["sources"])
+    assert manifest["tokens"] == manifest["bytes"]
+    assert sum(split["documents"] for split in manifest["splits"].values()) == 400
+
+
+def test_info_is_json_with_the_first_tokens(wavroute, prepared, sources):
+    def info(path):
+        return json.loads(assert_ok(wavroute("data", "info", path, "--json")))
+
+    whole = info(prepared)
+    assert whole["kind"] == "prepared" and whole["documents"] == 400
+    assert bytes(whole["ids"]).decode() == whole["text"]
+    shard = info(prepared / "train_0000.bin")
+    assert shard["kind"] == "tokens" and shard["width"] == 16 and shard["tokenizer"] == "bytes"
+    assert shard["ids"] == whole["ids"]
+    packed = info(sources / "b.jsonl.gz")
+    assert packed["kind"] == "json lines" and packed["packing"] == "gzip"
+    assert packed["documents"] == 200
+    text = assert_ok(wavroute("data", "info", sources / "a.txt"))
+    assert "documents        200" in text
+
+
+def test_standard_input_is_a_source(sources, prepared, tmp_path):
+    command = [str(paths.program("wavroute")), "data", "prepare", "-", "--out", tmp_path / "out",
+               "--valid", "0.2"]
+    text = (sources / "a.txt").read_bytes()
+    result = subprocess.run(command, input=text, capture_output=True)
+    assert result.returncode == 0, result.stderr
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["documents"] == 200
+    # With --field it is JSON lines, packed or not.
+    result = subprocess.run([*command[:3], "-", "--field", "text", "--out", tmp_path / "lines"],
+                            input=(sources / "b.jsonl.gz").read_bytes(), capture_output=True)
+    assert result.returncode == 0, result.stderr
+    assert json.loads((tmp_path / "lines/manifest.json").read_text())["documents"] == 200
+
+
+def test_a_killed_preparation_goes_on_to_the_same_bytes(tmp_path):
+    draw = draw_of_test()
+    documents = texts(draw, 60)
+    with (tmp_path / "a.txt").open("w") as file:
+        for i in range(4000):
+            file.write("".join(f"{i} {text}\n" for text in documents))
+    arguments = ["data", "prepare", tmp_path / "a.txt", "--separator", "\\n", "--valid", "0.1"]
+    whole = tmp_path / "whole"
+    assert_ok(paths.call("wavroute", *arguments, "--out", whole))
+    out = tmp_path / "out"
+    work = out / ".wavroute-prepare"
+    for delay in (0.0, draw.uniform(0, 0.3), draw.uniform(0, 0.6)):
+        process = start(*arguments, "--out", out, "--resume", "auto")
+        if wait_until(lambda: (work / "state.json").exists(), process):
+            try:
+                process.wait(timeout=delay)
+            except subprocess.TimeoutExpired:
+                pass
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert_ok(paths.call("wavroute", *arguments, "--out", out, "--resume", "auto"))
+    assert contents(out) == contents(whole)
+
+
+def test_a_stopped_preparation_says_how_to_go_on(tmp_path):
+    """A pipe that gives text without an end."""
+    out = tmp_path / "out"
+    process = start("data", "prepare", "-", "--out", out, stdin=subprocess.PIPE)
+    for _ in range(30):
+        process.stdin.write("some text <|endoftext|>" * 50000)
+    assert wait_until(lambda: (out / ".wavroute-prepare/state.json").exists(), process)
+    process.send_signal(signal.SIGTERM)
+    process.stdin.write("some text <|endoftext|>" * 200000)
+    process.stdin.close()
+    process.stdin = None
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1, errors
+    assert "--resume auto" in errors
+    assert (out / ".wavroute-prepare/state.json").exists()
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--tokenizer", "none.json"], ["none.json"]),
+    (["--valid", "1"], ["a share from 0 to below 1", "'1'"]),
+    (["--valid", "x"], ["'x'"]),
+    (["--seed", "-1"], ["-1"]),
+    (["--recipe", "tinystory"], ["a recipe", "tinystories"]),
+    (["--recipe", "text8"], ["the files of text8"]),
+    (["--recipe", "wikitext-103"], ["wiki.train.tokens"]),
+    (["--separator", "\\x"], ["behind a backslash"]),
+    (["--field", "story"], ["a field \"story\"", "'text'"]),
+    (["--resume", "3"], ["--resume auto"]),
+    (["--threads", "-1"], ["-1"]),
+    (["nothing.txt"], ["nothing.txt"]),
+])
+def test_wrong_input_is_refused_and_leaves_nothing(wavroute, sources, tmp_path, arguments, words):
+    out = tmp_path / "out"
+    assert_error(wavroute("data", "prepare", sources, "--out", out, *arguments), *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_somebody_else_is_left_alone(wavroute, sources, prepared, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    assert_error(wavroute("data", "prepare", sources, "--out", tmp_path), "mine.txt")
+    assert sorted(contents(tmp_path)) == ["mine.txt"]
+    before = contents(prepared)
+    assert_error(wavroute("data", "prepare", sources, "--out", prepared), "prepared text")
+    assert contents(prepared) == before
+
+
+def test_training_on_a_folder_is_training_on_its_tokens(prepared, tmp_path):
+    project = write_project(tmp_path)
+    folder, files = tmp_path / "folder", tmp_path / "files"
+    values = sets(data__tokenizer="bytes", train__steps=2, train__eval_every=1)
+    assert_ok(paths.call("wavroute", "train", project, "--out", folder, *values,
+                         *sets(data__train=prepared, data__valid='""')))
+    assert_ok(paths.call("wavroute", "train", project, "--out", files, *values,
+                         *sets(data__train=prepared / "train_0000.bin",
+                               data__valid=prepared / "valid_0000.bin")))
+    assert rows(folder) == rows(files)
+    assert weights(folder, 2) == weights(files, 2)
+    # An evaluation takes the validation split.
+    evaluated = json.loads(assert_ok(paths.call("wavroute", "eval", folder, "--data", prepared,
+                                                "--tokens", 64, "--json")))
+    assert evaluated["loss"] == pytest.approx(rows(folder)[-1]["val_loss"], rel=1e-6)
+    # A resume goes on where the folder has been moved to.
+    moved = tmp_path / "moved"
+    os.rename(prepared, moved)
+    try:
+        assert_ok(paths.call("wavroute", "train", project, "--out", folder, "--resume", "auto",
+                             *sets(data__tokenizer="bytes", train__steps=3, train__eval_every=1,
+                                   data__train=moved, data__valid='""')))
+    finally:
+        os.rename(moved, prepared)
+
+
+def test_characters_of_other_texts_are_refused_left_out_or_replaced(tmp_path):
+    project = write_project(tmp_path)
+    run = tmp_path / "run"
+    values = sets(train__steps=2, data__unknown="unk")
+    assert_ok(paths.call("wavroute", "train", project, "--out", run, *values))
+    tokenizer = json.loads((run / "checkpoints/step_2/tokenizer.json").read_text())
+    assert tokenizer["model"]["unk_token"] == "\ufffd"
+    other = tmp_path / "other.txt"
+    other.write_text("the cat XY sat")
+
+    def evaluate(*more):
+        return paths.call("wavroute", "eval", run, "--data", other, "--json", *more)
+
+    replaced, dropped = evaluate(), evaluate("--unknown", "drop")
+    assert json.loads(assert_ok(replaced))["tokens"] == len("the cat XY sat") - 1
+    assert json.loads(assert_ok(dropped))["tokens"] == len("the cat  sat") - 1
+    assert "2 unknown characters" in replaced.stderr and "2 unknown characters" in dropped.stderr
+    # A file with a tokenizer, relative to the configuration's file; known by its content on resume.
+    named = tmp_path / "named"
+    project.write_text(project.read_text().replace('tokenizer = "chars"', 'tokenizer = "t.json"'))
+    (tmp_path / "t.json").write_text(json.dumps(tokenizer))
+    assert_ok(paths.call("wavroute", "train", project, "--out", named, *sets(train__steps=2)))
+    assert f'tokenizer = "{tmp_path / "t.json"}"' in (named / "config.toml").read_text()
+    tokenizer["model"]["vocab"]["Z"] = len(tokenizer["model"]["vocab"])
+    (tmp_path / "t.json").write_text(json.dumps(tokenizer))
+    assert_error(paths.call("wavroute", "train", project, "--out", named, "--resume", "auto",
+                            *sets(train__steps=3)))
+
+
+@pytest.fixture
+def parquet(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "texts.parquet"
+    documents = texts(draw_of_test(), 700) + [None, "gr\u00fcn"]
+    table = pyarrow.table({"text": documents, "id": list(range(702))})
+    parquet.write_table(table, path, row_group_size=100)
+    return path
+
+
+def test_parquet_is_read_by_the_users_python(parquet, tmp_path):
+    here = {"WAVROUTE_PYTHON": sys.executable}
+
+    def prepare(out, *more, env=here):
+        return paths.call("wavroute", "data", "prepare", parquet, "--out", tmp_path / out, *more,
+                          env=env)
+
+    assert_ok(prepare("out"))
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert manifest["documents"] == 701 and manifest["empty"] == 1
+    assert_error(prepare("b", "--field", "story"), 'a column "story"', "text, id")
+    assert_error(prepare("b", "--field", "id"), "a column of int64")
+    assert_error(prepare("b", env={"WAVROUTE_PYTHON": "/nowhere/python"}), "pyarrow", "/nowhere")
+    parquet.write_bytes(parquet.read_bytes()[:500])
+    assert_error(prepare("b"), "a Parquet file")
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_python_without_pyarrow_is_named(parquet, tmp_path):
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n')
+    python.chmod(0o755)
+    result = paths.call("wavroute", "data", "prepare", parquet, "--out", tmp_path / "out",
+                        env={"WAVROUTE_PYTHON": str(python)})
+    assert_error(result, "a Python with pyarrow", "pip install pyarrow")
