@@ -27,9 +27,11 @@ struct Mark {
 };
 
 constexpr std::array kMarks = {
-    Mark{0, "\x1f\x8b"sv, "gzip data", "unpack it first: gunzip -k FILE"},
+    Mark{0, "\x1f\x8b"sv, "gzip data",
+         "unpack it first: gunzip -k FILE; wavroute data prepare reads it as it is"},
     Mark{0, "\xfd\x37zXZ\x00"sv, "xz data", "unpack it first: unxz -k FILE"},
-    Mark{0, "\x28\xb5\x2f\xfd"sv, "zstd data", "unpack it first: unzstd FILE"},
+    Mark{0, "\x28\xb5\x2f\xfd"sv, "zstd data",
+         "unpack it first: unzstd FILE; wavroute data prepare reads it as it is"},
     Mark{0, "\x04\x22\x4d\x18"sv, "lz4 data", "unpack it first: unlz4 FILE"},
     Mark{0, "PK\x03\x04"sv, "a zip archive (.zip, .npz, .pt, .docx)", kUnpack},
     Mark{0, "7z\xbc\xaf\x27\x1c"sv, "a 7-Zip archive", kUnpack},
@@ -107,7 +109,9 @@ std::optional<NotText> known_format(std::string_view content) {
     }
   }
   if (is_bzip2(content)) return NotText{"bzip2 data", "unpack it first: bunzip2 -k FILE"};
-  if (is_parquet(content)) return NotText{"a Parquet file", kExport};
+  if (is_parquet(content))
+    return NotText{"a Parquet file",
+                   "wavroute data prepare reads it, where its name ends in .parquet"};
   if (is_gguf(content)) return NotText{"a GGUF model", kModel};
   if (is_safetensors(content)) return NotText{"a safetensors file", kModel};
   return std::nullopt;

@@ -119,6 +119,8 @@ void PrepareFolder::publish(const Manifest& manifest) {
   constexpr auto kReplace = nlohmann::ordered_json::error_handler_t::replace;
   write_file_atomic(root_ / kManifestFile, to_json(manifest).dump(2, ' ', false, kReplace) + "\n");
   remove_tree(work());
+  // Of the process that was killed; nobody works here any more.
+  if (resumed_) remove_tree(root_ / ".lock");
 }
 
 void PrepareFolder::give_up() noexcept {

@@ -32,10 +32,24 @@ constexpr int64_t kValidShare = 20;  // one part in this many is for validation
                  "use a longer text, a smaller model.context, or another text as data.valid");
 }
 
-// The offset at which the last `sequence` tokens of a text begin.
+// Whether every token is one byte or one character.
+bool encodes_characters(const Tokenizer& tokenizer) {
+  return tokenizer.name() == "bytes" || tokenizer.name() == "chars";
+}
+
+// An offset at which at least the last `sequence` tokens of a text begin.
 size_t last_tokens(const Split& whole, int64_t sequence, const Tokenizer& tokenizer) {
   const std::string_view text = whole.text;
   size_t at = text.size();
+  if (!encodes_characters(tokenizer)) {
+    // Tokens of several characters: a character alone says nothing of their number.
+    for (auto bytes = static_cast<size_t>(sequence); at > 0; bytes *= 2) {
+      at = bytes < text.size() ? utf8_boundary(text, text.size() - bytes) : 0;
+      const auto ids = tokenizer.encode(text.substr(at), whole.name, whole.offset + at);
+      if (std::ssize(ids) >= sequence) break;
+    }
+    return at;
+  }
   for (int64_t count = 0; at > 0 && count < sequence;) {
     const size_t before = utf8_boundary(text, at - 1);
     count += std::ssize(
@@ -47,8 +61,10 @@ size_t last_tokens(const Split& whole, int64_t sequence, const Tokenizer& tokeni
 
 size_t cut_text(const Split& whole, int64_t sequence, const Tokenizer& tokenizer) {
   const std::string_view text = whole.text;
-  // A token is at most 4 bytes: above this length the training part is long enough anyhow.
-  if (std::ssize(text) < 8 * sequence) {
+  // A character is at most 4 bytes, and other tokens are hardly longer than 32 on average: above
+  // this length the training part is long enough anyhow.
+  const int64_t most_bytes = encodes_characters(tokenizer) ? 4 : 32;
+  if (std::ssize(text) < 2 * most_bytes * sequence) {
     const int64_t given = std::ssize(tokenizer.encode(text, whole.name, whole.offset));
     if (given < 2 * sequence) throw_too_short(whole, sequence, given);
     return last_tokens(whole, sequence, tokenizer);

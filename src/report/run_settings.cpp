@@ -84,7 +84,11 @@ std::vector<std::string> unplanned_keys(const RunSettings& planned, const RunSet
         value == "\"auto\"" || (value == "0" && std::ranges::find(kFollow, key) != kFollow.end());
     if (is_open || std::ranges::find(kTexts, key) != kTexts.end()) continue;
     const auto found = run.find(key);
-    if (found != run.end() && found->second != value) keys.push_back(key);
+    if (found == run.end() || found->second == value) continue;
+    // A folder of prepared text has its own tokenizer, which the run names.
+    const bool is_folders = key == "data.tokenizer" && value == "\"bytes\"" &&
+                            found->second.find_first_of("/ ") != std::string::npos;
+    if (!is_folders) keys.push_back(key);
   }
   if (run.contains(kScheduleSteps)) keys.emplace_back(kScheduleSteps);
   return keys;

@@ -117,10 +117,8 @@ def test_a_stopped_preparation_says_how_to_go_on(tmp_path):
         process.stdin.write("some text <|endoftext|>" * 50000)
     assert wait_until(lambda: (out / ".wavroute-prepare/state.json").exists(), process)
     process.send_signal(signal.SIGTERM)
-    process.stdin.write("some text <|endoftext|>" * 200000)
-    process.stdin.close()
-    process.stdin = None
-    _, errors = process.communicate(timeout=60)
+    # communicate() passes over a pipe that the process has closed.
+    _, errors = process.communicate("some text <|endoftext|>" * 200000, timeout=60)
     assert process.returncode == 1, errors
     assert "--resume auto" in errors
     assert (out / ".wavroute-prepare/state.json").exists()
@@ -181,11 +179,27 @@ def test_training_on_a_folder_is_training_on_its_tokens(prepared, tmp_path):
         os.rename(moved, prepared)
 
 
-def test_characters_of_other_texts_are_refused_left_out_or_replaced(tmp_path):
-    project = write_project(tmp_path)
-    run = tmp_path / "run"
+@pytest.fixture(scope="module")
+def unknown_run(tmp_path_factory):
+    """A run whose vocabulary has a token for unknown characters."""
+    project = write_project(tmp_path_factory.mktemp("unknown"))
+    run = project.parent / "run"
     values = sets(train__steps=2, data__unknown="unk")
     assert_ok(paths.call("wavroute", "train", project, "--out", run, *values))
+    return run
+
+
+def test_the_token_for_unknown_characters_is_that_of_tokenizers(unknown_run):
+    tokenizers = pytest.importorskip("tokenizers")
+    path = unknown_run / "checkpoints/step_2/tokenizer.json"
+    tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    vocabulary = tokenizer.get_vocab()
+    text = "the \u0416!\ufffdcat"
+    assert tokenizer.encode(text).ids == [vocabulary.get(c, vocabulary["\ufffd"]) for c in text]
+
+
+def test_characters_of_other_texts_are_refused_left_out_or_replaced(unknown_run, tmp_path):
+    run, project = unknown_run, write_project(tmp_path)
     tokenizer = json.loads((run / "checkpoints/step_2/tokenizer.json").read_text())
     assert tokenizer["model"]["unk_token"] == "\ufffd"
     other = tmp_path / "other.txt"
