@@ -1,8 +1,8 @@
 // wavroute data: texts made ready for training, and what a file holds.
 #include <fmt/format.h>
-#include <unistd.h>
 
-#include <chrono>
+#include <cstdlib>
+#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -12,7 +12,6 @@
 #include "base/machine.h"
 #include "base/numbers.h"
 #include "base/output.h"
-#include "base/terminal.h"
 #include "base/threads.h"
 #include "command.h"
 #include "common.h"
@@ -20,6 +19,7 @@
 #include "data/prepare.h"
 #include "data/recipes.h"
 #include "io/python.h"
+#include "prepare_console.h"
 #include "train/process.h"
 #include "validators.h"
 #include "wavroute/error.h"
@@ -27,78 +27,12 @@
 namespace wavroute::app {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 struct PrepareArguments {
   PrepareOptions options;
   std::string tokenizer, field, separator, resume;
   bool has_separator = false;
   int threads = 0;
   bool json = false;
-};
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-// How far a preparation is, on stderr: a bar on a terminal, else a line now and then.
-class PrepareConsole {
- public:
-  ~PrepareConsole() { clear(); }
-  PrepareConsole() = default;
-  PrepareConsole(const PrepareConsole&) = delete;
-  PrepareConsole& operator=(const PrepareConsole&) = delete;
-
-  void show(const PrepareProgress& progress) {
-    if (progress.phase != phase_) {
-      phase_ = progress.phase;
-      began_ = Clock::now();
-      begun_at_ = progress.done;
-      shown_ = {};
-    }
-    const double pause = has_bar_ ? 0.2 : 10.0;
-    if (shown_ && seconds_since(*shown_) < pause) return;
-    shown_ = Clock::now();
-    const std::string line = text(progress);
-    if (has_bar_) {
-      print_or_drop(stderr, fmt::format("\r\x1b[K{}", line));
-    } else if (seconds_since(began_) > 1.0) {  // none for what is over at once
-      note(line);
-    }
-  }
-  void clear() {
-    if (has_bar_ && shown_) print_or_drop(stderr, "\r\x1b[K");
-    shown_ = {};
-  }
-
- private:
-  [[nodiscard]] std::string text(const PrepareProgress& progress) const {
-    constexpr size_t kCells = 30;
-    const auto done = static_cast<double>(progress.done),
-               total = static_cast<double>(progress.total);
-    std::string line;
-    if (has_bar_ && total > 0) {
-      const auto full = std::min(kCells, static_cast<size_t>(done / total * kCells));
-      line = std::string(full, '=') + std::string(kCells - full, '.') + " ";
-    }
-    line += progress.phase == PrepareProgress::Phase::kRead ? "read " : "tokenised ";
-    line += format_bytes(done);
-    if (total > 0) line += fmt::format(" of {}", format_bytes(total));
-    line += fmt::format(", {} documents", format_count(static_cast<double>(progress.documents)));
-    const double seconds = seconds_since(began_);
-    const double rate = (done - static_cast<double>(begun_at_)) / std::max(seconds, 1e-3);
-    if (seconds > 1.0 && rate > 0) {
-      line += fmt::format(", {}/s", format_bytes(rate));
-      if (total > done) line += fmt::format(", ETA {}", format_duration((total - done) / rate));
-    }
-    return line;
-  }
-
-  bool has_bar_ = takes_escape_codes(STDERR_FILENO);
-  std::optional<PrepareProgress::Phase> phase_;
-  uint64_t begun_at_ = 0;
-  Clock::time_point began_;
-  std::optional<Clock::time_point> shown_;
 };
 
 // "\n", "\t", "\r", "\0" and "\\" as they are written on a command line.

@@ -134,9 +134,9 @@ void check_range(const Field& field, const Slot& slot, const Assignment& a) {
   if (field.is_path) {
     throw expected(fmt::format("one of {}, or the path of a file", fmt::join(choices, ", ")),
                    fmt::format("'{}'", word), a.about(),
-                   suggestion(word, choices, "the words") +
-                       "; a file in the same folder is ./NAME, a tokenizer.json of GPT-2 makes its "
-                       "tokens");
+                   near_enough(word, choices)
+                       ? suggestion(word, choices, "the words")
+                       : "a path has a folder or an ending: a file here is ./NAME");
   }
   throw expected(fmt::format("one of {}", fmt::join(choices, ", ")), fmt::format("'{}'", word),
                  a.about(), suggestion(word, choices, "the choices"));

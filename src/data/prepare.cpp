@@ -304,7 +304,7 @@ std::optional<Manifest> prepare(const PrepareOptions& options,
   }
   PrepareFolder folder(options.out, wanted_state(options, sources, tokenizer.get()),
                        options.resume);
-  if (const auto complete = folder.complete()) return complete;
+  if (folder.complete()) return folder.complete();
   try {
     Preparation preparation(options, std::move(sources), std::move(tokenizer), folder.state(),
                             folder.work(), on_progress);

@@ -73,6 +73,32 @@ TEST_F(Files, PathInSetIsRelativeToTheCurrentFolder) {
   EXPECT_EQ(config.data.train, (std::filesystem::current_path() / "x/y.txt").string());
 }
 
+TEST_F(Files, ATokenizerIsAWordOrAPathLikeOthers) {
+  (void)write("sub/base.toml", "[data]\ntokenizer = \"t.json\"\n");
+  const std::string base = "extends = \"sub/base.toml\"\n";
+  const DataConfig file = load(base).config.data;
+  EXPECT_EQ(file.tokenizer, TokenizerKind::kFile);
+  EXPECT_EQ(file.tokenizer_path, (folder_ / "sub/t.json").string());
+  const DataConfig set = load(base, {"data.tokenizer=./gpt2"}).config.data;
+  EXPECT_EQ(set.tokenizer_path, (std::filesystem::current_path() / "gpt2").string());
+  const DataConfig word = load(base, {"data.tokenizer=chars"}).config.data;
+  EXPECT_EQ(word.tokenizer, TokenizerKind::kChars);
+  EXPECT_EQ(word.tokenizer_path, "");
+  // A run's config.toml names it from any folder, and so does a variant.
+  const Config whole = load(base +
+                            "[[compare.variant]]\nlabel = \"x\"\n"
+                            "data.tokenizer = \"../u.json\"\n")
+                           .config;
+  const auto again = write("elsewhere/config.toml", to_toml(whole));
+  EXPECT_EQ(load_config(again, {}, catalog_, ConfigUse::kCompare).config.data.tokenizer_path,
+            file.tokenizer_path);
+  const auto& overrides = whole.compare.variants.at(0).overrides;
+  EXPECT_EQ(with_overrides(whole, overrides, catalog_).data.tokenizer_path,
+            (folder_.parent_path() / "u.json").string());
+  EXPECT_THAT(user_error([&] { (void)load(base, {"data.tokenizer=chras"}); }).hint,
+              HasSubstr("did you mean 'chars'?"));
+}
+
 TEST_F(Files, AbsolutePathsEmptyOnesAndTheCorpusStayAsTheyAre) {
   const Config config = load("[data]\ntrain = \"torch-source\"\nvalid = \"/v.txt\"\n").config;
   EXPECT_EQ(config.data.train, "torch-source");

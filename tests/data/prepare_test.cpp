@@ -262,6 +262,15 @@ TEST_F(PrepareTest, AFolderWithAnythingElseIsLeftAlone) {
   EXPECT_EQ(files(), before);
 }
 
+TEST_F(PrepareTest, AFolderThatAnotherProcessPreparesIsRefused) {
+  options_.sources = {write("a.txt", joined(numbered(20)))};
+  std::filesystem::create_directory(options_.out);
+  const FileLock other(options_.out);
+  options_.resume = true;
+  EXPECT_THAT(error_here(), HasSubstr("out"));
+  EXPECT_FALSE(std::filesystem::exists(options_.out / ".wavroute-prepare"));
+}
+
 TEST_F(PrepareTest, AFolderWithoutAManifestIsNoCorpus) {
   write("out/train_0000.bin", "x");
   EXPECT_THAT(user_error([&] { (void)open_prepared(options_.out); }),
