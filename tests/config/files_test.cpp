@@ -1,5 +1,6 @@
 #include <sys/stat.h>
 
+#include "config/print.h"
 #include "support.h"
 
 namespace wavroute {

@@ -1,4 +1,5 @@
-// Documents of a text: the first byte says which form it has, the second where it is cut into pieces.
+// Documents of a text: the first byte says which form it has, the second where it is cut into
+// pieces.
 #include <string>
 #include <vector>
 

@@ -12,6 +12,7 @@
 #include "config/load.h"
 #include "data/llmc_file.h"
 #include "data/manifest.h"
+#include "data/source_bytes.h"
 #include "data/token_file.h"
 #include "fuzz.h"
 #include "io/checkpoint.h"
@@ -119,6 +120,27 @@ void write_llmc(const path& seeds) {
   write("llama3", 20240801, 7, 4);
 }
 
+// Two members, as gzip makes them, and a frame, as zstd does.
+void write_packed(const path& seeds) {
+  const auto write = [&](const char* name, std::string_view hex) {
+    std::string content;
+    for (size_t i = 0; i < hex.size(); i += 2) {
+      content += static_cast<char>(std::stoi(std::string(hex.substr(i, 2)), nullptr, 16));
+    }
+    fuzz::put(seeds / name, content);
+    check(seeds / name, [&] {
+      SourceBytes source(seeds / name);
+      std::string piece(100, '\0');
+      while (source.read(piece) > 0) {
+      }
+    });
+  };
+  write("gzip",
+        "1f8b08000000000002034b542849ad28d1514804d35c00d6029dd60f0000001f8b0800000000000203cbcd2f4a"
+        "05007cf2528b04000000");
+  write("zstd", "28b52ffd200f7900006120746578742c206120746578740a");
+}
+
 void write_state(const path& seeds) {
   CheckpointWriter writer(fuzz::scratch(), 3);
   for (const char* name :
@@ -205,6 +227,7 @@ int main(int argc, char** argv) {
   write_documents(seeds / "documents");
   write_manifest(seeds / "manifest" / "two_files");
   write_llmc(seeds / "llmc");
+  write_packed(seeds / "packed");
   write_state(seeds / "state");
   const path grid = seeds / "comparison" / "grid";
   write_comparison(grid);

@@ -318,6 +318,18 @@ TEST(RunSettings, ARunIsUnplannedInTheKeysThatItsPlanGives) {
             (std::vector<std::string>{"optimizer.clip", "train.steps", "schedule_steps"}));
 }
 
+TEST(RunSettings, TheTokenizerOfAPreparedFolderIsPlannedWithTheFolder) {
+  const RunSettings planned = read_run_config("[data]\ntrain = \"/t\"\n", "c").settings;
+  for (const char* shown : {"\"/t/tokenizer.json\"", "\"bpe 01234567\""}) {
+    RunSettings run = planned;
+    run["data.tokenizer"] = shown;
+    EXPECT_EQ(unplanned_keys(planned, run), std::vector<std::string>());
+  }
+  RunSettings run = planned;
+  run["data.tokenizer"] = "\"chars\"";
+  EXPECT_EQ(unplanned_keys(planned, run), std::vector<std::string>{"data.tokenizer"});
+}
+
 TEST(RunSettings, ATextIsItsHashNotItsPlace) {
   RunSettings a = read_run_config("[data]\ntrain = \"/x/t.txt\"\n", "c").settings;
   RunSettings b = read_run_config("[data]\ntrain = \"/y/t.txt\"\n", "c").settings;

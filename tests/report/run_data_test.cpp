@@ -41,6 +41,23 @@ TEST(RunData, RowsWithValidationGoToBothCurves) {
   EXPECT_EQ(run.tokens_per_s, 240.0);  // the summary's, not the median of the rows
 }
 
+TEST(RunData, ATokenizerOfAFileIsKnownByItsHashNotItsPlace) {
+  const TemporaryFolder folder;
+  const auto run_with = [&](const std::string& name, const std::string& path, const char* hash) {
+    const auto run = make_run(folder.path() / name);
+    auto summary = nlohmann::json::parse(testing::get(run / "summary.json"));
+    summary.update({{"tokenizer", "bpe"}, {"tokenizer_sha256", hash}, {"vocab_size", 300}});
+    write(run / "summary.json", summary.dump());
+    write(run / "config.toml", "[data]\ntokenizer = \"" + path + "\"\n");
+    return read_run(run);
+  };
+  const RunData a = run_with("a", "/x/t.json", "0123456789"),
+                b = run_with("b", "/y.json", "0123456789");
+  EXPECT_EQ(a.measure.tokenizer, "bpe 01234567/300");
+  EXPECT_EQ(a.settings, b.settings);
+  EXPECT_NE(run_with("c", "/x/t.json", "ff23456789").measure.tokenizer, a.measure.tokenizer);
+}
+
 TEST(RunData, UnfinishedRunIsDerivedFromItsMetricsAndConfiguration) {
   const TemporaryFolder folder;
   make_run(folder.path());
