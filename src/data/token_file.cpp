@@ -378,7 +378,7 @@ std::string TokenFileWriter::commit() {
   Trailer trailer{};
   trailer.text = digest_from_hex(text_sha256_);
   write(std::as_bytes(std::span(&trailer.text, 1)));
-  const std::string checksum = sha256_.hex();
+  std::string checksum = sha256_.hex();
   trailer.content = digest_from_hex(checksum);
   file_.write(std::as_bytes(std::span(&trailer.content, 1)));
   file_.commit();

@@ -70,8 +70,8 @@ Trainer::Trainer(Session& session, const RunPaths& paths, Console& console)
 }
 
 void Trainer::resume(const std::filesystem::path& checkpoint) {
-  check_same_tokenizer(checkpoint, *session_.corpus.tokenizer);
   check_same_text(checkpoint, state_, config_.data);
+  check_same_tokenizer(checkpoint, *session_.corpus.tokenizer);
   state_ = load_checkpoint(checkpoint, *session_.model, optimizer_);
   check_tokens(checkpoint, state_, session_.tokens_per_step());
   if (config_.train.steps > state_.run_steps) {

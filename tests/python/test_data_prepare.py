@@ -1,8 +1,10 @@
 """`wavroute data`: what it makes, refuses and goes on with; training on what it made."""
 
+import contextlib
 import gzip
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -122,6 +124,28 @@ def test_a_stopped_preparation_says_how_to_go_on(tmp_path):
     assert process.returncode == 1, errors
     assert "--resume auto" in errors
     assert (out / ".wavroute-prepare/state.json").exists()
+
+
+def test_a_terminal_gets_a_bar_and_a_pipe_none(tmp_path):
+    text = tmp_path / "a.txt"
+    text.write_text("some text <|endoftext|>" * 200000)
+    result = paths.call("wavroute", "data", "prepare", text, "--out", tmp_path / "piped")
+    assert_ok(result)
+    assert "\x1b" not in result.stderr and "\r" not in result.stderr
+    terminal, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [str(paths.program("wavroute")), "data", "prepare", str(text), "--out",
+         str(tmp_path / "shown")], stdout=subprocess.DEVNULL, stderr=theirs,
+        env=os.environ | {"TERM": "xterm", "NO_COLOR": "", "OMP_NUM_THREADS": "1"})
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # the other end is closed
+        while part := os.read(terminal, 4096):
+            shown += part
+    os.close(terminal)
+    assert process.wait(timeout=60) == 0
+    assert b"\r\x1b[K" in shown and b"read " in shown and b" of 4.4 MiB" in shown
+    assert contents(tmp_path / "shown") == contents(tmp_path / "piped")
 
 
 @pytest.mark.parametrize("arguments, words", [
