@@ -218,7 +218,7 @@ TEST_F(PrepareTest, WrongSourcesAreRefusedAndLeaveNothingBehind) {
   const std::string text = write("a.txt", joined(numbered(20)));
   const auto refused = [&](std::vector<std::string> sources) {
     options_.sources = std::move(sources);
-    const std::string error = error_here();
+    std::string error = error_here();
     EXPECT_FALSE(std::filesystem::exists(options_.out)) << error;
     return error;
   };

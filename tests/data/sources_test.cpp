@@ -69,7 +69,7 @@ class Sources : public ScratchTest {
 
   // The documents of one file.
   std::vector<std::string> documents(const std::string& name, const std::string& content,
-                                     SourceOptions options = {}) const {
+                                     const SourceOptions& options = {}) const {
     return documents_of(list_sources({write(name, content)}, options));
   }
   static std::vector<std::string> documents_of(const std::vector<SourceFile>& sources) {
@@ -84,7 +84,7 @@ class Sources : public ScratchTest {
     return all;
   }
   std::string refused(const std::string& name, const std::string& content,
-                      SourceOptions options = {}) const {
+                      const SourceOptions& options = {}) const {
     return testing::message_of<UserError>([&] { (void)documents(name, content, options); });
   }
 };
