@@ -1,25 +1,13 @@
 #include <array>
 #include <nlohmann/json.hpp>
 
-#include "base/utf8.h"
+#include "data/byte_level.h"
 #include "data/tokenizer_kinds.h"
 
 namespace wavroute {
 namespace {
 
 constexpr int64_t kBytes = 256;
-
-// The printable character that stands for each byte in a byte-level vocabulary: the byte itself
-// where Latin-1 prints it, else the next free code point from U+0100 on (GPT-2's table).
-std::array<std::string, kBytes> byte_symbols() {
-  std::array<std::string, kBytes> symbols;
-  uint32_t next_free = 0x100;
-  for (uint32_t byte = 0; byte < kBytes; ++byte) {
-    const bool printable = (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte != 0xAD);
-    append_utf8(symbols[byte], printable ? byte : next_free++);
-  }
-  return symbols;
-}
 
 nlohmann::json byte_level() {
   return {{"type", "ByteLevel"},
@@ -30,7 +18,7 @@ nlohmann::json byte_level() {
 
 nlohmann::json vocabulary() {
   nlohmann::json vocab = nlohmann::json::object();
-  const auto symbols = byte_symbols();
+  const auto& symbols = byte_symbols();
   for (size_t byte = 0; byte < symbols.size(); ++byte) vocab[symbols[byte]] = byte;
   return vocab;
 }
