@@ -33,13 +33,22 @@ struct Task {
   uint64_t offset;
 };
 
+// How much of `text` is encoded at once: the tokenizer says where it may be cut.
+size_t piece_bytes(std::string_view text, const Tokenizer& tokenizer) {
+  size_t bytes = 0;
+  for (size_t most = kPieceBytes; bytes == 0; most *= 2) bytes = tokenizer.cut(text, most);
+  return bytes;
+}
+
 // Calls visit(ids) with the tokens of the text, piece by piece, in order.
 void for_each_piece(const Task& task, const std::function<void(std::span<const uint32_t>)>& visit) {
   for (size_t begin = 0; begin < task.text.size();) {
-    const size_t end = utf8_boundary(task.text, begin + kPieceBytes);
-    visit(task.tokenizer.encode(task.text.substr(begin, end - begin), task.name,
-                                task.offset + begin));
-    begin = end;
+    const std::string_view rest = task.text.substr(begin);
+    const std::string_view piece = rest.substr(0, piece_bytes(rest, task.tokenizer));
+    const uint64_t offset = task.offset + begin;
+    visit(begin == 0 ? task.tokenizer.encode(piece, task.name, offset)
+                     : task.tokenizer.encode_rest(piece, task.name, offset));
+    begin += piece.size();
   }
 }
 
