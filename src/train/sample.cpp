@@ -10,16 +10,19 @@ namespace wavroute {
 std::string sample_text(const Session& session, const Progress& progress) {
   const SampleConfig& sample = session.config.sample;
   const Tokenizer& tokenizer = *session.corpus.tokenizer;
-  std::vector<uint32_t> prompt = tokenizer.encode(sample.prompt, "sample.prompt");
-  if (prompt.empty()) {
+  const bool has_prompt = !sample.prompt.empty();
+  std::vector<uint32_t> prompt;
+  if (has_prompt) {
+    prompt = tokenizer.encode_prompt(sample.prompt, "sample.prompt");
+  } else {
     for (int64_t i = 0; i < std::min(kPromptTokens, session.corpus.valid.size()); ++i) {
       prompt.push_back(session.corpus.valid.at(i));
     }
   }
   const Sampling sampling{sample.temperature, sample.top_k, sample.top_p,
                           static_cast<uint64_t>(session.config.train.seed)};
-  StreamDecoder decoder(session.corpus.tokenizer);
-  std::string text = tokenizer.decode(prompt);
+  StreamDecoder decoder(session.corpus.tokenizer, /*continues=*/true);
+  std::string text = tokenizer.decode(prompt, /*skip_special=*/has_prompt);
   static_cast<void>(generate(*session.model, prompt, sample.tokens, sampling, nullptr, progress,
                              [&](uint32_t token) {
                                text += decoder.feed(token);
