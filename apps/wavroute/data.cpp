@@ -18,6 +18,7 @@
 #include "data/file_info.h"
 #include "data/prepare.h"
 #include "data/recipes.h"
+#include "data_train_tokenizer.h"
 #include "io/python.h"
 #include "prepare_console.h"
 #include "train/process.h"
@@ -235,6 +236,7 @@ void add_data(CLI::App& root, Action& action) {
   data->require_subcommand(1);
   add_prepare(*data, action);
   add_info(*data, action);
+  add_train_tokenizer(*data, action);
 }
 
 }  // namespace wavroute::app
