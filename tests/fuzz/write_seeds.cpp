@@ -22,6 +22,7 @@
 #include "report/comparison.h"
 #include "report/html.h"
 #include "report/run_data.h"
+#include "tests/data/bpe_json.h"
 #include "wavroute/safetensors.h"
 
 using namespace wavroute;
@@ -192,6 +193,41 @@ void write_run_file(const path& seeds, char number, const path& name, const std:
   fuzz::require(is_shown == (name == "routing.json"), "the page shows the routing that there is");
 }
 
+// Byte-pair encodings of the two kinds, each with a text behind it as in tokenizer_fuzz.cpp.
+void write_bpe(const path& seeds) {
+  using testing::byte_level_tokenizer, testing::llama2_tokenizer;
+  const std::string mark = "\xE2\x96\x81";
+  nlohmann::json plain = byte_level_tokenizer({"h e", "t he"});
+  nlohmann::json llama3 = plain, lower = plain;
+  constexpr const char* kLlama3 =
+      R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+  llama3["pre_tokenizer"] = {
+      {"type", "Sequence"},
+      {"pretokenizers",
+       {{{"type", "Split"}, {"pattern", {{"Regex", kLlama3}}}, {"behavior", "Isolated"}},
+        {{"type", "Digits"}, {"individual_digits", true}},
+        testing::byte_level_part(false)}}};
+  llama3["normalizer"] = {{"type", "NFC"}};
+  lower["normalizer"] = {{"type", "Sequence"},
+                         {"normalizers", {{{"type", "NFKC"}}, {{"type", "Lowercase"}}}}};
+  nlohmann::json token = testing::added_token("<x>", false);
+  token["lstrip"] = token["rstrip"] = token["single_word"] = token["normalized"] = true;
+  lower["added_tokens"].push_back(token);
+  nlohmann::json spaces = llama2_tokenizer({mark, "a", mark + "a"}, {mark + " a"});
+  nlohmann::json metaspace = spaces;
+  metaspace["normalizer"] = nullptr;
+  metaspace["pre_tokenizer"] = {
+      {"type", "Metaspace"}, {"replacement", mark}, {"prepend_scheme", "first"}};
+  metaspace["decoder"] = metaspace["pre_tokenizer"];
+  for (const auto& [name, json] :
+       {std::pair("gpt2", plain), std::pair("llama3", llama3), std::pair("lower", lower),
+        std::pair("llama2", spaces), std::pair("metaspace", metaspace)}) {
+    const std::string text = json.dump();
+    fuzz::put(seeds / name, text + std::string("\0 the <X> a\n", 12));
+    check(seeds / name, [&] { (void)tokenizer_from_json(text); });
+  }
+}
+
 void write_config(const path& seed, const std::string& text) {
   fuzz::put(seed, text);
   static const SchemeCatalog schemes = fuzz::catalog();
@@ -214,6 +250,7 @@ int main(int argc, char** argv) {
     fuzz::put(seed, tokenizer->to_json());
     check(seed, [&] { (void)tokenizer_from_json(read_file(seed)); });
   }
+  write_bpe(seeds / "tokenizer");
   std::filesystem::create_directories(seeds / "safetensors");
   write_weights(seeds / "safetensors" / "two");
   check(seeds / "safetensors" / "two", [&] { SafetensorsFile(seeds / "safetensors" / "two"); });
