@@ -9,6 +9,8 @@
 #include "base/output.h"
 #include "command.h"
 #include "compare/grid.h"
+#include "config/document.h"
+#include "config/literal.h"
 #include "config/load.h"
 #include "config/names.h"
 #include "config/presets.h"
@@ -28,11 +30,22 @@ struct ConfigArguments {
 };
 
 // {"config": {section: {key: value}}, "origins": {"section.key": origin}}
+// Of a TOML literal.
+nlohmann::ordered_json value_as_json(const std::string& text) {
+  const Node node = text.starts_with('{') ? parse_value(text) : Node{false};
+  if (node.table() == nullptr) return nlohmann::ordered_json::parse(text);
+  nlohmann::ordered_json object = nlohmann::ordered_json::object();
+  for (const NodeMember& member : *node.table()) {
+    object[member.key] = nlohmann::ordered_json::parse(literal(member.value));
+  }
+  return object;
+}
+
 nlohmann::ordered_json as_json(const LoadedConfig& loaded) {
   nlohmann::ordered_json config = nlohmann::ordered_json::object();
   for (const Setting& setting : settings(loaded.config)) {
     nlohmann::ordered_json& table = setting.section.empty() ? config : config[setting.section];
-    table[setting.key] = nlohmann::ordered_json::parse(setting.value);
+    table[setting.key] = value_as_json(setting.value);
   }
   return {{"config", config}, {"origins", loaded.origins}};
 }

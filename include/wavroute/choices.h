@@ -37,6 +37,9 @@ enum class TokenizerKind { kBytes, kChars, kFile };
 // a token of its own.
 enum class UnknownText { kError, kDrop, kUnk };
 
+// How the frequencies of the rotary embedding are scaled (src/config/rope_scaling.h).
+enum class RopeType { kDefault, kLinear, kLlama3, kYarn };
+
 // The words of an enumeration's values, in their order.
 template <size_t N>
 using ChoiceWords = std::array<std::string_view, N>;
@@ -51,6 +54,9 @@ constexpr ChoiceWords<5> words_of(DataFormat /*type*/) {
 }
 constexpr ChoiceWords<3> words_of(TokenizerKind /*type*/) { return {"bytes", "chars", "file"}; }
 constexpr ChoiceWords<3> words_of(UnknownText /*type*/) { return {"error", "drop", "unk"}; }
+constexpr ChoiceWords<4> words_of(RopeType /*type*/) {
+  return {"default", "linear", "llama3", "yarn"};
+}
 
 template <typename Choice>
 requires requires(Choice choice) { words_of(choice); }

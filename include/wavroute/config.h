@@ -11,19 +11,39 @@
 
 namespace wavroute {
 
+// What scales the frequencies of the rotary embedding, under Hugging Face's names; the formulas are
+// in src/config/rope_scaling.h. A member that its type doesn't use keeps its default.
+struct RopeScaling {
+  RopeType rope_type = RopeType::kDefault;
+  double factor = 1.0;
+  int64_t original_max_position_embeddings = 0;           // llama3, yarn; 0 = model.context
+  double low_freq_factor = 1.0, high_freq_factor = 4.0;   // llama3
+  double beta_fast = 32.0, beta_slow = 1.0;               // yarn
+  std::optional<double> attention_factor = std::nullopt;  // yarn; none: 0.1 ln(factor) + 1
+  bool truncate = true;                                   // yarn
+
+  bool operator==(const RopeScaling&) const = default;
+};
+
 struct ModelConfig {
   int64_t layers = 12;
   int64_t width = 256;
   int64_t heads = 4;
   int64_t kv_heads = 0;  // 0 = heads
+  int64_t head_dim = 0;  // 0 = width / heads
   int64_t hidden = 0;    // 0 = 4 * width [ours]
   int64_t context = 256;
   bool tie_embeddings = false;
   double rms_norm_eps = 1e-6;
   double rope_theta = 10000.0;
+  RopeScaling rope_scaling = {};
+  bool attention_bias = false;  // of the query, key, value and output projections
   // Standard deviation of the initial weights of the two projections that write to the stream;
   // no value: "auto", 0.02 / sqrt(2 layers) [ours: GPT-2's rule].
   std::optional<double> output_init = std::nullopt;
+
+  // Numbers of a query, key or value; heads must divide the width where head_dim is 0.
+  [[nodiscard]] int64_t head_width() const { return head_dim > 0 ? head_dim : width / heads; }
 };
 
 struct ResidualConfig {
@@ -65,6 +85,7 @@ struct TrainConfig {
   int64_t micro_batch = 0;  // 0 = the largest that fits the memory plan
   Recompute recompute = Recompute::kNone;
   int64_t seed = 1;
+  std::string init = "";  // a folder whose weights training starts from; empty: none
   int64_t log_every = 10;
   int64_t eval_every = 200;
   int64_t save_every = 500;

@@ -69,6 +69,8 @@ class ParameterTable {
   Parameter& declare(const std::string& name, std::vector<int64_t> shape, Decay decay, Init init);
   // A matrix [sum of rows, columns] that a checkpoint stores as several.
   Parameter& declare_fused(std::vector<ParameterSlice> slices, int64_t columns, Decay decay);
+  // A vector that a checkpoint stores as several; without weight decay.
+  Parameter& declare_fused_vector(std::vector<ParameterSlice> slices);
 
   // Makes the buffers and fills them from `seed`: a parameter's values depend on the seed and its
   // checkpoint name alone, so schemes that share a parameter share its values.

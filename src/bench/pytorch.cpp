@@ -83,6 +83,8 @@ PyTorch find_pytorch(const fs::path& executable) {
 std::string BaselineSupport::missing(const Config& config) const {
   const auto scheme = schemes.find(config.residual.scheme);
   if (scheme == schemes.end()) return "it has no PyTorch baseline";
+  if (config.model.head_dim > 0) return "the baseline has no head_dim";
+  if (config.model.attention_bias) return "the baseline has no biases";
   if (config.model.tie_embeddings) return "the baseline has no tied embeddings";
   for (const auto& [name, value] : config.residual.options) {
     if (std::ranges::find(scheme->second.options, name) == scheme->second.options.end()) {

@@ -98,11 +98,54 @@ bool read(const Node& node, std::vector<Item>& out) {
   return true;
 }
 
+// "default", or a table of what the type uses; another key or type in it is a kind of its own.
+bool read(const Node& node, RopeScaling& out) {
+  RopeScaling result;
+  const auto choose = [&](const Node& word) {
+    const auto type =
+        word.string() == nullptr ? std::nullopt : find_choice<RopeType>(*word.string());
+    if (type) result.rope_type = *type;
+    return type.has_value();
+  };
+  if (node.string() != nullptr) {
+    if (!choose(node) || result.rope_type != RopeType::kDefault) return false;
+    out = result;
+    return true;
+  }
+  if (node.table() == nullptr) return false;
+  bool has_type = false;
+  for (const NodeMember& member : *node.table()) {
+    const std::string& key = member.key;
+    const bool fits = key == "rope_type"          ? (has_type = choose(member.value))
+                      : key == "factor"           ? read(member.value, result.factor)
+                      : key == "low_freq_factor"  ? read(member.value, result.low_freq_factor)
+                      : key == "high_freq_factor" ? read(member.value, result.high_freq_factor)
+                      : key == "beta_fast"        ? read(member.value, result.beta_fast)
+                      : key == "beta_slow"        ? read(member.value, result.beta_slow)
+                      : key == "attention_factor" ? read(member.value, result.attention_factor)
+                      : key == "truncate"         ? read(member.value, result.truncate)
+                      : key == "original_max_position_embeddings"
+                          ? read(member.value, result.original_max_position_embeddings)
+                          : false;
+    if (!fits) return false;
+  }
+  if (has_type) out = result;
+  return has_type;
+}
+
 // In the order of Slot.
 constexpr std::string_view kExpected[] = {
-    "true or false",     "an integer",           "a number",
-    "a string",          "a list of numbers",    "a list of integers",
-    "a list of strings", "a number or \"auto\"", "a string"};
+    "true or false",
+    "an integer",
+    "a number",
+    "a string",
+    "a list of numbers",
+    "a list of integers",
+    "a list of strings",
+    "a number or \"auto\"",
+    "a string",
+    "\"default\" or a table {rope_type = \"linear\", \"llama3\" or \"yarn\", factor = ...} with "
+    "the names of Hugging Face's rope_scaling"};
 
 std::string_view given_kind(const Node& node) {
   const bool mixed = node.array() != nullptr && !node.array()->empty();

@@ -1,5 +1,6 @@
 #include "config/literal.h"
 
+#include <algorithm>
 #include <type_traits>
 #include <variant>
 
@@ -29,6 +30,15 @@ std::string escaped(char c) {
   return {c};
 }
 
+// A key is written bare where TOML allows it.
+std::string key_literal(const std::string& key) {
+  const bool is_bare = !key.empty() && std::ranges::all_of(key, [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+           c == '-';
+  });
+  return is_bare ? key : literal(key);
+}
+
 }  // namespace
 
 std::string literal(bool value) { return value ? "true" : "false"; }
@@ -52,6 +62,14 @@ std::string literal(const std::optional<double>& value) {
 }
 
 std::string literal(const Node& node) {
+  if (const Node::Table* table = node.table()) {
+    std::string text = "{";
+    for (const NodeMember& member : *table) {
+      text += fmt::format("{}{} = {}", text.size() > 1 ? ", " : "", key_literal(member.key),
+                          literal(member.value));
+    }
+    return text + "}";
+  }
   return std::visit(
       [&](const auto& value) -> std::string {
         using Kind = std::decay_t<decltype(value)>;

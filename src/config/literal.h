@@ -1,4 +1,4 @@
-// Values as TOML source text. What is written here is also valid JSON.
+// Values as TOML source text. What is written here is also valid JSON, but for tables.
 #pragma once
 
 #include <fmt/format.h>
@@ -22,7 +22,7 @@ std::string literal(const char*) = delete;  // would become a bool
 [[nodiscard]] std::string literal(const std::string& value);
 // "auto" where there is none.
 [[nodiscard]] std::string literal(const std::optional<double>& value);
-// A plain value or a list of them; a table or a date is a UserError.
+// A plain value, a list of them or an inline table; a date is a UserError.
 [[nodiscard]] std::string literal(const Node& node);
 [[nodiscard]] std::string literal(const OptionValue& value);
 

@@ -23,4 +23,7 @@ struct LlamaConfig {
 // "model_type" are the caller's.
 [[nodiscard]] LlamaConfig read_llama_config(const nlohmann::json& config, const std::string& where);
 
+// The config.json of a Llama of these sizes, as both versions read it, without tokens of its own.
+[[nodiscard]] nlohmann::json llama_config_to_json(const ModelConfig& model, int64_t vocab_size);
+
 }  // namespace wavroute

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "config/rope_scaling.h"
+
 namespace wavroute {
 namespace {
 
@@ -25,10 +27,10 @@ ModelFault fault(std::vector<std::string> keys, std::string expected, std::strin
 std::optional<ModelFault> find_size_fault(const ModelConfig& model, int64_t vocab_size,
                                           const ModelKeys& keys) {
   const Size sizes[] = {
-      {keys.layers, model.layers, 1, kMostLayers},   {keys.width, model.width, 1, kWidest},
-      {keys.heads, model.heads, 1, kWidest},         {keys.kv_heads, model.kv_heads, 0, kWidest},
-      {keys.hidden, model.hidden, 0, kWidestHidden}, {keys.context, model.context, 1, kLargest},
-      {keys.vocab_size, vocab_size, 1, kLargest}};
+      {keys.layers, model.layers, 1, kMostLayers}, {keys.width, model.width, 1, kWidest},
+      {keys.heads, model.heads, 1, kWidest},       {keys.kv_heads, model.kv_heads, 0, kWidest},
+      {keys.head_dim, model.head_dim, 0, kWidest}, {keys.hidden, model.hidden, 0, kWidestHidden},
+      {keys.context, model.context, 1, kLargest},  {keys.vocab_size, vocab_size, 1, kLargest}};
   for (const Size& size : sizes) {
     if (size.value >= size.low && size.value <= size.high) continue;
     return fault({size.key}, fmt::format("{} from {} to {}", size.key, size.low, size.high),
@@ -42,7 +44,17 @@ std::optional<ModelFault> find_size_fault(const ModelConfig& model, int64_t voca
 std::optional<ModelFault> find_model_fault(const ModelConfig& model, int64_t vocab_size,
                                            const ModelKeys& keys) {
   if (auto found = find_size_fault(model, vocab_size, keys)) return found;
-  if (model.width % model.heads != 0 || (model.width / model.heads) % 2 != 0) {
+  if (model.head_dim > 0) {
+    if (model.head_dim % 2 != 0) {
+      return fault({keys.head_dim}, fmt::format("an even {}", keys.head_dim),
+                   fmt::format("{}", model.head_dim), "the rotary embedding turns pairs");
+    }
+    if (model.heads * model.head_dim > kWidest) {
+      return fault({keys.head_dim, keys.heads},
+                   fmt::format("{} times {} of at most {}", keys.heads, keys.head_dim, kWidest),
+                   fmt::format("{}", model.heads * model.head_dim));
+    }
+  } else if (model.width % model.heads != 0 || (model.width / model.heads) % 2 != 0) {
     return fault(
         {keys.heads, keys.width}, "heads that divide the width into even head widths",
         fmt::format("width {} and {} heads", model.width, model.heads),
@@ -63,6 +75,10 @@ std::optional<ModelFault> find_model_fault(const ModelConfig& model, int64_t voc
   if (!(model.rope_theta > 0 && model.rope_theta <= kLargestConstant)) {
     return fault({keys.rope_theta}, fmt::format("{} above 0", keys.rope_theta),
                  fmt::format("{}", model.rope_theta));
+  }
+  if (const auto found = find_rope_fault(model.rope_scaling)) {
+    return fault({keys.rope_scaling}, found->expected, found->given,
+                 fmt::format("of {}", keys.rope_scaling));
   }
   return std::nullopt;
 }

@@ -8,6 +8,7 @@
 #include <variant>
 
 #include "config/literal.h"
+#include "config/rope_scaling.h"
 
 namespace wavroute {
 namespace {

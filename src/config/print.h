@@ -13,7 +13,7 @@ namespace wavroute {
 struct Setting {
   std::string section;  // empty: above all sections
   std::string key;
-  std::string value;  // a TOML literal, which is also a JSON value; doubles keep their bits
+  std::string value;  // a TOML literal, but for tables also a JSON value; doubles keep their bits
 };
 
 // Every key in the order of the file, with the options of [residual] that were given. A variant is

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "config/model_size.h"
+#include "config/rope_scaling.h"
 #include "model/sublayer.h"
 #include "ops/backend.h"
 #include "wavroute/error.h"
@@ -26,12 +27,21 @@ void check(const DecoderSpec& spec) {
 DecoderSpec resolved(DecoderSpec spec) {
   if (spec.model.kv_heads == 0) spec.model.kv_heads = spec.model.heads;
   if (spec.model.hidden == 0) spec.model.hidden = 4 * spec.model.width;
+  spec.model.rope_scaling = resolved(spec.model.rope_scaling, spec.model.context);
   check(spec);
   // The projections that write to the stream start smaller by the root of their number [ours].
   if (!spec.model.output_init) {
     spec.model.output_init = kInitStddev / std::sqrt(2.0 * static_cast<double>(spec.model.layers));
   }
   return spec;
+}
+
+std::shared_ptr<ops::RopeRows> rope_rows(const ModelConfig& m, const at::TensorOptions& options) {
+  at::Tensor frequency = ops::rope_frequencies(m.head_width(), m.rope_theta);
+  scale_frequencies({frequency.mutable_data_ptr<double>(), static_cast<size_t>(frequency.numel())},
+                    m.rope_theta, m.rope_scaling);
+  return std::make_shared<ops::RopeRows>(std::move(frequency), attention_factor(m.rope_scaling),
+                                         options);
 }
 
 }  // namespace
@@ -87,11 +97,10 @@ Decoder::~Decoder() = default;
 
 void Decoder::declare_parameters() {
   const ModelConfig& m = spec_.model;
-  const int64_t d = m.width, head_width = d / m.heads;
+  const int64_t d = m.width, head_width = m.head_width();
   const Init init{0.0, kInitStddev};
   const Init output_init{0.0, *m.output_init};
-  const auto rope = std::make_shared<ops::RopeRows>(
-      head_width, m.rope_theta, at::TensorOptions(device_).dtype(storage_type(precision_)));
+  const auto rope = rope_rows(m, at::TensorOptions(device_).dtype(storage_type(precision_)));
 
   embedding_ =
       &table_.declare("model.embed_tokens.weight", {spec_.vocab_size, d}, Decay::kYes, init);
@@ -115,7 +124,18 @@ void Decoder::declare_parameters() {
                                           d, Decay::kYes);
     Parameter& out = table_.declare(layer + "self_attn.o_proj.weight", {d, m.heads * head_width},
                                     Decay::kYes, output_init);
-    sublayers_.push_back(std::make_unique<Attention>(m, attention_norm, &qkv, &out, rope));
+    Attention::Weights attention = {&qkv, &out, nullptr, nullptr};
+    if (m.attention_bias) {
+      const auto bias = [&](const char* name, int64_t rows) {
+        return ParameterSlice{layer + name + ".bias", 0, rows, {0.0}};
+      };
+      attention.qkv_bias =
+          &table_.declare_fused_vector({bias("self_attn.q_proj", m.heads * head_width),
+                                        bias("self_attn.k_proj", m.kv_heads * head_width),
+                                        bias("self_attn.v_proj", m.kv_heads * head_width)});
+      attention.out_bias = &table_.declare(layer + "self_attn.o_proj.bias", {d}, Decay::kNo, {0.0});
+    }
+    sublayers_.push_back(std::make_unique<Attention>(m, attention_norm, attention, rope));
     const PreNorm mlp_norm = norm("post_attention_layernorm");
     Parameter& gate_up = table_.declare_fused(
         {slice("mlp.gate_proj", m.hidden), slice("mlp.up_proj", m.hidden)}, d, Decay::kYes);
@@ -154,7 +174,7 @@ InferenceState Decoder::inference_state(int64_t batch, int64_t capacity,
   state.capacity = capacity;
   const auto options = at::TensorOptions().dtype(compute_type(precision_)).device(device_);
   for (size_t i = 0; i < visits; ++i) {
-    const std::vector<int64_t> shape = {batch, m.kv_heads, capacity, m.width / m.heads};
+    const std::vector<int64_t> shape = {batch, m.kv_heads, capacity, m.head_width()};
     state.keys.push_back(at::empty(shape, options));
     state.values.push_back(at::empty(shape, options));
   }

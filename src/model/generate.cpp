@@ -69,8 +69,7 @@ double cache_bytes_per_token(const Decoder& model, const LayerProgram* program) 
   const ModelConfig& m = model.spec().model;
   const double visits = static_cast<double>(program != nullptr ? program->layers().size()
                                                                : static_cast<size_t>(m.layers));
-  const int64_t head_width = m.width / m.heads;
-  const auto numbers = static_cast<double>(2 * m.kv_heads * head_width);
+  const auto numbers = static_cast<double>(2 * m.kv_heads * m.head_width());
   return visits * numbers * static_cast<double>(c10::elementSize(compute_type(model.precision())));
 }
 

@@ -11,7 +11,7 @@ namespace {
 constexpr double kFloat = 4;
 
 struct Sizes {
-  double width, hidden, heads, kv_width, context, vocab, layers;
+  double width, hidden, heads, q_width, kv_width, context, vocab, layers;
   double narrow, wide;  // bytes of a number: compute type, storage type
 };
 
@@ -21,7 +21,8 @@ Sizes sizes_of(const DecoderSpec& spec, Precision precision) {
   return {real(m.width),
           real(m.hidden),
           real(m.heads),
-          real(m.kv_heads * (m.width / m.heads)),
+          real(m.heads * m.head_width()),
+          real(m.kv_heads * m.head_width()),
           real(m.context),
           real(spec.vocab_size),
           real(m.layers),
@@ -36,31 +37,31 @@ int64_t segment_of(const DecoderSpec& spec, const Residual& residual, Recompute 
   return std::min(sublayers, recompute == Recompute::kLayer ? 2 : residual.block_length());
 }
 
-double qkv_row(const Sizes& s) { return s.narrow * (s.width + 2 * s.kv_width); }
+double qkv_row(const Sizes& s) { return s.narrow * (s.q_width + 2 * s.kv_width); }
 
 // Bytes per token of a pass on our kernels. x, u, y and their gradients are rows of the width in
 // the compute type; memory is kept by size, so that what is there once serves all that come and go.
 double kernel_training(const Sizes& s, const StreamMemory& stream, double segment) {
-  const double row = s.narrow * s.width, hidden = s.narrow * s.hidden;
+  const double row = s.narrow * s.width, y = s.narrow * s.q_width, hidden = s.narrow * s.hidden;
   const double layers = std::ceil(segment / 2);
   // Attention keeps x, qkv, y and one float per head; the MLP x and the gate with the up
   // projection.
-  const double kept = layers * (3 * row + qkv_row(s) + kFloat * s.heads + 2 * hidden);
+  const double kept = layers * (2 * row + y + qkv_row(s) + kFloat * s.heads + 2 * hidden);
   // Temporaries: du, dy and dx; dqkv; the hidden activation or its gradient; the logits or theirs.
-  const double passing = 3 * row + qkv_row(s) + hidden + s.narrow * s.vocab;
+  const double passing = 2 * row + y + qkv_row(s) + hidden + s.narrow * s.vocab;
   return kept + passing + stream.training;
 }
 
 double kernel_evaluation(const Sizes& s, const StreamMemory& stream) {
-  const double row = s.narrow * s.width;
-  return 3 * row + qkv_row(s) + kFloat * s.heads + 3 * s.narrow * s.hidden + stream.evaluation;
+  return s.narrow * (2 * s.width + s.q_width) + qkv_row(s) + kFloat * s.heads +
+         3 * s.narrow * s.hidden + stream.evaluation;
 }
 
 // The same for graphs of stock operators, per layer: normalised inputs, projections, rotated
 // queries and keys, attention's output twice, gate, up, silu, product, updates.
 double composed_training(const Sizes& s, const Residual& residual, Recompute recompute) {
   const double attention =
-      s.width + (s.width + 2 * s.kv_width) + (s.width + s.kv_width) + 2 * s.width + s.width;
+      s.width + (s.q_width + 2 * s.kv_width) + (s.q_width + s.kv_width) + 2 * s.q_width + s.width;
   const double mlp = s.width + 4 * s.hidden + s.width;
   const double sublayers = 2 * s.layers;
   double graph_layers = s.layers, snapshots = 0;

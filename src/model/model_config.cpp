@@ -67,29 +67,11 @@ void read_residual(Json object, bool is_llama, const std::string& where, Decoder
 Json model_config(const Decoder& model, const Progress& progress) {
   const ModelConfig& m = model.spec().model;
   const bool llama = model.residual().is_llama();
-  Json config = {
-      {"architectures", {llama ? "LlamaForCausalLM" : "WavrouteForCausalLM"}},
-      {"model_type", llama ? "llama" : "wavroute"},
-      {"hidden_size", m.width},
-      {"num_hidden_layers", m.layers},
-      {"num_attention_heads", m.heads},
-      {"num_key_value_heads", m.kv_heads},
-      {"head_dim", m.width / m.heads},
-      {"intermediate_size", m.hidden},
-      {"max_position_embeddings", m.context},
-      {"vocab_size", model.spec().vocab_size},
-      {"rms_norm_eps", m.rms_norm_eps},
-      {"rope_theta", m.rope_theta},
-      {"rope_parameters", {{"rope_type", "default"}, {"rope_theta", m.rope_theta}}},
-      {"tie_word_embeddings", m.tie_embeddings},
-      {"hidden_act", "silu"},
-      {"attention_bias", false},
-      {"mlp_bias", false},
-      {"initializer_range", 0.02},
-      {"bos_token_id", nullptr},
-      {"eos_token_id", nullptr},
-      {"torch_dtype", "float32"},
-  };
+  Json config = llama_config_to_json(m, model.spec().vocab_size);
+  config["architectures"] = {llama ? "LlamaForCausalLM" : "WavrouteForCausalLM"};
+  config["model_type"] = llama ? "llama" : "wavroute";
+  config["bos_token_id"] = nullptr;
+  config["eos_token_id"] = nullptr;
   config["residual"] = residual_to_json(model.spec().scheme, model.residual().options(progress));
   config["residual"]["format"] = kResidualFormat;
   return config;

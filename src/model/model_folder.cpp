@@ -11,6 +11,7 @@
 #include <set>
 
 #include "base/printable.h"
+#include "config/rope_scaling.h"
 #include "io/checkpoint_names.h"
 #include "wavroute/error.h"
 
@@ -53,14 +54,16 @@ at::Tensor in_double(const TensorInfo& info, const std::string& name, const fs::
   return host.to(at::kDouble);
 }
 
-// Whether `info` holds the frequencies of plain RoPE, which older versions of `transformers` saved:
-// rope_theta^(-2i / head width). In fp16 and bf16 up to rounding.
-bool is_plain_rope(const TensorInfo& info, const std::string& name, const fs::path& path,
-                   const ModelConfig& m) {
-  const int64_t width = m.width / m.heads;
+// Whether `info` holds the frequencies of the model, which older versions of `transformers` saved:
+// rope_theta^(-2i / head width), scaled. In fp16 and bf16 up to rounding.
+bool are_frequencies(const TensorInfo& info, const std::string& name, const fs::path& path,
+                     const ModelConfig& m) {
+  const int64_t width = m.head_width();
   if (info.shape != std::vector<int64_t>{width / 2}) return false;
   const at::Tensor expected =
       at::pow(m.rope_theta, at::arange(0, width, 2, at::kDouble).div(-static_cast<double>(width)));
+  scale_frequencies({expected.mutable_data_ptr<double>(), static_cast<size_t>(width / 2)},
+                    m.rope_theta, m.rope_scaling);
   const double tolerance = dtype_size(info.dtype) > 2 ? 1e-5 : 1e-2;
   return at::allclose(in_double(info, name, path), expected, tolerance, /*atol=*/1e-7);
 }
@@ -70,11 +73,11 @@ bool is_plain_rope(const TensorInfo& info, const std::string& name, const fs::pa
 bool is_redundant(const SafetensorsFile& file, const std::string& name, const DecoderSpec& spec) {
   const TensorInfo& info = *file.find(name);
   if (name.ends_with("rotary_emb.inv_freq")) {
-    if (is_plain_rope(info, name, file.path(), spec.model)) return true;
+    if (are_frequencies(info, name, file.path(), spec.model)) return true;
     throw expected(fmt::format("the frequencies of rope_theta = {} in {}", spec.model.rope_theta,
                                printable(name)),
                    "others", fmt::format("in {}", file.path().string()),
-                   "wavroute computes plain RoPE only");
+                   "config.json and model.safetensors must belong to the same model");
   }
   if (name != "lm_head.weight" || !spec.model.tie_embeddings) return false;
   const TensorInfo* embedding = file.find("model.embed_tokens.weight");
@@ -209,7 +212,7 @@ FileDigest save_parameters(const Decoder& model, const fs::path& path) {
 void check_weights(const DecoderSpec& spec, const fs::path& folder) {
   const SafetensorsFile file = open_weights(folder);
   const ModelConfig& m = spec.model;
-  const int64_t kv_width = m.kv_heads * (m.width / m.heads);
+  const int64_t q_width = m.heads * m.head_width(), kv_width = m.kv_heads * m.head_width();
   const auto residual =
       find_scheme(spec.scheme).create(spec.options, {m.layers, m.width}, m.rms_norm_eps);
   const int64_t last = residual->stored_layer(m.layers - 1);
@@ -225,10 +228,17 @@ void check_weights(const DecoderSpec& spec, const fs::path& folder) {
   };
   require("model.embed_tokens.weight", {spec.vocab_size, m.width}, "vocab_size, hidden_size");
   const std::string layer = fmt::format("model.layers.{}.", last);
-  require(layer + "self_attn.q_proj.weight", {m.width, m.width}, "num_hidden_layers, hidden_size");
+  require(layer + "self_attn.q_proj.weight", {q_width, m.width},
+          "num_hidden_layers, hidden_size, head_dim");
   require(layer + "self_attn.k_proj.weight", {kv_width, m.width},
           "num_key_value_heads, hidden_size");
   require(layer + "mlp.gate_proj.weight", {m.hidden, m.width}, "intermediate_size, hidden_size");
+}
+
+void check_parameters(const Decoder& model, const fs::path& folder) {
+  const SafetensorsFile file = open_weights(folder);
+  refuse_unknown(file, model);
+  require_parameters(file, model.parameters());
 }
 
 void load_parameters(Decoder& model, const fs::path& folder) {

@@ -52,6 +52,8 @@ FileDigest save_parameters(const Decoder& model, const std::filesystem::path& pa
 // Compares model.safetensors of `folder` with the sizes in `spec`, by its header alone, before
 // anything of the model's size is allocated. UserError if they can't belong together.
 void check_weights(const DecoderSpec& spec, const std::filesystem::path& folder);
+// The same for all tensors: UserError where they are not exactly the model's.
+void check_parameters(const Decoder& model, const std::filesystem::path& folder);
 // Reads model.safetensors of `folder` into `model`, allocating its parameters if needed. Everything
 // is checked against the file's header before that. UserError where the file's tensors are not
 // exactly the model's: a checkpoint of another scheme, size or vocabulary.

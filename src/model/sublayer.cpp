@@ -13,6 +13,22 @@ at::Tensor scatter_rows(const at::Tensor& part, const at::Tensor& rows, int64_t 
   return whole.index_copy_(0, rows, part);
 }
 
+std::vector<Parameter*> present(std::vector<Parameter*> parameters) {
+  std::erase(parameters, nullptr);
+  return parameters;
+}
+
+// Undefined without a parameter.
+at::Tensor value_of(const Parameter* parameter) {
+  return parameter == nullptr ? at::Tensor() : parameter->value;
+}
+
+// x w^T + bias: vectors are of the storage type, which may be wider than x's.
+at::Tensor linear(const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias) {
+  const at::Tensor y = at::linear(x, w);
+  return bias.defined() ? (y + bias).to(y.scalar_type()) : y;
+}
+
 at::Tensor pick_rows(const at::Tensor& x, const at::Tensor& rows) {
   return x.flatten(0, 1).index_select(0, rows);
 }
@@ -34,23 +50,26 @@ void take_sublayer_backward(Stream& stream, const Site& site, const Sublayer& f,
   stream.read_normed_backward(site, f.norm(), dx);
 }
 
-Attention::Attention(const ModelConfig& model, const PreNorm& norm, Parameter* qkv, Parameter* out,
+Attention::Attention(const ModelConfig& model, const PreNorm& norm, const Weights& weights,
                      std::shared_ptr<ops::RopeRows> rope)
-    : Sublayer(norm, {qkv, out}),
-      qkv_(qkv),
-      out_(out),
+    : Sublayer(norm, present({weights.qkv, weights.out, weights.qkv_bias, weights.out_bias})),
+      w_(weights),
       heads_(model.heads),
       kv_heads_(model.kv_heads),
-      head_width_(model.width / model.heads),
+      head_width_(model.head_width()),
       rope_(std::move(rope)) {}
 
 // Queries, keys and values [B, T, (heads + 2 kv_heads) * head width]; queries only of `rows`.
 at::Tensor Attention::project(const at::Tensor& x, const at::Tensor& rows) const {
-  if (!rows.defined()) return at::linear(x, qkv_->compute);
-  const int64_t split = heads_ * head_width_;
-  const at::Tensor& weight = qkv_->compute;
-  const at::Tensor kv = at::linear(x, weight.narrow(0, split, weight.size(0) - split));
-  const at::Tensor q = at::linear(pick_rows(x, rows), weight.narrow(0, 0, split));
+  const at::Tensor& weight = w_.qkv->compute;
+  const at::Tensor bias = value_of(w_.qkv_bias);
+  if (!rows.defined()) return linear(x, weight, bias);
+  const int64_t split = heads_ * head_width_, rest = weight.size(0) - split;
+  const auto part = [&](int64_t first, int64_t count) {
+    return bias.defined() ? bias.narrow(0, first, count) : bias;
+  };
+  const at::Tensor kv = linear(x, weight.narrow(0, split, rest), part(split, rest));
+  const at::Tensor q = linear(pick_rows(x, rows), weight.narrow(0, 0, split), part(0, split));
   const at::Tensor all = scatter_rows(q, rows, x.size(0) * x.size(1));
   return at::cat({all.view({x.size(0), x.size(1), split}), kv}, -1);
 }
@@ -85,8 +104,9 @@ at::Tensor Attention::forward(const at::Tensor& x, const SublayerContext& contex
   const ops::Heads heads =
       ops::split_heads(project(x, rows), shape_of(x), rope_->of(first, x.size(1)));
   const at::Tensor y = attend(heads.q, heads.k, heads.v, context);
-  if (!rows.defined()) return at::linear(y, out_->compute);
-  const at::Tensor u = at::linear(pick_rows(y, rows), out_->compute);
+  const at::Tensor bias = value_of(w_.out_bias);
+  if (!rows.defined()) return linear(y, w_.out->compute, bias);
+  const at::Tensor u = linear(pick_rows(y, rows), w_.out->compute, bias);
   return scatter_rows(u, rows, x.size(0) * x.size(1)).view(x.sizes());
 }
 
@@ -95,9 +115,11 @@ kernels::AttentionShape Attention::shape_of(const at::Tensor& x) const {
 }
 
 at::Tensor Attention::run(const at::Tensor& x, ops::Backend& backend, Kept* kept) const {
-  const at::Tensor qkv = backend.project(x.flatten(0, 1), qkv_->compute);
+  const at::Tensor qkv = backend.project(x.flatten(0, 1), w_.qkv->compute);
+  if (w_.qkv_bias != nullptr) backend.add_bias(qkv, w_.qkv_bias->value);
   const ops::Attended attended = backend.attention(qkv, shape_of(x), rope_->of(0, x.size(1)));
-  const at::Tensor u = backend.project(attended.y, out_->compute);
+  const at::Tensor u = backend.project(attended.y, w_.out->compute);
+  if (w_.out_bias != nullptr) backend.add_bias(u, w_.out_bias->value);
   if (kept != nullptr) *kept = {x, qkv, attended.y, attended.lse};
   return u.view(x.sizes());
 }
@@ -106,12 +128,14 @@ at::Tensor Attention::run_backward(const at::Tensor& du, ops::Backend& backend, 
   const at::Tensor x = std::move(kept[0]);
   const at::Tensor rows = du.flatten(0, 1);
   const ops::Attended attended = {std::move(kept[2]), std::move(kept[3])};
-  const at::Tensor dy = backend.project_backward(rows, out_->compute);
-  backend.add_weight_grad(rows, attended.y, out_->value.mutable_grad());
+  const at::Tensor dy = backend.project_backward(rows, w_.out->compute);
+  backend.add_weight_grad(rows, attended.y, w_.out->value.mutable_grad());
+  if (w_.out_bias != nullptr) backend.add_bias_grad(rows, w_.out_bias->value.mutable_grad());
   const at::Tensor dqkv =
       backend.attention_backward(kept[1], attended, dy, shape_of(x), rope_->of(0, x.size(1)));
-  backend.add_weight_grad(dqkv, x.flatten(0, 1), qkv_->value.mutable_grad());
-  return backend.project_backward(dqkv, qkv_->compute).view(x.sizes());
+  backend.add_weight_grad(dqkv, x.flatten(0, 1), w_.qkv->value.mutable_grad());
+  if (w_.qkv_bias != nullptr) backend.add_bias_grad(dqkv, w_.qkv_bias->value.mutable_grad());
+  return backend.project_backward(dqkv, w_.qkv->compute).view(x.sizes());
 }
 
 Mlp::Mlp(const PreNorm& norm, Parameter* gate_up, Parameter* down)

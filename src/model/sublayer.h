@@ -64,9 +64,13 @@ void take_sublayer_backward(Stream& stream, const Site& site, const Sublayer& f,
 // Causal multi-head attention with RoPE and grouped key-value heads.
 class Attention final : public Sublayer {
  public:
-  // qkv [(heads + 2 kv_heads) * head width, d], out [d, heads * head width]
+  // qkv [(heads + 2 kv_heads) * head width, d], out [d, heads * head width], and their biases
+  // [rows], null where there are none.
+  struct Weights {
+    Parameter *qkv, *out, *qkv_bias, *out_bias;
+  };
   // rope: the rotations of positions, where x is.
-  Attention(const ModelConfig& model, const PreNorm& norm, Parameter* qkv, Parameter* out,
+  Attention(const ModelConfig& model, const PreNorm& norm, const Weights& weights,
             std::shared_ptr<ops::RopeRows> rope);
 
   [[nodiscard]] at::Tensor run(const at::Tensor& x, ops::Backend& backend,
@@ -82,8 +86,7 @@ class Attention final : public Sublayer {
   [[nodiscard]] at::Tensor attend(const at::Tensor& q, at::Tensor k, at::Tensor v,
                                   const SublayerContext& context) const;
 
-  Parameter* qkv_;
-  Parameter* out_;
+  Weights w_;
   int64_t heads_, kv_heads_, head_width_;
   std::shared_ptr<ops::RopeRows> rope_;
 };

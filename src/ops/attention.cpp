@@ -29,13 +29,26 @@ void run_units(const Args& args, const Kernel& kernel, const at::Tensor& scratch
 
 }  // namespace
 
-RopeTable rope_table(int64_t first, int64_t length, int64_t width, double theta,
+at::Tensor rope_frequencies(int64_t width, double theta) {
+  const int64_t half = width / 2;
+  return at::pow(theta, at::arange(half, at::TensorOptions(at::kDouble)).div(-half));
+}
+
+RopeTable rope_table(int64_t first, int64_t length, const at::Tensor& frequency, double scale,
                      const at::TensorOptions& options) {
   const at::TensorOptions wide = at::kDouble;
-  const int64_t half = width / 2;
-  const at::Tensor frequency = at::pow(theta, at::arange(half, wide).div(-half));
   const at::Tensor angle = at::arange(first, first + length, wide).view({length, 1}) * frequency;
-  return {angle.cos().to(options), angle.sin().to(options)};
+  at::Tensor cos = angle.cos(), sin = angle.sin();
+  if (scale != 1.0) {
+    cos.mul_(scale);
+    sin.mul_(scale);
+  }
+  return {cos.to(options), sin.to(options)};
+}
+
+RopeTable rope_table(int64_t first, int64_t length, int64_t width, double theta,
+                     const at::TensorOptions& options) {
+  return rope_table(first, length, rope_frequencies(width, theta), 1.0, options);
 }
 
 Attended attention(Memory& memory, const at::Tensor& qkv, const kernels::AttentionShape& shape,

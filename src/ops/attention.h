@@ -9,11 +9,17 @@
 
 namespace wavroute::ops {
 
-// cos and sin of position * theta^(-2i/w), [T, w/2] each, of positions first .. first + T - 1;
-// computed on the CPU in double, of the type and on the device of `options`.
+// theta^(-2i/w), [w/2] double.
+[[nodiscard]] at::Tensor rope_frequencies(int64_t width, double theta);
+
+// cos and sin of position * frequency, [T, w/2] each, of positions first .. first + T - 1, times
+// `scale`; computed on the CPU in double, of the type and on the device of `options`.
 struct RopeTable {
   at::Tensor cos, sin;
 };
+[[nodiscard]] RopeTable rope_table(int64_t first, int64_t length, const at::Tensor& frequency,
+                                   double scale, const at::TensorOptions& options);
+// Of plain RoPE.
 [[nodiscard]] RopeTable rope_table(int64_t first, int64_t length, int64_t width, double theta,
                                    const at::TensorOptions& options);
 

@@ -86,6 +86,10 @@ class Backend {
   [[nodiscard]] virtual at::Tensor project_backward(const at::Tensor& du, const at::Tensor& w) = 0;
   // grad += du^T x: the gradient of w, in the storage type.
   virtual void add_weight_grad(const at::Tensor& du, const at::Tensor& x, at::Tensor grad) = 0;
+  // rows [tokens, m] += bias [m], in place; bias in the storage type.
+  virtual void add_bias(at::Tensor rows, const at::Tensor& bias) = 0;
+  // grad [m] += the sum of the rows of du [tokens, m]: the gradient of a bias, in the storage type.
+  virtual void add_bias_grad(const at::Tensor& du, at::Tensor grad) = 0;
 
   // [N,m,k] [N,k,n]: small products of each token.
   [[nodiscard]] virtual at::Tensor batched_product(const at::Tensor& a, const at::Tensor& b) = 0;

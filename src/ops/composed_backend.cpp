@@ -37,6 +37,10 @@ class ComposedBackend final : public Backend {
   void add_weight_grad(const at::Tensor& du, const at::Tensor& x, at::Tensor grad) override {
     grad.add_(at::mm(du.t(), x));
   }
+  void add_bias(at::Tensor rows, const at::Tensor& bias) override { rows.add_(bias.detach()); }
+  void add_bias_grad(const at::Tensor& du, at::Tensor grad) override {
+    grad.add_(du.to(grad.scalar_type()).sum(0));
+  }
   [[nodiscard]] at::Tensor batched_product(const at::Tensor& a, const at::Tensor& b) override {
     return at::bmm(a, b);
   }

@@ -7,6 +7,7 @@
 
 #include "ops/arena.h"
 #include "ops/backend.h"
+#include "ops/bias.h"
 #include "ops/cross_entropy.h"
 #include "ops/flat.h"
 #include "ops/ids.h"
@@ -38,6 +39,10 @@ class CpuBackend final : public Backend, public RouteOperators {
   }
   void add_weight_grad(const at::Tensor& du, const at::Tensor& x, at::Tensor grad) override {
     ops::add_weight_grad(arena_, du, x, std::move(grad));
+  }
+  void add_bias(at::Tensor rows, const at::Tensor& bias) override { ops::add_bias(rows, bias); }
+  void add_bias_grad(const at::Tensor& du, at::Tensor grad) override {
+    ops::add_bias_grad(du.contiguous(), grad);
   }
   // Each chunk's products are on one thread.
   [[nodiscard]] at::Tensor batched_product(const at::Tensor& a, const at::Tensor& b) override {

@@ -12,16 +12,16 @@ namespace wavroute::ops {
 
 class RopeRows {
  public:
-  // For heads of `width` numbers; of the type and on the device of `options`.
-  RopeRows(int64_t width, double theta, const at::TensorOptions& options);
+  // frequency [w/2] double and scale: rope_table's; of the type and on the device of `options`.
+  RopeRows(at::Tensor frequency, double scale, const at::TensorOptions& options);
 
   // Of positions first .. first + length - 1, views of a table that at least doubles when it grows.
   // From any thread.
   [[nodiscard]] RopeTable of(int64_t first, int64_t length);
 
  private:
-  int64_t width_;
-  double theta_;
+  at::Tensor frequency_;
+  double scale_;
   at::TensorOptions options_;
   std::mutex mutex_;
   RopeTable table_;

@@ -81,6 +81,12 @@ Parameter& ParameterTable::declare_fused(std::vector<ParameterSlice> slices, int
   return parameter;
 }
 
+Parameter& ParameterTable::declare_fused_vector(std::vector<ParameterSlice> slices) {
+  Parameter& parameter = declare_fused(std::move(slices), 1, Decay::kNo);
+  parameter.shape.pop_back();
+  return parameter;
+}
+
 void ParameterTable::allocate(at::ScalarType storage, at::ScalarType compute, at::Device device,
                               uint64_t seed) {
   const auto group_of = [](const Parameter& p) { return p.decay == Decay::kYes ? 0 : 1; };

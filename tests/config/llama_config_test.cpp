@@ -2,6 +2,7 @@
 #include "config/llama_config.h"
 
 #include <gmock/gmock.h>
+#include <cmath>
 
 #include <nlohmann/json.hpp>
 
@@ -71,10 +72,8 @@ TEST(LlamaConfig, TakesTheDefaultsOfTransformersForWhatIsNotThere) {
 TEST(LlamaConfig, RefusesByNameWhatThisDecoderDoesNotCompute) {
   const std::pair<const char*, Json> others[] = {
       {"hidden_act", "gelu"},
-      {"attention_bias", true},
       {"attention_bias", nullptr},
       {"mlp_bias", true},
-      {"head_dim", 16},
       {"partial_rotary_factor", 0.5},
       {"sliding_window", 4096},
       {"use_sliding_window", true},
@@ -128,7 +127,6 @@ TEST(LlamaConfig, RefusesByNameValuesOutsideTheirMeaning) {
 TEST(LlamaConfig, SaysNothingOfValuesThatLeaveTheFunctionAsItIs) {
   const std::pair<const char*, Json> neutral[] = {
       {"hidden_act", "swish"},
-      {"attention_bias", false},
       {"head_dim", 8},
       {"head_dim", nullptr},
       {"num_key_value_heads", nullptr},
@@ -185,8 +183,8 @@ TEST(LlamaConfig, RefusesPlacesOfTheRotaryBaseThatContradictEachOther) {
 
 TEST(LlamaConfig, RefusesEveryOtherKindOfRopeByName) {
   for (const char* key : {"rope_scaling", "rope_parameters"}) {
-    for (const char* type : {"linear", "dynamic", "yarn", "longrope", "llama3", "su", "mrope",
-                             "proportional", "axial"}) {
+    for (const char* type :
+         {"dynamic", "longrope", "llama3", "su", "mrope", "proportional", "axial"}) {
       for (const char* spelling : {"type", "rope_type"}) {
         const Json rope = {{spelling, type}, {"factor", 2.0}};
         EXPECT_THAT(refusal(with(plain(), key, rope)), HasSubstr(key)) << rope;
@@ -195,6 +193,11 @@ TEST(LlamaConfig, RefusesEveryOtherKindOfRopeByName) {
     const Json others[] = {{{"factor", 2.0}},
                            {{"rope_type", "linear"}},
                            {{"rope_type", "linear"}, {"factor", nullptr}},
+                           {{"rope_type", "linear"}, {"factor", 2}, {"beta_fast", 32}},
+                           {{"rope_type", "yarn"}, {"factor", nullptr}},
+                           {{"rope_type", "yarn"}, {"factor", 2}, {"beta_fast", "32"}},
+                           {{"rope_type", "yarn"}, {"factor", 2}, {"truncate", 1}},
+                           {{"rope_type", "yarn"}, {"factor", 2}, {"low_freq_factor", 1}},
                            {{"rope_type", "default"}, {"type", "yarn"}},
                            {{"rope_type", 3}},
                            {{"rope_type", "default"}, {"partial_rotary_factor", 0.5}},
@@ -206,7 +209,43 @@ TEST(LlamaConfig, RefusesEveryOtherKindOfRopeByName) {
       EXPECT_THAT(refusal(with(plain(), key, rope)), HasSubstr(key)) << rope;
     }
     EXPECT_THAT(refusal(with(plain(), key, "default")), HasSubstr(key));
+    EXPECT_THAT(refusal(with(plain(), key, {{"rope_type", "linear"}, {"factor", 0.5}})),
+                HasSubstr("factor of at least 1"));
   }
+}
+
+TEST(LlamaConfig, ReadsScaledRopeFromBothPlaces) {
+  const Json llama3 = {{"rope_type", "llama3"},
+                       {"factor", 8.0},
+                       {"low_freq_factor", 1.0},
+                       {"high_freq_factor", 4.0},
+                       {"original_max_position_embeddings", 16}};
+  for (const char* key : {"rope_scaling", "rope_parameters"}) {
+    const RopeScaling s = read(with(plain(), key, llama3)).model.rope_scaling;
+    EXPECT_EQ(s.rope_type, RopeType::kLlama3) << key;
+    EXPECT_EQ(s.factor, 8.0);
+    EXPECT_EQ(s.original_max_position_embeddings, 16);
+  }
+  // Without its own, the original context is that of the model, or the one at the top.
+  const Json yarn = {{"type", "yarn"}, {"factor", 4}};
+  const Json config = with(plain(), "rope_scaling", yarn);
+  EXPECT_EQ(read(config).model.rope_scaling.original_max_position_embeddings,
+            read(config).model.context);
+  EXPECT_EQ(read(with(config, "original_max_position_embeddings", 7))
+                .model.rope_scaling.original_max_position_embeddings,
+            7);
+  // What is written is read as the same.
+  const LlamaConfig whole = read(with(config, "attention_bias", true));
+  const LlamaConfig again = read(llama_config_to_json(whole.model, whole.vocab_size));
+  EXPECT_TRUE(again.model.attention_bias);
+  EXPECT_EQ(again.model.rope_scaling.factor, 4.0);
+  EXPECT_EQ(again.model.rope_scaling.attention_factor, 0.1 * std::log(4.0) + 1);
+}
+
+TEST(LlamaConfig, KeepsAHeadsWidthOnlyWhereItIsAnother) {
+  EXPECT_EQ(read(with(plain(), "head_dim", 8)).model.head_dim, 0);
+  EXPECT_EQ(read(with(plain(), "head_dim", 16)).model.head_dim, 16);
+  EXPECT_EQ(read(with(plain(), "head_dim", 16)).model.head_width(), 16);
 }
 
 }  // namespace

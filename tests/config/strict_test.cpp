@@ -36,6 +36,26 @@ TEST_F(Strict, FirstMistakeOfTheFileIsTheOneReported) {
   EXPECT_THAT(error.what, HasSubstr("'zzzz'"));
 }
 
+TEST_F(Strict, RopeScalingTakesTheConstantsOfItsType) {
+  const auto refused = [&](const std::string& value) {
+    return user_error([&] { (void)load("[model]\nrope_scaling = " + value + "\n"); }).what;
+  };
+  for (const char* value :
+       {"1", "\"linear\"", "\"other\"", "{}", "{factor = 2.0}", "{rope_type = \"longrope\"}",
+        "{rope_type = \"linear\", factor = \"a\"}", "{rope_type = \"linear\", factro = 2.0}"}) {
+    EXPECT_THAT(refused(value), AllOf(HasSubstr("rope_scaling"), HasSubstr("run.toml:2"))) << value;
+  }
+  EXPECT_THAT(refused("{rope_type = \"linear\", factor = 0.5}"), HasSubstr("of at least 1"));
+  EXPECT_EQ(load("[model]\nrope_scaling = \"default\"\n").config.model.rope_scaling, RopeScaling{});
+}
+
+TEST_F(Strict, HeadsOfTheirOwnWidthNeedNotDivideTheModels) {
+  EXPECT_EQ(load("[model]\nwidth = 16\nheads = 3\nhead_dim = 8\n").config.model.head_width(), 8);
+  EXPECT_EQ(load("[model]\nwidth = 16\nheads = 2\n").config.model.head_width(), 8);
+  EXPECT_THAT(user_error([&] { (void)load("[model]\nhead_dim = 7\n"); }).what,
+              HasSubstr("even model.head_dim"));
+}
+
 struct Mistake {
   std::string text;      // of the file; the mistake is on line 2
   std::string expected;  // part of the message

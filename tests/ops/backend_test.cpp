@@ -2,6 +2,7 @@
 #include "ops/backend.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
 
@@ -94,6 +95,32 @@ TEST_P(EveryType, AttendsAndGivesTheGradient) {
       return {attended.y, backend.attention_backward(qkv, attended, dy, shape, rope)};
     });
   }
+}
+
+TEST_P(EveryType, AddsABiasAndItsGradient) {
+  const at::Tensor rows = random_values({kTokens, 100}, type()), bias = random_values({100});
+  expect_same([&](Backend& backend) -> std::vector<at::Tensor> {
+    const at::Tensor sum = rows.clone();
+    backend.add_bias(sum, bias);
+    const at::Tensor grad = at::ones({100});
+    backend.add_bias_grad(rows, grad);
+    return {sum, grad};
+  });
+}
+
+TEST_P(EveryType, ABiasHasTheSameGradientWithAnyNumberOfThreads) {
+  const at::Tensor rows = random_values({1000, 200}, type());
+  const auto backend = make_cpu_backend();
+  const auto gradient = [&](int threads) {
+    at::set_num_threads(threads);
+    at::Tensor grad = at::zeros({200});
+    backend->add_bias_grad(rows, grad);
+    return grad;
+  };
+  const int before = at::get_num_threads();
+  const at::Tensor one = gradient(1);
+  for (const int threads : {2, 3, 7}) EXPECT_TRUE(at::equal(gradient(threads), one)) << threads;
+  at::set_num_threads(before);
 }
 
 TEST_P(EveryType, GatesAndLeavesTheGradientInPlace) {

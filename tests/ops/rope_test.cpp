@@ -10,7 +10,7 @@ namespace {
 constexpr int64_t kWidth = 6;
 
 TEST(RopeRows, AreThoseOfATableWhateverWasAskedBefore) {
-  RopeRows rows(kWidth, 10000.0, at::kFloat);
+  RopeRows rows(rope_frequencies(kWidth, 10000.0), 1.0, at::kFloat);
   const RopeTable all = rope_table(0, 300, kWidth, 10000.0, at::kFloat);
   for (const auto& [first, length] :
        {std::pair<int64_t, int64_t>{0, 9}, {9, 1}, {0, 0}, {200, 100}, {3, 5}}) {
@@ -21,7 +21,7 @@ TEST(RopeRows, AreThoseOfATableWhateverWasAskedBefore) {
 }
 
 TEST(RopeRows, AreMadeForTheLengthInUseAndDoubled) {
-  RopeRows rows(kWidth, 10000.0, at::kFloat);
+  RopeRows rows(rope_frequencies(kWidth, 10000.0), 1.0, at::kFloat);
   const auto made = [](const RopeTable& view) {
     return view.cos.storage().nbytes() / (sizeof(float) * kWidth / 2);
   };

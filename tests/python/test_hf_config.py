@@ -31,7 +31,11 @@ LONGROPE = {"rope_type": "longrope", "short_factor": [1.0, 1.1, 1.2, 1.3],
 ROPES = [{"rope_type": "default"}, {"rope_type": "default", "rope_theta": 300.0},
          {"rope_type": "dynamic", "factor": 2.0},
          {"rope_type": "proportional", "rope_theta": 1e4, "partial_rotary_factor": 0.5},
-         YARN, LLAMA3, LONGROPE]
+         YARN, LLAMA3, LONGROPE,
+         {**YARN, "attention_factor": 0.7, "truncate": False}, {**YARN, "mscale": 0.7,
+          "mscale_all_dim": 0.9, "beta_fast": 4.0, "beta_slow": 0.5, "rope_theta": 500.0},
+         {**LLAMA3, "factor": 3.0, "original_max_position_embeddings": 64},
+         {"rope_type": "linear", "factor": 3.0}]
 OLD_ROPES = [{"type": "default"}, {"type": "linear", "factor": 2.0},
              {"rope_type": "default", "rope_theta": 300.0}, {**LLAMA3, "type": "llama3"}]
 
@@ -40,7 +44,7 @@ OLD_ROPES = [{"type": "default"}, {"type": "linear", "factor": 2.0},
 SWEEP = {
     "vocab_size": [255], "hidden_size": [16], "intermediate_size": [24, -48],
     "num_hidden_layers": [1, 3, 10**9], "num_attention_heads": [2, 8, 0],
-    "num_key_value_heads": [2], "head_dim": [16], "hidden_act": ["swish", "gelu"],
+    "num_key_value_heads": [2], "head_dim": [16, 6, 7], "hidden_act": ["swish", "gelu"],
     "max_position_embeddings": [16, "32"], "rms_norm_eps": [1e-2, -1],
     "tie_word_embeddings": [True], "attention_bias": [True], "mlp_bias": [True],
     "rope_parameters": ROPES, "rope_scaling": OLD_ROPES, "rope_theta": [300.0, 0],
@@ -105,9 +109,12 @@ def text(tmp_path_factory) -> Path:
     return path
 
 
-def random_tensors() -> dict[str, torch.Tensor]:
-    """Weights far from their initial values."""
+def random_tensors(changes: dict | None = None) -> dict[str, torch.Tensor]:
+    """Weights far from their initial values, for a changed width of the heads and biases too."""
     generator = torch.Generator().manual_seed(1)
+    changes = changes or {}
+    size = changes.get("head_dim", WIDTH // HEADS)
+    rows = HEADS * (size if isinstance(size, int) and size > 0 else WIDTH // HEADS)
 
     def matrix(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=generator) / shape[-1] ** 0.5
@@ -119,8 +126,12 @@ def random_tensors() -> dict[str, torch.Tensor]:
                "lm_head.weight": matrix(256, WIDTH)}
     for layer in range(LAYERS):
         at = f"model.layers.{layer}."
-        for name in "qkvo":
-            tensors[f"{at}self_attn.{name}_proj.weight"] = matrix(WIDTH, WIDTH)
+        for name in "qkv":
+            tensors[f"{at}self_attn.{name}_proj.weight"] = matrix(rows, WIDTH)
+        tensors[f"{at}self_attn.o_proj.weight"] = matrix(WIDTH, rows)
+        for name in "qkvo" if changes.get("attention_bias") is True else "":
+            tensors[f"{at}self_attn.{name}_proj.bias"] = gain()[:1].repeat(
+                WIDTH if name == "o" else rows) * matrix(WIDTH if name == "o" else rows, 1)[:, 0]
         for name in ("gate", "up"):
             tensors[f"{at}mlp.{name}_proj.weight"] = matrix(HIDDEN, WIDTH)
         tensors[f"{at}mlp.down_proj.weight"] = matrix(WIDTH, HIDDEN)
@@ -132,7 +143,7 @@ def random_tensors() -> dict[str, torch.Tensor]:
 def write(folder: Path, changes: dict, tensors: dict | None = None) -> Path:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(CONFIG | changes))
-    save_file(tensors or random_tensors(), folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(tensors or random_tensors(changes), folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
 
@@ -185,7 +196,10 @@ def test_the_sweep_has_every_key_of_transformers_4_and_5():
 def test_what_is_plain_is_not_refused(results):
     plain = {("rope_parameters", 0), ("rope_parameters", 1), ("rope_scaling", 0), ("hidden_act", 0),
              ("rms_norm_eps", 0), ("rope_theta", 0), ("num_attention_heads", 0),
-             ("max_position_embeddings", 0), ("layer_types", 0)}
+             ("max_position_embeddings", 0), ("layer_types", 0), ("attention_bias", 0),
+             ("head_dim", 0), ("rope_scaling", 1), ("rope_scaling", 3)}
+    plain |= {("rope_parameters", n) for n, rope in enumerate(ROPES)
+              if rope["rope_type"] in ("default", "linear", "yarn", "llama3")}
     accepted = {(key, SWEEP[key].index(value)) for (key, value), (_, done) in zip(CASES, results)
                 if done.returncode == 0}
     assert plain <= accepted, plain - accepted
@@ -215,6 +229,14 @@ def test_number_words_of_python_are_refused_with_file_and_line(text, tmp_path):
         done = evaluate(folder, text)
         line = 1 + list(CONFIG).index("rms_norm_eps") + 3  # architectures takes three lines
         assert done.returncode == 2 and f"config.json:{line}" in done.stderr, done.stderr
+
+
+def test_biases_that_the_configuration_does_not_name_are_refused(text, tmp_path):
+    tensors = random_tensors({"attention_bias": True})
+    done = evaluate(write(tmp_path / "more", {}, tensors), text)
+    assert done.returncode == 2 and "q_proj.bias" in done.stderr, done.stderr
+    done = evaluate(write(tmp_path / "fewer", {"attention_bias": True}, random_tensors()), text)
+    assert done.returncode == 2 and "q_proj.bias" in done.stderr, done.stderr
 
 
 def test_tensors_that_say_what_is_computed_anyway_are_read_over(text, tmp_path):
