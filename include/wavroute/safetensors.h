@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -83,6 +84,18 @@ struct FileDigest {
 // name: the same tensors give the same bytes, whatever order they come in. Errors: Failure for a
 // tensor whose bytes don't match its shape or a name that comes twice, a full disk, and so on.
 FileDigest write_safetensors(const std::filesystem::path& path, std::vector<NamedTensor> tensors,
+                             const std::map<std::string, std::string>& metadata = {});
+
+// A tensor whose bytes are made when they are written: fill gets as many as type and shape say.
+struct LazyTensor {
+  std::string name;
+  Dtype dtype = Dtype::kF32;
+  std::vector<int64_t> shape;
+  std::function<void(std::span<std::byte>)> fill;
+};
+
+// The same with one tensor in memory at a time.
+FileDigest write_safetensors(const std::filesystem::path& path, std::vector<LazyTensor> tensors,
                              const std::map<std::string, std::string>& metadata = {});
 
 }  // namespace wavroute

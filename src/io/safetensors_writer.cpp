@@ -17,19 +17,17 @@ namespace {
 
 constexpr size_t kHeaderAlignment = 8;
 
-void check(const std::vector<NamedTensor>& tensors, const std::filesystem::path& path) {
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    const NamedTensor& tensor = tensors[i];
-    const auto expected = tensor_bytes(tensor.dtype, tensor.shape);
-    if (!expected || *expected != tensor.bytes.size()) {
-      throw Failure(
-          expectation(fmt::format("the bytes of {} [{}] for tensor {}", dtype_name(tensor.dtype),
-                                  fmt::join(tensor.shape, ","), printable(tensor.name)),
-                      tensor.bytes.size(), "writing " + path.string()));
-    }
-  }
+void refuse_size(const NamedTensor& tensor, const std::filesystem::path& path) {
+  throw Failure(
+      expectation(fmt::format("the bytes of {} [{}] for tensor {}", dtype_name(tensor.dtype),
+                              fmt::join(tensor.shape, ","), printable(tensor.name)),
+                  tensor.bytes.size(), "writing " + path.string()));
+}
+
+template <typename Tensor>
+void check_names(const std::vector<Tensor>& tensors, const std::filesystem::path& path) {
   std::vector<std::string_view> names = {"__metadata__"};
-  for (const NamedTensor& tensor : tensors) names.push_back(tensor.name);
+  for (const Tensor& tensor : tensors) names.push_back(tensor.name);
   std::ranges::sort(names);
   if (const auto twice = std::ranges::adjacent_find(names); twice != names.end()) {
     throw Failure(expectation("each tensor name once", printable(*twice) + " twice",
@@ -37,14 +35,27 @@ void check(const std::vector<NamedTensor>& tensors, const std::filesystem::path&
   }
 }
 
+template <typename Tensor>
+void sort_for_file(std::vector<Tensor>& tensors) {
+  std::ranges::sort(tensors, [](const Tensor& a, const Tensor& b) {
+    return std::tie(b.dtype, a.name) < std::tie(a.dtype, b.name);
+  });
+}
+
+uint64_t size_of(const NamedTensor& tensor) { return tensor.bytes.size(); }
+uint64_t size_of(const LazyTensor& tensor) {
+  return tensor_bytes(tensor.dtype, tensor.shape).value();
+}
+
 // The length and the JSON, padded with spaces so that the data starts at a multiple of 8.
-std::string header_of(const std::vector<NamedTensor>& tensors,
+template <typename Tensor>
+std::string header_of(const std::vector<Tensor>& tensors,
                       const std::map<std::string, std::string>& metadata) {
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   uint64_t position = 0;
-  for (const NamedTensor& tensor : tensors) {
-    const uint64_t end = position + tensor.bytes.size();
+  for (const Tensor& tensor : tensors) {
+    const uint64_t end = position + size_of(tensor);
     // Emplaced directly: assigning through operator[] would search all names so far.
     header.get_ref<nlohmann::ordered_json::object_t&>().emplace_back(
         tensor.name,
@@ -66,14 +77,12 @@ std::string header_of(const std::vector<NamedTensor>& tensors,
   return length + json;
 }
 
-}  // namespace
-
-FileDigest write_safetensors(const std::filesystem::path& path, std::vector<NamedTensor> tensors,
-                             const std::map<std::string, std::string>& metadata) {
-  check(tensors, path);
-  std::ranges::sort(tensors, [](const NamedTensor& a, const NamedTensor& b) {
-    return std::tie(b.dtype, a.name) < std::tie(a.dtype, b.name);
-  });
+// bytes_of(tensor): a span, valid until the next call.
+template <typename Tensor, typename BytesOf>
+FileDigest write(const std::filesystem::path& path, std::vector<Tensor>& tensors,
+                 const std::map<std::string, std::string>& metadata, const BytesOf& bytes_of) {
+  check_names(tensors, path);
+  sort_for_file(tensors);
   AtomicFile file(path);
   Sha256 sha;
   FileDigest digest;
@@ -84,10 +93,31 @@ FileDigest write_safetensors(const std::filesystem::path& path, std::vector<Name
   };
   const std::string header = header_of(tensors, metadata);
   put(std::as_bytes(std::span(header)));
-  for (const NamedTensor& tensor : tensors) put(tensor.bytes);
+  for (const Tensor& tensor : tensors) put(bytes_of(tensor));
   file.commit();
   digest.sha256 = sha.hex();
   return digest;
+}
+
+}  // namespace
+
+FileDigest write_safetensors(const std::filesystem::path& path, std::vector<NamedTensor> tensors,
+                             const std::map<std::string, std::string>& metadata) {
+  for (const NamedTensor& tensor : tensors) {
+    if (tensor_bytes(tensor.dtype, tensor.shape) != tensor.bytes.size()) refuse_size(tensor, path);
+  }
+  return write(path, tensors, metadata, [](const NamedTensor& tensor) { return tensor.bytes; });
+}
+
+FileDigest write_safetensors(const std::filesystem::path& path, std::vector<LazyTensor> tensors,
+                             const std::map<std::string, std::string>& metadata) {
+  std::vector<std::byte> bytes;
+  return write(path, tensors, metadata,
+               [&](const LazyTensor& tensor) -> std::span<const std::byte> {
+                 bytes.resize(size_of(tensor));
+                 tensor.fill(bytes);
+                 return bytes;
+               });
 }
 
 }  // namespace wavroute
