@@ -14,6 +14,10 @@
 #include "data/manifest.h"
 #include "data/source_bytes.h"
 #include "data/token_file.h"
+#include "formats/foreign_model.h"
+#include "formats/gguf.h"
+#include "formats/gguf_names.h"
+#include "formats/tokenizer_files.h"
 #include "fuzz.h"
 #include "io/checkpoint.h"
 #include "io/checkpoint_state.h"
@@ -228,6 +232,74 @@ void write_bpe(const path& seeds) {
   }
 }
 
+// A Llama of one layer with both kinds of tokenizers that are read.
+void write_gguf(const path& file, const char* kind) {
+  ModelConfig m;
+  m.layers = 1;
+  m.width = 4;
+  m.heads = m.kv_heads = 2;
+  m.hidden = 6;
+  m.tie_embeddings = true;
+  constexpr uint32_t kTokens = 6;
+  GgufWriter writer;
+  writer.add("general.architecture", std::string("llama"));
+  for (const auto& [key, value] : std::initializer_list<std::pair<const char*, uint32_t>>{
+           {"llama.block_count", 1},
+           {"llama.embedding_length", 4},
+           {"llama.feed_forward_length", 6},
+           {"llama.attention.head_count", 2},
+           {"llama.context_length", 8},
+           {"llama.rope.dimension_count", 2},
+           {"tokenizer.ggml.bos_token_id", 1},
+           {"tokenizer.ggml.eos_token_id", 2}}) {
+    writer.add_u32(key, value);
+  }
+  writer.add_f32("llama.rope.freq_base", 10000.0F);
+  writer.add("llama.rope.scaling.type", std::string("linear"));
+  writer.add_f32("llama.rope.scaling.factor", 2.0F);
+  writer.add("tokenizer.ggml.model", std::string(kind));
+  writer.add("tokenizer.ggml.pre", std::string("smollm"));
+  writer.add("tokenizer.ggml.tokens",
+             std::vector<std::string>{"<unk>", "<s>", "</s>", "a", "b", "ab"});
+  writer.add_i32s("tokenizer.ggml.token_type", std::vector<int32_t>{2, 3, 3, 1, 1, 1});
+  writer.add_f32s("tokenizer.ggml.scores", std::vector<float>{0, 0, 0, -2, -3, -1});
+  writer.add("tokenizer.ggml.merges", std::vector<std::string>{"a b"});
+  for (const LlamaTensor& tensor : llama_tensors(m, kTokens)) {
+    int64_t numbers = 1;
+    for (const int64_t size : tensor.shape) numbers *= size;
+    writer.add_tensor(GgufNames::of(tensor.name), GgmlType::kF16, tensor.shape, [numbers] {
+      return quantize(GgmlType::kF16, std::vector<float>(static_cast<size_t>(numbers), 0.5F));
+    });
+  }
+  std::filesystem::create_directories(file.parent_path());
+  writer.write(file);
+  check(file, [&] { (void)open_gguf_model(file); });
+}
+
+// The first byte says which file of llama2.c it is, as in llama2c_fuzz.cpp.
+void write_llama2c(const path& seeds) {
+  const auto words = [](std::initializer_list<int32_t> values) {
+    std::string bytes;
+    for (const int32_t value : values) {
+      for (int i = 0; i < 4; ++i) bytes += static_cast<char>(static_cast<uint32_t>(value) >> 8 * i);
+    }
+    return bytes;
+  };
+  // Width 4, hidden 3, one layer, two heads and one of keys, five tokens, a context of 2.
+  const std::string model = words({4, 3, 1, 2, 1, 5, 2}) + std::string(4 * 120, '\0');
+  std::string tokens = words({4});
+  for (const char* text : {"<unk>", "\n<s>\n", "\n</s>\n", "a", "b", "ab"}) {
+    tokens += words({0, static_cast<int32_t>(std::string_view(text).size())}) + text;
+  }
+  const path scratch = fuzz::scratch() / "seed.bin";
+  fuzz::put(scratch, model);
+  check(seeds / "model", [&] { (void)open_llama2c(scratch); });
+  fuzz::put(seeds / "model", "\1" + model);
+  fuzz::put(scratch, tokens);
+  check(seeds / "tokens", [&] { (void)read_llama2c_tokenizer(scratch, 6); });
+  fuzz::put(seeds / "tokens", std::string(1, '\0') + tokens);
+}
+
 void write_config(const path& seed, const std::string& text) {
   fuzz::put(seed, text);
   static const SchemeCatalog schemes = fuzz::catalog();
@@ -274,6 +346,9 @@ int main(int argc, char** argv) {
   check("llama", [&] { (void)read_llama_config(parse_json(kLlama, "llama"), "llama"); });
   fuzz::put(seeds / "json" / "llama", kLlama);
   fuzz::put(seeds / "json" / "routing", kRouting);
+  write_gguf(seeds / "gguf" / "byte_level", "gpt2");
+  write_gguf(seeds / "gguf" / "sentencepiece", "llama");
+  write_llama2c(seeds / "llama2c");
   const path run = seeds / "run";
   write_run_file(run, '\0', "summary.json", kSummary);
   write_run_file(run, '\1', "metrics.jsonl", kMetrics);

@@ -1,0 +1,27 @@
+// A folder that appears whole, or not at all.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+namespace wavroute {
+
+class NewFolder {
+ public:
+  // UserError where something is at `path` already.
+  explicit NewFolder(const std::filesystem::path& path);
+  NewFolder(const NewFolder&) = delete;
+  NewFolder& operator=(const NewFolder&) = delete;
+  ~NewFolder();  // without commit(), nothing is left
+
+  // Where to write until then.
+  [[nodiscard]] const std::filesystem::path& at() const { return temporary_; }
+  // The last part of the path.
+  [[nodiscard]] std::string name() const { return path_.filename().string(); }
+  void commit();
+
+ private:
+  std::filesystem::path path_, temporary_;
+};
+
+}  // namespace wavroute
