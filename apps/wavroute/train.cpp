@@ -16,6 +16,7 @@
 #include "io/run_folder.h"
 #include "model/device.h"
 #include "report/html.h"
+#include "train/initial_weights.h"
 #include "train/process.h"
 #include "train/trainer.h"
 #include "wavroute/error.h"
@@ -37,6 +38,9 @@ struct TrainArguments {
 
 int dry_run(const Config& config) {
   const Session session = plan_session(config, BeyondMemory::kRefuse, probe_machine());
+  for (const std::string& difference : check_initial_weights(session)) {
+    note(fmt::format("wavroute: {}", difference));
+  }
   const Config& resolved = session.config;
   const double peak = measure_product_peak(session.model->precision(), resolved.model,
                                            resolved.train.micro_batch * resolved.model.context,
@@ -101,6 +105,10 @@ void check_recorded_text(const RunPaths& paths, const Session& session) {
                  "restore the old text, or give another --out for a new run");
 }
 
+void start_from_weights(Session& session, Console& console) {
+  for (const std::string& note : load_initial_weights(session)) console.warn(note);
+}
+
 int train(const TrainArguments& arguments) {
   Config config =
       load_config(arguments.config, arguments.sets, scheme_catalog(), ConfigUse::kTrain).config;
@@ -120,6 +128,8 @@ int train(const TrainArguments& arguments) {
   Session session = open_session(config, keeps_plan ? BeyondMemory::kGoOn : BeyondMemory::kRefuse);
   Console console(arguments.quiet);
   if (stored) check_resumable(*stored, session.config);
+  // Before the log is: a folder that holds nothing is taken away again.
+  if (!resumes) start_from_weights(session, console);
   if (!folder.warning().empty()) console.warn(folder.warning());
   Trainer trainer(session, paths, console);
   console.open_log(paths.log());
@@ -129,9 +139,13 @@ int train(const TrainArguments& arguments) {
   }
   if (resumes) {
     if (const auto checkpoint = checkpoint_to_resume(paths, arguments.resume, console)) {
-      trainer.resume(*checkpoint);
+      // Weights are read again only where another folder is said to have them.
+      const bool is_moved = stored && stored->train.init != config.train.init;
+      trainer.resume(*checkpoint, is_moved ? std::optional(initial_weights_sha256(session.config))
+                                           : std::nullopt);
     } else {
       if (stored) check_recorded_text(paths, session);
+      start_from_weights(session, console);
       trainer.begin();
     }
     const std::string left = left_half_written(folder.sweep());

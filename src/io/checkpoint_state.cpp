@@ -89,7 +89,7 @@ class StateCheck {
         fail(key, "a number or null", value);
       }
     }
-    for (const char* key : {"train_sha256", "valid_sha256"}) {
+    for (const char* key : {"train_sha256", "valid_sha256", "init_sha256"}) {
       const json* value = find(key);
       if (value != nullptr && !is_digest(*value) && *value != json(std::string())) {
         fail(key, "a SHA-256 in hexadecimal", value);

@@ -226,6 +226,7 @@ void fill_measure(RunData& run) {
   measure.valid_text = hash("corpus_valid_sha256", "valid_sha256");
   identify_texts(run.settings, measure.train_text, measure.valid_text);
   name_tokenizer(run);
+  identify_weights(run.settings, text_at(run.summary, "init_sha256"));
   measure.tokenizer = shown_value(setting(run.settings, "data.tokenizer"));
   if (const auto size = integer_at(run.summary, "vocab_size")) {
     measure.tokenizer += fmt::format("/{}", *size);

@@ -28,7 +28,7 @@ std::string canonical(std::string value) {
 }
 
 std::string value_of(const Node& node) {
-  if (node.table() != nullptr || std::holds_alternative<Node::Date>(node.value)) return "?";
+  if (std::holds_alternative<Node::Date>(node.value)) return "?";
   if (const auto* items = node.array()) {
     std::string text;
     for (const Node& item : *items) text += (text.empty() ? "" : ", ") + value_of(item);
@@ -76,7 +76,7 @@ RunConfig read_run_config(const std::string& text, const std::string& file) {
 }
 
 std::vector<std::string> unplanned_keys(const RunSettings& planned, const RunSettings& run) {
-  constexpr std::array<std::string_view, 2> kTexts = {"data.train", "data.valid"};
+  constexpr std::array<std::string_view, 3> kTexts = {"data.train", "data.valid", "train.init"};
   constexpr std::array<std::string_view, 2> kFollow = {"model.kv_heads", "model.hidden"};
   std::vector<std::string> keys;
   for (const auto& [key, value] : planned) {
@@ -103,6 +103,12 @@ void identify_texts(RunSettings& settings, const std::string& train_sha256,
   // Of the same bytes as raw ids, the tokens are others.
   const std::string format = shown_value(settings["data.format"]);
   if (format != "tokens16" && format != "tokens32") settings.erase("data.format");
+}
+
+void identify_weights(RunSettings& settings, const std::string& init_sha256) {
+  if (!settings.empty() && !init_sha256.empty()) {
+    settings["train.init"] = std::string(kHash) + init_sha256;
+  }
 }
 
 std::string shown_value(const std::string& value) {

@@ -41,6 +41,8 @@ struct RunConfig {
                                                       const RunSettings& run);
 
 // Puts the texts' sha256 in place of where they were found: a text that was moved is the same.
+// The same for the weights that a run started from; nothing without a digest.
+void identify_weights(RunSettings& settings, const std::string& init_sha256);
 void identify_texts(RunSettings& settings, const std::string& train_sha256,
                     const std::string& valid_sha256);
 

@@ -75,6 +75,7 @@ fs::path save_checkpoint(const fs::path& run, const Decoder& model, const AdamW&
                    {"valid_sha256", state.valid_sha256},
                    {"val_loss", nullptr},
                    {"bits_per_byte", nullptr}};
+  if (!state.init_sha256.empty()) document["init_sha256"] = state.init_sha256;
   if (state.val_loss) document["val_loss"] = *state.val_loss;
   if (state.bits_per_byte) document["bits_per_byte"] = *state.bits_per_byte;
   fs::path folder = writer.finish(std::move(document));
@@ -116,6 +117,8 @@ RunState load_checkpoint(const fs::path& folder, Decoder& model, AdamW& optimize
   RunState state;
   state.train_sha256 = text(document, "train_sha256", folder);
   state.valid_sha256 = text(document, "valid_sha256", folder);
+  // Checkpoints from before this key have none.
+  if (document.contains("init_sha256")) state.init_sha256 = text(document, "init_sha256", folder);
   state.progress = progress_of(folder);
   state.run_steps = integer(document, "steps", folder);
   state.tokens = integer(document, "tokens", folder);

@@ -21,7 +21,8 @@ struct RunState {
   int64_t tokens = 0;
   std::optional<double> val_loss;  // evaluated at this very step
   std::optional<double> bits_per_byte;
-  int64_t run_steps = 0;  // of the run now; 0: as planned at first
+  int64_t run_steps = 0;         // of the run now; 0: as planned at first
+  std::string init_sha256 = "";  // of the weights of train.init; empty: none
 };
 
 // Writes checkpoints/step_N with config.json, model.safetensors, optimizer.safetensors,

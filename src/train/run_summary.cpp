@@ -58,6 +58,7 @@ void write_summary(const RunPaths& paths, const Session& session, std::string_vi
                   {"corpus_valid_sha256", session.corpus.valid_sha256},
                   {"val_tokens", figures.val_tokens},
                   {"val_bytes", figures.val_bytes}};
+  if (!figures.init_sha256.empty()) summary["init_sha256"] = figures.init_sha256;
   if (status != kRunning) {
     const MetricsTotals rows = metrics_totals(paths.metrics());
     summary["peak_rss_bytes"] =

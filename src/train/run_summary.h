@@ -24,6 +24,7 @@ struct RunFigures {
   // What val_loss is the mean over: only losses over the same tokens can be compared.
   int64_t val_tokens = 0, val_bytes = 0;
   int64_t schedule_steps = 0;          // planned at first; fewer than the steps of an extended run
+  std::string init_sha256;             // of train.init's weights; empty: none
   std::optional<double> tokens_per_s;  // of this process; else from metrics.jsonl
 };
 

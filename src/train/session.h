@@ -18,6 +18,7 @@ struct Session {
   Corpus corpus;
   std::unique_ptr<Decoder> model;
   Forecast forecast;
+  std::string init_sha256;  // of the weights that training started from; empty: drawn from the seed
 
   [[nodiscard]] int64_t tokens_per_step() const {
     return config.train.batch * config.model.context;

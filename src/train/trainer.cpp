@@ -69,10 +69,20 @@ Trainer::Trainer(Session& session, const RunPaths& paths, Console& console)
   state_.valid_sha256 = session.corpus.valid_sha256;
 }
 
-void Trainer::resume(const std::filesystem::path& checkpoint) {
+void Trainer::resume(const std::filesystem::path& checkpoint,
+                     const std::optional<std::string>& init_sha256) {
   check_same_text(checkpoint, state_, config_.data);
   check_same_tokenizer(checkpoint, *session_.corpus.tokenizer);
   state_ = load_checkpoint(checkpoint, *session_.model, optimizer_);
+  session_.init_sha256 = state_.init_sha256;
+  if (init_sha256 && *init_sha256 != state_.init_sha256) {
+    const auto named = [](const std::string& sha256) {
+      return sha256.empty() ? std::string("none") : "sha256 " + sha256;
+    };
+    throw expected(
+        fmt::format("the weights that the run started from ({})", named(state_.init_sha256)),
+        named(*init_sha256), "for train.init", "give another --out for a new run");
+  }
   check_tokens(checkpoint, state_, session_.tokens_per_step());
   if (config_.train.steps > state_.run_steps) {
     const ExtendedPlan extended =
@@ -104,6 +114,7 @@ bool Trainer::run() {
   peak_flops_ =
       measure_product_peak(session_.model->precision(), config_.model,
                            plan_.micro_batch * config_.model.context, session_.model->device());
+  state_.init_sha256 = session_.init_sha256;
   announce();
   const bool trains = state_.progress.step < config_.train.steps;
   if (trains) say_running();
@@ -143,6 +154,7 @@ void Trainer::set_status(std::string_view status) {
   figures.bits_per_byte = last_bits_per_byte_;
   figures.val_tokens = windows_.scored_tokens();
   figures.val_bytes = windows_.scored_bytes(*session_.corpus.tokenizer);
+  figures.init_sha256 = session_.init_sha256;
   figures.schedule_steps = state_.progress.steps;
   if (total_.seconds > 0.0) {
     figures.tokens_per_s =
@@ -190,6 +202,10 @@ void Trainer::announce() const {
       to_string(session_.model->precision()), threads, device_name(config_, session_.machine),
       ops::describe(model.backend().kind())));
   console_.say(fmt::format("text: {}", session_.corpus.description));
+  if (!session_.init_sha256.empty()) {
+    console_.say(
+        fmt::format("weights: those of {} (sha256 {})", config_.train.init, session_.init_sha256));
+  }
   console_.say(fmt::format(
       "{} steps of {} tokens, micro-batches of {} rows, {} FLOPs a token, memory plan {}, matrix "
       "products at {:.0f} GFLOP/s",

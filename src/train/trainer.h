@@ -24,8 +24,10 @@ class Trainer {
   Trainer(Session& session, const RunPaths& paths, Console& console);
 
   // Continues from a checkpoint of this run: loads it, sets later ones aside, removes those beyond
-  // train.keep, and cuts metrics.jsonl to its step.
-  void resume(const std::filesystem::path& checkpoint);
+  // train.keep, and cuts metrics.jsonl to its step. UserError where the run started from other
+  // weights than `init_sha256` (nothing: the configuration names the same train.init as before).
+  void resume(const std::filesystem::path& checkpoint,
+              const std::optional<std::string>& init_sha256 = std::nullopt);
   // Begins at step 0 where the folder may hold a run: sets its checkpoints and its metrics.jsonl
   // aside.
   void begin();
