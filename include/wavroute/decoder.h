@@ -107,6 +107,7 @@ class Decoder {
   [[nodiscard]] ParameterTable& parameters() { return table_; }
   [[nodiscard]] const ParameterTable& parameters() const { return table_; }
   [[nodiscard]] const Residual& residual() const { return *residual_; }
+  [[nodiscard]] Residual& residual() { return *residual_; }
   [[nodiscard]] const DecoderSpec& spec() const { return spec_; }
   [[nodiscard]] Precision precision() const { return precision_; }
   [[nodiscard]] at::Device device() const { return device_; }

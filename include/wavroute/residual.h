@@ -166,6 +166,17 @@ class Stream {
   std::unique_ptr<Norms> norms_;
 };
 
+// How the weights of a plain model (prenorm) are to be changed so that they keep their function
+// under a scheme whose own parameters Residual::start_from_plain has set.
+struct PlainStart {
+  // Multiplies everything that is written to the stream: the embedding, which a tied head then no
+  // longer is, and the output projections. An average of k sources is the stream over k, and the
+  // norms' eps then weighs k^2 as much; with a stream that is as much larger it doesn't.
+  double stream_scale = 1.0;
+  double update_scale = 1.0;  // multiplies the output projections alone
+  Options options = {};       // of the scheme that must be so, for training too
+};
+
 // A residual scheme with its options and parameters, bound to one model.
 class Residual {
  public:
@@ -198,6 +209,10 @@ class Residual {
   [[nodiscard]] virtual double snapshot_states() const { return 1.0; }
   // True: a model computes exactly what LlamaForCausalLM computes.
   [[nodiscard]] virtual bool is_llama() const { return false; }
+  // Sets the scheme's parameters, which have their initial values, so that the model computes what
+  // prenorm computes with the same other weights, as far as the scheme can and with a gradient for
+  // every parameter.
+  [[nodiscard]] virtual PlainStart start_from_plain() { return {}; }
   // Every option as a checkpoint spells it, without the scheme's name.
   [[nodiscard]] virtual Options options(const Progress& progress) const = 0;
 };

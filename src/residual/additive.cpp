@@ -1,5 +1,8 @@
 #include "residual/additive.h"
 
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
 #include <fmt/format.h>
 
 #include "residual/additive_stream.h"
@@ -15,6 +18,12 @@ void SublayerScaledResidual::declare(ParameterTable& table) {
         fmt::format("model.layers.{}.{}_residual_scale", i / 2, i % 2 == 0 ? "self_attn" : "mlp"),
         {scale_size_}, Decay::kNo, {init_}));
   }
+}
+
+PlainStart SublayerScaledResidual::start_from_plain() {
+  const at::NoGradGuard no_grad;
+  for (Parameter* scale : scales_) scale->value.fill_(1.0);
+  return {};
 }
 
 }  // namespace wavroute

@@ -25,6 +25,8 @@ class AdditiveResidual : public ConfiguredResidual {
   [[nodiscard]] std::unique_ptr<Stream> open(const StreamOptions& options) const override;
 
   [[nodiscard]] virtual AdditiveTerm term(const Site&, const Pass&) const { return {}; }
+  // False: the scheme does more than its terms say, and no scale of an output stands for it.
+  [[nodiscard]] virtual bool is_its_terms() const { return true; }
 };
 
 // A scale of `scale_size` numbers (1 or the width) per sublayer, with initial value `init`.
@@ -40,6 +42,7 @@ class SublayerScaledResidual : public AdditiveResidual {
   [[nodiscard]] double kept_states() const override {
     return static_cast<double>(size().sublayers());
   }
+  [[nodiscard]] PlainStart start_from_plain() override;  // every scale 1
 
  private:
   int64_t scale_size_;

@@ -1,5 +1,8 @@
 // Block LayerScale: h_{l+1} = h_l + mu_n * u_l, one mu_n in R^d per block of sublayers. Only the
 // name is published; the definition is ours.
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
 #include "residual/additive.h"
 #include "residual/options.h"
 #include "residual/schemes.h"
@@ -22,6 +25,11 @@ class BlockLayerScale final : public AdditiveResidual {
   }
   [[nodiscard]] AdditiveTerm term(const Site& site, const Pass&) const override {
     return {1.0, scale_, blocks_.block_of(site.index())};
+  }
+  [[nodiscard]] PlainStart start_from_plain() override {
+    const at::NoGradGuard no_grad;
+    scale_->value.fill_(1.0);
+    return {};
   }
   [[nodiscard]] int64_t block_length() const override { return blocks_.length; }
   [[nodiscard]] double kept_states() const override {

@@ -96,6 +96,15 @@ class Gated final : public AdditiveResidual {
                                  {get<double>(given(), "bias")});
     }
   }
+  [[nodiscard]] bool is_its_terms() const override { return false; }
+  // A fresh gate is sigmoid(bias) for every token. It would be frozen at 1 instead for the first
+  // part of a training.
+  [[nodiscard]] PlainStart start_from_plain() override {
+    PlainStart start;
+    start.update_scale = 1.0 + std::exp(-get<double>(given(), "bias"));
+    start.options = {{"freeze", 0.0}};
+    return start;
+  }
   [[nodiscard]] std::unique_ptr<Stream> open(const StreamOptions& options) const override;
   [[nodiscard]] std::unique_ptr<DecodeState> decode_state() const override {
     return std::make_unique<GateMemory>();

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <numeric>
 
 #include "ops/zero_rows.h"
@@ -84,6 +85,22 @@ class MhcLite final : public ConfiguredResidual {
     }
   }
   [[nodiscard]] std::unique_ptr<Stream> open(const StreamOptions& options) const override;
+  // Every read is the mean of the streams, of which a permutation changes nothing, and the writes
+  // to them have a mean of 1, so that the mean is prenorm's stream; each sublayer prefers one of
+  // them.
+  [[nodiscard]] PlainStart start_from_plain() override {
+    const at::NoGradGuard no_grad;
+    const auto n = static_cast<double>(streams());
+    const auto logit = [](double share) { return std::log(share / (1.0 - share)); };
+    constexpr double kMore = 0.1;  // of the half that a write's sigmoid is
+    for (size_t i = 0; i < mixers_.size(); ++i) {
+      mixers_[i].bias[kPre]->value.fill_(logit(1.0 / n));
+      at::Tensor post = mixers_[i].bias[kPost]->value;
+      post.fill_(logit(0.5 - kMore / (n - 1.0)));
+      post[static_cast<int64_t>(i) % streams()].fill_(logit(0.5 + kMore));
+    }
+    return {};
+  }
   // phi, then H_pre x, H_res x and H_post u.
   [[nodiscard]] double flops_per_token() const override {
     const int64_t n = streams();

@@ -60,6 +60,12 @@ void RoutedResidual::check_program() const {
   }
 }
 
+PlainStart RoutedResidual::start_from_plain() {
+  PlainStart start;
+  start.stream_scale = static_cast<double>(spec_.blocks.count + 1);  // the read-out's average
+  return start;
+}
+
 double RoutedResidual::standing_states(bool training) const {
   // The bank; its gradient, and the prefixes of one block.
   const double per_block = 1.0 + static_cast<double>(spec_.details.size());

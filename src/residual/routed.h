@@ -48,6 +48,8 @@ class RoutedResidual final : public Residual {
   [[nodiscard]] std::unique_ptr<Stream> open(const StreamOptions& options) const override;
   [[nodiscard]] int64_t block_length() const override { return spec_.blocks.length; }
   void check_program() const override;
+  // Fresh routers average their sources; details, at their bias, get a little of the weight.
+  [[nodiscard]] PlainStart start_from_plain() override;
   [[nodiscard]] double kept_states() const override {
     return static_cast<double>(size_.sublayers());  // every update
   }
