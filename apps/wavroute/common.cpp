@@ -80,8 +80,10 @@ std::optional<LayerProgram> parse_program(const ModelArguments& arguments, const
   return program;
 }
 
-// "gate_reuse=prompt" into the options from config.json.
-void change_options(DecoderSpec& spec, const std::vector<std::string>& changes) {
+}  // namespace
+
+void change_options(const std::string& scheme, Options& options,
+                    const std::vector<std::string>& changes) {
   for (const std::string& change : changes) {
     const size_t equals = change.find('=');
     if (equals == std::string::npos || change.starts_with("scheme=")) {
@@ -90,13 +92,11 @@ void change_options(DecoderSpec& spec, const std::vector<std::string>& changes) 
     }
     const std::string key = change.substr(0, equals), text = change.substr(equals + 1);
     const nlohmann::json value = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-    const nlohmann::json object = {{"scheme", spec.scheme},
+    const nlohmann::json object = {{"scheme", scheme},
                                    {key, value.is_discarded() ? nlohmann::json(text) : value}};
-    spec.options[key] = residual_from_json(object, "--residual").second.at(key);
+    options[key] = residual_from_json(object, "--residual").second.at(key);
   }
 }
-
-}  // namespace
 
 void add_model_arguments(CLI::App& command, ModelArguments& arguments,
                          const std::string& precision) {
@@ -143,7 +143,7 @@ LoadedModel load(const ModelArguments& arguments) {
     loaded.folder = folder;
     ignored.clear();
     DecoderSpec spec = read_model_config(folder, &ignored);
-    change_options(spec, arguments.options);
+    change_options(spec.scheme, spec.options, arguments.options);
     check_weights(spec, folder);
     loaded.model =
         std::make_unique<Decoder>(std::move(spec), *config.train.precision, device_of(config));

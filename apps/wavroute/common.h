@@ -30,6 +30,10 @@ struct ModelArguments {
 void add_model_arguments(CLI::App& command, ModelArguments& arguments,
                          const std::string& precision);
 
+// Changes as --residual takes them, "gate_reuse=prompt", into the options of a scheme.
+void change_options(const std::string& scheme, Options& options,
+                    const std::vector<std::string>& changes);
+
 struct LoadedModel {
   std::filesystem::path folder;
   std::unique_ptr<Decoder> model;
