@@ -64,8 +64,8 @@ class Reader {
     // One number for one shape, however it was spelled.
     if (m.head_dim > 0 && m.head_dim <= m.width && m.head_dim * m.heads == m.width) m.head_dim = 0;
     m.attention_bias = flag_or("attention_bias", false);
-    m.rope_theta = rope_theta();
     m.rope_scaling = resolved(rope_scaling(), m.context);
+    m.rope_theta = rope_theta();
     result.vocab_size = integer("vocab_size");
     if (const auto fault = find_model_fault(m, result.vocab_size, kHuggingFaceKeys)) {
       const std::string& key = fault->keys.front();

@@ -177,9 +177,9 @@ BROKEN_TENSORS = {
 UNSUPPORTED_CONFIGS = {
     "rope-scaling": ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 500.0,
                                           "factor": 8.0}}, "llama3"),
-    "rope-scaling-of-older-versions": ({"rope_scaling": {"type": "linear", "factor": 2.0}},
+    "rope-scaling-of-older-versions": ({"rope_scaling": {"type": "dynamic", "factor": 2.0}},
                                        "rope_scaling"),
-    "attention-bias": ({"attention_bias": True}, "attention_bias"),
+    "attention-bias": ({"attention_bias": True}, "q_proj.bias"),
     "mlp-bias": ({"mlp_bias": True}, "mlp_bias"),
     "other-activation": ({"hidden_act": "gelu"}, "hidden_act"),
     "head-width-of-its-own": ({"head_dim": 16}, "head_dim"),
