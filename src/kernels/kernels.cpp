@@ -25,6 +25,8 @@ namespace wavroute::kernels {
   extern const ByType<AttentionKernels> attention_kernels;   \
   extern const ByType<FinishedKernels> finished_kernels;     \
   extern const ByType<RunningKernels> running_kernels;       \
+  extern const ByType<DecodeKernels> decode_kernels;         \
+  extern const Q8Kernels q8_kernels;                         \
   }
 WAVROUTE_DECLARE_TABLES(portable)
 // The build decides which of them it has (WAVROUTE_ISAS).
@@ -43,10 +45,11 @@ extern const AttentionKernels<Bf16> tile_attention;
 
 namespace {
 
-#define WAVROUTE_TABLES(isa, id)                                               \
-  Kernels {                                                                    \
-    id, &isa::stream_kernels, &isa::activation_kernels, &isa::flat_kernels,    \
-        &isa::attention_kernels, &isa::finished_kernels, &isa::running_kernels \
+#define WAVROUTE_TABLES(isa, id)                                                \
+  Kernels {                                                                     \
+    id, &isa::stream_kernels, &isa::activation_kernels, &isa::flat_kernels,     \
+        &isa::attention_kernels, &isa::finished_kernels, &isa::running_kernels, \
+        &isa::decode_kernels, &isa::q8_kernels                                  \
   }
 
 #ifdef WAVROUTE_AVX512_BF16

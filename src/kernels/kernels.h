@@ -5,6 +5,7 @@
 #include <string>
 
 #include "kernels/attention.h"
+#include "kernels/decode.h"
 #include "kernels/elementwise.h"
 #include "kernels/route.h"
 #include "kernels/stream.h"
@@ -25,6 +26,8 @@ struct Kernels {
   const ByType<AttentionKernels>* attention = nullptr;
   const ByType<FinishedKernels>* finished = nullptr;
   const ByType<RunningKernels>* running = nullptr;
+  const ByType<DecodeKernels>* decode = nullptr;
+  const Q8Kernels* q8 = nullptr;
 };
 
 // The instruction sets that this build has and this machine runs, plainest first.

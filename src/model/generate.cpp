@@ -20,51 +20,6 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 }  // namespace
 
-void check(const Sampling& sampling) {
-  if (!(sampling.temperature >= 0.0) || !std::isfinite(sampling.temperature)) {
-    throw expected("a temperature of 0 or more", sampling.temperature);
-  }
-  if (sampling.top_k < 0) {
-    throw expected("a top-k of 0 (all) or more", sampling.top_k);
-  }
-  if (!(sampling.top_p > 0.0 && sampling.top_p <= 1.0)) {
-    throw expected("a top-p above 0 and at most 1", sampling.top_p);
-  }
-}
-
-uint32_t sample_token(std::span<const float> logits, const Sampling& sampling, double uniform) {
-  std::vector<uint32_t> order(logits.size());
-  std::iota(order.begin(), order.end(), 0U);
-  const auto likelier = [&](uint32_t a, uint32_t b) {
-    return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
-  };
-  if (sampling.temperature == 0.0) return *std::ranges::min_element(order, likelier);
-  std::ranges::sort(order, likelier);
-  size_t kept = order.size();
-  if (sampling.top_k > 0) kept = std::min(kept, static_cast<size_t>(sampling.top_k));
-
-  std::vector<double> weights(kept);
-  for (size_t i = 0; i < kept; ++i) {
-    weights[i] =
-        std::exp((static_cast<double>(logits[order[i]]) - logits[order[0]]) / sampling.temperature);
-  }
-  double total = std::accumulate(weights.begin(), weights.end(), 0.0);
-  if (sampling.top_p < 1.0) {
-    double mass = 0.0;
-    for (size_t i = 0; i < kept; ++i) {
-      mass += weights[i];
-      if (mass >= sampling.top_p * total) kept = i + 1;
-    }
-    total = std::accumulate(weights.begin(), weights.begin() + static_cast<int64_t>(kept), 0.0);
-  }
-  double left = uniform * total;
-  for (size_t i = 0; i + 1 < kept; ++i) {
-    left -= weights[i];
-    if (left < 0.0) return order[i];
-  }
-  return order[kept - 1];
-}
-
 double cache_bytes_per_token(const Decoder& model, const LayerProgram* program) {
   const ModelConfig& m = model.spec().model;
   const double visits = static_cast<double>(program != nullptr ? program->layers().size()
@@ -81,6 +36,7 @@ GenerationResult generate(const Decoder& model, std::span<const uint32_t> prompt
   InferenceState state = model.inference_state(1, prompt_length + tokens, program);
   const Philox random(sampling.seed, "sample");
   std::vector<int64_t> input(prompt.begin(), prompt.end());
+  std::vector<uint32_t> seen(prompt.begin(), prompt.end());
 
   GenerationResult result;
   double depth_sum = 0.0;
@@ -99,7 +55,8 @@ GenerationResult generate(const Decoder& model, std::span<const uint32_t> prompt
     const at::Tensor logits = out.logits.flatten().to(at::kFloat).cpu().contiguous();
     const uint32_t token =
         sample_token({logits.const_data_ptr<float>(), static_cast<size_t>(logits.numel())},
-                     sampling, random.uniform(static_cast<uint64_t>(n)));
+                     sampling, random.uniform(static_cast<uint64_t>(n)), seen);
+    seen.push_back(token);
     if (n == 0) {
       result.prefill_seconds = seconds_since(start);
       start = std::chrono::steady_clock::now();

@@ -5,24 +5,10 @@
 #include <span>
 #include <vector>
 
+#include "model/sampling.h"
 #include "wavroute/decoder.h"
 
 namespace wavroute {
-
-struct Sampling {
-  double temperature = 0.8;  // 0: always the likeliest token
-  int64_t top_k = 0;         // only the k likeliest; 0: all
-  double top_p = 1.0;        // only the likeliest that add up to at least p
-  uint64_t seed = 1;
-};
-
-// Throws UserError for values out of range.
-void check(const Sampling& sampling);
-
-// Draws a token from `logits` [V] with a number `uniform` in [0, 1). Filters in the usual order:
-// temperature, top-k, top-p. On a tie, the lower id counts as likelier.
-[[nodiscard]] uint32_t sample_token(std::span<const float> logits, const Sampling& sampling,
-                                    double uniform);
 
 struct GenerationResult {
   std::vector<uint32_t> ids;  // new tokens

@@ -25,7 +25,7 @@ std::vector<float> four_logits() {
 }
 
 Sampling sampling(double temperature, int64_t top_k = 0, double top_p = 1.0) {
-  return {temperature, top_k, top_p, 1};
+  return {.temperature = temperature, .top_k = top_k, .top_p = top_p};
 }
 
 // How many of 1000 evenly spaced numbers draw each token.
@@ -78,6 +78,32 @@ TEST(SampleToken, CountsPAfterTopK) {
   EXPECT_EQ(shares(sampling(1.0, 2, 0.6)), (std::vector<int>{0, 571, 0, 429}));
 }
 
+TEST(SampleToken, KeepsWhatHasAShareOfTheLikeliest) {
+  const auto min_p = [](double share, double temperature = 1.0, double top_p = 1.0) {
+    return Sampling{.temperature = temperature, .top_p = top_p, .min_p = share};
+  };
+  EXPECT_EQ(shares(min_p(1.0)), (std::vector<int>{0, 1000, 0, 0}));
+  EXPECT_EQ(shares(min_p(0.6)), (std::vector<int>{0, 571, 0, 429}));     // 0.24 and more
+  EXPECT_EQ(shares(min_p(0.45)), (std::vector<int>{0, 444, 222, 334}));  // 0.18 and more
+  // At temperature 1/2 the shares are squared, 0.5625 and 0.25 beside 1: 16 : 9.
+  EXPECT_EQ(shares(min_p(0.3, 0.5)), (std::vector<int>{0, 640, 0, 360}));
+  // top-p comes first: of all, 0.4 is less than 0.55, of the two that min-p keeps, 4/7 is more.
+  EXPECT_EQ(shares(min_p(0.6, 1.0, 0.55)), (std::vector<int>{0, 571, 0, 429}));
+}
+
+TEST(SampleToken, PenalisesWhatWasSeenOnce) {
+  const Sampling halved{.temperature = 0.0, .repetition_penalty = 2.0};
+  const auto likeliest = [&](const std::vector<float>& logits, std::vector<uint32_t> seen) {
+    return sample_token(logits, halved, 0.0, seen);
+  };
+  EXPECT_EQ(likeliest({2.0F, 1.5F}, {}), 0U);
+  EXPECT_EQ(likeliest({2.0F, 1.5F}, {0}), 1U);        // 1 against 1.5
+  EXPECT_EQ(likeliest({2.0F, 0.9F}, {0, 0, 0}), 0U);  // 1 against 0.9, not 0.25
+  EXPECT_EQ(likeliest({-1.0F, -1.5F}, {0}), 1U);      // -2 against -1.5
+  EXPECT_EQ(likeliest({-1.0F, -1.5F}, {0, 1}), 0U);   // -2 against -3
+  EXPECT_THROW((void)likeliest({1.0F, 2.0F}, {2}), UserError);
+}
+
 TEST(SampleToken, StaysInTheVocabularyAtTheEndsOfTheUnitInterval) {
   EXPECT_EQ(sample_token(four_logits(), sampling(1.0), 0.0), 1U);         // the likeliest first
   EXPECT_EQ(sample_token(four_logits(), sampling(1.0), kAlmostOne), 0U);  // the least likely last
@@ -94,7 +120,9 @@ TEST(Sampling, IsCheckedForItsRange) {
   EXPECT_NO_THROW(check(sampling(0.0, 0, 1.0)));
   for (const Sampling& wrong :
        {sampling(-0.1), sampling(nan), sampling(infinity), sampling(1.0, -1), sampling(1.0, 0, 0.0),
-        sampling(1.0, 0, 1.1), sampling(1.0, 0, nan)}) {
+        sampling(1.0, 0, 1.1), sampling(1.0, 0, nan), Sampling{.min_p = -0.1},
+        Sampling{.min_p = 1.1}, Sampling{.min_p = nan}, Sampling{.repetition_penalty = 0.0},
+        Sampling{.repetition_penalty = infinity}}) {
     EXPECT_THROW(check(wrong), UserError);
   }
 }

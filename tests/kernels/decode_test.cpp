@@ -1,0 +1,240 @@
+// Products of a few tokens, q8_0, and attention over a cache.
+#include "kernels/decode.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <numeric>
+#include <vector>
+
+#include "tests/kernels/attention_reference.h"
+#include "tests/kernels/kernel_test.h"
+
+namespace wavroute::kernels {
+namespace {
+
+class DecodeTest : public KernelTest {
+ protected:
+  template <typename C>
+  const DecodeKernels<C>& kernels() const {
+    return GetParam().decode->template of<C>();
+  }
+};
+INSTANTIATE_TEST_SUITE_P(, DecodeTest, every_isa(), isa_name);
+
+template <typename C>
+constexpr double kTolerance = sizeof(C) == sizeof(float) ? 1e-5 : 4e-3;
+
+// ---- products ----
+
+constexpr int64_t kInputs[] = {1, 37, 64, 333, 576};
+constexpr int64_t kTokenCounts[] = {1, 2, 3, 4, 7, 16};
+constexpr int64_t kOutputs = 43;  // more than one block of rows, and some left over
+
+template <typename C>
+struct Problem {
+  Problem(int64_t inputs, int64_t tokens)
+      : inputs(inputs),
+        tokens(tokens),
+        x(random_values(tokens * inputs, 1)),
+        w(random_values<C>(kOutputs * inputs, 2)),
+        y(static_cast<size_t>(tokens * kOutputs), stored<C>(-77)) {}
+  TokenProducts<C, Grid<const C>> call() {
+    return {inputs, tokens, {x.data(), inputs}, {w.data(), inputs}, {y.data(), kOutputs}};
+  }
+  int64_t inputs, tokens;
+  std::vector<float> x;
+  std::vector<C> w, y;
+};
+
+std::vector<double> reference(int64_t inputs, int64_t tokens, const std::vector<double>& x,
+                              const std::vector<double>& w) {
+  std::vector<double> y;
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t row = 0; row < kOutputs; ++row) {
+      y.push_back(std::inner_product(x.begin() + t * inputs, x.begin() + (t + 1) * inputs,
+                                     w.begin() + row * inputs, 0.0));
+    }
+  }
+  return y;
+}
+
+TEST_P(DecodeTest, ProductsAreThoseOfMatrices) {
+  for_both_types([&]<typename C>() {
+    for (const int64_t inputs : kInputs) {
+      for (const int64_t tokens : kTokenCounts) {
+        SCOPED_TRACE(testing::Message() << inputs << " inputs, " << tokens << " tokens");
+        Problem<C> p(inputs, tokens);
+        kernels<C>().products(p.call(), 0, kOutputs);
+        expect_near(p.y, reference(inputs, tokens, to_double(p.x), to_double(p.w)), kTolerance<C>);
+      }
+    }
+  });
+}
+
+TEST_P(DecodeTest, AProductIsTheSameInAnyRangeBesideAnyTokens) {
+  for_both_types([&]<typename C>() {
+    Problem<C> whole(333, 7), parts(333, 7), alone(333, 7);
+    kernels<C>().products(whole.call(), 0, kOutputs);
+    for (const auto& [begin, end] : {std::pair{0, 1}, {1, 1}, {1, 20}, {20, 43}}) {
+      kernels<C>().products(parts.call(), begin, end);
+    }
+    for (int64_t t = 0; t < 7; ++t) {
+      auto call = alone.call();
+      call.tokens = 1;
+      call.x = call.x.from(t), call.y = call.y.from(t);
+      kernels<C>().products(call, 0, kOutputs);
+    }
+    expect_same_bits(parts.y, whole.y);
+    expect_same_bits(alone.y, whole.y);
+  });
+}
+
+TEST_P(DecodeTest, WhatIsOutsideTheRangeIsLeftAlone) {
+  Problem<float> p(64, 3);
+  kernels<float>().products(p.call(), 5, 9);
+  for (int64_t i = 0; i < 3 * kOutputs; ++i) {
+    const int64_t row = i % kOutputs;
+    EXPECT_EQ(p.y[static_cast<size_t>(i)] == -77.0F, row < 5 || row >= 9) << row;
+  }
+}
+
+// ---- q8_0 ----
+
+double from_fp16(uint16_t bits) {
+  const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+  return exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(1024 + fraction, exponent - 25);
+}
+
+struct Quantised {
+  Quantised(const Q8Kernels& kernels, const std::vector<float>& values, int64_t columns)
+      : quants(values.size()), scales(values.size() / kQ8Block), columns(columns) {
+    for (size_t at = 0; at < values.size(); at += static_cast<size_t>(columns)) {
+      kernels.quantise({columns, &values[at], &quants[at], &scales[at / kQ8Block]});
+    }
+  }
+  [[nodiscard]] double value(size_t i) const { return quants[i] * from_fp16(scales[i / kQ8Block]); }
+  [[nodiscard]] Q8Rows rows() const {
+    return {{quants.data(), columns}, {scales.data(), columns / kQ8Block}};
+  }
+  std::vector<int8_t> quants;
+  std::vector<uint16_t> scales;
+  int64_t columns;
+};
+
+TEST_P(DecodeTest, ABlockIsRoundedToA127thOfItsLargestNumber) {
+  // 127 eighths is the largest: a scale of exactly 1/8, so that eighths are kept and sixteenths
+  // rounded away from zero.
+  std::vector<float> values(kQ8Block);
+  for (int64_t i = 0; i < kQ8Block; ++i) values[static_cast<size_t>(i)] = static_cast<float>(i) / 8;
+  values[31] = -127.0F / 8;
+  values[30] = 5.0F / 16;
+  values[29] = -5.0F / 16;
+  const Quantised q(*GetParam().q8, values, kQ8Block);
+  EXPECT_EQ(from_fp16(q.scales[0]), 0.125);
+  for (size_t i = 0; i < 29; ++i) EXPECT_EQ(q.quants[i], static_cast<int>(i));
+  EXPECT_EQ(q.quants[29], -3);
+  EXPECT_EQ(q.quants[30], 3);
+  EXPECT_EQ(q.quants[31], -127);
+}
+
+TEST_P(DecodeTest, QuantsOfAnySizeAreNear) {
+  for (const double size : {1e-7, 1e-5, 3e-4, 1.0, 300.0}) {
+    const std::vector<float> values = random_values(4 * kQ8Block, 3, size);
+    const Quantised q(*GetParam().q8, values, 2 * kQ8Block);
+    for (size_t i = 0; i < values.size(); ++i) {
+      // Half a quant, and what 11 bits of scale (or 2^-25 below 2^-14) lose of 127.
+      const double scale = size / 127;
+      const double bound = scale / 2 + 127 * std::max(scale * 0x1p-11, 0x1p-25);
+      EXPECT_NEAR(q.value(i), values[i], 1.001 * bound);
+    }
+  }
+  const Quantised zeros(*GetParam().q8, std::vector<float>(kQ8Block), kQ8Block);
+  for (size_t i = 0; i < kQ8Block; ++i) EXPECT_EQ(zeros.value(i), 0.0);
+}
+
+TEST_P(DecodeTest, ProductsWithQuantsAreThoseOfTheirValues) {
+  for_both_types([&]<typename C>() {
+    for (const int64_t inputs : {32, 64, 576}) {
+      for (const int64_t tokens : kTokenCounts) {
+        SCOPED_TRACE(testing::Message() << inputs << " inputs, " << tokens << " tokens");
+        Problem<C> p(inputs, tokens);
+        const Quantised q(*GetParam().q8, random_values(kOutputs * inputs, 4, 0.1), inputs);
+        std::vector<double> w;
+        for (size_t i = 0; i < q.quants.size(); ++i) w.push_back(q.value(i));
+        const TokenProducts<C, Q8Rows> call = {
+            inputs, tokens, {p.x.data(), inputs}, q.rows(), {p.y.data(), kOutputs}};
+        kernels<C>().q8_products(call, 0, kOutputs);
+        expect_near(p.y, reference(inputs, tokens, to_double(p.x), w), kTolerance<C>);
+      }
+    }
+  });
+}
+
+// ---- attention ----
+
+TEST_P(DecodeTest, TokenByTokenAttentionIsThatOfTheWholeSequence) {
+  for_both_types([&]<typename C>() {
+    for (const int64_t width : {2, 16, 38, 64, 80}) {
+      SCOPED_TRACE(testing::Message() << "width " << width);
+      constexpr int64_t kLength = 21, kCapacity = 25;
+      const AttentionShape s = {
+          .batch = 2, .length = kLength, .heads = 6, .kv_heads = 2, .width = width};
+      const std::vector<C> qkv = random_values<C>(static_cast<int64_t>(qkv_size(s)), 5);
+      const Reference expected(s, to_double(qkv));
+      const std::vector<float> cos = table(s, std::cos), sin = table(s, std::sin);
+      std::vector<C> keys(static_cast<size_t>(2 * s.kv_heads * kCapacity * width), stored<C>(NAN));
+      std::vector<C> values = keys, y(y_size(s));
+      std::vector<float> scratch(static_cast<size_t>(kLength + width));
+      for (int64_t t = 0; t < kLength; ++t) {
+        // Sequence 1 is a token behind: each has its own position.
+        const int64_t positions[] = {t, std::max<int64_t>(t - 1, 0)};
+        std::vector<float> cos_rows, sin_rows;
+        std::vector<C> rows;
+        for (int64_t b = 0; b < 2; ++b) {
+          const int64_t half = width / 2, at = positions[b];
+          cos_rows.insert(cos_rows.end(), &cos[at * half], &cos[at * half] + half);
+          sin_rows.insert(sin_rows.end(), &sin[at * half], &sin[at * half] + half);
+          const auto first = qkv.begin() + (b * kLength + at) * s.row();
+          rows.insert(rows.end(), first, first + s.row());
+        }
+        std::vector<C> out(static_cast<size_t>(2 * s.heads * width));
+        const CachedAttention<C> call = {.sequences = 2,
+                                         .heads = s.heads,
+                                         .kv_heads = s.kv_heads,
+                                         .width = width,
+                                         .qkv = {rows.data(), s.row()},
+                                         .positions = positions,
+                                         .cos = {cos_rows.data(), width / 2},
+                                         .sin = {sin_rows.data(), width / 2},
+                                         .keys = {keys.data(), kCapacity * width, width},
+                                         .values = {values.data(), kCapacity * width, width},
+                                         .y = {out.data(), s.heads * width}};
+        kernels<C>().attention(call, 0, 1, scratch.data());
+        kernels<C>().attention(call, 1, 4, scratch.data());
+        for (int64_t b = 0; b < 2; ++b) {
+          std::copy_n(out.begin() + b * s.heads * width, s.heads * width,
+                      y.begin() + (b * kLength + positions[b]) * s.heads * width);
+        }
+      }
+      // All but the last position of sequence 1. Keys of Bf16 are rounded once rotated.
+      const auto until = static_cast<int64_t>(y.size()) - s.heads * width;
+      expect_near(std::vector<C>(y.begin(), y.begin() + until),
+                  std::vector<double>(expected.y.begin(), expected.y.begin() + until),
+                  sizeof(C) == sizeof(float) ? 1e-5 : 1e-2);
+    }
+  });
+}
+
+TEST_P(DecodeTest, WideningIsExact) {
+  for_both_types([&]<typename C>() {
+    const std::vector<C> from = random_values<C>(37, 6);
+    std::vector<float> to(38, -77.0F);
+    kernels<C>().widen(from.data(), 37, to.data());
+    for (size_t i = 0; i < 37; ++i) EXPECT_EQ(to_double(to[i]), to_double(from[i]));
+    EXPECT_EQ(to[37], -77.0F);
+  });
+}
+
+}  // namespace
+}  // namespace wavroute::kernels
