@@ -98,17 +98,22 @@ void change_options(const std::string& scheme, Options& options,
   }
 }
 
-void add_model_arguments(CLI::App& command, ModelArguments& arguments,
-                         const std::string& precision) {
+void add_model_arguments(CLI::App& command, ModelArguments& arguments, const std::string& precision,
+                         bool takes_q8) {
   arguments.precision = precision;
+  std::vector<std::string> precisions = {"auto", "fp32", "bf16"};
+  if (takes_q8) precisions.emplace_back("q8_0");
   command
       .add_option("RUN", arguments.run,
                   "A run folder, a checkpoint folder, or a Hugging Face Llama folder")
       ->required();
   command.add_option("--checkpoint", arguments.checkpoint,
                      "Of a run folder: 'best' or a step (default: the newest)");
-  command.add_option("--precision", arguments.precision, "One of auto, fp32, bf16")
-      ->check(CLI::IsMember({"auto", "fp32", "bf16"}))
+  command
+      .add_option("--precision", arguments.precision,
+                  fmt::format("One of {}{}", fmt::join(precisions, ", "),
+                              takes_q8 ? " (ggml's blocks of 8 bits, the rest fp32)" : ""))
+      ->check(CLI::IsMember(precisions))
       ->capture_default_str();
   command.add_option("--device", arguments.device, "One of auto, cpu, cuda")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
@@ -129,7 +134,9 @@ void add_model_arguments(CLI::App& command, ModelArguments& arguments,
 
 LoadedModel load(const ModelArguments& arguments) {
   Config config;
-  config.train.precision = find_choice<Precision>(arguments.precision);  // none: auto
+  const bool in_blocks = arguments.precision == "q8_0";
+  config.train.precision =
+      in_blocks ? Precision::kFp32 : find_choice<Precision>(arguments.precision);  // none: auto
   config.train.device = find_choice<DeviceKind>(arguments.device);
   config.train.threads = arguments.threads;
   config = resolve_machine(config, probe_machine());
@@ -148,6 +155,7 @@ LoadedModel load(const ModelArguments& arguments) {
     loaded.model =
         std::make_unique<Decoder>(std::move(spec), *config.train.precision, device_of(config));
     load_parameters(*loaded.model, folder);
+    if (in_blocks) loaded.model->quantise();
     loaded.tokenizer = find_tokenizer(folder, arguments.tokenizer);
   });
   if (!ignored.empty()) {

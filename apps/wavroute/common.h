@@ -17,7 +17,7 @@ namespace wavroute::app {
 struct ModelArguments {
   std::filesystem::path run;
   std::string checkpoint;            // "", "best" or a step
-  std::string precision;             // "auto", "fp32" or "bf16"
+  std::string precision;             // "auto", "fp32", "bf16", or "q8_0" where that is allowed
   std::string program;               // layer program, empty = all layers
   std::string layers;                // "every-other" or a list: the same in the terms of pruning
   std::string tokenizer;             // of a folder without a tokenizer of ours: "bytes"
@@ -26,9 +26,10 @@ struct ModelArguments {
   int threads = 0;
 };
 
-// Adds RUN and the flags of ModelArguments. `precision` is the default.
-void add_model_arguments(CLI::App& command, ModelArguments& arguments,
-                         const std::string& precision);
+// Adds RUN and the flags of ModelArguments. `precision` is the default; takes_q8: of a command that
+// runs the model with a cache alone.
+void add_model_arguments(CLI::App& command, ModelArguments& arguments, const std::string& precision,
+                         bool takes_q8 = false);
 
 // Changes as --residual takes them, "gate_reuse=prompt", into the options of a scheme.
 void change_options(const std::string& scheme, Options& options,

@@ -1,4 +1,4 @@
-// wavroute generate: streams text from a model.
+// wavroute generate: streams text from a model, or continues many prompts at once.
 #include "model/generate.h"
 
 #include <fmt/format.h>
@@ -13,6 +13,8 @@
 #include "command.h"
 #include "common.h"
 #include "config/end_tokens.h"
+#include "data/stop_text.h"
+#include "io/file.h"
 #include "train/process.h"
 #include "validators.h"
 #include "wavroute/error.h"
@@ -22,80 +24,191 @@ namespace {
 
 struct GenerateArguments {
   ModelArguments model;
-  std::string prompt;
+  std::optional<std::string> prompt;
+  std::string prompts;  // a file
   int64_t tokens = 256;
   Sampling sampling;
+  std::vector<std::string> stops;
   bool ignore_eos = false;
   bool json = false;
 };
 
-// The cache of keys and values is allocated for all tokens in advance.
-void check_cache(const LoadedModel& loaded, int64_t prompt, int64_t tokens) {
-  const double a_token = cache_bytes_per_token(*loaded.model, loaded.program_or_null());
+constexpr size_t kMostPromptBytes = size_t{64} << 20;  // of a file of prompts
+
+// The cache of keys and values is allocated for all tokens in advance, for every prompt as for the
+// longest.
+void check_cache(const LoadedModel& loaded, size_t prompts, int64_t longest, int64_t tokens) {
+  const double a_token =
+      cache_bytes_per_token(*loaded.model, loaded.program_or_null()) * static_cast<double>(prompts);
   const double most = std::floor(static_cast<double>(loaded.free_memory) / a_token);
-  if (static_cast<double>(prompt) + static_cast<double>(tokens) <= most) return;
+  if (static_cast<double>(longest) + static_cast<double>(tokens) <= most) return;
+  const std::string of_all = prompts > 1 ? fmt::format(" of {} prompts", prompts) : "";
   throw expected(fmt::format("a cache of keys and values within the {} that are free",
                              format_bytes(static_cast<double>(loaded.free_memory))),
-                 fmt::format("{} for --tokens {} after a prompt of {}",
-                             format_bytes(a_token * (static_cast<double>(prompt) +
+                 fmt::format("{} for --tokens {} after a prompt of {}{}",
+                             format_bytes(a_token * (static_cast<double>(longest) +
                                                      static_cast<double>(tokens))),
-                             tokens, prompt),
+                             tokens, longest, of_all),
                  {},
-                 most > static_cast<double>(prompt)
-                     ? fmt::format("--tokens {:.0f} fits", most - static_cast<double>(prompt))
-                     : "a shorter prompt, or a machine with more memory");
+                 most > static_cast<double>(longest)
+                     ? fmt::format("--tokens {:.0f} fits", most - static_cast<double>(longest))
+                     : "fewer or shorter prompts, or a machine with more memory");
 }
 
-int run(const GenerateArguments& arguments) {
-  check(arguments.sampling);
-  const LoadedModel loaded = load(arguments.model);
-  const std::vector<uint32_t> prompt = loaded.tokenizer->encode(arguments.prompt, "--prompt");
-  if (prompt.empty()) {
-    throw expected("a --prompt of at least one character", "an empty one");
+// A prompt a line; an empty line is none.
+std::vector<std::string> read_prompts(const std::string& path) {
+  const std::string text = read_file(path, kMostPromptBytes);
+  std::vector<std::string> prompts;
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = std::min(text.find('\n', at), text.size());
+    std::string line = text.substr(at, end - at);
+    if (line.ends_with('\r')) line.pop_back();
+    if (!line.empty()) prompts.push_back(std::move(line));
+    at = end + 1;
   }
-  check_cache(loaded, static_cast<int64_t>(prompt.size()), arguments.tokens);
-  std::vector<uint32_t> ends;
-  if (!arguments.ignore_eos) ends = read_end_tokens(loaded.folder);
-  bool has_ended = false;
-  const StopSignal stop;
-  StreamDecoder decoder(loaded.tokenizer);
-  std::string text;
-  const auto show = [&](const std::string& piece) {
-    text += piece;
-    if (arguments.json) return;
-    print(piece);
-    flush();
-  };
-  if (!arguments.json) print(arguments.prompt);
-  const GenerationResult result =
-      generate(*loaded.model, prompt, arguments.tokens, arguments.sampling,
-               loaded.program_or_null(), {}, [&](uint32_t token) {
-                 has_ended = std::ranges::find(ends, token) != ends.end();
-                 if (!has_ended) show(decoder.feed(token));
-                 return !has_ended && !StopSignal::requested();
-               });
-  show(decoder.finish());
-  const auto count = static_cast<double>(result.ids.size());
-  const double rate = result.ids.size() > 1 ? (count - 1) / result.decode_seconds : 0.0;
-  if (arguments.json) {
-    nlohmann::ordered_json object = {{"prompt", arguments.prompt},
-                                     {"text", text},
-                                     {"tokens", result.ids.size()},
-                                     {"prompt_tokens", prompt.size()},
+  if (prompts.empty()) throw expected("a prompt a line", "none", "in " + path);
+  return prompts;
+}
+
+// What a model writes after one prompt: complete characters, up to a stop.
+class Writer {
+ public:
+  Writer(const LoadedModel& loaded, const std::vector<std::string>& stops)
+      : decoder_(loaded.tokenizer), stop_(stops) {}
+
+  // What can be shown with the token.
+  std::string feed(uint32_t token) { return take(stop_.feed(decoder_.feed(token))); }
+  // And at the end.
+  std::string finish() { return take(stop_.feed(decoder_.finish()) + stop_.finish()); }
+  [[nodiscard]] bool has_stopped() const { return stop_.has_stopped(); }
+  [[nodiscard]] const std::string& text() const { return text_; }
+
+ private:
+  std::string take(std::string piece) {
+    text_ += piece;
+    return piece;
+  }
+  StreamDecoder decoder_;
+  StopText stop_;
+  std::string text_;
+};
+
+struct Prompts {
+  std::vector<std::string> texts;
+  std::vector<std::vector<uint32_t>> ids;
+};
+
+Prompts encode(const GenerateArguments& arguments, const Tokenizer& tokenizer) {
+  Prompts prompts;
+  prompts.texts = arguments.prompt ? std::vector<std::string>{*arguments.prompt}
+                                   : read_prompts(arguments.prompts);
+  for (const std::string& text : prompts.texts) {
+    prompts.ids.push_back(tokenizer.encode(text, arguments.prompt ? "--prompt" : "--prompts"));
+    if (prompts.ids.back().empty()) {
+      throw expected("a --prompt of at least one character", "an empty one");
+    }
+  }
+  return prompts;
+}
+
+void print_json(const Prompts& prompts, const std::vector<Writer>& writers,
+                const GenerationResult& result, double rate) {
+  for (size_t i = 0; i < writers.size(); ++i) {
+    nlohmann::ordered_json object = {{"prompt", prompts.texts[i]},
+                                     {"text", writers[i].text()},
+                                     {"ids", result.ids[i]},
+                                     {"prompt_ids", prompts.ids[i]},
+                                     {"tokens", result.ids[i].size()},
+                                     {"prompt_tokens", prompts.ids[i].size()},
                                      {"prefill_seconds", result.prefill_seconds},
                                      {"tokens_per_s", rate}};
     if (result.mean_depth > 0.0) object["mean_depth"] = result.mean_depth;
     print(object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+  }
+}
+
+int run(const GenerateArguments& arguments) {
+  check(arguments.sampling);
+  if (arguments.prompt.has_value() == !arguments.prompts.empty()) {
+    throw expected("either --prompt or --prompts", arguments.prompt ? "both" : "neither");
+  }
+  const LoadedModel loaded = load(arguments.model);
+  const Prompts prompts = encode(arguments, *loaded.tokenizer);
+  int64_t longest = 0;
+  for (const auto& ids : prompts.ids) longest = std::max(longest, std::ssize(ids));
+  check_cache(loaded, prompts.ids.size(), longest, arguments.tokens);
+  const int64_t context = loaded.model->spec().model.context;
+  if (longest + arguments.tokens > context) {
+    note(
+        fmt::format("wavroute: {} tokens are more than the {} that the model was trained with: "
+                    "what comes after them may be worse",
+                    longest + arguments.tokens, context));
+  }
+  std::vector<uint32_t> ends;
+  if (!arguments.ignore_eos) ends = read_end_tokens(loaded.folder);
+  const StopSignal stop;
+  const bool streams = prompts.ids.size() == 1 && !arguments.json;
+  const auto show = [&](const std::string& piece) {
+    if (!streams) return;
+    print(piece);
+    flush();
+  };
+  std::vector<Writer> writers(prompts.ids.size(), Writer(loaded, arguments.stops));
+  bool has_ended = false;
+  if (streams) print(prompts.texts[0]);
+  const GenerationResult result =
+      generate(*loaded.model, prompts.ids, arguments.tokens, arguments.sampling,
+               loaded.program_or_null(), {}, [&](size_t index, uint32_t token) {
+                 has_ended = std::ranges::find(ends, token) != ends.end();
+                 if (!has_ended) show(writers[index].feed(token));
+                 has_ended = has_ended || writers[index].has_stopped();
+                 return !has_ended && !StopSignal::requested();
+               });
+  for (Writer& writer : writers) show(writer.finish());
+  size_t count = 0;
+  for (const auto& ids : result.ids) count += ids.size();
+  const auto later = static_cast<double>(count - result.ids.size());
+  const double rate = later > 0 ? later / result.decode_seconds : 0.0;
+  if (arguments.json) {
+    print_json(prompts, writers, result, rate);
     return 0;
   }
-  print("\n");
+  for (size_t i = 0; !streams && i < writers.size(); ++i) {
+    print(prompts.texts[i] + writers[i].text() + "\n");
+  }
+  if (streams) print("\n");
   std::string depth;
   if (result.mean_depth > 0.0) depth = fmt::format(", {:.2f} layers/token", result.mean_depth);
   finish_output();  // the text stands before what is said about it
-  note(fmt::format("{} tokens{}, {:.1f} tokens/s after a prompt of {} in {:.0f} ms{}",
-                   result.ids.size(), has_ended ? " up to the end of the text" : "", rate,
-                   prompt.size(), 1e3 * result.prefill_seconds, depth));
+  note(fmt::format("{} tokens{}, {:.1f} tokens/s after {} in {:.0f} ms{}", count,
+                   streams && has_ended ? " up to the end of the text" : "", rate,
+                   prompts.ids.size() == 1 ? fmt::format("a prompt of {}", longest)
+                                           : fmt::format("{} prompts", prompts.ids.size()),
+                   1e3 * result.prefill_seconds, depth));
   return 0;
+}
+
+void add_sampling(CLI::App& command, Sampling& sampling) {
+  command.add_option("--temperature", sampling.temperature, "0: always the likeliest token")
+      ->capture_default_str();
+  command.add_option("--top-k", sampling.top_k, "Only the k likeliest tokens; 0: all")
+      ->check(integer_from(0))
+      ->capture_default_str();
+  command
+      .add_option("--top-p", sampling.top_p,
+                  "Only the likeliest tokens that together have this probability; 1: all")
+      ->capture_default_str();
+  command
+      .add_option("--min-p", sampling.min_p,
+                  "Only tokens with this share of the likeliest one's probability; 0: all")
+      ->capture_default_str();
+  command
+      .add_option("--repetition-penalty", sampling.repetition_penalty,
+                  "Above 1: tokens that the text has become less likely")
+      ->capture_default_str();
+  command.add_option("--seed", sampling.seed, "Of the draws")
+      ->check(integer_from(0))
+      ->capture_default_str();
 }
 
 }  // namespace
@@ -103,28 +216,20 @@ int run(const GenerateArguments& arguments) {
 void add_generate(CLI::App& root, Action& action) {
   auto* command = root.add_subcommand("generate", "Stream text from a model");
   auto arguments = std::make_shared<GenerateArguments>();
-  add_model_arguments(*command, arguments->model, "auto");
-  command->add_option("--prompt", arguments->prompt, "The text to continue")->required();
-  command->add_option("-n,--tokens", arguments->tokens, "New tokens")
+  add_model_arguments(*command, arguments->model, "auto", /*takes_q8=*/true);
+  command->add_option("--prompt", arguments->prompt, "The text to continue");
+  command->add_option("--prompts", arguments->prompts,
+                      "A file with a prompt a line, which are continued together");
+  command->add_option("-n,--tokens", arguments->tokens, "New tokens, at most")
       ->check(integer_from(1))
       ->capture_default_str();
-  command
-      ->add_option("--temperature", arguments->sampling.temperature,
-                   "0: always the likeliest token")
-      ->capture_default_str();
-  command->add_option("--top-k", arguments->sampling.top_k, "Only the k likeliest tokens; 0: all")
-      ->check(integer_from(0))
-      ->capture_default_str();
-  command
-      ->add_option("--top-p", arguments->sampling.top_p,
-                   "Only the likeliest tokens that together have this probability; 1: all")
-      ->capture_default_str();
-  command->add_option("--seed", arguments->sampling.seed, "Of the draws")
-      ->check(integer_from(0))
-      ->capture_default_str();
+  add_sampling(*command, arguments->sampling);
+  command->add_option("--stop", arguments->stops, "End before this string; repeatable")
+      ->allow_extra_args(false);
   command->add_flag("--ignore-eos", arguments->ignore_eos,
                     "Go on after the token that ends the model's texts (eos_token_id)");
-  command->add_flag("--json", arguments->json, "One JSON object at the end, no stream");
+  command->add_flag("--json", arguments->json,
+                    "One JSON object for each prompt at the end, no stream");
   command->callback([&action, arguments] { action = [arguments] { return run(*arguments); }; });
 }
 

@@ -43,12 +43,16 @@ class LayerProgram {
   bool plain_ = true;
 };
 
-// Keys and values, and what the scheme keeps, of B sequences of the same length.
+// Keys and values, and what the scheme keeps, of B sequences.
 struct InferenceState {
-  int64_t position = 0;  // tokens seen
-  int64_t capacity = 0;
+  std::vector<int64_t> positions;        // [B] tokens seen
+  int64_t capacity = 0;                  // of each
   std::vector<at::Tensor> keys, values;  // per visit [B, kv_heads, capacity, head width]
   std::unique_ptr<DecodeState> residual;
+
+  // Sequence b alone, to take its prompt in: shares keys and values. Its position is to be copied
+  // back. Only where `residual` is null.
+  [[nodiscard]] InferenceState sequence(int64_t b) const;
 };
 
 struct ForwardOptions {
@@ -97,6 +101,10 @@ class Decoder {
   [[nodiscard]] const Sublayer& sublayer(const Site& site) const;
   [[nodiscard]] Parameter& embedding() const { return *embedding_; }
 
+  // Rounds the matrices of products to ggml's blocks of q8_0, for passes with a cache; the
+  // embedding stays as it is. Throws UserError for rows that are no multiple of 32.
+  void quantise();
+
   // Throws UserError where our kernels don't serve the device or the precision.
   void use_kernels(KernelChoice choice);
   // What passes run on, and the optimizer.
@@ -114,6 +122,7 @@ class Decoder {
 
  private:
   void declare_parameters();
+  [[nodiscard]] at::Tensor head_of(const at::Tensor& x, ops::Backend& backend) const;
 
   DecoderSpec spec_;
   Precision precision_;

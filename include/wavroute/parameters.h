@@ -45,6 +45,9 @@ struct Parameter {
   int64_t offset = 0;                  // in the buffers of its group, in elements
   at::Tensor value;                    // a leaf; its grad() is always defined
   at::Tensor compute;  // what a matrix product multiplies; == value if the types agree
+  // In the blocks of q8_0, where a model was quantised for generation: [rows, columns] int8, and
+  // [rows, columns / 32] the bits of fp16. They take the place of `compute`.
+  at::Tensor quants, scales;
 
   // The shape of a slice in a checkpoint.
   [[nodiscard]] std::vector<int64_t> shape_of(const ParameterSlice& slice) const;

@@ -86,6 +86,7 @@ struct StreamOptions {
   Pass pass;
   bool record = false;            // keep what the backward twins need
   DecodeState* decode = nullptr;  // of the same Residual; null: the sequence starts here
+  bool any_order = false;         // layers may be left out, repeated or in another order
   Taps* taps = nullptr;
 };
 

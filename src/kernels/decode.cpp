@@ -216,32 +216,44 @@ void add_values(const Grid<C>& values, const float* weights, int64_t width, int6
 }
 
 template <typename C>
-void attend(const CachedAttention<C>& a, int64_t unit, float* scratch) {
-  const int64_t sequence = unit / a.kv_heads, group = unit % a.kv_heads;
-  const int64_t half = a.width / 2, each = a.heads / a.kv_heads;
-  const int64_t last = a.positions[sequence];
-  const float *cos = a.cos[sequence], *sin = a.sin[sequence];
-  const C* row = a.qkv[sequence];
-  const Grid<C> keys = a.keys[unit], values = a.values[unit];
-  rotate(row + (a.heads + group) * a.width, cos, sin, half, keys[last]);
-  const C* value = row + (a.heads + a.kv_heads + group) * a.width;
-  std::memcpy(values[last], value, static_cast<size_t>(a.width) * sizeof(C));
-  const float scale = 1.0F / __builtin_sqrtf(static_cast<float>(a.width));
-  float* query = scratch;
-  float* scores = query + a.width;
-  for (int64_t head = group * each; head < (group + 1) * each; ++head) {
-    rotate(row + head * a.width, cos, sin, half, query);
-    sweep(a.width,
-          [&](int64_t i, auto lanes) { lanes.store(query + i, lanes.load(query + i) * scale); });
-    const float largest = make_scores(keys, query, a.width, last, scores);
-    const float total = exponentiate(scores, last + 1, largest);
-    add_values(values, scores, a.width, last, 1.0F / total, a.y[sequence] + head * a.width);
+void keep(const CachedAttention<C>& a, int64_t begin, int64_t end) {
+  const AttentionShape& s = a.shape;
+  for (int64_t token = begin; token < end; ++token) {
+    const int64_t sequence = token / s.length;
+    const int64_t position = a.positions[sequence] + token % s.length;
+    const C* key = a.qkv[token] + s.heads * s.width;
+    const C* value = key + s.kv_heads * s.width;
+    for (int64_t g = 0; g < s.kv_heads; ++g, key += s.width, value += s.width) {
+      const int64_t head = sequence * s.kv_heads + g;
+      rotate(key, a.cos[position], a.sin[position], s.width / 2, a.keys[head][position]);
+      std::memcpy(a.values[head][position], value, static_cast<size_t>(s.width) * sizeof(C));
+    }
   }
 }
 
 template <typename C>
-void attention(const CachedAttention<C>& a, int64_t begin, int64_t end, float* scratch) {
-  for (int64_t unit = begin; unit < end; ++unit) attend(a, unit, scratch);
+void attend_unit(const CachedAttention<C>& a, int64_t unit, float* scratch) {
+  const AttentionShape& s = a.shape;
+  const int64_t token = unit / s.kv_heads, group = unit % s.kv_heads;
+  const int64_t sequence = token / s.length, head = sequence * s.kv_heads + group;
+  const int64_t position = a.positions[sequence] + token % s.length;
+  const int64_t each = s.heads / s.kv_heads, first = group * each * s.width;
+  const float scale = 1.0F / __builtin_sqrtf(static_cast<float>(s.width));
+  float* query = scratch;
+  float* scores = query + s.width;
+  for (int64_t column = first; column < first + each * s.width; column += s.width) {
+    rotate(a.qkv[token] + column, a.cos[position], a.sin[position], s.width / 2, query);
+    sweep(s.width,
+          [&](int64_t i, auto lanes) { lanes.store(query + i, lanes.load(query + i) * scale); });
+    const float largest = make_scores(a.keys[head], query, s.width, position, scores);
+    const float total = exponentiate(scores, position + 1, largest);
+    add_values(a.values[head], scores, s.width, position, 1.0F / total, a.y[token] + column);
+  }
+}
+
+template <typename C>
+void attend(const CachedAttention<C>& a, int64_t begin, int64_t end, float* scratch) {
+  for (int64_t unit = begin; unit < end; ++unit) attend_unit(a, unit, scratch);
 }
 
 template <typename C>
@@ -250,8 +262,8 @@ void widen(const C* from, int64_t count, float* to) {
 }
 
 template <typename C>
-constexpr DecodeKernels<C> kTable = {products<C, Grid<const C>>, products<C, Q8Rows>, attention<C>,
-                                     widen<C>};
+constexpr DecodeKernels<C> kTable = {products<C, Grid<const C>>, products<C, Q8Rows>, keep<C>,
+                                     attend<C>, widen<C>};
 
 }  // namespace
 

@@ -1,5 +1,5 @@
-// What decoding does with one new token of each of a few sequences: products that read every weight
-// once, and attention over a cache of keys and values.
+// What decoding does with a few new tokens: products that read every weight once, and attention
+// over a cache of keys and values.
 //
 // C: the compute type, float or Bf16; all arithmetic is in float.
 #pragma once
@@ -40,16 +40,17 @@ struct Q8Row {
   uint16_t* scales = nullptr;
 };
 
-// Attention of one new token of each sequence, as Attention's (attention.h). Its rotated key and
-// its value are first stored in the cache, at its position.
+// Attention of T new tokens of each of B sequences, as Attention's (attention.h), over keys and
+// values of which earlier ones are kept. Token t of sequence b is number b T + t, and its position
+// is positions[b] + t.
 template <typename C>
 struct CachedAttention {
-  int64_t sequences = 0, heads = 0, kv_heads = 0, width = 0;
-  Grid<const C> qkv;                   // [B, (H + 2 G) w]
-  const int64_t* positions = nullptr;  // [B]; those before it are in the cache
-  Grid<const float> cos, sin;          // [B, w / 2], of each sequence's position
+  AttentionShape shape;                // length: T, of the new tokens
+  Grid<const C> qkv;                   // [B T, (H + 2 G) w]
+  const int64_t* positions = nullptr;  // [B], of each sequence's first new token
+  Grid<const float> cos, sin;          // [positions, w / 2]
   Grids<C> keys, values;               // [B G, capacity, w]
-  Grid<C> y;                           // [B, H w]
+  Grid<C> y;                           // [B T, H w]
 };
 
 template <typename C>
@@ -57,10 +58,12 @@ struct DecodeKernels {
   // Rows [begin, end) of w.
   void (*products)(const TokenProducts<C, Grid<const C>>&, int64_t begin, int64_t end);
   void (*q8_products)(const TokenProducts<C, Q8Rows>&, int64_t begin, int64_t end);
-  // Units [begin, end): unit b G + g is key-value head g of sequence b with its query heads.
-  // `scratch` is the calling thread's own: as many floats as the longest sequence has tokens, the
-  // new one included, and the width.
-  void (*attention)(const CachedAttention<C>&, int64_t begin, int64_t end, float* scratch);
+  // Keeps the rotated keys and the values of tokens [begin, end).
+  void (*keep)(const CachedAttention<C>&, int64_t begin, int64_t end);
+  // y of units [begin, end), once all is kept: unit i G + g is token i's query heads of key-value
+  // head g. `scratch` is the calling thread's own: w floats and one for each position that a token
+  // sees.
+  void (*attend)(const CachedAttention<C>&, int64_t begin, int64_t end, float* scratch);
   void (*widen)(const C* from, int64_t count, float* to);
 };
 struct Q8Kernels {

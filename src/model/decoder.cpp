@@ -4,6 +4,7 @@
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "config/model_size.h"
@@ -159,6 +160,14 @@ PreNorm Decoder::final_norm() const {
   return {norm_, spec_.model.rms_norm_eps, head_->compute.scalar_type()};
 }
 
+at::Tensor Decoder::head_of(const at::Tensor& x, ops::Backend& backend) const {
+  const at::Tensor rows = x.flatten(0, 1);
+  const at::Tensor logits = head_->quants.defined()
+                                ? backend.project(rows, ops::Q8Matrix{head_->quants, head_->scales})
+                                : backend.project(rows, head_->compute);
+  return logits.view({x.size(0), x.size(1), logits.size(1)});
+}
+
 at::Tensor Decoder::head(const at::Tensor& x) const { return at::linear(x, head_->compute); }
 
 void Decoder::check_program(const LayerProgram& program) const {
@@ -171,6 +180,7 @@ InferenceState Decoder::inference_state(int64_t batch, int64_t capacity,
   const size_t visits =
       program != nullptr ? program->layers().size() : static_cast<size_t>(m.layers);
   InferenceState state;
+  state.positions.assign(static_cast<size_t>(batch), 0);
   state.capacity = capacity;
   const auto options = at::TensorOptions().dtype(compute_type(precision_)).device(device_);
   for (size_t i = 0; i < visits; ++i) {
@@ -182,11 +192,43 @@ InferenceState Decoder::inference_state(int64_t batch, int64_t capacity,
   return state;
 }
 
+InferenceState InferenceState::sequence(int64_t b) const {
+  InferenceState one;
+  one.positions = {positions[static_cast<size_t>(b)]};
+  one.capacity = capacity;
+  for (const at::Tensor& of_visit : keys) one.keys.push_back(of_visit.narrow(0, b, 1));
+  for (const at::Tensor& of_visit : values) one.values.push_back(of_visit.narrow(0, b, 1));
+  return one;
+}
+
+void Decoder::quantise() {
+  std::vector<Parameter*> matrices;
+  for (const auto& layer : sublayers_) {
+    for (Parameter* weight : layer->weights()) {
+      if (weight->shape.size() == 2) matrices.push_back(weight);
+    }
+  }
+  matrices.push_back(head_);
+  for (const Parameter* matrix : matrices) {
+    if (matrix->shape[1] % ops::kQ8Block == 0) continue;
+    throw expected("matrices with rows of a multiple of 32 for q8_0",
+                   fmt::format("{} numbers in {}", matrix->shape[1], matrix->slices[0].name), {},
+                   "--precision bf16 takes any sizes");
+  }
+  for (Parameter* matrix : matrices) {
+    const ops::Q8Matrix blocks = ops::quantise(matrix->value);
+    matrix->quants = blocks.quants, matrix->scales = blocks.scales;
+  }
+}
+
 ForwardResult Decoder::forward(const at::Tensor& ids, const ForwardOptions& options) const {
   const at::NoGradGuard no_grad;
-  if (options.state != nullptr && options.state->position + ids.size(1) > options.state->capacity) {
-    throw Failure(expectation(fmt::format("at most {} tokens in a cache", options.state->capacity),
-                              options.state->position + ids.size(1)));
+  if (options.state != nullptr) {
+    const int64_t end = *std::ranges::max_element(options.state->positions) + ids.size(1);
+    if (end > options.state->capacity) {
+      throw Failure(
+          expectation(fmt::format("at most {} tokens in a cache", options.state->capacity), end));
+    }
   }
   const LayerProgram plain(spec_.model.layers);
   const LayerProgram& program = options.program != nullptr ? *options.program : plain;
@@ -200,6 +242,7 @@ ForwardResult Decoder::forward(const at::Tensor& ids, const ForwardOptions& opti
   stream_options.pass.progress = options.progress;
   stream_options.decode = options.state != nullptr ? options.state->residual.get() : nullptr;
   stream_options.taps = options.taps;
+  stream_options.any_order = !program.is_plain();
   const std::unique_ptr<Stream> stream = residual_->open(stream_options);
   stream->begin(backend.embed(embedding_->value, ids));
   for (size_t visit = 0; visit < program.layers().size(); ++visit) {
@@ -210,8 +253,11 @@ ForwardResult Decoder::forward(const at::Tensor& ids, const ForwardOptions& opti
   }
   at::Tensor out = stream->read_out_normed(final_norm());
   if (options.last_only) out = out.narrow(1, out.size(1) - 1, 1);
-  if (options.state != nullptr) options.state->position += ids.size(1);
-  return {head(out).to(storage_type(precision_)), stream->auxiliary_loss(), stream->mean_depth()};
+  if (options.state != nullptr) {
+    for (int64_t& position : options.state->positions) position += ids.size(1);
+  }
+  const at::Tensor logits = options.state == nullptr ? head(out) : head_of(out, backend);
+  return {logits.to(storage_type(precision_)), stream->auxiliary_loss(), stream->mean_depth()};
 }
 
 }  // namespace wavroute

@@ -5,8 +5,8 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
-#include <numeric>
+#include <span>
+#include <utility>
 
 #include "base/philox.h"
 #include "wavroute/error.h"
@@ -18,6 +18,108 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+// Sequences that are decoded together, each a token at a time.
+class Batch {
+ public:
+  Batch(const Decoder& model, std::span<const std::vector<uint32_t>> prompts, int64_t tokens,
+        const Sampling& sampling, const LayerProgram* program, const Progress& progress)
+      : model_(model),
+        prompts_(prompts),
+        tokens_(tokens),
+        sampling_(sampling),
+        random_(sampling.seed, "sample"),
+        program_(program),
+        progress_(progress) {
+    int64_t longest = 0;
+    for (const auto& prompt : prompts) longest = std::max(longest, std::ssize(prompt));
+    state_ = model.inference_state(std::ssize(prompts), longest + tokens, program);
+    for (const auto& prompt : prompts) sequences_.push_back({prompt, {}, true});
+  }
+
+  // Appends the new tokens to result.ids and adds up its times; mean_depth becomes a sum.
+  void run(const OnToken& on_token, GenerationResult& result) {
+    auto start = std::chrono::steady_clock::now();
+    for (size_t b = 0; b < sequences_.size(); ++b) take_prompt(b, on_token);
+    result.prefill_seconds += seconds_since(start);
+    start = std::chrono::steady_clock::now();
+    for (int64_t n = 1; n < tokens_; ++n) {
+      if (!std::ranges::any_of(sequences_, &Sequence::goes_on)) break;
+      result.mean_depth += take_tokens(on_token);
+    }
+    result.decode_seconds += seconds_since(start);
+    for (Sequence& sequence : sequences_) result.ids.push_back(std::move(sequence.ids));
+  }
+
+ private:
+  struct Sequence {
+    std::vector<uint32_t> seen;  // prompt and new tokens
+    std::vector<uint32_t> ids;   // new tokens
+    bool goes_on = true;
+  };
+
+  ForwardResult forward(const at::Tensor& ids, InferenceState& state) {
+    const ForwardOptions options{progress_, program_, &state, nullptr, /*last_only=*/true};
+    ForwardResult out = model_.forward(ids.to(model_.device()), options);
+    if (!out.logits.isfinite().all().item<bool>()) {
+      throw Failure(expectation("finite logits", "others",
+                                fmt::format("after {} tokens", state.positions[0])),
+                    "the model holds values that are not finite or too large: use an earlier "
+                    "checkpoint");
+    }
+    out.logits = out.logits.select(1, 0).to(at::kFloat).cpu().contiguous();
+    return out;
+  }
+
+  void draw(size_t b, const at::Tensor& logits, const OnToken& on_token) {
+    Sequence& sequence = sequences_[b];
+    const auto n = static_cast<uint64_t>(sequence.ids.size());
+    const uint32_t token =
+        sample_token({logits.const_data_ptr<float>(), static_cast<size_t>(logits.numel())},
+                     sampling_, random_.uniform(n), sequence.seen);
+    sequence.ids.push_back(token);
+    sequence.seen.push_back(token);
+    sequence.goes_on = on_token(b, token);
+  }
+
+  void take_prompt(size_t b, const OnToken& on_token) {
+    const std::vector<int64_t> ids(prompts_[b].begin(), prompts_[b].end());
+    const at::Tensor input = at::tensor(ids, at::kLong).view({1, std::ssize(ids)});
+    if (sequences_.size() == 1) {
+      draw(b, forward(input, state_).logits[0], on_token);
+      return;
+    }
+    InferenceState one = state_.sequence(static_cast<int64_t>(b));
+    draw(b, forward(input, one).logits[0], on_token);
+    state_.positions[b] = one.positions[0];
+  }
+
+  // A token of every sequence; those that have stopped run on unseen. The layers that those that go
+  // on took together.
+  double take_tokens(const OnToken& on_token) {
+    std::vector<int64_t> last;
+    for (const Sequence& sequence : sequences_) last.push_back(sequence.seen.back());
+    const ForwardResult out =
+        forward(at::tensor(last, at::kLong).view({std::ssize(last), 1}), state_);
+    double depth = 0.0;
+    for (size_t b = 0; b < sequences_.size(); ++b) {
+      if (!sequences_[b].goes_on) continue;
+      draw(b, out.logits[static_cast<int64_t>(b)], on_token);
+      if (out.mean_depth.defined()) depth += out.mean_depth.item<double>();
+    }
+    return depth;
+  }
+
+  const Decoder& model_;
+  std::span<const std::vector<uint32_t>> prompts_;
+  int64_t tokens_;
+  const Sampling& sampling_;
+  Philox random_;
+  const LayerProgram* program_;
+  const Progress& progress_;
+  InferenceState state_;
+  std::vector<Sequence> sequences_;
+};
+
 }  // namespace
 
 double cache_bytes_per_token(const Decoder& model, const LayerProgram* program) {
@@ -28,48 +130,23 @@ double cache_bytes_per_token(const Decoder& model, const LayerProgram* program) 
   return visits * numbers * static_cast<double>(c10::elementSize(compute_type(model.precision())));
 }
 
-GenerationResult generate(const Decoder& model, std::span<const uint32_t> prompt, int64_t tokens,
-                          const Sampling& sampling, const LayerProgram* program,
-                          const Progress& progress, const std::function<bool(uint32_t)>& on_token) {
+GenerationResult generate(const Decoder& model, const std::vector<std::vector<uint32_t>>& prompts,
+                          int64_t tokens, const Sampling& sampling, const LayerProgram* program,
+                          const Progress& progress, const OnToken& on_token) {
   check(sampling);
-  const auto prompt_length = static_cast<int64_t>(prompt.size());
-  InferenceState state = model.inference_state(1, prompt_length + tokens, program);
-  const Philox random(sampling.seed, "sample");
-  std::vector<int64_t> input(prompt.begin(), prompt.end());
-  std::vector<uint32_t> seen(prompt.begin(), prompt.end());
-
+  // What a scheme keeps besides keys and values is of all sequences together (gated).
+  const bool apart = model.residual().decode_state() != nullptr;
   GenerationResult result;
-  double depth_sum = 0.0;
-  auto start = std::chrono::steady_clock::now();
-  for (int64_t n = 0; n < tokens; ++n) {
-    const at::Tensor ids =
-        at::tensor(input, at::kLong).view({1, static_cast<int64_t>(input.size())});
-    ForwardOptions options{progress, program, &state, nullptr, /*last_only=*/true};
-    const ForwardResult out = model.forward(ids.to(model.device()), options);
-    if (!out.logits.isfinite().all().item<bool>()) {
-      throw Failure(
-          expectation("finite logits", "others", fmt::format("after {} tokens", prompt_length + n)),
-          "the model holds values that are not finite or too large: use an earlier "
-          "checkpoint");
-    }
-    const at::Tensor logits = out.logits.flatten().to(at::kFloat).cpu().contiguous();
-    const uint32_t token =
-        sample_token({logits.const_data_ptr<float>(), static_cast<size_t>(logits.numel())},
-                     sampling, random.uniform(static_cast<uint64_t>(n)), seen);
-    seen.push_back(token);
-    if (n == 0) {
-      result.prefill_seconds = seconds_since(start);
-      start = std::chrono::steady_clock::now();
-    } else if (out.mean_depth.defined()) {
-      depth_sum += out.mean_depth.item<double>();
-    }
-    result.ids.push_back(token);
-    if (!on_token(token)) break;
-    input = {token};
+  for (size_t first = 0; first < prompts.size();) {
+    const size_t count = apart ? 1 : prompts.size() - first;
+    Batch batch(model, {prompts.data() + first, count}, tokens, sampling, program, progress);
+    batch.run([&](size_t index, uint32_t token) { return on_token(first + index, token); }, result);
+    first += count;
   }
-  result.decode_seconds = seconds_since(start);
-  if (result.ids.size() > 1) {
-    result.mean_depth = depth_sum / static_cast<double>(result.ids.size() - 1);
+  if (result.mean_depth > 0.0) {
+    int64_t later = 0;
+    for (const auto& ids : result.ids) later += std::max<int64_t>(std::ssize(ids) - 1, 0);
+    result.mean_depth /= static_cast<double>(std::max<int64_t>(later, 1));
   }
   return result;
 }

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <functional>
-#include <span>
 #include <vector>
 
 #include "model/sampling.h"
@@ -11,20 +10,25 @@
 namespace wavroute {
 
 struct GenerationResult {
-  std::vector<uint32_t> ids;  // new tokens
-  double prefill_seconds = 0.0;
-  double decode_seconds = 0.0;  // of all tokens after the first
-  double mean_depth = 0.0;      // layers per new token; 0: all
+  std::vector<std::vector<uint32_t>> ids;  // the new tokens of each prompt
+  double prefill_seconds = 0.0;            // until every prompt's first token
+  double decode_seconds = 0.0;             // of all tokens after the first ones
+  double mean_depth = 0.0;                 // layers per new token; 0: all
 };
 
 // Bytes of keys and values that a pass keeps for each token of a sequence.
 [[nodiscard]] double cache_bytes_per_token(const Decoder& model, const LayerProgram* program);
 
-// Continues `prompt` (at least one token) by up to `tokens`; `on_token` gets each token when it is
-// drawn, and returns false to stop. The n-th draw depends on the seed and n alone.
-[[nodiscard]] GenerationResult generate(const Decoder& model, std::span<const uint32_t> prompt,
+// Gets prompt `index`'s next token when it is drawn; false stops that prompt.
+using OnToken = std::function<bool(size_t index, uint32_t token)>;
+
+// Continues each of `prompts` (at least one token each) by up to `tokens`. Prompts of any lengths
+// are decoded together; each gets the tokens that it would get alone, up to the rounding of
+// products. The n-th draw of each depends on the seed and n alone.
+[[nodiscard]] GenerationResult generate(const Decoder& model,
+                                        const std::vector<std::vector<uint32_t>>& prompts,
                                         int64_t tokens, const Sampling& sampling,
                                         const LayerProgram* program, const Progress& progress,
-                                        const std::function<bool(uint32_t)>& on_token);
+                                        const OnToken& on_token);
 
 }  // namespace wavroute

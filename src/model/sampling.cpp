@@ -12,17 +12,25 @@
 namespace wavroute {
 namespace {
 
+// Whether token a comes after b, the likelier one first.
+struct IsAfter {
+  std::span<const float> logits;
+  bool operator()(uint32_t a, uint32_t b) const {
+    return logits[a] != logits[b] ? logits[a] < logits[b] : a > b;
+  }
+};
+
 // Tokens from the likeliest on, sorted only as far as they are asked for.
 class Ranking {
  public:
   explicit Ranking(std::span<const float> logits) : logits_(logits), heap_(logits.size()) {
     std::iota(heap_.begin(), heap_.end(), 0U);
-    std::make_heap(heap_.begin(), heap_.end(), after());
+    std::make_heap(heap_.begin(), heap_.end(), IsAfter{logits_});
   }
   [[nodiscard]] size_t size() const { return logits_.size(); }
   [[nodiscard]] uint32_t operator[](size_t rank) {
     while (sorted_.size() <= rank) {
-      std::pop_heap(heap_.begin(), heap_.end(), after());
+      std::pop_heap(heap_.begin(), heap_.end(), IsAfter{logits_});
       sorted_.push_back(heap_.back());
       heap_.pop_back();
     }
@@ -31,11 +39,6 @@ class Ranking {
   [[nodiscard]] float logit(size_t rank) { return logits_[(*this)[rank]]; }
 
  private:
-  [[nodiscard]] auto after() const {
-    return [logits = logits_](uint32_t a, uint32_t b) {
-      return logits[a] != logits[b] ? logits[a] < logits[b] : a > b;
-    };
-  }
   std::span<const float> logits_;
   std::vector<uint32_t> heap_, sorted_;
 };

@@ -2,7 +2,7 @@
 
 #include <ATen/ATen.h>
 
-#include "ops/heads.h"
+#include <algorithm>
 
 namespace wavroute {
 namespace {
@@ -18,19 +18,24 @@ std::vector<Parameter*> present(std::vector<Parameter*> parameters) {
   return parameters;
 }
 
-// Undefined without a parameter.
-at::Tensor value_of(const Parameter* parameter) {
-  return parameter == nullptr ? at::Tensor() : parameter->value;
+// x w^T + bias; x [tokens, n].
+at::Tensor product(ops::Backend& backend, const at::Tensor& x, const Parameter& w,
+                   const Parameter* bias = nullptr) {
+  const at::Tensor y = w.quants.defined() ? backend.project(x, ops::Q8Matrix{w.quants, w.scales})
+                                          : backend.project(x, w.compute);
+  if (bias != nullptr) backend.add_bias(y, bias->value);
+  return y;
 }
 
-// x w^T + bias: vectors are of the storage type, which may be wider than x's.
-at::Tensor linear(const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias) {
-  const at::Tensor y = at::linear(x, w);
-  return bias.defined() ? (y + bias).to(y.scalar_type()) : y;
-}
-
+// The rows [tokens, n] that still run: of all, where `rows` is undefined.
 at::Tensor pick_rows(const at::Tensor& x, const at::Tensor& rows) {
-  return x.flatten(0, 1).index_select(0, rows);
+  const at::Tensor all = x.flatten(0, -2);
+  return rows.defined() ? all.index_select(0, rows) : all;
+}
+// Back among zeros, in the shape of `like`.
+at::Tensor put_rows(const at::Tensor& u, const at::Tensor& rows, const at::Tensor& like) {
+  return (rows.defined() ? scatter_rows(u, rows, like.size(0) * like.size(1)) : u)
+      .view(like.sizes());
 }
 
 }  // namespace
@@ -40,7 +45,7 @@ void take_sublayer(Stream& stream, const Site& site, const Sublayer& f, ops::Bac
   const at::Tensor x = stream.read_normed(site, f.norm());
   SublayerContext context{state, site.visit, {}};
   if (kept == nullptr) context.running_rows = stream.running_rows();  // a backward is of all tokens
-  stream.write(site, context.is_whole() ? f.run(x, backend, kept) : f.forward(x, context));
+  stream.write(site, context.is_whole() ? f.run(x, backend, kept) : f.forward(x, backend, context));
 }
 
 void take_sublayer_backward(Stream& stream, const Site& site, const Sublayer& f,
@@ -59,55 +64,27 @@ Attention::Attention(const ModelConfig& model, const PreNorm& norm, const Weight
       head_width_(model.head_width()),
       rope_(std::move(rope)) {}
 
-// Queries, keys and values [B, T, (heads + 2 kv_heads) * head width]; queries only of `rows`.
-at::Tensor Attention::project(const at::Tensor& x, const at::Tensor& rows) const {
-  const at::Tensor& weight = w_.qkv->compute;
-  const at::Tensor bias = value_of(w_.qkv_bias);
-  if (!rows.defined()) return linear(x, weight, bias);
-  const int64_t split = heads_ * head_width_, rest = weight.size(0) - split;
-  const auto part = [&](int64_t first, int64_t count) {
-    return bias.defined() ? bias.narrow(0, first, count) : bias;
-  };
-  const at::Tensor kv = linear(x, weight.narrow(0, split, rest), part(split, rest));
-  const at::Tensor q = linear(pick_rows(x, rows), weight.narrow(0, 0, split), part(0, split));
-  const at::Tensor all = scatter_rows(q, rows, x.size(0) * x.size(1));
-  return at::cat({all.view({x.size(0), x.size(1), split}), kv}, -1);
+// Queries, keys and values [B T, (heads + 2 kv_heads) * head width].
+at::Tensor Attention::project(const at::Tensor& x, ops::Backend& backend) const {
+  return product(backend, x.flatten(0, 1), *w_.qkv, w_.qkv_bias);
 }
 
-// q [B,heads,T,width], k and v [B,kv_heads,T,width] -> [B,T,heads * width]
-at::Tensor Attention::attend(const at::Tensor& q, at::Tensor k, at::Tensor v,
-                             const SublayerContext& context) const {
-  const int64_t length = q.size(2);
-  std::optional<at::Tensor> mask;
-  bool causal = true;
-  if (InferenceState* state = context.state; state != nullptr) {
-    const auto visit = static_cast<size_t>(context.visit);
-    const int64_t end = state->position + length;
-    state->keys[visit].narrow(2, state->position, length).copy_(k);
-    state->values[visit].narrow(2, state->position, length).copy_(v);
-    k = state->keys[visit].narrow(2, 0, end);
-    v = state->values[visit].narrow(2, 0, end);
-    causal = state->position == 0;
-    if (!causal && length > 1) {
-      mask = at::ones({length, end}, q.options().dtype(at::kBool)).tril(state->position);
-    }
-  }
-  const at::Tensor y = at::scaled_dot_product_attention(q, ops::repeat_heads(k, heads_),
-                                                        ops::repeat_heads(v, heads_), mask, 0.0,
-                                                        causal && length > 1);
-  return y.transpose(1, 2).reshape({q.size(0), length, heads_ * head_width_});
+// [B T, heads * head width]
+at::Tensor Attention::attend(const at::Tensor& qkv, const kernels::AttentionShape& shape,
+                             ops::Backend& backend, const SublayerContext& context) const {
+  const InferenceState* state = context.state;
+  if (state == nullptr) return backend.attention(qkv, shape, rope_->of(0, shape.length)).y;
+  const auto visit = static_cast<size_t>(context.visit);
+  const int64_t end = *std::ranges::max_element(state->positions) + shape.length;
+  return backend.cached_attention(qkv, shape, rope_->of(0, end),
+                                  {state->keys[visit], state->values[visit], state->positions});
 }
 
-at::Tensor Attention::forward(const at::Tensor& x, const SublayerContext& context) const {
-  const at::Tensor& rows = context.running_rows;
-  const int64_t first = context.state != nullptr ? context.state->position : 0;
-  const ops::Heads heads =
-      ops::split_heads(project(x, rows), shape_of(x), rope_->of(first, x.size(1)));
-  const at::Tensor y = attend(heads.q, heads.k, heads.v, context);
-  const at::Tensor bias = value_of(w_.out_bias);
-  if (!rows.defined()) return linear(y, w_.out->compute, bias);
-  const at::Tensor u = linear(pick_rows(y, rows), w_.out->compute, bias);
-  return scatter_rows(u, rows, x.size(0) * x.size(1)).view(x.sizes());
+at::Tensor Attention::forward(const at::Tensor& x, ops::Backend& backend,
+                              const SublayerContext& context) const {
+  const at::Tensor& rows = context.running_rows;  // the others' keys and values are still needed
+  const at::Tensor y = attend(project(x, backend), shape_of(x), backend, context);
+  return put_rows(product(backend, pick_rows(y, rows), *w_.out, w_.out_bias), rows, x);
 }
 
 kernels::AttentionShape Attention::shape_of(const at::Tensor& x) const {
@@ -115,11 +92,9 @@ kernels::AttentionShape Attention::shape_of(const at::Tensor& x) const {
 }
 
 at::Tensor Attention::run(const at::Tensor& x, ops::Backend& backend, Kept* kept) const {
-  const at::Tensor qkv = backend.project(x.flatten(0, 1), w_.qkv->compute);
-  if (w_.qkv_bias != nullptr) backend.add_bias(qkv, w_.qkv_bias->value);
+  const at::Tensor qkv = project(x, backend);
   const ops::Attended attended = backend.attention(qkv, shape_of(x), rope_->of(0, x.size(1)));
-  const at::Tensor u = backend.project(attended.y, w_.out->compute);
-  if (w_.out_bias != nullptr) backend.add_bias(u, w_.out_bias->value);
+  const at::Tensor u = product(backend, attended.y, *w_.out, w_.out_bias);
   if (kept != nullptr) *kept = {x, qkv, attended.y, attended.lse};
   return u.view(x.sizes());
 }
@@ -141,18 +116,16 @@ at::Tensor Attention::run_backward(const at::Tensor& du, ops::Backend& backend, 
 Mlp::Mlp(const PreNorm& norm, Parameter* gate_up, Parameter* down)
     : Sublayer(norm, {gate_up, down}), gate_up_(gate_up), down_(down) {}
 
-at::Tensor Mlp::forward(const at::Tensor& x, const SublayerContext& context) const {
+at::Tensor Mlp::forward(const at::Tensor& x, ops::Backend& backend,
+                        const SublayerContext& context) const {
   const at::Tensor& rows = context.running_rows;
-  const at::Tensor chosen = rows.defined() ? pick_rows(x, rows) : x;
-  const std::vector<at::Tensor> gate_up = at::linear(chosen, gate_up_->compute).chunk(2, -1);
-  const at::Tensor u = at::linear(at::silu(gate_up[0]) * gate_up[1], down_->compute);
-  if (!rows.defined()) return u;
-  return scatter_rows(u, rows, x.size(0) * x.size(1)).view(x.sizes());
+  const at::Tensor gate_up = product(backend, pick_rows(x, rows), *gate_up_);
+  return put_rows(product(backend, backend.swiglu(gate_up), *down_), rows, x);
 }
 
 at::Tensor Mlp::run(const at::Tensor& x, ops::Backend& backend, Kept* kept) const {
-  const at::Tensor gate_up = backend.project(x.flatten(0, 1), gate_up_->compute);
-  const at::Tensor u = backend.project(backend.swiglu(gate_up), down_->compute);
+  const at::Tensor gate_up = product(backend, x.flatten(0, 1), *gate_up_);
+  const at::Tensor u = product(backend, backend.swiglu(gate_up), *down_);
   if (kept != nullptr) *kept = {x, gate_up};
   return u.view(x.sizes());
 }

@@ -39,9 +39,8 @@ class Sublayer {
   [[nodiscard]] virtual at::Tensor run_backward(const at::Tensor& du, ops::Backend& backend,
                                                 Kept kept) const = 0;
 
-  // The same with a cache, or for the tokens that still run (u is zero for the others), on stock
-  // operators. Differentiable without either.
-  [[nodiscard]] virtual at::Tensor forward(const at::Tensor& x,
+  // The same with a cache, or for the tokens that still run: u is zero for the others.
+  [[nodiscard]] virtual at::Tensor forward(const at::Tensor& x, ops::Backend& backend,
                                            const SublayerContext& context) const = 0;
 
  protected:
@@ -77,14 +76,14 @@ class Attention final : public Sublayer {
                                Kept* kept) const override;
   [[nodiscard]] at::Tensor run_backward(const at::Tensor& du, ops::Backend& backend,
                                         Kept kept) const override;
-  [[nodiscard]] at::Tensor forward(const at::Tensor& x,
+  [[nodiscard]] at::Tensor forward(const at::Tensor& x, ops::Backend& backend,
                                    const SublayerContext& context) const override;
 
  private:
   [[nodiscard]] kernels::AttentionShape shape_of(const at::Tensor& x) const;
-  [[nodiscard]] at::Tensor project(const at::Tensor& x, const at::Tensor& rows) const;
-  [[nodiscard]] at::Tensor attend(const at::Tensor& q, at::Tensor k, at::Tensor v,
-                                  const SublayerContext& context) const;
+  [[nodiscard]] at::Tensor project(const at::Tensor& x, ops::Backend& backend) const;
+  [[nodiscard]] at::Tensor attend(const at::Tensor& qkv, const kernels::AttentionShape& shape,
+                                  ops::Backend& backend, const SublayerContext& context) const;
 
   Weights w_;
   int64_t heads_, kv_heads_, head_width_;
@@ -101,7 +100,7 @@ class Mlp final : public Sublayer {
                                Kept* kept) const override;
   [[nodiscard]] at::Tensor run_backward(const at::Tensor& du, ops::Backend& backend,
                                         Kept kept) const override;
-  [[nodiscard]] at::Tensor forward(const at::Tensor& x,
+  [[nodiscard]] at::Tensor forward(const at::Tensor& x, ops::Backend& backend,
                                    const SublayerContext& context) const override;
 
  private:

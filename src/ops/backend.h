@@ -16,6 +16,7 @@
 #include <string>
 
 #include "ops/attention.h"
+#include "ops/decode.h"
 #include "ops/memory.h"
 #include "ops/norm.h"
 #include "ops/route.h"
@@ -110,6 +111,14 @@ class Backend {
                                                       const Attended& forward, const at::Tensor& dy,
                                                       const kernels::AttentionShape& shape,
                                                       const RopeTable& rope) = 0;
+
+  // Attention of new tokens over the keys and values of earlier ones: see ops/decode.h.
+  [[nodiscard]] virtual at::Tensor cached_attention(const at::Tensor& qkv,
+                                                    const kernels::AttentionShape& shape,
+                                                    const RopeTable& rope,
+                                                    const KeyValues& cache) = 0;
+  // x w^T with a matrix in blocks of q8_0.
+  [[nodiscard]] virtual at::Tensor project(const at::Tensor& x, const Q8Matrix& w) = 0;
 
   // a = silu(gate) * up: gate_up [tokens, 2 hidden] -> [tokens, hidden]
   [[nodiscard]] virtual at::Tensor swiglu(const at::Tensor& gate_up) = 0;

@@ -37,7 +37,7 @@ class ComposedBackend final : public Backend {
   void add_weight_grad(const at::Tensor& du, const at::Tensor& x, at::Tensor grad) override {
     grad.add_(at::mm(du.t(), x));
   }
-  void add_bias(at::Tensor rows, const at::Tensor& bias) override { rows.add_(bias.detach()); }
+  void add_bias(at::Tensor rows, const at::Tensor& bias) override { rows.add_(bias); }
   void add_bias_grad(const at::Tensor& du, at::Tensor grad) override {
     grad.add_(du.to(grad.scalar_type()).sum(0));
   }
@@ -93,6 +93,26 @@ class ComposedBackend final : public Backend {
     const at::AutoGradMode with_grad(true);
     const at::Tensor input = leaf(qkv);
     return torch::autograd::grad({causal_attention(input, shape, rope)}, {input}, {dy})[0];
+  }
+
+  [[nodiscard]] at::Tensor cached_attention(const at::Tensor& qkv,
+                                            const kernels::AttentionShape& shape,
+                                            const RopeTable& rope,
+                                            const KeyValues& cache) override {
+    std::vector<at::Tensor> ys;
+    for (int64_t b = 0; b < shape.batch; ++b) {
+      const int64_t position = cache.positions[static_cast<size_t>(b)];
+      kernels::AttentionShape own = shape;
+      own.batch = 1;
+      ys.push_back(attend_over(split_heads(qkv.narrow(0, b * shape.length, shape.length), own,
+                                           {rope.cos.narrow(0, position, shape.length),
+                                            rope.sin.narrow(0, position, shape.length)}),
+                               cache.keys.narrow(0, b, 1), cache.values.narrow(0, b, 1), position));
+    }
+    return at::cat(ys).reshape({shape.batch * shape.length, shape.heads * shape.width});
+  }
+  [[nodiscard]] at::Tensor project(const at::Tensor& x, const Q8Matrix& w) override {
+    return at::linear(x, dequantised(w).to(x.scalar_type()));
   }
 
   [[nodiscard]] at::Tensor swiglu(const at::Tensor& gate_up) override {
@@ -165,6 +185,23 @@ class ComposedBackend final : public Backend {
     at::Tensor gain_grad = norm.gain_grad;
     gain_grad.add_(grads[1]);
     return grads[0];
+  }
+
+  // One sequence's heads over its cache, to which they are added -> [T, heads, width].
+  [[nodiscard]] static at::Tensor attend_over(const Heads& heads, const at::Tensor& keys,
+                                              const at::Tensor& values, int64_t position) {
+    const int64_t length = heads.q.size(2), count = heads.q.size(1), end = position + length;
+    keys.narrow(2, position, length).copy_(heads.k);
+    values.narrow(2, position, length).copy_(heads.v);
+    std::optional<at::Tensor> mask;
+    if (position > 0 && length > 1) {
+      mask = at::ones({length, end}, heads.q.options().dtype(at::kBool)).tril(position);
+    }
+    const at::Tensor y =
+        at::scaled_dot_product_attention(heads.q, repeat_heads(keys.narrow(2, 0, end), count),
+                                         repeat_heads(values.narrow(2, 0, end), count), mask, 0.0,
+                                         /*is_causal=*/position == 0 && length > 1);
+    return y.transpose(1, 2)[0];
   }
 
   SystemMemory memory_;

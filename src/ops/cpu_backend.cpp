@@ -9,6 +9,7 @@
 #include "ops/backend.h"
 #include "ops/bias.h"
 #include "ops/cross_entropy.h"
+#include "ops/decode.h"
 #include "ops/flat.h"
 #include "ops/ids.h"
 #include "ops/parallel.h"
@@ -22,9 +23,8 @@ namespace {
 class CpuBackend final : public Backend, public RouteOperators {
  public:
   [[nodiscard]] BackendKind kind() const override { return BackendKind::kCpu; }
-  // Attention over a cache is on stock operators (model/sublayer.cpp); the streams decode.
   [[nodiscard]] bool serves(const PassNeeds& needs) const override {
-    return !needs.program && !needs.taps;
+    return !needs.taps && (!needs.program || needs.decoding);
   }
   [[nodiscard]] RouteOperators* routes() override { return this; }
 
@@ -32,7 +32,7 @@ class CpuBackend final : public Backend, public RouteOperators {
   void begin_pass() override { arena_.begin_pass(); }
 
   [[nodiscard]] at::Tensor project(const at::Tensor& x, const at::Tensor& w) override {
-    return ops::project(arena_, x, w);
+    return are_few(x, w) ? few_products(arena_, x, w) : ops::project(arena_, x, w);
   }
   [[nodiscard]] at::Tensor project_backward(const at::Tensor& du, const at::Tensor& w) override {
     return ops::project_backward(arena_, du, w);
@@ -78,6 +78,15 @@ class CpuBackend final : public Backend, public RouteOperators {
                                               const kernels::AttentionShape& shape,
                                               const RopeTable& rope) override {
     return ops::attention_backward(arena_, qkv, forward, dy, shape, rope);
+  }
+  [[nodiscard]] at::Tensor cached_attention(const at::Tensor& qkv,
+                                            const kernels::AttentionShape& shape,
+                                            const RopeTable& rope,
+                                            const KeyValues& cache) override {
+    return ops::cached_attention(arena_, qkv, shape, rope, cache);
+  }
+  [[nodiscard]] at::Tensor project(const at::Tensor& x, const Q8Matrix& w) override {
+    return q8_products(arena_, x, w);
   }
   [[nodiscard]] at::Tensor swiglu(const at::Tensor& gate_up) override {
     return ops::swiglu(arena_, gate_up);

@@ -49,7 +49,8 @@ const Router& RoutedResidual::router(const std::optional<Site>& site) const {
 }
 
 std::unique_ptr<Stream> RoutedResidual::open(const StreamOptions& options) const {
-  if (options.backend->routes() != nullptr) return std::make_unique<PartsStream>(*this, options);
+  if (options.backend->routes() != nullptr && !options.any_order)
+    return std::make_unique<PartsStream>(*this, options);
   return std::make_unique<BankStream>(*this, options);
 }
 

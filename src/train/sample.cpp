@@ -19,12 +19,14 @@ std::string sample_text(const Session& session, const Progress& progress) {
       prompt.push_back(session.corpus.valid.at(i));
     }
   }
-  const Sampling sampling{sample.temperature, sample.top_k, sample.top_p,
-                          static_cast<uint64_t>(session.config.train.seed)};
+  const Sampling sampling{.temperature = sample.temperature,
+                          .top_k = sample.top_k,
+                          .top_p = sample.top_p,
+                          .seed = static_cast<uint64_t>(session.config.train.seed)};
   StreamDecoder decoder(session.corpus.tokenizer, /*continues=*/true);
   std::string text = tokenizer.decode(prompt, /*skip_special=*/has_prompt);
-  static_cast<void>(generate(*session.model, prompt, sample.tokens, sampling, nullptr, progress,
-                             [&](uint32_t token) {
+  static_cast<void>(generate(*session.model, {prompt}, sample.tokens, sampling, nullptr, progress,
+                             [&](size_t, uint32_t token) {
                                text += decoder.feed(token);
                                return true;
                              }));

@@ -186,42 +186,41 @@ TEST_P(DecodeTest, TokenByTokenAttentionIsThatOfTheWholeSequence) {
       std::vector<C> keys(static_cast<size_t>(2 * s.kv_heads * kCapacity * width), stored<C>(NAN));
       std::vector<C> values = keys, y(y_size(s));
       std::vector<float> scratch(static_cast<size_t>(kLength + width));
-      for (int64_t t = 0; t < kLength; ++t) {
-        // Sequence 1 is a token behind: each has its own position.
-        const int64_t positions[] = {t, std::max<int64_t>(t - 1, 0)};
-        std::vector<float> cos_rows, sin_rows;
-        std::vector<C> rows;
-        for (int64_t b = 0; b < 2; ++b) {
-          const int64_t half = width / 2, at = positions[b];
-          cos_rows.insert(cos_rows.end(), &cos[at * half], &cos[at * half] + half);
-          sin_rows.insert(sin_rows.end(), &sin[at * half], &sin[at * half] + half);
-          const auto first = qkv.begin() + (b * kLength + at) * s.row();
-          rows.insert(rows.end(), first, first + s.row());
+      // The first `first` tokens at once, then one by one; sequence 1 is a token behind.
+      for (const int64_t first : {1, 8}) {
+        for (int64_t t = 0; t < kLength; t += t == 0 ? first : 1) {
+          const int64_t count = t == 0 ? first : 1;
+          const int64_t positions[] = {t, std::max<int64_t>(t - 1, 0)};
+          std::vector<C> rows;
+          for (const int64_t b : {0, 1}) {
+            const auto from = qkv.begin() + (b * kLength + positions[b]) * s.row();
+            rows.insert(rows.end(), from, from + count * s.row());
+          }
+          std::vector<C> out(static_cast<size_t>(2 * count * s.heads * width));
+          CachedAttention<C> call = {.shape = s,
+                                     .qkv = {rows.data(), s.row()},
+                                     .positions = positions,
+                                     .cos = {cos.data(), width / 2},
+                                     .sin = {sin.data(), width / 2},
+                                     .keys = {keys.data(), kCapacity * width, width},
+                                     .values = {values.data(), kCapacity * width, width},
+                                     .y = {out.data(), s.heads * width}};
+          call.shape.length = count;
+          kernels<C>().keep(call, 0, 1);
+          kernels<C>().keep(call, 1, 2 * count);
+          kernels<C>().attend(call, 0, 1, scratch.data());
+          kernels<C>().attend(call, 1, 2 * count * s.kv_heads, scratch.data());
+          for (const int64_t b : {0, 1}) {
+            std::copy_n(out.begin() + b * count * s.heads * width, count * s.heads * width,
+                        y.begin() + (b * kLength + positions[b]) * s.heads * width);
+          }
         }
-        std::vector<C> out(static_cast<size_t>(2 * s.heads * width));
-        const CachedAttention<C> call = {.sequences = 2,
-                                         .heads = s.heads,
-                                         .kv_heads = s.kv_heads,
-                                         .width = width,
-                                         .qkv = {rows.data(), s.row()},
-                                         .positions = positions,
-                                         .cos = {cos_rows.data(), width / 2},
-                                         .sin = {sin_rows.data(), width / 2},
-                                         .keys = {keys.data(), kCapacity * width, width},
-                                         .values = {values.data(), kCapacity * width, width},
-                                         .y = {out.data(), s.heads * width}};
-        kernels<C>().attention(call, 0, 1, scratch.data());
-        kernels<C>().attention(call, 1, 4, scratch.data());
-        for (int64_t b = 0; b < 2; ++b) {
-          std::copy_n(out.begin() + b * s.heads * width, s.heads * width,
-                      y.begin() + (b * kLength + positions[b]) * s.heads * width);
-        }
+        // All but the last position of sequence 1. Keys of Bf16 are rounded once rotated.
+        const auto until = static_cast<int64_t>(y.size()) - s.heads * width;
+        expect_near(std::vector<C>(y.begin(), y.begin() + until),
+                    std::vector<double>(expected.y.begin(), expected.y.begin() + until),
+                    sizeof(C) == sizeof(float) ? 1e-5 : 1e-2);
       }
-      // All but the last position of sequence 1. Keys of Bf16 are rounded once rotated.
-      const auto until = static_cast<int64_t>(y.size()) - s.heads * width;
-      expect_near(std::vector<C>(y.begin(), y.begin() + until),
-                  std::vector<double>(expected.y.begin(), expected.y.begin() + until),
-                  sizeof(C) == sizeof(float) ? 1e-5 : 1e-2);
     }
   });
 }

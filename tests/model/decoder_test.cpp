@@ -145,7 +145,7 @@ TEST(Decoder, RefusesMoreTokensThanItsCacheHolds) {
   ForwardOptions options;
   options.state = &state;
   EXPECT_THROW(static_cast<void>(model->forward(random_tokens(2, 9), options)), Failure);
-  EXPECT_EQ(state.position, 0);
+  EXPECT_EQ(state.positions, (std::vector<int64_t>{0, 0}));
 }
 
 TEST(TiedEmbeddings, HaveNoOutputMatrixAndCollectBothGradients) {

@@ -1,5 +1,6 @@
 // Drawing tokens.
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
 
 #include <cmath>
@@ -7,6 +8,7 @@
 
 #include "base/philox.h"
 #include "model/generate.h"
+#include "ops/decode.h"
 #include "tests/model/small_model.h"
 #include "wavroute/error.h"
 
@@ -131,7 +133,8 @@ const std::vector<uint32_t> kPrompt = {3, 1, 4, 1};
 
 std::vector<uint32_t> generated(const Decoder& model, const Sampling& how, int64_t tokens,
                                 const LayerProgram* program = nullptr) {
-  return generate(model, kPrompt, tokens, how, program, {}, [](uint32_t) { return true; }).ids;
+  return generate(model, {kPrompt}, tokens, how, program, {}, [](size_t, uint32_t) { return true; })
+      .ids[0];
 }
 
 TEST(Generate, RepeatsWithItsSeedAndChangesWithAnother) {
@@ -187,20 +190,89 @@ TEST(Generate, RunsAProgram) {
   EXPECT_NE(generated(*model, sampling(0.0), 12, &some), plain);
 }
 
+const std::vector<std::vector<uint32_t>> kPrompts = {
+    {3, 1, 4, 1}, {5}, {9, 2, 6, 5, 3, 5, 8, 9, 7, 9}};
+
+TEST(Generate, EveryPromptOfABatchGetsTheTokensThatItGetsAlone) {
+  for (const Precision precision : {Precision::kFp64, Precision::kFp32, Precision::kBf16}) {
+    for (const char* scheme : {"prenorm", "gated", "wav", "act", "mhc_lite"}) {
+      SCOPED_TRACE(scheme);
+      const auto model = scattered_model(small_spec(scheme), precision);
+      const auto whole = generate(*model, kPrompts, 9, sampling(1.0), nullptr, {},
+                                  [](size_t, uint32_t) { return true; });
+      for (size_t b = 0; b < kPrompts.size(); ++b) {
+        const auto alone = generate(*model, {kPrompts[b]}, 9, sampling(1.0), nullptr, {},
+                                    [](size_t, uint32_t) { return true; });
+        EXPECT_EQ(whole.ids[b], alone.ids[0]) << b;
+      }
+    }
+  }
+}
+
+TEST(Generate, APromptOfABatchMayStopBeforeTheOthers) {
+  const auto model = scattered_model(small_spec("wav"));
+  const auto run = [&](size_t stopped, size_t after) {
+    std::vector<size_t> counts(kPrompts.size());
+    return generate(*model, kPrompts, 9, sampling(1.0), nullptr, {}, [&](size_t b, uint32_t) {
+      ++counts[b];
+      return b != stopped || counts[b] < after;
+    });
+  };
+  auto expected = run(kPrompts.size(), 0).ids;
+  for (size_t b = 0; b < kPrompts.size(); ++b) {
+    const auto found = run(b, 2).ids;
+    EXPECT_EQ(found[b], std::vector<uint32_t>(expected[b].begin(), expected[b].begin() + 2));
+    for (size_t other = 0; other < kPrompts.size(); ++other) {
+      if (other != b) EXPECT_EQ(found[other], expected[other]);
+    }
+  }
+}
+
+TEST(Generate, WithQuantisedMatricesIsThatOfTheirValues) {
+  DecoderSpec spec = small_spec("wav");
+  spec.model.width = 64;
+  spec.model.hidden = 96;
+  const auto blocks = scattered_model(spec, Precision::kFp32);
+  const auto values = scattered_model(spec, Precision::kFp32);
+  blocks->quantise();
+  for (size_t i = 0; i < blocks->parameters().parameters().size(); ++i) {
+    const Parameter& from = blocks->parameters().parameters()[i];
+    if (!from.quants.defined()) continue;
+    const at::NoGradGuard no_grad;
+    values->parameters().parameters()[i].value.copy_(ops::dequantised({from.quants, from.scales}));
+  }
+  const at::Tensor ids = at::tensor({3, 1, 4, 1, 5, 9, 2, 6, 5, 3}, at::kLong).view({2, 5});
+  for (const int64_t first : {4, 1}) {  // a prompt, and then token by token
+    InferenceState a = blocks->inference_state(2, 8), b = values->inference_state(2, 8);
+    for (int64_t t = 0; t < 5; t += t == 0 ? first : 1) {
+      const at::Tensor next = ids.narrow(1, t, t == 0 ? first : 1);
+      ForwardOptions of_blocks, of_values;
+      of_blocks.state = &a, of_values.state = &b;
+      EXPECT_LE(difference(blocks->forward(next, of_blocks).logits,
+                           values->forward(next, of_values).logits),
+                1e-5);
+    }
+  }
+  spec.model.hidden = 100;
+  const auto odd = scattered_model(spec, Precision::kFp32);
+  EXPECT_THROW(odd->quantise(), UserError);
+}
+
 TEST(Generate, StopsWhenItIsTold) {
   const auto model = scattered_model(small_spec("prenorm"));
   int seen = 0;
-  const GenerationResult result = generate(*model, kPrompt, 12, sampling(1.0), nullptr, {},
-                                           [&](uint32_t) { return ++seen < 3; });
+  const GenerationResult result = generate(*model, {kPrompt}, 12, sampling(1.0), nullptr, {},
+                                           [&](size_t, uint32_t) { return ++seen < 3; });
   EXPECT_EQ(seen, 3);
-  EXPECT_EQ(result.ids.size(), 3U);
+  EXPECT_EQ(result.ids[0].size(), 3U);
 }
 
 TEST(Generate, ReportsTheMeanDepthOfNewTokens) {
   const auto plain = scattered_model(small_spec("prenorm")),
              act = scattered_model(small_spec("act"));
   const auto depth = [](const Decoder& model) {
-    return generate(model, kPrompt, 8, sampling(1.0), nullptr, {}, [](uint32_t) { return true; })
+    return generate(model, {kPrompt}, 8, sampling(1.0), nullptr, {},
+                    [](size_t, uint32_t) { return true; })
         .mean_depth;
   };
   EXPECT_EQ(depth(*plain), 0.0);

@@ -33,9 +33,10 @@ class EverySublayer : public ::testing::TestWithParam<bool> {
   }
 
   // Values and gradients of run() and run_backward() on the model's back end, against autograd over
-  // forward().
+  // forward() on stock operators.
   static void expect_gradients(const Decoder& model, Decoder& mutable_model, double tolerance) {
     const at::ScalarType type = storage_type(model.precision());
+    const auto composed = ops::make_composed_backend(at::kCPU);
     for (const SublayerKind kind : {SublayerKind::kAttention, SublayerKind::kMlp}) {
       const Sublayer& f = model.sublayer({1, kind, 1});
       const int64_t width = model.spec().model.width;
@@ -50,7 +51,7 @@ class EverySublayer : public ::testing::TestWithParam<bool> {
       at::Tensor u;
       {
         const at::AutoGradMode with_grad(true);
-        u = f.forward(inputs[0], {});
+        u = f.forward(inputs[0], *composed, {});
       }
       const auto expected = torch::autograd::grad({u}, inputs, {du});
 

@@ -97,6 +97,43 @@ TEST_P(EveryType, AttendsAndGivesTheGradient) {
   }
 }
 
+TEST_P(EveryType, AttendsOverACache) {
+  for (const int64_t first : {int64_t{1}, int64_t{5}, int64_t{12}}) {
+    const RopeTable rope = rope_table(0, 20, 16, 100.0, at::kFloat);
+    const at::Tensor start = random_values({2 * first, 5 * 16}, type()),
+                     next = random_values({2, 5 * 16}, type()),
+                     chunk = random_values({2 * 3, 5 * 16}, type());
+    expect_same([&](Backend& backend) -> std::vector<at::Tensor> {
+      const at::TensorOptions options = at::TensorOptions().dtype(type());
+      const at::Tensor keys = at::zeros({2, 1, 20, 16}, options), values = at::zeros_like(keys);
+      std::vector<at::Tensor> results;
+      std::vector<int64_t> positions = {0, 0};
+      const auto take = [&](const at::Tensor& qkv, int64_t length) {
+        results.push_back(
+            backend.cached_attention(qkv, {2, length, 3, 1, 16}, rope, {keys, values, positions}));
+        for (int64_t& position : positions) position += length;
+      };
+      take(start, first);
+      positions[1] -= first / 2;  // a shorter sequence, whose last tokens are written again
+      take(next, 1);
+      take(chunk, 3);
+      results.push_back(keys);
+      results.push_back(values);
+      return results;
+    });
+  }
+}
+
+TEST_P(EveryType, ProjectsFewTokensAndByBlocksOfQ8) {
+  for (const int64_t tokens : {1, 3, 8, 21}) {
+    const at::Tensor x = random_values({tokens, 64}, type()), w = random_values({70, 64}, type());
+    const Q8Matrix blocks = quantise(w);
+    expect_same([&](Backend& backend) -> std::vector<at::Tensor> {
+      return {backend.project(x, w), backend.project(x, blocks)};
+    });
+  }
+}
+
 TEST_P(EveryType, AddsABiasAndItsGradient) {
   const at::Tensor rows = random_values({kTokens, 100}, type()), bias = random_values({100});
   expect_same([&](Backend& backend) -> std::vector<at::Tensor> {
@@ -180,6 +217,7 @@ TEST(CpuBackend, LacksProgramsAndTapsAndDecodes) {
   EXPECT_TRUE(cpu->serves({}));
   EXPECT_TRUE(cpu->serves({.decoding = true}));
   EXPECT_FALSE(cpu->serves({.program = true}));
+  EXPECT_TRUE(cpu->serves({.program = true, .decoding = true}));
   EXPECT_FALSE(cpu->serves({.taps = true}));
   EXPECT_TRUE(composed->serves({.program = true, .taps = true, .decoding = true}));
 }
