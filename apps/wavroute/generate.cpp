@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <vector>
 
 #include "base/numbers.h"
@@ -74,7 +75,7 @@ std::vector<std::string> read_prompts(const std::string& path) {
 class Writer {
  public:
   Writer(const LoadedModel& loaded, const std::vector<std::string>& stops)
-      : decoder_(loaded.tokenizer), stop_(stops) {}
+      : decoder_(loaded.tokenizer, /*continues=*/true), stop_(stops) {}
 
   // What can be shown with the token.
   std::string feed(uint32_t token) { return take(stop_.feed(decoder_.feed(token))); }
@@ -103,7 +104,8 @@ Prompts encode(const GenerateArguments& arguments, const Tokenizer& tokenizer) {
   prompts.texts = arguments.prompt ? std::vector<std::string>{*arguments.prompt}
                                    : read_prompts(arguments.prompts);
   for (const std::string& text : prompts.texts) {
-    prompts.ids.push_back(tokenizer.encode(text, arguments.prompt ? "--prompt" : "--prompts"));
+    prompts.ids.push_back(
+        tokenizer.encode_prompt(text, arguments.prompt ? "--prompt" : "--prompts"));
     if (prompts.ids.back().empty()) {
       throw expected("a --prompt of at least one character", "an empty one");
     }
