@@ -75,10 +75,15 @@ std::vector<std::string> read_prompts(const std::string& path) {
 class Writer {
  public:
   Writer(const LoadedModel& loaded, const std::vector<std::string>& stops)
-      : decoder_(loaded.tokenizer, /*continues=*/true), stop_(stops) {}
+      : tokenizer_(loaded.tokenizer),
+        decoder_(loaded.tokenizer, /*continues=*/true),
+        stop_(stops) {}
 
   // What can be shown with the token.
-  std::string feed(uint32_t token) { return take(stop_.feed(decoder_.feed(token))); }
+  std::string feed(uint32_t token) {
+    if (tokenizer_->is_special(token)) return {};  // a mark, no text
+    return take(stop_.feed(decoder_.feed(token)));
+  }
   // And at the end.
   std::string finish() { return take(stop_.feed(decoder_.finish()) + stop_.finish()); }
   [[nodiscard]] bool has_stopped() const { return stop_.has_stopped(); }
@@ -89,6 +94,7 @@ class Writer {
     text_ += piece;
     return piece;
   }
+  std::shared_ptr<const Tokenizer> tokenizer_;
   StreamDecoder decoder_;
   StopText stop_;
   std::string text_;
