@@ -43,7 +43,7 @@ void check_cache(const LoadedModel& loaded, size_t prompts, int64_t longest, int
       cache_bytes_per_token(*loaded.model, loaded.program_or_null()) * static_cast<double>(prompts);
   const double most = std::floor(static_cast<double>(loaded.free_memory) / a_token);
   if (static_cast<double>(longest) + static_cast<double>(tokens) <= most) return;
-  const std::string of_all = prompts > 1 ? fmt::format(" of {} prompts", prompts) : "";
+  const std::string of_all = prompts > 1 ? fmt::format(", {} prompts at once", prompts) : "";
   throw expected(fmt::format("a cache of keys and values within the {} that are free",
                              format_bytes(static_cast<double>(loaded.free_memory))),
                  fmt::format("{} for --tokens {} after a prompt of {}{}",
@@ -85,7 +85,11 @@ class Writer {
     return take(stop_.feed(decoder_.feed(token)));
   }
   // And at the end.
-  std::string finish() { return take(stop_.feed(decoder_.finish()) + stop_.finish()); }
+  std::string finish() {
+    std::string rest = stop_.feed(decoder_.finish());
+    rest += stop_.finish();
+    return take(std::move(rest));
+  }
   [[nodiscard]] bool has_stopped() const { return stop_.has_stopped(); }
   [[nodiscard]] const std::string& text() const { return text_; }
 
@@ -144,7 +148,8 @@ int run(const GenerateArguments& arguments) {
   const Prompts prompts = encode(arguments, *loaded.tokenizer);
   int64_t longest = 0;
   for (const auto& ids : prompts.ids) longest = std::max(longest, std::ssize(ids));
-  check_cache(loaded, prompts.ids.size(), longest, arguments.tokens);
+  check_cache(loaded, prompts_at_once(*loaded.model, prompts.ids.size()), longest,
+              arguments.tokens);
   const int64_t context = loaded.model->spec().model.context;
   if (longest + arguments.tokens > context) {
     note(

@@ -141,8 +141,8 @@ void quantise(const Q8Row& row) {
       largest = size > largest ? size : largest;
     }
     const float scale = largest / 127.0F;
-    const float inverse = scale > 0.0F ? 1.0F / scale : 0.0F;
     row.scales[block] = to_fp16(scale);
+    const float inverse = row.scales[block] != 0 ? 1.0F / scale : 0.0F;
     for (int64_t i = 0; i < kQ8Block; ++i) {
       row.quants[block * kQ8Block + i] = static_cast<int8_t>(__builtin_roundf(x[i] * inverse));
     }

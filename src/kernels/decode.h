@@ -31,8 +31,8 @@ struct TokenProducts {
   Grid<C> y;                       // [n, m]
 };
 
-// Rounds a row of `columns` numbers to q8_0 as ggml does: scale = max |x| / 127 in fp16, quant = x
-// over the unrounded scale, to the nearest integer, halves away from zero.
+// Rounds a row of `columns` finite numbers to q8_0 as ggml does: scale = max |x| / 127 in fp16,
+// quant = x over the unrounded scale, to the nearest integer, halves away from zero.
 struct Q8Row {
   int64_t columns = 0;
   const float* from = nullptr;

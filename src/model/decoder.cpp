@@ -215,6 +215,15 @@ void Decoder::quantise() {
                    fmt::format("{} numbers in {}", matrix->shape[1], matrix->slices[0].name), {},
                    "--precision bf16 takes any sizes");
   }
+  // The largest number whose block has a scale in fp16.
+  constexpr double kLargest = 127.0 * 65504.0;
+  for (const Parameter* matrix : matrices) {
+    if (matrix->value.abs().max().item<double>() <= kLargest) continue;  // false for NaN
+    throw Failure(expectation("finite numbers for q8_0", "others or larger ones than fit",
+                              fmt::format("in {}", matrix->slices[0].name)),
+                  "the model holds values that are not finite or too large: use an earlier "
+                  "checkpoint");
+  }
   for (Parameter* matrix : matrices) {
     const ops::Q8Matrix blocks = ops::quantise(matrix->value);
     matrix->quants = blocks.quants, matrix->scales = blocks.scales;

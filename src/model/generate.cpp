@@ -60,18 +60,18 @@ class Batch {
   ForwardResult forward(const at::Tensor& ids, InferenceState& state) {
     const ForwardOptions options{progress_, program_, &state, nullptr, /*last_only=*/true};
     ForwardResult out = model_.forward(ids.to(model_.device()), options);
-    if (!out.logits.isfinite().all().item<bool>()) {
-      throw Failure(expectation("finite logits", "others",
-                                fmt::format("after {} tokens", state.positions[0])),
-                    "the model holds values that are not finite or too large: use an earlier "
-                    "checkpoint");
-    }
     out.logits = out.logits.select(1, 0).to(at::kFloat).cpu().contiguous();
     return out;
   }
 
   void draw(size_t b, const at::Tensor& logits, const OnToken& on_token) {
     Sequence& sequence = sequences_[b];
+    if (!logits.isfinite().all().item<bool>()) {
+      throw Failure(expectation("finite logits", "others",
+                                fmt::format("after {} tokens", sequence.seen.size())),
+                    "the model holds values that are not finite or too large: use an earlier "
+                    "checkpoint");
+    }
     const auto n = static_cast<uint64_t>(sequence.ids.size());
     const uint32_t token =
         sample_token({logits.const_data_ptr<float>(), static_cast<size_t>(logits.numel())},
@@ -122,6 +122,14 @@ class Batch {
 
 }  // namespace
 
+size_t prompts_at_once(const Decoder& model, size_t prompts) {
+  // As many as products of a few tokens take: there, an element's bits don't depend on the others.
+  constexpr size_t kMost = 8;
+  // What a scheme keeps besides keys and values is of all sequences together (gated).
+  const bool apart = model.residual().decode_state() != nullptr;
+  return std::min(prompts, apart ? 1 : kMost);
+}
+
 double cache_bytes_per_token(const Decoder& model, const LayerProgram* program) {
   const ModelConfig& m = model.spec().model;
   const double visits = static_cast<double>(program != nullptr ? program->layers().size()
@@ -134,11 +142,9 @@ GenerationResult generate(const Decoder& model, const std::vector<std::vector<ui
                           int64_t tokens, const Sampling& sampling, const LayerProgram* program,
                           const Progress& progress, const OnToken& on_token) {
   check(sampling);
-  // What a scheme keeps besides keys and values is of all sequences together (gated).
-  const bool apart = model.residual().decode_state() != nullptr;
   GenerationResult result;
   for (size_t first = 0; first < prompts.size();) {
-    const size_t count = apart ? 1 : prompts.size() - first;
+    const size_t count = prompts_at_once(model, prompts.size() - first);
     Batch batch(model, {prompts.data() + first, count}, tokens, sampling, program, progress);
     batch.run([&](size_t index, uint32_t token) { return on_token(first + index, token); }, result);
     first += count;

@@ -19,12 +19,15 @@ struct GenerationResult {
 // Bytes of keys and values that a pass keeps for each token of a sequence.
 [[nodiscard]] double cache_bytes_per_token(const Decoder& model, const LayerProgram* program);
 
+// How many of `prompts` prompts are decoded together: each has a cache of its own.
+[[nodiscard]] size_t prompts_at_once(const Decoder& model, size_t prompts);
+
 // Gets prompt `index`'s next token when it is drawn; false stops that prompt.
 using OnToken = std::function<bool(size_t index, uint32_t token)>;
 
 // Continues each of `prompts` (at least one token each) by up to `tokens`. Prompts of any lengths
-// are decoded together; each gets the tokens that it would get alone, up to the rounding of
-// products. The n-th draw of each depends on the seed and n alone.
+// are decoded together, and on our kernels each gets the very tokens that it would get alone. The
+// n-th draw of each depends on the seed and n alone.
 [[nodiscard]] GenerationResult generate(const Decoder& model,
                                         const std::vector<std::vector<uint32_t>>& prompts,
                                         int64_t tokens, const Sampling& sampling,

@@ -129,7 +129,8 @@ TEST(LayerProgram, OfPrenormIsTheSumOfItsLayersInOrder) {
     for (const SublayerKind kind : {SublayerKind::kAttention, SublayerKind::kMlp}) {
       const Sublayer& f = model->sublayer({layer, kind, 0});
       const at::Tensor& gain = f.norm().gain->value;
-      h = (h + f.forward(at::rms_norm(h, gain.sizes(), gain, f.norm().eps), {})).detach();
+      const at::Tensor x = at::rms_norm(h, gain.sizes(), gain, f.norm().eps);
+      h = (h + f.run(x, model->backend(), nullptr)).detach();
     }
   }
   const LayerProgram program = LayerProgram::parse("0,2x2,1", 4);

@@ -137,7 +137,8 @@ TEST(Rezero, AtInitPassesTheEmbeddingThroughUnchanged) {
       for (const SublayerKind kind : {SublayerKind::kAttention, SublayerKind::kMlp}) {
         const Site site{layer, kind, layer};
         const Sublayer& f = model->sublayer(site);
-        const at::Tensor update = f.forward(stream->read_normed(site, f.norm()), {});
+        const at::Tensor update =
+            f.run(stream->read_normed(site, f.norm()), model->backend(), nullptr);
         EXPECT_GT(update.abs().max().item<double>(), 0.0);
         stream->write(site, update);
       }
