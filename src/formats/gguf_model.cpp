@@ -47,8 +47,8 @@ class Reader {
     m.tie_embeddings = !file_->tensors().contains("output.weight");
     m.attention_bias = file_->tensors().contains("blk.0.attn_q.bias");
     result.vocab_size = shape_of("token_embd.weight", 2)[0];
-    check_sizes(result, where_);
     head_width(m);
+    check_sizes(result, where_);  // before anything of these sizes is allocated
     refuse_others();
     m.rope_scaling = rope_scaling(m);
     check_sizes(result, where_);
@@ -83,16 +83,19 @@ class Reader {
                    fmt::format("in {}", where_));
   }
 
-  // As many numbers turn as a head has.
+  // As many numbers turn as a head has. Without the key, a head's width is a part of the model's.
   void head_width(ModelConfig& m) const {
-    const int64_t width = file_->integer("llama.attention.key_length").value_or(m.head_width());
+    constexpr const char* kKey = "llama.attention.key_length";
+    const bool is_given = file_->integer(kKey).has_value();
+    const int64_t width = is_given ? required(kKey) : m.head_width();
     for (const char* key : {"llama.attention.value_length", "llama.rope.dimension_count"}) {
       const int64_t value = file_->integer(key).value_or(width);
       if (value == width) continue;
       throw expected(fmt::format("{} as {}, the width of a head", width, key), value,
                      fmt::format("in {}", where_), "wavroute computes heads of one width");
     }
-    if (m.width % m.heads != 0 || m.width / m.heads != width) m.head_dim = width;
+    const bool is_part = m.width % m.heads == 0 && m.width / m.heads == width;
+    if (is_given && !is_part) m.head_dim = width;
   }
 
   void refuse_others() const {
@@ -146,13 +149,12 @@ class Reader {
   // GGUF keeps what llama3's constants come to: a divisor of each frequency. The constants are
   // those that give these divisors.
   RopeScaling llama3_scaling(const ModelConfig& m, const RopeScaling& other) const {
-    const auto width = static_cast<size_t>(m.head_width() / 2);
-    std::vector<float> divisors(width);
-    if (other.rope_type != RopeType::kDefault ||
-        shape_of(kRopeFactors, 1)[0] != static_cast<int64_t>(width)) {
+    const int64_t width = m.head_width() / 2;
+    if (other.rope_type != RopeType::kDefault || shape_of(kRopeFactors, 1)[0] != width) {
       throw expected(fmt::format("{} divisors in {} and no other scaling", width, kRopeFactors),
                      "others", fmt::format("in {}", where_));
     }
+    std::vector<float> divisors(static_cast<size_t>(width));
     file_->read(kRopeFactors, divisors);
     RopeScaling scaling;
     scaling.rope_type = RopeType::kLlama3;

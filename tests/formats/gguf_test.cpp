@@ -128,7 +128,8 @@ class GgufLlama : public Gguf {
   void write() const {
     GgufWriter writer;
     for (const auto& [key, value] : keys_) {
-      if (value >= 0) writer.add_u32(key, static_cast<uint32_t>(value));
+      if (value > UINT32_MAX) writer.add(key, value);
+      if (value >= 0 && value <= UINT32_MAX) writer.add_u32(key, static_cast<uint32_t>(value));
     }
     writer.add("general.architecture", architecture_);
     for (const auto& [name, shape] : tensors_) {
@@ -168,6 +169,32 @@ TEST_F(GgufLlama, WithoutAnOutputIsTied) {
   tensors_["output.weight"] = {5, 4};
   write();
   EXPECT_FALSE(open_gguf_model(folder_ / "m.gguf").model.tie_embeddings);
+}
+
+TEST_F(GgufLlama, HeadsNeedNotDivideTheWidthWhereTheirOwnIsGiven) {
+  keys_["llama.embedding_length"] = 64;
+  keys_["llama.attention.head_count"] = 3;
+  keys_["llama.attention.head_count_kv"] = 1;
+  keys_["llama.attention.key_length"] = 32;
+  tensors_ = {{"token_embd.weight", {5, 64}},         {"output_norm.weight", {64}},
+              {"blk.0.attn_norm.weight", {64}},       {"blk.0.attn_q.weight", {96, 64}},
+              {"blk.0.attn_k.weight", {32, 64}},      {"blk.0.attn_v.weight", {32, 64}},
+              {"blk.0.attn_output.weight", {64, 96}}, {"blk.0.ffn_norm.weight", {64}},
+              {"blk.0.ffn_gate.weight", {6, 64}},     {"blk.0.ffn_up.weight", {6, 64}},
+              {"blk.0.ffn_down.weight", {64, 6}}};
+  write();
+  EXPECT_EQ(open_gguf_model(folder_ / "m.gguf").model.head_width(), 32);
+  keys_.erase("llama.attention.key_length");
+  EXPECT_THAT(refused(), HasSubstr("64 and 3 heads"));
+}
+
+// Nothing is allocated of a size that only a key claims.
+TEST_F(GgufLlama, HeadsOfHostileWidthsAreRefused) {
+  tensors_["rope_freqs.weight"] = {1};
+  for (const int64_t width : {int64_t{0}, int64_t{1} << 34, INT64_MAX - 1}) {
+    keys_["llama.attention.key_length"] = width;
+    EXPECT_THAT(refused(), HasSubstr("m.gguf")) << width;
+  }
 }
 
 TEST_F(GgufLlama, OfAnotherFunctionIsRefusedByName) {
