@@ -62,7 +62,7 @@ class Reader {
     m.tie_embeddings = flag_or("tie_word_embeddings", false);
     if (present("head_dim")) m.head_dim = integer("head_dim");
     // One number for one shape, however it was spelled.
-    if (m.head_dim > 0 && m.head_dim <= m.width && m.head_dim * m.heads == m.width) m.head_dim = 0;
+    if (m.width % m.heads == 0 && m.head_dim == m.width / m.heads) m.head_dim = 0;
     m.attention_bias = flag_or("attention_bias", false);
     m.rope_scaling = resolved(rope_scaling(), m.context);
     m.rope_theta = rope_theta();

@@ -55,6 +55,13 @@ TEST(LlamaConfig, HasTheSizesOfTheFile) {
   EXPECT_THAT(config.ignored, IsEmpty());
 }
 
+TEST(LlamaConfig, RefusesHeadsWhoseWidthsHaveNoSum) {
+  Json config = with(plain(), "hidden_size", int64_t{1} << 62);
+  config["num_attention_heads"] = int64_t{1} << 40;
+  config["head_dim"] = int64_t{1} << 40;
+  EXPECT_THAT(refusal(config), HasSubstr("hidden_size"));
+}
+
 TEST(LlamaConfig, TakesTheDefaultsOfTransformersForWhatIsNotThere) {
   Json config = plain();
   for (const char* key :
