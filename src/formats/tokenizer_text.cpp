@@ -162,7 +162,7 @@ std::vector<size_t> boundaries(std::string_view text) {
 
 // SentencePiece joins the two neighbours whose joint piece has the best score. As ranks: every way
 // to make a piece from two, the better score first.
-Json merges_from_scores(const Vocabulary& vocabulary, const Ids& ids) {
+Json merges_from_scores(const Vocabulary& vocabulary, const Ids& ids, const std::string& where) {
   struct Merge {
     double score;
     size_t left_characters, right_characters;  // more come first
@@ -177,6 +177,9 @@ Json merges_from_scores(const Vocabulary& vocabulary, const Ids& ids) {
     return is_text ? found->second : int64_t{-1};
   };
   constexpr size_t kLongest = 1024;  // bytes [ours]: the time grows with the square
+  // [ours]: several times those of the largest vocabularies; a tokenizer.json of as many can still
+  // be read.
+  constexpr size_t kMostMerges = 2'000'000;
   std::vector<Merge> merges;
   for (const Piece& piece : vocabulary.pieces) {
     if (joins(piece.text) < 0 || piece.text.size() > kLongest) continue;
@@ -186,6 +189,9 @@ Json merges_from_scores(const Vocabulary& vocabulary, const Ids& ids) {
       const std::string_view text = piece.text;
       const int64_t left = joins(text.substr(0, cuts[i])), right = joins(text.substr(cuts[i]));
       if (left >= 0 && right >= 0) found.emplace_back(left, right, i);
+    }
+    if (merges.size() + found.size() > kMostMerges) {
+      fail(fmt::format("pieces that join in at most {} ways", kMostMerges), "more", where);
     }
     std::ranges::sort(found);
     for (const auto& [left, right, i] : found) {
@@ -231,7 +237,7 @@ std::string byte_level_json(const Vocabulary& vocabulary, const std::string& whe
 
 std::string sentencepiece_json(const Vocabulary& vocabulary, const std::string& where) {
   const Ids ids = ids_of(vocabulary, where);
-  Json model = bpe(vocabulary, merges_from_scores(vocabulary, ids));
+  Json model = bpe(vocabulary, merges_from_scores(vocabulary, ids, where));
   model["fuse_unk"] = true;
   model["byte_fallback"] = true;
   for (const Piece& piece : vocabulary.pieces) {

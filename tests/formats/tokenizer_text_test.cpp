@@ -72,5 +72,17 @@ TEST(TokenizerText, RanksTheWaysToMakeAPieceByItsScore) {
   EXPECT_EQ(json["pre_tokenizer"]["prepend_scheme"], "first");
 }
 
+// Every way to cut a run of one letter is a merge: as many as the square of the longest run.
+TEST(TokenizerText, RefusesPiecesThatJoinInTooManyWays) {
+  Vocabulary v;
+  for (const char letter : {'a', 'b', 'c', 'd'}) {
+    for (size_t length = 1; length <= 1024; ++length) {
+      v.pieces.push_back({std::string(length, letter)});
+    }
+  }
+  EXPECT_THAT(message_of<UserError>([&] { (void)sentencepiece_json(v, "m.gguf"); }),
+              HasSubstr("at most 2000000 ways"));
+}
+
 }  // namespace
 }  // namespace wavroute
