@@ -111,8 +111,10 @@ int import(const ImportArguments& arguments) {
   NewFolder made(arguments.out);
   const ForeignModel model = open_foreign_model(arguments.source, arguments.tokenizer);
   if (!model.ignored.empty()) {
+    const bool is_folder = fs::is_directory(arguments.source);
+    const fs::path where = is_folder ? arguments.source / kConfigFile : arguments.source;
     note(fmt::format("wavroute: not known, ignored: {}, in {}", fmt::join(model.ignored, ", "),
-                     (arguments.source / "config.json").string()));
+                     where.string()));
   }
   if (model.tokenizer.json.empty()) {
     note(fmt::format("wavroute: {} has no tokenizer that can be read: --tokenizer PATH adds one",

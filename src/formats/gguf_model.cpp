@@ -20,6 +20,54 @@ namespace {
 constexpr const char* kRopeFactors = "rope_freqs.weight";
 constexpr double kTolerance = 1e-4;
 
+// Keys that are read, and those without an effect on the logits.
+constexpr std::string_view kKnown[] = {"llama.block_count",
+                                       "llama.embedding_length",
+                                       "llama.attention.head_count",
+                                       "llama.attention.head_count_kv",
+                                       "llama.feed_forward_length",
+                                       "llama.context_length",
+                                       "llama.attention.layer_norm_rms_epsilon",
+                                       "llama.attention.key_length",
+                                       "llama.attention.value_length",
+                                       "llama.attention.causal",
+                                       "llama.rope.freq_base",
+                                       "llama.rope.dimension_count",
+                                       "llama.rope.scale_linear",
+                                       "llama.rope.scaling.type",
+                                       "llama.rope.scaling.factor",
+                                       "llama.rope.scaling.original_context_length",
+                                       "llama.rope.scaling.attn_factor",
+                                       "llama.rope.scaling.yarn_beta_fast",
+                                       "llama.rope.scaling.yarn_beta_slow",
+                                       "llama.rope.scaling.yarn_ext_factor",
+                                       "llama.rope.scaling.yarn_attn_factor",
+                                       "llama.rope.scaling.finetuned",
+                                       "llama.vocab_size",
+                                       "llama.tensor_data_layout",
+                                       "llama.pooling_type"};
+
+// Numbers that give another function, but at 0 and at `neutral`.
+struct OtherNumber {
+  const char* key;
+  double neutral = 0;
+};
+constexpr OtherNumber kOthers[] = {{"llama.attention.clamp_kqv"},
+                                   {"llama.attention.max_alibi_bias"},
+                                   {"llama.attention.scale"},
+                                   {"llama.attention.sliding_window"},
+                                   {"llama.attention.shared_kv_layers"},
+                                   {"llama.attention.temperature_length"},
+                                   {"llama.attention.temperature_scale"},
+                                   {"llama.attn_logit_softcapping"},
+                                   {"llama.final_logit_softcapping"},
+                                   {"llama.router_logit_softcapping"},
+                                   {"llama.logit_scale", 1},
+                                   {"llama.embedding_scale", 1},
+                                   {"llama.residual_scale", 1},
+                                   {"llama.rope.scaling.yarn_log_multiplier"}};
+constexpr std::string_view kExperts[] = {"llama.expert_count", "llama.expert_used_count"};
+
 class Reader {
  public:
   explicit Reader(std::shared_ptr<const GgufFile> file)
@@ -53,6 +101,7 @@ class Reader {
     m.rope_scaling = rope_scaling(m);
     check_sizes(result, where_);
     add_tensors(result);
+    result.ignored = ignored();
     result.source = file_;
     read_gguf_end_tokens(*file_, result);
     if (with_tokenizer) read_gguf_tokenizer(*file_, result);
@@ -99,18 +148,32 @@ class Reader {
   }
 
   void refuse_others() const {
-    for (const char* key : {"llama.expert_count", "llama.expert_used_count"}) {
+    for (const std::string_view key : kExperts) {
       if (file_->integer(key).value_or(0) == 0) continue;
       throw expected(fmt::format("no {}", key), *file_->integer(key), fmt::format("in {}", where_),
                      "wavroute computes no mixture of experts");
     }
-    for (const char* key :
-         {"llama.attention.clamp_kqv", "llama.logit_scale", "llama.embedding_scale",
-          "llama.residual_scale", "llama.attention.scale", "llama.attention.sliding_window"}) {
-      if (file_->number(key).value_or(0) == 0) continue;
-      throw expected(fmt::format("no {}", key), *file_->number(key), fmt::format("in {}", where_),
+    for (const auto& [key, neutral] : kOthers) {
+      const double value = file_->number(key).value_or(0);
+      if (value == 0 || value == neutral) continue;
+      throw expected(fmt::format("no {}", key), value, fmt::format("in {}", where_),
                      "wavroute computes no such Llama");
     }
+    if (!file_->flag("llama.attention.causal").value_or(true)) {
+      throw expected("true as llama.attention.causal", "false", fmt::format("in {}", where_),
+                     "wavroute computes models that read from left to right");
+    }
+  }
+
+  std::vector<std::string> ignored() const {
+    std::vector<std::string> keys;
+    for (const auto& [key, value] : file_->metadata()) {
+      const bool is_known = std::ranges::count(kKnown, key) > 0 ||
+                            std::ranges::count(kExperts, key) > 0 ||
+                            std::ranges::count(kOthers, key, &OtherNumber::key) > 0;
+      if (key.starts_with("llama.") && !is_known) keys.push_back(printable(key));
+    }
+    return keys;
   }
 
   RopeScaling rope_scaling(const ModelConfig& m) const {
@@ -133,17 +196,24 @@ class Reader {
       // llama.cpp multiplies its own factor by yarn's.
       const double more = shortest(file_->number("llama.rope.scaling.attn_factor").value_or(1));
       if (more != 1) scaling.attention_factor = more * attention_factor(scaling);
-      if (const auto log = file_->number("llama.rope.scaling.yarn_log_multiplier");
-          log.value_or(0) != 0) {
-        throw expected("no llama.rope.scaling.yarn_log_multiplier", *log,
-                       fmt::format("in {}", where_));
-      }
     } else if (word != "none") {
       throw expected("\"none\", \"linear\" or \"yarn\" as llama.rope.scaling.type", printable(word),
                      fmt::format("in {}", where_), "wavroute computes no such RoPE");
     }
+    const bool is_yarn = scaling.rope_type == RopeType::kYarn;
+    // How much of the frequencies is yarn's; a negative one stands for the default.
+    refuse_unless("llama.rope.scaling.yarn_ext_factor", is_yarn ? 1 : 0, -1);
+    refuse_unless("llama.rope.scaling.yarn_attn_factor", 1, 1);
+    if (!is_yarn) refuse_unless("llama.rope.scaling.attn_factor", 1, 1);
     if (file_->tensors().contains(kRopeFactors)) scaling = llama3_scaling(m, scaling);
     return scaling;
+  }
+
+  void refuse_unless(const char* key, double neutral, double also) const {
+    const double value = file_->number(key).value_or(neutral);
+    if (value == neutral || value == also) return;
+    throw expected(fmt::format("{} as {}", neutral, key), value, fmt::format("in {}", where_),
+                   "wavroute computes no such RoPE");
   }
 
   // GGUF keeps what llama3's constants come to: a divisor of each frequency. The constants are

@@ -131,6 +131,7 @@ class GgufLlama : public Gguf {
       if (value > UINT32_MAX) writer.add(key, value);
       if (value >= 0 && value <= UINT32_MAX) writer.add_u32(key, static_cast<uint32_t>(value));
     }
+    for (const auto& [key, value] : others_) writer.add(key, value);
     writer.add("general.architecture", architecture_);
     for (const auto& [name, shape] : tensors_) {
       int64_t numbers = 1;
@@ -148,6 +149,7 @@ class GgufLlama : public Gguf {
   }
 
   std::string architecture_ = "llama";
+  std::map<std::string, GgufValue> others_;
   std::map<std::string, int64_t> keys_ = {{"llama.block_count", 1},
                                           {"llama.embedding_length", 4},
                                           {"llama.feed_forward_length", 6},
@@ -222,6 +224,32 @@ TEST_F(GgufLlama, OfAnotherFunctionIsRefusedByName) {
   EXPECT_THAT(refused(), HasSubstr("blk.0.ffn_up.weight"));
   architecture_ = "gemma";
   EXPECT_THAT(refused(), HasSubstr("gemma"));
+}
+
+TEST_F(GgufLlama, KeysOfAnotherFunctionAreRefusedAndUnknownOnesNamed) {
+  using Key = std::pair<std::string, GgufValue>;
+  for (const Key& other : {Key{"llama.attention.causal", false},
+                           {"llama.attention.clamp_kqv", 8.0},
+                           {"llama.attn_logit_softcapping", 30.0},
+                           {"llama.logit_scale", 2.0},
+                           {"llama.rope.scaling.attn_factor", 1.5},
+                           {"llama.rope.scaling.yarn_attn_factor", 0.5},
+                           {"llama.rope.scaling.yarn_ext_factor", 1.0},
+                           {"llama.rope.scaling.yarn_log_multiplier", 0.1}}) {
+    others_ = {other};
+    EXPECT_THAT(refused(), HasSubstr(other.first));
+  }
+  others_ = {{"llama.attention.causal", true},
+             {"llama.logit_scale", 1.0},
+             {"llama.rope.scaling.yarn_ext_factor", -1.0},
+             {"llama.rope.scaling.attn_factor", 1.0},
+             {"llama.vocab_size", int64_t{5}},
+             {"general.name", std::string("m")}};
+  write();
+  EXPECT_THAT(open_gguf_model(folder_ / "m.gguf").ignored, ElementsAre());
+  others_["llama.unheard_of"] = 1.0;
+  write();
+  EXPECT_THAT(open_gguf_model(folder_ / "m.gguf").ignored, ElementsAre("'llama.unheard_of'"));
 }
 
 }  // namespace
