@@ -52,6 +52,16 @@ std::string kept_words(const std::string& scheme, const at::Tensor& before,
       is_kept ? "kept" : "not kept", difference, difference / spread);
 }
 
+// The probe compares logits by their spread.
+void check_probe(const at::Tensor& logits, const fs::path& source) {
+  const bool is_finite = at::isfinite(logits).all().item<bool>();
+  if (is_finite && (logits.max() - logits.min()).item<double>() > 0) return;
+  throw expected(
+      "logits that are finite and differ", is_finite ? "equal ones" : "others",
+      fmt::format("from the model of {}", source.string()),
+      "its weights are damaged, or were never trained: without --to it is imported as it is");
+}
+
 bool averages(Decoder& model) { return model.residual().start_from_plain().stream_scale != 1.0; }
 
 // Fills `routed`; its logits of the probe. A larger stream makes the eps of the norms weigh less
@@ -65,7 +75,7 @@ at::Tensor best_start(Decoder& routed, const fs::path& plain, const at::Tensor& 
     return probe_logits(routed);
   };
   if (!averages(routed)) return start(1.0);
-  double best = 0.0, least = std::numeric_limits<double>::infinity();
+  double best = 1.0, least = std::numeric_limits<double>::infinity();
   for (const double scale : {1.0, 2.0, 1e6}) {
     const double change = (start(scale) - before).abs().max().item<double>();
     if (!(change < least)) continue;
@@ -87,6 +97,7 @@ std::string convert(const ImportArguments& arguments, const ForeignModel& model,
   {  // gone before the other model is made
     const auto source = load_model(plain_folder, Precision::kFp32, at::kCPU);
     before = probe_logits(*source);
+    check_probe(before, arguments.source);
     norms = probe_norms(*source);
   }
   Decoder routed(spec, Precision::kFp32, at::kCPU, /*seed=*/1);
