@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -10,6 +11,7 @@
 #include "formats/tokenizer_files.h"
 #include "io/json_text.h"
 #include "wavroute/error.h"
+#include "wavroute/tokenizer.h"
 
 namespace wavroute {
 namespace {
@@ -54,7 +56,9 @@ std::string pre_tokenizer_word(const Json& tokenizer, bool has_merges) {
 }
 
 std::string merge_text(const Json& merge) {
-  if (merge.is_string()) return merge.get<std::string>();
+  if (merge.is_string() && merge.get_ref<const std::string&>().find(' ', 1) != std::string::npos) {
+    return merge.get<std::string>();
+  }
   if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
     return merge[0].get<std::string>() + " " + merge[1].get<std::string>();
   }
@@ -134,6 +138,15 @@ void write_pieces(GgufWriter& writer, const std::vector<Piece>& pieces, bool wit
   if (with_scores) writer.add_f32s("tokenizer.ggml.scores", scores);
 }
 
+// Null for one that this version can't read.
+std::shared_ptr<const Tokenizer> readable(const ForeignModel& model) {
+  try {
+    return tokenizer_from_json(model.tokenizer.json);
+  } catch (const UserError&) {
+    return nullptr;
+  }
+}
+
 void write_ends(GgufWriter& writer, const ForeignModel& model, const Json& tokenizer,
                 const std::vector<Piece>& pieces) {
   const auto id_of = [&](const std::string& text) -> std::optional<int64_t> {
@@ -147,11 +160,16 @@ void write_ends(GgufWriter& writer, const ForeignModel& model, const Json& token
   const auto fits = [&](const std::optional<int64_t>& id) {
     return id && *id >= 0 && *id < model.vocab_size;
   };
+  const auto own = readable(model);
+  const bool is_bytes = own && own->name() == "bytes";
+  if (!fits(eos) && own && own->end_token()) eos = *own->end_token();
   // A reader that is told nothing takes ids of its own. Our bytes have no end: the byte 0 is in no
-  // text.
-  if (fits(bos)) writer.add_u32("tokenizer.ggml.bos_token_id", static_cast<uint32_t>(*bos));
-  if (!fits(bos)) writer.add_u32("tokenizer.ggml.bos_token_id", 0);
-  writer.add_u32("tokenizer.ggml.eos_token_id", fits(eos) ? static_cast<uint32_t>(*eos) : 0U);
+  // text. Token 0 of another tokenizer may stand for a text.
+  const auto write = [&](const char* key, const std::optional<int64_t>& id) {
+    if (fits(id) || is_bytes) writer.add_u32(key, fits(id) ? static_cast<uint32_t>(*id) : 0U);
+  };
+  write("tokenizer.ggml.bos_token_id", bos);
+  write("tokenizer.ggml.eos_token_id", eos);
   writer.add("tokenizer.ggml.add_bos_token", fits(bos) && adds_first(tokenizer, pieces, *bos));
   writer.add("tokenizer.ggml.add_eos_token", false);
 }
