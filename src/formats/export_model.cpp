@@ -136,12 +136,14 @@ void add_rope(GgufWriter& writer, const ModelConfig& m) {
   if (s.rope_type != RopeType::kLlama3) return;
   std::vector<double> plain, scaled;
   const auto half = static_cast<size_t>(m.head_width() / 2);
+  plain.reserve(half);
   for (size_t i = 0; i < half; ++i) {
     plain.push_back(std::pow(m.rope_theta, -static_cast<double>(i) / static_cast<double>(half)));
   }
   scaled = plain;
   scale_frequencies(scaled, m.rope_theta, s);
   std::vector<float> divisors;
+  divisors.reserve(half);
   for (size_t i = 0; i < half; ++i) divisors.push_back(static_cast<float>(plain[i] / scaled[i]));
   writer.add_tensor("rope_freqs.weight", GgmlType::kF32, {static_cast<int64_t>(half)},
                     [divisors] { return quantize(GgmlType::kF32, divisors); });

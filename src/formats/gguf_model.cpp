@@ -242,6 +242,7 @@ class Reader {
   static bool gives(const RopeScaling& scaling, const ModelConfig& m,
                     std::span<const float> divisors) {
     std::vector<double> plain, scaled;
+    plain.reserve(divisors.size());
     for (size_t i = 0; i < divisors.size(); ++i) {
       plain.push_back(
           std::pow(m.rope_theta, -static_cast<double>(i) / static_cast<double>(divisors.size())));

@@ -154,6 +154,7 @@ class Reader {
       return false;
     }
     std::vector<double> expected;
+    expected.reserve(half);
     for (size_t i = 0; i < half; ++i) {
       expected.push_back(
           std::pow(m.rope_theta, -static_cast<double>(i) / static_cast<double>(half)));
