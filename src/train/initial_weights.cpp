@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <memory>
+
+#include "config/literal.h"
 #include "io/checkpoint_names.h"
 #include "io/file.h"
 #include "io/run_folder.h"
@@ -32,11 +35,43 @@ std::vector<std::string> other_constants(const ModelConfig& theirs, const ModelC
   return notes;
 }
 
-}  // namespace
+// How the residual stream is read and written, where the tensors are the same.
+std::vector<std::string> other_residual(const DecoderSpec& theirs, const DecoderSpec& ours) {
+  const auto note = [](const std::string& key, const OptionValue& here, const OptionValue& there) {
+    return fmt::format("residual.{} is {}, train.init was made with {}", key, literal(here),
+                       literal(there));
+  };
+  if (theirs.scheme != ours.scheme) return {note("scheme", ours.scheme, theirs.scheme)};
+  std::vector<std::string> notes;
+  for (const auto& [key, here] : ours.options) {
+    const auto there = theirs.options.find(key);
+    if (there == theirs.options.end() || there->second == here) continue;
+    notes.push_back(note(key, here, there->second));
+  }
+  return notes;
+}
 
-std::vector<std::string> check_initial_weights(const Session& session) {
-  if (session.config.train.init.empty()) return {};
-  const fs::path folder = folder_of(session.config);
+// The rows of the embedding are those of one tokenizer. A folder without one that can be read says
+// nothing about it.
+void check_tokenizer(const fs::path& folder, const Tokenizer& ours) {
+  const fs::path file = folder / kTokenizerFile;
+  if (!is_there(file)) return;
+  std::shared_ptr<const Tokenizer> theirs;
+  try {
+    theirs = load_tokenizer(file);
+  } catch (const UserError&) {
+    return;
+  }
+  if (theirs->hash() == ours.hash()) return;
+  throw expected(
+      fmt::format("the tokenizer of train.init, {} of {} tokens", theirs->name(),
+                  theirs->vocab_size()),
+      fmt::format("another, {} of {} tokens", ours.name(), ours.vocab_size()),
+      fmt::format("in {}", folder.string()),
+      fmt::format("set data.tokenizer to {}, or prepare the text with it", file.string()));
+}
+
+std::vector<std::string> check(const Session& session, const fs::path& folder) {
   const DecoderSpec theirs = read_model_config(folder);
   const DecoderSpec& ours = session.model->spec();
   try {
@@ -51,14 +86,26 @@ std::vector<std::string> check_initial_weights(const Session& session) {
                   theirs.scheme, ours.scheme);
     throw UserError(fmt::format("{}, for train.init", error.what()), hint);
   }
-  return other_constants(theirs.model, ours.model);
+  check_tokenizer(folder, *session.corpus.tokenizer);
+  std::vector<std::string> notes = other_constants(theirs.model, ours.model);
+  for (std::string& note : other_residual(theirs, ours)) notes.push_back(std::move(note));
+  return notes;
+}
+
+}  // namespace
+
+std::vector<std::string> check_initial_weights(const Session& session) {
+  if (session.config.train.init.empty()) return {};
+  return check(session, folder_of(session.config));
 }
 
 std::vector<std::string> load_initial_weights(Session& session) {
-  std::vector<std::string> notes = check_initial_weights(session);
-  if (session.config.train.init.empty()) return notes;
-  load_parameters(*session.model, folder_of(session.config));
-  session.init_sha256 = initial_weights_sha256(session.config);
+  if (session.config.train.init.empty()) return {};
+  // Resolved once: a run in training has another newest checkpoint the next time.
+  const fs::path folder = folder_of(session.config);
+  std::vector<std::string> notes = check(session, folder);
+  load_parameters(*session.model, folder);
+  session.init_sha256 = sha256_file(folder / kModelFile);
   return notes;
 }
 

@@ -8,9 +8,10 @@
 
 namespace wavroute {
 
-// Compares the tensors of train.init with the session's model, by their names and shapes alone;
-// nothing to do without train.init. UserError that names what differs. Returns what else differs
-// (the rotary base, the norms' eps, ...): the same tensors then give another function.
+// Compares the tensors of train.init with the session's model, by their names and shapes alone, and
+// its tokenizer, if it has one, with the session's; nothing to do without train.init. UserError
+// that names what differs. Returns what else differs (the rotary base, the norms' eps, the residual
+// scheme and its options, ...): the same tensors then give another function.
 std::vector<std::string> check_initial_weights(const Session& session);
 
 // The same, and the model gets the weights; session.init_sha256 is that of their file.
