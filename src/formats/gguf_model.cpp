@@ -1,5 +1,6 @@
 // A Llama of a GGUF file: the keys "llama.*", and the tensors.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>

@@ -1,5 +1,6 @@
 // A Hugging Face Llama folder: config.json, and model.safetensors or its shards.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>

@@ -249,6 +249,7 @@ void write_gguf(const path& file, const char* kind) {
            {"llama.feed_forward_length", 6},
            {"llama.attention.head_count", 2},
            {"llama.context_length", 8},
+           {"llama.attention.key_length", 2},
            {"llama.rope.dimension_count", 2},
            {"tokenizer.ggml.bos_token_id", 1},
            {"tokenizer.ggml.eos_token_id", 2}}) {
