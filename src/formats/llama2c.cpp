@@ -129,7 +129,8 @@ class Reader {
       offsets[name] = at_;
       at_ += bytes;
     };
-    for (const std::string name : order) {
+    for (const char* const item : order) {
+      const std::string name = item;
       if (name == kFrequencies) {
         at_ += static_cast<uint64_t>(m.context * m.head_width()) * sizeof(float);
       } else if (name == kHead && m.tie_embeddings) {
@@ -219,7 +220,8 @@ void write_llama2c_model(const ForeignModel& model, const std::filesystem::path&
         const int64_t half = m.head_width() / 2;
         for (int64_t i = 0; i < m.context * half; ++i) {
           const double power = static_cast<double>(i % half) / static_cast<double>(half);
-          const double angle = static_cast<double>(i / half) * std::pow(kTheta, -power);
+          const int64_t position = i / half;
+          const double angle = static_cast<double>(position) * std::pow(kTheta, -power);
           values.push_back(static_cast<float>(cosine ? std::cos(angle) : std::sin(angle)));
         }
         put();
