@@ -159,21 +159,20 @@ size_t SourceBytes::unpack(std::span<char> out) {
   const std::string hint =
       fmt::format("test it with {} -t, and copy or download it again", packing_);
   for (;;) {
-    if (input_.empty() && !refill()) {
-      // What the unpacker still holds comes without any input.
-      const size_t count = unpacker_->may_end() ? 0 : unpacker_->step(input_, out);
-      if (count > 0) return count;
-      if (unpacker_->may_end()) return 0;
-      throw expected(what, "data that is cut short",
-                     fmt::format("in {}, {} bytes long", name_, stored_bytes_), hint);
-    }
+    const bool is_end = input_.empty() && !refill();
+    if (is_end && unpacker_->may_end()) return 0;
+    size_t count = 0;
     try {
-      const size_t count = unpacker_->step(input_, out);
-      if (count > 0) return count;
+      count = unpacker_->step(input_, out);  // what it still holds comes without any input
     } catch (const Damaged& damaged) {
       throw expected(what, damaged.what,
                      fmt::format("in {}, at byte {}", name_, stored_bytes_ - input_.size()), hint);
     }
+    if (count > 0) return count;
+    if (!is_end) continue;
+    if (unpacker_->may_end()) return 0;
+    throw expected(what, "data that is cut short",
+                   fmt::format("in {}, {} bytes long", name_, stored_bytes_), hint);
   }
 }
 

@@ -141,6 +141,27 @@ TEST_F(Sources, WhatIsBehindPackedDataOrDamagedInItIsAnError) {
   }
 }
 
+// The last bits are still to be unpacked when the input is at its end and `out` is full.
+TEST_F(Sources, DamageInTheLastBitsIsAnErrorToo) {
+  constexpr size_t kPiece = size_t{1} << 20, kHeader = 10, kTrailer = 8;
+  std::string packed = gzipped(std::string(kPiece + 1, 'a'));
+  packed.resize(packed.size() - kTrailer);
+  packed[kHeader] &= ~1;  // another block follows
+  int damaged = 0;
+  for (int padding = 0; padding < 8; ++padding) {
+    std::string bad = packed;
+    bad.back() = static_cast<char>(bad.back() | (0xFF << (8 - padding)));  // of the type 3
+    const std::string path = write("a.gz", bad);
+    const std::string error = user_error([&] {
+      SourceBytes bytes(path);
+      (void)read_all(bytes, kPiece);
+    });
+    EXPECT_THAT(error, HasSubstr("expected whole gzip data"));
+    damaged += error.find("invalid block type") != std::string::npos ? 1 : 0;
+  }
+  EXPECT_GT(damaged, 0);
+}
+
 TEST_F(Sources, AFolderIsItsFilesInTheOrderOfTheirPaths) {
   write("texts/b.txt", "b");
   write("texts/a/z.txt", "z");
