@@ -50,6 +50,12 @@ class Reader {
     }
     return *number;
   }
+  // At least 0, of 63 bits.
+  [[nodiscard]] int64_t seed(const char* key) const {
+    const auto number = json_integer(at(key));
+    if (!number || *number < 0) fail(fmt::format("a seed of at least 0 as '{}'", key), at(key));
+    return *number;
+  }
   [[nodiscard]] bool flag(const char* key) const {
     const auto& value = at(key);
     if (!value.is_boolean()) fail(fmt::format("true or false as '{}'", key), value);
@@ -140,7 +146,7 @@ PrepareSettings settings_from_json(const nlohmann::json& json, const std::string
   const auto& valid = reader.at("valid");
   if (!valid.is_number()) reader.fail("a number as 'valid'", valid);
   return {reader.text("recipe"), reader.text("field"), reader.text("separator"),
-          valid.get<double>(),   reader.count("seed"), reader.flag("dedup")};
+          valid.get<double>(),   reader.seed("seed"),  reader.flag("dedup")};
 }
 
 Json to_json(const Manifest& manifest) {

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -35,6 +36,19 @@ TEST(Manifest, ComesBackAsItWasWritten) {
   const Manifest read = manifest_from_json(nlohmann::json::parse(json.dump()), "m");
   EXPECT_EQ(to_json(read), json);
   EXPECT_EQ(read.tokenizer.end_token, 50256);
+}
+
+TEST(Manifest, AnySeedThatIsTakenComesBack) {
+  for (const int64_t seed : {int64_t{0}, (int64_t{1} << 53) + 1, INT64_MAX}) {
+    Manifest manifest = example();
+    manifest.settings.seed = seed;
+    const std::string text = to_json(manifest).dump();
+    EXPECT_EQ(manifest_from_json(nlohmann::json::parse(text), "m").settings.seed, seed);
+  }
+  nlohmann::json damaged = nlohmann::json::parse(to_json(example()).dump());
+  damaged["settings"]["seed"] = -1;
+  EXPECT_THAT(user_error([&] { (void)manifest_from_json(damaged, "m"); }),
+              HasSubstr("a seed of at least 0 as 'seed', given -1, in m"));
 }
 
 TEST(Manifest, EveryKeyThatIsMissingOrOfAnotherTypeIsNamed) {
