@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/byte_level.h"
+#include "data/tokenizer_json.h"
 #include "data/tokenizer_kinds.h"
 
 namespace wavroute {
@@ -71,11 +72,13 @@ std::shared_ptr<const Tokenizer> make_bytes_tokenizer() {
 
 std::shared_ptr<const Tokenizer> bytes_tokenizer_from_json(const nlohmann::json& json) {
   const auto& model = json.at("model");
-  const bool fits = model.at("type") == "BPE" && model.at("merges").empty() &&
-                    model.at("vocab") == vocabulary() &&
-                    json.at("pre_tokenizer").at("type") == "ByteLevel" &&
-                    !json.at("pre_tokenizer").at("add_prefix_space").get<bool>();
-  return fits ? make_bytes_tokenizer() : nullptr;
+  if (model.at("type") != "BPE" || !model.at("merges").empty() ||
+      json.at("pre_tokenizer").at("type") != "ByteLevel" || model.at("vocab") != vocabulary()) {
+    return nullptr;
+  }
+  // Anything that we don't write, such as added tokens or a normalizer, makes another tokenizer.
+  auto bytes = make_bytes_tokenizer();
+  return is_of_form(json, nlohmann::json::parse(bytes->to_json())) ? bytes : nullptr;
 }
 
 }  // namespace wavroute

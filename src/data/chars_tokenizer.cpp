@@ -9,6 +9,7 @@
 
 #include "base/utf8.h"
 #include "data/characters.h"
+#include "data/tokenizer_json.h"
 #include "data/tokenizer_kinds.h"
 #include "wavroute/error.h"
 
@@ -209,7 +210,9 @@ std::shared_ptr<const Tokenizer> chars_tokenizer_from_json(const nlohmann::json&
     given[id] = true;
     code_points[id] = step.code_point;
   }
-  return std::make_shared<CharsTokenizer>(code_points, has_unknown);
+  auto chars = std::make_shared<CharsTokenizer>(code_points, has_unknown);
+  // Anything that we don't write, such as added tokens or a normalizer, makes another tokenizer.
+  return is_of_form(json, nlohmann::json::parse(chars->to_json())) ? chars : nullptr;
 }
 
 }  // namespace wavroute

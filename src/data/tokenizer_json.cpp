@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/printable.h"
@@ -89,6 +90,15 @@ void refuse_kind(std::string_view part, std::string_view known, const std::strin
                  fmt::format("in {}", where),
                  "docs/tokenizers.md lists what can be read; convert the data with another "
                  "tokenizer, or with the library `tokenizers`");
+}
+
+bool is_of_form(const json& given, const json& form) {
+  if (!form.is_object() || !given.is_object()) return given == form;
+  const auto items = given.items();
+  return std::all_of(items.begin(), items.end(), [&](const auto& item) {
+    const auto found = form.find(item.key());
+    return found != form.end() && is_of_form(item.value(), *found);
+  });
 }
 
 }  // namespace wavroute

@@ -33,4 +33,8 @@ void check_steps(size_t steps, std::string_view part, const std::string& where);
 [[noreturn]] void refuse_kind(std::string_view part, std::string_view known,
                               const std::string& given, const std::string& where);
 
+// Whether every member of `given`, at any depth, is one of `form` and equals it. What is missing
+// counts as the same.
+[[nodiscard]] bool is_of_form(const nlohmann::json& given, const nlohmann::json& form);
+
 }  // namespace wavroute

@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
 #include <numeric>
+#include <utility>
 
 #include "base/utf8.h"
 #include "tests/data/scratch.h"
@@ -137,6 +139,67 @@ TEST(TokenizerJson, AnythingElseIsRefusedWithTheFileNamed) {
     EXPECT_THAT(user_error([&] { (void)tokenizer_from_json(json, "t.json"); }), HasSubstr("t.json"))
         << json;
   }
+}
+
+// Characters come from a file of ours alone: another's words, or steps, make other tokens.
+TEST(TokenizerJson, ACharacterVocabularyOfAnotherFormIsRefused) {
+  using nlohmann::json;
+  const json ours = json::parse(make_chars_tokenizer("ab")->to_json());
+  const json normalizer = {{"type", "Lowercase"}};
+  const json token = {{"id", 2}, {"content", "[UNK]"}, {"special", true}};
+  const json post = {{"type", "TemplateProcessing"}, {"single", json::array()}};
+  const std::vector<std::pair<const char*, json>> changes = {
+      {"/normalizer", normalizer},
+      {"/added_tokens", json::array({token})},
+      {"/post_processor", post},
+      {"/decoder", nullptr},
+      {"/decoder", {{"type", "WordPiece"}}},
+      {"/truncation", {{"max_length", 512}}},
+      {"/pre_tokenizer/pattern", {{"Regex", " "}}},
+      {"/pre_tokenizer/pattern", {{"String", ""}}},
+      {"/pre_tokenizer/behavior", "Removed"},
+      {"/pre_tokenizer/invert", true},
+      {"/model/unk_token", "[UNK]"},
+      {"/model/unk_token", "\xEF\xBF\xBD"},  // of which there is no token
+      {"/model/more", 1},
+      {"/more", 1}};
+  for (const auto& [place, value] : changes) {
+    json changed = ours;
+    changed[json::json_pointer(place)] = value;
+    EXPECT_THAT(user_error([&] { (void)tokenizer_from_json(changed.dump(), "t.json"); }),
+                HasSubstr("given the model \"WordLevel\", in t.json"))
+        << place << " " << value;
+  }
+}
+
+TEST(TokenizerJson, TheBytesOfAnotherFormAreABytePairEncoding) {
+  using nlohmann::json;
+  const json ours = json::parse(make_bytes_tokenizer()->to_json());
+  const json end = json::parse(R"({"id": 256, "content": "<|endoftext|>", "single_word": false,
+      "lstrip": false, "rstrip": false, "normalized": false, "special": true})");
+  json with_end = ours, lower = ours;
+  with_end["added_tokens"].push_back(end);
+  lower["normalizer"] = {{"type", "Lowercase"}};
+  const auto ending = tokenizer_from_json(with_end.dump());
+  EXPECT_EQ(ending->name(), "bpe");
+  EXPECT_EQ(ending->vocab_size(), 257);
+  EXPECT_EQ(ending->end_token(), 256);
+  EXPECT_THAT(tokenizer_from_json(lower.dump())->encode("A"), ElementsAre(97));
+}
+
+// As they lie in checkpoints. What is missing counts as ours.
+TEST(TokenizerJson, EarlierFilesAreStillRead) {
+  const auto chars = tokenizer_from_json(R"({"added_tokens": [], "decoder": {"type": "Fuse"},
+      "model": {"type": "WordLevel", "unk_token": "<unk>", "vocab": {"a": 0, "b": 1}},
+      "normalizer": null, "padding": null, "post_processor": null,
+      "pre_tokenizer": {"behavior": "Isolated", "invert": false,
+      "pattern": {"Regex": "[\\s\\S]"}, "type": "Split"}, "truncation": null,
+      "version": "1.0"})");
+  EXPECT_EQ(chars->name(), "chars");
+  EXPECT_EQ(chars->hash(), make_chars_tokenizer("ab")->hash());
+  const auto bare = tokenizer_from_json(R"({"pre_tokenizer": {"type": "Split"},
+      "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1}}})");
+  EXPECT_EQ(bare->hash(), chars->hash());
 }
 
 TEST(TokenizerJson, MergedBytesAreAnotherTokenizer) {
