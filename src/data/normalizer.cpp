@@ -23,13 +23,24 @@ constexpr std::string_view kKinds = "NFC, NFD, NFKC, NFKD, Lowercase, Prepend, R
 
 constexpr std::string_view kMark = "\xE2\x96\x81";  // U+2581
 
-std::string replace_all(std::string_view text, std::string_view from, std::string_view to) {
+size_t most_bytes(size_t given) { return kMostGrowth * (given + kMostGrowth); }
+
+[[noreturn]] void throw_grown(size_t given) {
+  throw expected(
+      fmt::format("a normalizer that makes a text at most {} times as long", kMostGrowth),
+      fmt::format("more than {} bytes from {}", most_bytes(given), given));
+}
+
+// `given`: how long the text was before any step.
+std::string replace_all(std::string_view text, std::string_view from, std::string_view to,
+                        size_t given) {
   std::string replaced;
   replaced.reserve(text.size() + text.size() / 4);
   for (size_t at = 0;;) {
     const size_t found = text.find(from, at);
     replaced += text.substr(at, found - at);
     if (found == std::string_view::npos) return replaced;
+    if (replaced.size() + to.size() > most_bytes(given)) throw_grown(given);
     replaced += to;
     at = found + from.size();
   }
@@ -88,14 +99,10 @@ std::string Normalizer::apply(std::string_view text, bool is_start) const {
         if (is_start && !now.empty()) now.insert(0, step.text);
         break;
       case Kind::kReplace:
-        now = replace_all(now, step.text, step.replacement);
+        now = replace_all(now, step.text, step.replacement, text.size());
         break;
     }
-    if (now.size() > kMostGrowth * (text.size() + kMostGrowth)) {
-      throw expected(
-          fmt::format("a normalizer that makes a text at most {} times as long", kMostGrowth),
-          fmt::format("{} bytes from {}", now.size(), text.size()));
-    }
+    if (now.size() > most_bytes(text.size())) throw_grown(text.size());
   }
   return now;
 }

@@ -430,6 +430,13 @@ TEST(BpeJson, WhatGrowsWithoutBoundIsRefused) {
   growing["normalizer"] = {{"type", "Sequence"}, {"normalizers", replace(16)}};
   const auto grows = read(growing);
   EXPECT_THAT(user_error([&] { (void)grows->encode(std::string(1000, 'a')); }), HasSubstr("long"));
+  // 64 GiB in one step.
+  growing["normalizer"] = {{"type", "Replace"},
+                           {"pattern", {{"String", "a"}}},
+                           {"content", std::string(size_t{1} << 20, 'b')}};
+  const auto bursts = read(growing);
+  EXPECT_THAT(user_error([&] { (void)bursts->encode(std::string(size_t{1} << 16, 'a')); }),
+              HasSubstr("more than"));
   decoder["decoder"] = {{"type", "Sequence"}, {"decoders", replace(16)}};
   EXPECT_THAT(user_error([&] { (void)read(decoder); }), HasSubstr("decoder"));
   around["post_processor"] = llama2()["post_processor"];
