@@ -14,6 +14,7 @@
 
 #include "base/printable.h"
 #include "base/utf8.h"
+#include "data/tokenizer_kinds.h"
 #include "io/file.h"
 #include "wavroute/error.h"
 
@@ -156,13 +157,20 @@ fs::path cache_folder() {
   return {};
 }
 
+std::string cache_key(std::string_view text_sha256, const Tokenizer& tokenizer) {
+  std::string content = std::string(text_sha256) + tokenizer.hash();
+  // A byte or a character has one id and no other.
+  const bool is_simple = tokenizer.name() == "bytes" || tokenizer.name() == "chars";
+  if (!is_simple) content += fmt::format(" encoder {}", kBpeEncoderVersion);
+  return sha256_hex(content);
+}
+
 TokenView tokenise(std::string_view text, std::string_view text_sha256, const Tokenizer& tokenizer,
                    std::string_view name, uint64_t offset) {
   const Task task{text, tokenizer, name, offset};
   const fs::path folder = cache_folder();
   if (folder.empty()) return keep_in_memory(task);
-  const std::string key = sha256_hex(std::string(text_sha256) + tokenizer.hash());
-  const fs::path path = folder / (key + kSuffix);
+  const fs::path path = folder / (cache_key(text_sha256, tokenizer) + kSuffix);
   if (auto tokens = open_cached(path, tokenizer, text_sha256))
     return tokens->named(std::string(name));
   // Counting first: unknown characters are found before anything is written.

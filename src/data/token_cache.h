@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
 #include <string_view>
 
 #include "data/token_file.h"
@@ -13,6 +14,9 @@ namespace wavroute {
 // $WAVROUTE_CACHE, else $XDG_CACHE_HOME/wavroute, else ~/.cache/wavroute; empty where none of these
 // variables is set, and for WAVROUTE_CACHE=off.
 [[nodiscard]] std::filesystem::path cache_folder();
+
+// What names the tokens of this text in the cache.
+[[nodiscard]] std::string cache_key(std::string_view text_sha256, const Tokenizer& tokenizer);
 
 // The tokens of `text` (named `name` in errors; `text_sha256` in hexadecimal is the key, together
 // with the tokenizer; `offset` is where it begins in its file, for errors). Reuses the cached file

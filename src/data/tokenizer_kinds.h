@@ -18,6 +18,10 @@ namespace wavroute {
 [[nodiscard]] std::shared_ptr<const Tokenizer> chars_tokenizer_from_json(
     const nlohmann::json& json);
 
+// To be raised with every change that gives a text other ids under a byte-pair encoding: tokens
+// that are kept from before are then not taken.
+inline constexpr int kBpeEncoderVersion = 1;
+
 // A byte-pair encoding; UserError where `json` has a part that is not known. `text`: what `json`
 // was read from. `end_token` as in tokenizer_from_json.
 [[nodiscard]] std::shared_ptr<const Tokenizer> bpe_tokenizer_from_json(const nlohmann::json& json,

@@ -10,6 +10,8 @@
 #include <chrono>
 
 #include "io/child_process.h"
+#include "io/file.h"
+#include "tests/data/bpe_json.h"
 #include "tests/data/corpus_files.h"
 
 namespace wavroute {
@@ -37,6 +39,18 @@ TEST_F(CorpusFiles, TheCacheIsReused) {
   EXPECT_EQ(all_tokens(open(text).train), all_tokens(first.train));
   for (const auto& file : files) std::filesystem::remove(file.string() + ".held");
   EXPECT_EQ(identities(), before);
+}
+
+// What a later release mends in an encoder is not undone by tokens of an earlier one.
+TEST(TokenCache, TheEncodersVersionIsPartOfTheKey) {
+  const std::string text = sha256_hex("text");
+  const auto plain = [&](const Tokenizer& of) { return sha256_hex(text + of.hash()); };
+  const auto bpe = tokenizer_from_json(testing::byte_level_tokenizer({"a b"}).dump());
+  ASSERT_EQ(bpe->name(), "bpe");
+  EXPECT_NE(cache_key(text, *bpe), plain(*bpe));
+  for (const auto& other : {make_bytes_tokenizer(), make_chars_tokenizer("ab")}) {
+    EXPECT_EQ(cache_key(text, *other), plain(*other));  // as ever
+  }
 }
 
 // A cache that a full disk or a crash filled with zeros has the right length and valid tokens.
