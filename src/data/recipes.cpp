@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <functional>
 #include <system_error>
 #include <utility>
 
@@ -24,6 +25,18 @@ namespace fs = std::filesystem;
 
 std::string file_name(const std::string& path) { return fs::path(path).filename().string(); }
 
+// Leaves out the files that the recipe doesn't know, as a folder has them beside its corpus;
+// refuses one that the user named.
+void leave_out_others(const Recipe& recipe, std::vector<SourceFile>& sources,
+                      const std::function<bool(SourceFile&)>& is_known) {
+  std::erase_if(sources, [&](SourceFile& source) {
+    if (is_known(source)) return false;
+    if (source.is_listed) return true;
+    refuse(recipe, source.path == "-" ? "standard input" : "another file",
+           source.path == "-" ? "" : fmt::format("at {}", source.path));
+  });
+}
+
 // The split that a part of a file's name stands for.
 struct Part {
   std::string_view text;
@@ -34,20 +47,20 @@ struct Part {
 // splits.
 void take_splits(const Recipe& recipe, std::vector<SourceFile>& sources,
                  const std::vector<Part>& parts, const std::vector<std::string_view>& endings) {
-  std::erase_if(sources, [&](SourceFile& source) {
+  leave_out_others(recipe, sources, [&](SourceFile& source) {
     const std::string plain = file_name(source.path);
     std::string_view name = plain;
     for (const std::string_view packed : {".gz", ".zst"}) {
       if (name.ends_with(packed)) name.remove_suffix(packed.size());
     }
     const auto ends = [&](std::string_view ending) { return name.ends_with(ending); };
-    if (std::ranges::none_of(endings, ends)) return true;
+    if (std::ranges::none_of(endings, ends)) return false;
     for (const Part& part : parts) {
       if (name.find(part.text) == std::string_view::npos) continue;
       source.split = part.split;
-      return false;
+      return true;
     }
-    return true;
+    return false;
   });
   const auto has_train = [](const SourceFile& s) { return s.split == SplitName::kTrain; };
   if (std::ranges::any_of(sources, has_train)) return;
@@ -59,11 +72,11 @@ using CheckText = std::function<void(std::string_view text, const std::string& p
 // One file of a known length: 90, 5 and 5 hundredths of it, in order.
 void take_hundredths(const Recipe& recipe, std::vector<SourceFile>& sources,
                      const CheckText& check) {
-  // A folder may hold other files beside it.
+  // Alone it may have any name.
   if (sources.size() > 1) {
-    std::erase_if(sources, [&](const SourceFile& source) {
+    leave_out_others(recipe, sources, [&](const SourceFile& source) {
       const std::string name = file_name(source.path);
-      return name != recipe.name && !name.starts_with(std::string(recipe.name) + ".");
+      return name == recipe.name || name.starts_with(std::string(recipe.name) + ".");
     });
   }
   if (sources.size() != 1) refuse(recipe, fmt::format("{} files", sources.size()), "as sources");
@@ -125,8 +138,8 @@ void take_wikitext(const Recipe& recipe, std::vector<SourceFile>& sources) {
 
 // JSON lines or Parquet, as web crawls come.
 void take_rows(const Recipe& recipe, std::vector<SourceFile>& sources) {
-  std::erase_if(sources, [](const SourceFile& source) {
-    return source.path != "-" && form_of(source.path) == DocumentForm::kText;
+  leave_out_others(recipe, sources, [](const SourceFile& source) {
+    return source.path == "-" || form_of(source.path) != DocumentForm::kText;
   });
   if (sources.empty()) refuse(recipe, "no .jsonl and no .parquet file", "among the sources");
   for (SourceFile& source : sources) {

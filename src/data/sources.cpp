@@ -114,6 +114,7 @@ std::vector<SourceFile> list_sources(const std::vector<std::string>& given,
     } else if (fs::is_directory(path, ignored)) {
       for (const std::string& file : files_below(path)) {
         sources.push_back(source_file(file, options));
+        sources.back().is_listed = true;
       }
     } else if (!fs::exists(path, ignored)) {
       throw expected("a file, a folder or '-' to read text from", fmt::format("no {}", path), {},

@@ -19,6 +19,7 @@ inline constexpr size_t kSplits = 3;
 struct SourceFile {
   std::string path;  // or "-", standard input
   DocumentFormat format;
+  bool is_listed = false;               // found below a folder, and not named itself
   std::optional<SplitName> split = {};  // where the file's name says it; else each document's hash
   // The source is one text, of which each split has a part: training up to cuts[0], validation up
   // to cuts[1], the rest for the test.

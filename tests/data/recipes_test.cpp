@@ -99,9 +99,28 @@ TEST_F(PrepareTest, WebTextTakesJsonLinesOnly) {
   options_.recipe = "fineweb";
   options_.valid = 0;
   EXPECT_EQ(prepare_here().total().documents, 2);
-  options_.sources = {(folder_ / "f/notes.txt").string()};
+  write("g/notes.txt", "notes");
+  options_.sources = {(folder_ / "g").string()};
   options_.out = folder_ / "none";
   EXPECT_THAT(error_here(), HasSubstr("no .jsonl and no .parquet file"));
+}
+
+// A folder has other files beside its corpus; one that is named is not passed over.
+TEST_F(PrepareTest, AFileThatARecipeDoesNotKnowIsRefusedWhereItIsNamed) {
+  const auto given = [&](const char* recipe, std::vector<std::string> sources) {
+    return user_error([&] { (void)recipe_sources(find_recipe(recipe), sources, {}); });
+  };
+  const std::string rows = write("f/a.jsonl", "{\"text\": \"<1>\"}\n");
+  const std::string notes = write("f/notes.txt", "notes");
+  const std::string stories = write("TinyStories-train.txt", "<1>");
+  const std::string text8 = write("text8", "a");
+  const std::string other = "given another file, at " + notes;
+  EXPECT_THAT(given("fineweb", {rows, notes}), HasSubstr(other));
+  EXPECT_THAT(given("tinystories", {stories, notes}), HasSubstr(other));
+  EXPECT_THAT(given("text8", {text8, notes}), HasSubstr(other));
+  EXPECT_THAT(given("wikitext-103", {"-"}), HasSubstr("given standard input"));
+  EXPECT_EQ(recipe_sources(find_recipe("fineweb"), {(folder_ / "f").string()}, {}).size(), 1);
+  EXPECT_EQ(recipe_sources(find_recipe("text8"), {text8, (folder_ / "f").string()}, {}).size(), 1);
 }
 
 }  // namespace
