@@ -294,6 +294,7 @@ std::optional<Manifest> prepare(const PrepareOptions& options,
   std::vector<SourceFile> sources = recipe != nullptr
                                         ? recipe_sources(*recipe, options.sources, source_options)
                                         : list_sources(options.sources, source_options);
+  for (const SourceFile& source : sources) check_utf8(source.path, "a source's name");
   const std::string kind =
       options.tokenizer.value_or(recipe != nullptr ? std::string(recipe->tokenizer) : "bytes");
   std::shared_ptr<const Tokenizer> tokenizer;

@@ -41,8 +41,7 @@ void write_prepare_state(const std::filesystem::path& folder, const PrepareState
                        {"spill_bytes", state.spill_bytes}, {"text_bytes", state.text_bytes},
                        {"characters", state.characters},   {"next_shard", state.next_shard},
                        {"written", written(state)}};
-  constexpr auto kReplace = Json::error_handler_t::replace;  // paths are bytes
-  write_file_atomic(folder / kStateName, object.dump(1, ' ', false, kReplace) + "\n");
+  write_file_atomic(folder / kStateName, object.dump(1) + "\n");
 }
 
 std::optional<PrepareState> read_prepare_state(const std::filesystem::path& folder) {

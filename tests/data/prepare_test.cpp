@@ -230,6 +230,8 @@ TEST_F(PrepareTest, WrongSourcesAreRefusedAndLeaveNothingBehind) {
               HasSubstr("a zip archive"));
   std::filesystem::create_directory(folder_ / "empty");
   EXPECT_THAT(refused({(folder_ / "empty").string()}), HasSubstr("files with text, given none"));
+  (void)write("folder/b\xFF.txt", "text");
+  EXPECT_THAT(refused({(folder_ / "folder").string()}), HasSubstr("a source's name in UTF-8"));
   EXPECT_THAT(refused({text, write("bad.jsonl", "{\"text\": \"a\"}\n{\"text\": 1}\n")}),
               HasSubstr("bad.jsonl:2"));
   options_.valid = 0.9999999;
