@@ -28,6 +28,7 @@ namespace fs = std::filesystem;
 
 // Documents are dealt to so many buckets of each split; a shard is a run of them.
 constexpr uint32_t kBuckets = 256;
+constexpr uint64_t kDocumentBytes = 128;  // that a document of a shard takes beside its text
 
 using Phase = PrepareProgress::Phase;
 
@@ -132,6 +133,7 @@ class Preparation {
     const auto row = static_cast<uint32_t>(split);
     const uint32_t bucket = dealer_.bits(hash.low)[0] % kBuckets;
     state_.text_bytes[row] += std::ssize(text);
+    ++state_.text_documents[row];
     spill_.add(row * kBuckets + bucket, hash, text);
   }
 
@@ -175,7 +177,8 @@ class Preparation {
   }
 
   [[nodiscard]] uint32_t shards_of(size_t split) const {
-    const auto bytes = static_cast<uint64_t>(state_.text_bytes[split]);
+    const uint64_t bytes = static_cast<uint64_t>(state_.text_bytes[split]) +
+                           kDocumentBytes * static_cast<uint64_t>(state_.text_documents[split]);
     const uint64_t wanted = (bytes + options_.shard_bytes - 1) / options_.shard_bytes;
     return static_cast<uint32_t>(std::bit_ceil(std::clamp<uint64_t>(wanted, 1, kBuckets)));
   }

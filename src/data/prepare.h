@@ -31,7 +31,7 @@ struct PrepareOptions {
 
   // Bounds of memory, which tests make small. Those of a shard decide where documents go.
   uint64_t buffer_bytes = uint64_t{32} << 20;   // of documents that wait to be written
-  uint64_t shard_bytes = uint64_t{128} << 20;   // of text, about
+  uint64_t shard_bytes = uint64_t{128} << 20;   // of text and its documents' places, about
   uint64_t state_bytes = uint64_t{256} << 20;   // of text that a kill may cost
   uint64_t progress_bytes = uint64_t{1} << 20;  // of text between two calls of on_progress
   uint64_t most_document_bytes = kMostDocumentBytes;

@@ -35,11 +35,17 @@ void write_prepare_state(const std::filesystem::path& folder, const PrepareState
   for (const KnownSource& source : state.sources) {
     sources.push_back({{"path", source.path}, {"bytes", source.bytes}});
   }
-  const Json object = {{"format", kStateFormat},           {"tokenizer", state.tokenizer},
-                       {"sources", std::move(sources)},    {"made_folder", state.made_folder},
-                       {"documents", state.documents},     {"chain", state.chain},
-                       {"spill_bytes", state.spill_bytes}, {"text_bytes", state.text_bytes},
-                       {"characters", state.characters},   {"next_shard", state.next_shard},
+  const Json object = {{"format", kStateFormat},
+                       {"tokenizer", state.tokenizer},
+                       {"sources", std::move(sources)},
+                       {"made_folder", state.made_folder},
+                       {"documents", state.documents},
+                       {"chain", state.chain},
+                       {"spill_bytes", state.spill_bytes},
+                       {"text_bytes", state.text_bytes},
+                       {"text_documents", state.text_documents},
+                       {"characters", state.characters},
+                       {"next_shard", state.next_shard},
                        {"written", written(state)}};
   write_file_atomic(folder / kStateName, object.dump(1) + "\n");
 }
@@ -69,6 +75,8 @@ std::optional<PrepareState> read_prepare_state(const std::filesystem::path& fold
     state.chain = json.at("chain").get<uint64_t>();
     state.spill_bytes = json.at("spill_bytes").get<uint64_t>();
     state.text_bytes = json.at("text_bytes").get<std::array<int64_t, kSplits>>();
+    // One of an earlier version has none: its shards have the sizes that they had there.
+    state.text_documents = json.value("text_documents", state.text_documents);
     state.characters = json.at("characters").get<std::string>();
     state.next_shard = json.at("next_shard").get<std::array<int64_t, kSplits>>();
     if (state.finished.size() <= state.sources.size()) return state;

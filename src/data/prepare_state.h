@@ -33,7 +33,7 @@ struct PrepareState {
   uint64_t chain =
       0;  // of their hashes, in order: whether a source is the same when it is read again
   uint64_t spill_bytes = 0;
-  std::array<int64_t, kSplits> text_bytes{};  // by split
+  std::array<int64_t, kSplits> text_bytes{}, text_documents{};  // by split
   int64_t empty = 0;
   int64_t invalid_bytes = 0;
   std::string characters;  // for "chars": each once

@@ -214,6 +214,17 @@ TEST_F(PrepareTest, MemoryIsBoundedWhateverTheLengthOfTheText) {
   EXPECT_GT(manifest.duplicates, 95'000);
 }
 
+// A document takes memory beside its text.
+TEST_F(PrepareTest, VeryShortDocumentsHaveMoreShards) {
+  std::string text;
+  for (int i = 0; i < 100; ++i) text += std::to_string(i) + "\n";
+  options_.sources = {write("a.txt", text)};
+  options_.separator = "\n";
+  options_.valid = 0;
+  options_.shard_bytes = 4000;  // of 190 bytes in 100 documents
+  EXPECT_EQ(prepare_here().files.size(), 4);
+}
+
 TEST_F(PrepareTest, WrongSourcesAreRefusedAndLeaveNothingBehind) {
   const std::string text = write("a.txt", joined(numbered(20)));
   const auto refused = [&](std::vector<std::string> sources) {

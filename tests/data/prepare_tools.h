@@ -19,7 +19,7 @@ class PrepareTest : public ScratchTest {
     options_.seed = 3;
     options_.valid = 0.3;
     options_.buffer_bytes = 300;
-    options_.shard_bytes = 1000;
+    options_.shard_bytes = 10000;  // of which a document takes 128 beside its text
     options_.state_bytes = 500;
     options_.progress_bytes = 1;
   }
