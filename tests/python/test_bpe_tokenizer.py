@@ -15,7 +15,6 @@ from bpe_structures import HARD, MARK, STRUCTURES, corpus, with_every_pair  # no
 from paths import REPOSITORY  # noqa: E402
 
 HELPER = pathlib.Path(os.environ.get("WAVROUTE_BIN", REPOSITORY / "build/bin")) / "write_tokenizer"
-DATA = REPOSITORY.parent / "shared/data"
 
 pytestmark = pytest.mark.skipif(not HELPER.exists(), reason=f"{HELPER} is not built")
 
