@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <string>
 
 #include "data/spill.h"
@@ -64,6 +65,18 @@ TEST_F(ResumeTest, TheBytesAreThoseOfARunWithoutABreak) {
     prepare_here();
     ASSERT_EQ(files(), whole) << "ended at " << step;
   }
+}
+
+TEST_F(ResumeTest, AStateOfAnEarlierVersionGoesOn) {
+  const int count = steps();
+  options_.out = folder_ / "resumed";
+  end_at(count / 2, /*kill=*/false);
+  const auto state = options_.out / ".wavroute-prepare/state.json";
+  nlohmann::json earlier = nlohmann::json::parse(testing::get(state));
+  ASSERT_EQ(earlier.erase("text_documents"), 1);
+  testing::put(state, earlier.dump());
+  options_.resume = true;
+  EXPECT_EQ(prepare_here().total().documents, 260);
 }
 
 TEST_F(ResumeTest, ItMayBeEndedAgainAndAgain) {
