@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <limits>
+#include <nlohmann/json.hpp>
 
 #include "base/numbers.h"
 #include "base/output.h"

@@ -11,6 +11,7 @@
 #include "base/utf8.h"
 #include "formats/tokenizer_files.h"
 #include "wavroute/error.h"
+#include "wavroute/tokenizer.h"
 
 namespace wavroute {
 namespace {
@@ -209,6 +210,16 @@ Json merges_from_scores(const Vocabulary& vocabulary, const Ids& ids, const std:
   return json;
 }
 
+// Without merges, a vocabulary of the 256 bytes in their order is our tokenizer of bytes, whatever
+// the pre-tokenizer.
+bool are_bytes(const Vocabulary& vocabulary, const Json& model) {
+  const bool plain = std::ranges::all_of(
+      vocabulary.pieces, [](const Piece& piece) { return piece.type == PieceType::kNormal; });
+  if (!plain) return false;
+  const nlohmann::json ours = nlohmann::json::parse(make_bytes_tokenizer()->to_json());
+  return ours["model"]["vocab"] == nlohmann::json::parse(model.at("vocab").dump());
+}
+
 }  // namespace
 
 std::string byte_level_json(const Vocabulary& vocabulary, const std::string& where) {
@@ -232,6 +243,9 @@ std::string byte_level_json(const Vocabulary& vocabulary, const std::string& whe
   if (vocabulary.pre_tokenizer == "llama-bpe") model["ignore_merges"] = true;
   Json normalizer = nullptr;
   if (vocabulary.pre_tokenizer == "qwen2") normalizer = {{"type", "NFC"}};
+  if (merges.empty() && normalizer.is_null() && are_bytes(vocabulary, model)) {
+    return make_bytes_tokenizer()->to_json();
+  }
   return document(vocabulary, normalizer, pre_tokenizer, byte_level(true), model);
 }
 

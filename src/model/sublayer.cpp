@@ -21,8 +21,8 @@ std::vector<Parameter*> present(std::vector<Parameter*> parameters) {
 // x w^T + bias; x [tokens, n].
 at::Tensor product(ops::Backend& backend, const at::Tensor& x, const Parameter& w,
                    const Parameter* bias = nullptr) {
-  const at::Tensor y = w.quants.defined() ? backend.project(x, ops::Q8Matrix{w.quants, w.scales})
-                                          : backend.project(x, w.compute);
+  at::Tensor y = w.quants.defined() ? backend.project(x, ops::Q8Matrix{w.quants, w.scales})
+                                    : backend.project(x, w.compute);
   if (bias != nullptr) backend.add_bias(y, bias->value);
   return y;
 }

@@ -168,7 +168,7 @@ def test_a_hostile_header_names_file_and_tensor(evaluate, folder, change, word):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"hidden_size": 32}, ["hidden_size", "16", "8"]),
+        ({"hidden_size": 32}, ["embed_tokens", "[12,32]", "[12,16]"]),
         ({"intermediate_size": 64}, ["gate_proj", "[64,16]", "[32,16]"]),
         ({"num_hidden_layers": 3}, ["model.layers.2."]),
         ({"num_hidden_layers": -1}, ["layers"]),
