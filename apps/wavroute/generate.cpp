@@ -9,6 +9,7 @@
 #include <optional>
 #include <vector>
 
+#include "base/lines.h"
 #include "base/numbers.h"
 #include "base/output.h"
 #include "command.h"
@@ -60,12 +61,8 @@ void check_cache(const LoadedModel& loaded, size_t prompts, int64_t longest, int
 std::vector<std::string> read_prompts(const std::string& path) {
   const std::string text = read_file(path, kMostPromptBytes);
   std::vector<std::string> prompts;
-  for (size_t at = 0; at < text.size();) {
-    const size_t end = std::min(text.find('\n', at), text.size());
-    std::string line = text.substr(at, end - at);
-    if (line.ends_with('\r')) line.pop_back();
-    if (!line.empty()) prompts.push_back(std::move(line));
-    at = end + 1;
+  for (const std::string_view line : lines_of(text)) {
+    if (!line.empty()) prompts.emplace_back(line);
   }
   if (prompts.empty()) throw expected("a prompt a line", "none", "in " + path);
   return prompts;

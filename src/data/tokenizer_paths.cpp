@@ -1,10 +1,10 @@
 // The files in which tokenizers lie.
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "base/lines.h"
 #include "data/tokenizer_kinds.h"
 #include "io/file.h"
 #include "io/json_text.h"
@@ -38,12 +38,8 @@ std::string gpt2_json(const fs::path& vocab_path, const fs::path& merges_path) {
   json vocab = read_json(vocab_path, kTokenizerLimits);
   json merges = json::array();
   const std::string text = read_file(merges_path, kTokenizerLimits.bytes);
-  for (size_t begin = 0; begin < text.size();) {
-    const size_t end = std::min(text.find('\n', begin), text.size());
-    std::string line = text.substr(begin, end - begin);
-    begin = end + 1;
-    if (line.ends_with('\r')) line.pop_back();
-    if (!line.empty() && !line.starts_with("#version")) merges.push_back(std::move(line));
+  for (const std::string_view line : lines_of(text)) {
+    if (!line.empty() && !line.starts_with("#version")) merges.push_back(line);
   }
   json added = json::array();
   if (vocab.is_object() && vocab.contains(kGpt2End)) {
