@@ -360,6 +360,13 @@ Json llama_config_to_json(const ModelConfig& m, int64_t vocab_size) {
   return config;
 }
 
+std::optional<int64_t> updating_sublayer(const std::string& tensor) {
+  constexpr std::string_view kLayers = "model.layers.";
+  const bool attention = tensor.find(".self_attn.o_proj.") != std::string::npos;
+  if (!attention && tensor.find(".mlp.down_proj.") == std::string::npos) return std::nullopt;
+  return 2 * std::stoll(tensor.substr(kLayers.size())) + (attention ? 0 : 1);
+}
+
 LlamaConfig read_llama_config(const Json& config, const std::string& where) {
   return Reader(config, where).read();
 }

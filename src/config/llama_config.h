@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,10 @@ struct LlamaConfig {
 // one for a function that this program does not compute. `where` names the file. "residual" and
 // "model_type" are the caller's.
 [[nodiscard]] LlamaConfig read_llama_config(const nlohmann::json& config, const std::string& where);
+
+// The sublayer whose update the tensor (weight or bias) writes to the stream, attention of layer 0
+// first; nothing for another tensor.
+[[nodiscard]] std::optional<int64_t> updating_sublayer(const std::string& tensor);
 
 // The config.json of a Llama of these sizes, as both versions read it, without tokens of its own.
 [[nodiscard]] nlohmann::json llama_config_to_json(const ModelConfig& model, int64_t vocab_size);

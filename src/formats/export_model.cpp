@@ -7,6 +7,7 @@
 
 #include "base/printable.h"
 #include "config/end_tokens.h"
+#include "config/llama_config.h"
 #include "config/rope_scaling.h"
 #include "formats/gguf_names.h"
 #include "formats/rotary_rows.h"
@@ -57,14 +58,6 @@ void multiply_rows(std::span<float> values, const std::vector<float>& scale, siz
   }
 }
 
-// The sublayer whose update `name` writes; -1 for another tensor.
-int64_t sublayer_of(const std::string& name) {
-  constexpr std::string_view kLayers = "model.layers.";
-  const bool attention = name.find(".self_attn.o_proj.") != std::string::npos;
-  if (!attention && name.find(".mlp.down_proj.") == std::string::npos) return -1;
-  return 2 * std::stoll(name.substr(kLayers.size())) + (attention ? 0 : 1);
-}
-
 }  // namespace
 
 ForeignModel open_as_llama(const fs::path& folder, const ModelConfig& model, int64_t vocab_size,
@@ -76,10 +69,9 @@ ForeignModel open_as_llama(const fs::path& folder, const ModelConfig& model, int
   const auto file = std::make_shared<const SafetensorsFile>(folder / kModelFile);
   for (LlamaTensor& tensor : llama_tensors(model, vocab_size)) {
     const TensorInfo* info = &require(*file, tensor.name, &tensor.shape);
-    const int64_t sublayer = sublayer_of(tensor.name);
     std::vector<float> scale;
-    if (sublayer >= 0) {
-      scale = values_of(*file, scales[static_cast<size_t>(sublayer)], model.width);
+    if (const auto sublayer = updating_sublayer(tensor.name)) {
+      scale = values_of(*file, scales[static_cast<size_t>(*sublayer)], model.width);
     }
     const size_t columns = tensor.shape.size() > 1 ? static_cast<size_t>(tensor.shape[1]) : 1;
     result.tensors.push_back({tensor.name, std::move(tensor.shape),

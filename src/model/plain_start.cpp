@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "base/philox.h"
+#include "config/llama_config.h"
 #include "io/checkpoint_names.h"
 #include "model/model_folder.h"
 #include "model/sublayer.h"
@@ -18,11 +19,6 @@ namespace {
 
 constexpr const char* kEmbedding = "model.embed_tokens.weight";
 constexpr const char* kHead = "lm_head.weight";
-
-bool writes_to_the_stream(const std::string& name) {
-  return name.find(".self_attn.o_proj.") != std::string::npos ||
-         name.find(".mlp.down_proj.") != std::string::npos;
-}
 
 }  // namespace
 
@@ -60,7 +56,7 @@ void start_from_plain(Decoder& model, const std::filesystem::path& folder, doubl
       if (slice.name == kEmbedding && &parameter != &model.head_weight()) {
         values.mul_(start.stream_scale);
       }
-      if (writes_to_the_stream(slice.name)) values.mul_(start.stream_scale * start.update_scale);
+      if (updating_sublayer(slice.name)) values.mul_(start.stream_scale * start.update_scale);
       target.copy_(values);
       if (!is_untied) ++used;
     }
