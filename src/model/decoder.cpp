@@ -161,10 +161,7 @@ PreNorm Decoder::final_norm() const {
 }
 
 at::Tensor Decoder::head_of(const at::Tensor& x, ops::Backend& backend) const {
-  const at::Tensor rows = x.flatten(0, 1);
-  const at::Tensor logits = head_->quants.defined()
-                                ? backend.project(rows, ops::Q8Matrix{head_->quants, head_->scales})
-                                : backend.project(rows, head_->compute);
+  const at::Tensor logits = product(backend, x.flatten(0, 1), *head_);
   return logits.view({x.size(0), x.size(1), logits.size(1)});
 }
 

@@ -113,8 +113,8 @@ std::vector<at::Tensor> probe_norms(const Decoder& model) {
       const at::Tensor h = stream->read(site);
       norms.push_back(amplitude(h, f.norm().eps));
       const at::Tensor inverse = (h.square().mean(-1, true) + f.norm().eps).rsqrt();
-      stream->write(
-          site, f.run((h * inverse * f.norm().gain->value).to(f.norm().type), backend, nullptr));
+      stream->write(site, f.run((h * inverse * f.norm().gain->value).to(f.norm().type), backend,
+                                nullptr, {}));
     }
   }
   norms.push_back(amplitude(stream->read_out(), model.final_norm().eps));

@@ -18,15 +18,6 @@ std::vector<Parameter*> present(std::vector<Parameter*> parameters) {
   return parameters;
 }
 
-// x w^T + bias; x [tokens, n].
-at::Tensor product(ops::Backend& backend, const at::Tensor& x, const Parameter& w,
-                   const Parameter* bias = nullptr) {
-  at::Tensor y = w.quants.defined() ? backend.project(x, ops::Q8Matrix{w.quants, w.scales})
-                                    : backend.project(x, w.compute);
-  if (bias != nullptr) backend.add_bias(y, bias->value);
-  return y;
-}
-
 // The rows [tokens, n] that still run: of all, where `rows` is undefined.
 at::Tensor pick_rows(const at::Tensor& x, const at::Tensor& rows) {
   const at::Tensor all = x.flatten(0, -2);
@@ -40,12 +31,20 @@ at::Tensor put_rows(const at::Tensor& u, const at::Tensor& rows, const at::Tenso
 
 }  // namespace
 
+at::Tensor product(ops::Backend& backend, const at::Tensor& x, const Parameter& w,
+                   const Parameter* bias) {
+  at::Tensor y = w.quants.defined() ? backend.project(x, ops::Q8Matrix{w.quants, w.scales})
+                                    : backend.project(x, w.compute);
+  if (bias != nullptr) backend.add_bias(y, bias->value);
+  return y;
+}
+
 void take_sublayer(Stream& stream, const Site& site, const Sublayer& f, ops::Backend& backend,
                    InferenceState* state, Sublayer::Kept* kept) {
   const at::Tensor x = stream.read_normed(site, f.norm());
   SublayerContext context{state, site.visit, {}};
   if (kept == nullptr) context.running_rows = stream.running_rows();  // a backward is of all tokens
-  stream.write(site, context.is_whole() ? f.run(x, backend, kept) : f.forward(x, backend, context));
+  stream.write(site, f.run(x, backend, kept, context));
 }
 
 void take_sublayer_backward(Stream& stream, const Site& site, const Sublayer& f,
@@ -64,39 +63,29 @@ Attention::Attention(const ModelConfig& model, const PreNorm& norm, const Weight
       head_width_(model.head_width()),
       rope_(std::move(rope)) {}
 
-// Queries, keys and values [B T, (heads + 2 kv_heads) * head width].
-at::Tensor Attention::project(const at::Tensor& x, ops::Backend& backend) const {
-  return product(backend, x.flatten(0, 1), *w_.qkv, w_.qkv_bias);
-}
-
-// [B T, heads * head width]
-at::Tensor Attention::attend(const at::Tensor& qkv, const kernels::AttentionShape& shape,
-                             ops::Backend& backend, const SublayerContext& context) const {
-  const InferenceState* state = context.state;
-  if (state == nullptr) return backend.attention(qkv, shape, rope_->of(0, shape.length)).y;
-  const auto visit = static_cast<size_t>(context.visit);
+// Without keys and values of earlier tokens where `state` is null; the lse is of such a pass alone.
+ops::Attended Attention::attend(const at::Tensor& qkv, const kernels::AttentionShape& shape,
+                                ops::Backend& backend, InferenceState* state, int64_t visit) const {
+  if (state == nullptr) return backend.attention(qkv, shape, rope_->of(0, shape.length));
+  const auto v = static_cast<size_t>(visit);
   const int64_t end = *std::ranges::max_element(state->positions) + shape.length;
-  return backend.cached_attention(qkv, shape, rope_->of(0, end),
-                                  {state->keys[visit], state->values[visit], state->positions});
-}
-
-at::Tensor Attention::forward(const at::Tensor& x, ops::Backend& backend,
-                              const SublayerContext& context) const {
-  const at::Tensor& rows = context.running_rows;  // the others' keys and values are still needed
-  const at::Tensor y = attend(project(x, backend), shape_of(x), backend, context);
-  return put_rows(product(backend, pick_rows(y, rows), *w_.out, w_.out_bias), rows, x);
+  return {backend.cached_attention(qkv, shape, rope_->of(0, end),
+                                   {state->keys[v], state->values[v], state->positions}),
+          {}};
 }
 
 kernels::AttentionShape Attention::shape_of(const at::Tensor& x) const {
   return {x.size(0), x.size(1), heads_, kv_heads_, head_width_};
 }
 
-at::Tensor Attention::run(const at::Tensor& x, ops::Backend& backend, Kept* kept) const {
-  const at::Tensor qkv = project(x, backend);
-  const ops::Attended attended = backend.attention(qkv, shape_of(x), rope_->of(0, x.size(1)));
-  const at::Tensor u = product(backend, attended.y, *w_.out, w_.out_bias);
+at::Tensor Attention::run(const at::Tensor& x, ops::Backend& backend, Kept* kept,
+                          const SublayerContext& context) const {
+  const at::Tensor& rows = context.running_rows;  // the others' keys and values are still needed
+  const at::Tensor qkv = product(backend, x.flatten(0, 1), *w_.qkv, w_.qkv_bias);
+  const ops::Attended attended = attend(qkv, shape_of(x), backend, context.state, context.visit);
+  const at::Tensor u = product(backend, pick_rows(attended.y, rows), *w_.out, w_.out_bias);
   if (kept != nullptr) *kept = {x, qkv, attended.y, attended.lse};
-  return u.view(x.sizes());
+  return put_rows(u, rows, x);
 }
 
 at::Tensor Attention::run_backward(const at::Tensor& du, ops::Backend& backend, Kept kept) const {
@@ -116,18 +105,13 @@ at::Tensor Attention::run_backward(const at::Tensor& du, ops::Backend& backend, 
 Mlp::Mlp(const PreNorm& norm, Parameter* gate_up, Parameter* down)
     : Sublayer(norm, {gate_up, down}), gate_up_(gate_up), down_(down) {}
 
-at::Tensor Mlp::forward(const at::Tensor& x, ops::Backend& backend,
-                        const SublayerContext& context) const {
+at::Tensor Mlp::run(const at::Tensor& x, ops::Backend& backend, Kept* kept,
+                    const SublayerContext& context) const {
   const at::Tensor& rows = context.running_rows;
   const at::Tensor gate_up = product(backend, pick_rows(x, rows), *gate_up_);
-  return put_rows(product(backend, backend.swiglu(gate_up), *down_), rows, x);
-}
-
-at::Tensor Mlp::run(const at::Tensor& x, ops::Backend& backend, Kept* kept) const {
-  const at::Tensor gate_up = product(backend, x.flatten(0, 1), *gate_up_);
   const at::Tensor u = product(backend, backend.swiglu(gate_up), *down_);
   if (kept != nullptr) *kept = {x, gate_up};
-  return u.view(x.sizes());
+  return put_rows(u, rows, x);
 }
 
 at::Tensor Mlp::run_backward(const at::Tensor& du, ops::Backend& backend, Kept kept) const {

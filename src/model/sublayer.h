@@ -19,7 +19,6 @@ struct SublayerContext {
   InferenceState* state = nullptr;  // null: no cache, positions from 0
   int64_t visit = 0;                // which cache
   at::Tensor running_rows;          // int64 [n] into the B*T tokens; undefined: all
-  [[nodiscard]] bool is_whole() const { return state == nullptr && !running_rows.defined(); }
 };
 
 class Sublayer {
@@ -30,18 +29,15 @@ class Sublayer {
   [[nodiscard]] const PreNorm& norm() const { return norm_; }
   [[nodiscard]] const std::vector<Parameter*>& weights() const { return weights_; }
 
-  // u [B,T,d] = f(x), x [B,T,d] in the compute type. `kept` receives what the backward needs; null:
+  // u [B,T,d] = f(x), x [B,T,d] in the compute type; u is zero for tokens that don't run. `kept`
+  // receives what the backward needs, of a pass without a cache in which all tokens run; null:
   // nothing is kept.
   using Kept = std::vector<at::Tensor>;
-  [[nodiscard]] virtual at::Tensor run(const at::Tensor& x, ops::Backend& backend,
-                                       Kept* kept) const = 0;
+  [[nodiscard]] virtual at::Tensor run(const at::Tensor& x, ops::Backend& backend, Kept* kept,
+                                       const SublayerContext& context) const = 0;
   // du [B,T,d] -> dx [B,T,d]; adds to the gradients of the weights. Uses `kept` up.
   [[nodiscard]] virtual at::Tensor run_backward(const at::Tensor& du, ops::Backend& backend,
                                                 Kept kept) const = 0;
-
-  // The same with a cache, or for the tokens that still run: u is zero for the others.
-  [[nodiscard]] virtual at::Tensor forward(const at::Tensor& x, ops::Backend& backend,
-                                           const SublayerContext& context) const = 0;
 
  protected:
   Sublayer(const PreNorm& norm, std::vector<Parameter*> weights)
@@ -51,6 +47,11 @@ class Sublayer {
   PreNorm norm_;
   std::vector<Parameter*> weights_;
 };
+
+// x w^T + bias on a back end, x [tokens, n] -> [tokens, m]; by the blocks of q8_0 where the matrix
+// has them.
+[[nodiscard]] at::Tensor product(ops::Backend& backend, const at::Tensor& x, const Parameter& w,
+                                 const Parameter* bias = nullptr);
 
 // One sublayer of a pass: read, f, write. `state`: keys and values of earlier calls, or null;
 // `kept` as Sublayer::run's, null in a pass without a backward.
@@ -72,18 +73,16 @@ class Attention final : public Sublayer {
   Attention(const ModelConfig& model, const PreNorm& norm, const Weights& weights,
             std::shared_ptr<ops::RopeRows> rope);
 
-  [[nodiscard]] at::Tensor run(const at::Tensor& x, ops::Backend& backend,
-                               Kept* kept) const override;
+  [[nodiscard]] at::Tensor run(const at::Tensor& x, ops::Backend& backend, Kept* kept,
+                               const SublayerContext& context) const override;
   [[nodiscard]] at::Tensor run_backward(const at::Tensor& du, ops::Backend& backend,
                                         Kept kept) const override;
-  [[nodiscard]] at::Tensor forward(const at::Tensor& x, ops::Backend& backend,
-                                   const SublayerContext& context) const override;
 
  private:
   [[nodiscard]] kernels::AttentionShape shape_of(const at::Tensor& x) const;
-  [[nodiscard]] at::Tensor project(const at::Tensor& x, ops::Backend& backend) const;
-  [[nodiscard]] at::Tensor attend(const at::Tensor& qkv, const kernels::AttentionShape& shape,
-                                  ops::Backend& backend, const SublayerContext& context) const;
+  [[nodiscard]] ops::Attended attend(const at::Tensor& qkv, const kernels::AttentionShape& shape,
+                                     ops::Backend& backend, InferenceState* state,
+                                     int64_t visit) const;
 
   Weights w_;
   int64_t heads_, kv_heads_, head_width_;
@@ -96,12 +95,10 @@ class Mlp final : public Sublayer {
   // gate_up [2 hidden, d], down [d, hidden]
   Mlp(const PreNorm& norm, Parameter* gate_up, Parameter* down);
 
-  [[nodiscard]] at::Tensor run(const at::Tensor& x, ops::Backend& backend,
-                               Kept* kept) const override;
+  [[nodiscard]] at::Tensor run(const at::Tensor& x, ops::Backend& backend, Kept* kept,
+                               const SublayerContext& context) const override;
   [[nodiscard]] at::Tensor run_backward(const at::Tensor& du, ops::Backend& backend,
                                         Kept kept) const override;
-  [[nodiscard]] at::Tensor forward(const at::Tensor& x, ops::Backend& backend,
-                                   const SublayerContext& context) const override;
 
  private:
   Parameter* gate_up_;

@@ -130,7 +130,7 @@ TEST(LayerProgram, OfPrenormIsTheSumOfItsLayersInOrder) {
       const Sublayer& f = model->sublayer({layer, kind, 0});
       const at::Tensor& gain = f.norm().gain->value;
       const at::Tensor x = at::rms_norm(h, gain.sizes(), gain, f.norm().eps);
-      h = (h + f.run(x, model->backend(), nullptr)).detach();
+      h = (h + f.run(x, model->backend(), nullptr, {})).detach();
     }
   }
   const LayerProgram program = LayerProgram::parse("0,2x2,1", 4);

@@ -33,7 +33,7 @@ class EverySublayer : public ::testing::TestWithParam<bool> {
   }
 
   // Values and gradients of run() and run_backward() on the model's back end, against autograd over
-  // forward() on stock operators.
+  // run() on stock operators.
   static void expect_gradients(const Decoder& model, Decoder& mutable_model, double tolerance) {
     const at::ScalarType type = storage_type(model.precision());
     const auto composed = ops::make_composed_backend(at::kCPU);
@@ -51,7 +51,7 @@ class EverySublayer : public ::testing::TestWithParam<bool> {
       at::Tensor u;
       {
         const at::AutoGradMode with_grad(true);
-        u = f.forward(inputs[0], *composed, {});
+        u = f.run(inputs[0], *composed, nullptr, {});
       }
       const auto expected = torch::autograd::grad({u}, inputs, {du});
 
@@ -59,7 +59,7 @@ class EverySublayer : public ::testing::TestWithParam<bool> {
       mutable_model.parameters().zero_grad();
       model.backend().begin_pass();
       Sublayer::Kept kept;
-      EXPECT_LE(difference(f.run(x, model.backend(), &kept), u.detach()), tolerance);
+      EXPECT_LE(difference(f.run(x, model.backend(), &kept, {}), u.detach()), tolerance);
       const at::Tensor dx = f.run_backward(du, model.backend(), std::move(kept));
       EXPECT_LE(difference(dx, expected[0]), tolerance);
       for (size_t i = 0; i < f.weights().size(); ++i) {

@@ -46,7 +46,7 @@ inline Halting halting_of(const Decoder& model, const at::Tensor& ids) {
     for (const SublayerKind kind : {SublayerKind::kAttention, SublayerKind::kMlp}) {
       const Site site{layer, kind, layer};
       const Sublayer& f = model.sublayer(site);
-      stream->write(site, f.run(stream->read_normed(site, f.norm()), model.backend(), nullptr));
+      stream->write(site, f.run(stream->read_normed(site, f.norm()), model.backend(), nullptr, {}));
     }
     const at::Tensor state = stream->read({});  // of a scheme that reads its state at every site
     at::Tensor stops = running, weight = 1.0 - sum;

@@ -138,7 +138,7 @@ TEST(Rezero, AtInitPassesTheEmbeddingThroughUnchanged) {
         const Site site{layer, kind, layer};
         const Sublayer& f = model->sublayer(site);
         const at::Tensor update =
-            f.run(stream->read_normed(site, f.norm()), model->backend(), nullptr);
+            f.run(stream->read_normed(site, f.norm()), model->backend(), nullptr, {});
         EXPECT_GT(update.abs().max().item<double>(), 0.0);
         stream->write(site, update);
       }
