@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/philox.h"
+#include "ops/decode.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -123,8 +124,8 @@ class Batch {
 }  // namespace
 
 size_t prompts_at_once(const Decoder& model, size_t prompts) {
-  // As many as products of a few tokens take: there, an element's bits don't depend on the others.
-  constexpr size_t kMost = 8;
+  // In products of a few tokens an element's bits don't depend on the others.
+  constexpr size_t kMost = ops::kFewTokens;
   // What a scheme keeps besides keys and values is of all sequences together (gated).
   const bool apart = model.residual().decode_state() != nullptr;
   return std::min(prompts, apart ? 1 : kMost);

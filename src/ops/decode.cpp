@@ -51,19 +51,37 @@ kernels::Grids<T> heads_of(const at::Tensor& cache) {
   return {out<T>(cache), cache.stride(1), cache.stride(2)};
 }
 
+template <typename C>
+void keep(const kernels::CachedAttention<C>& args) {
+  const auto kernel = kernels::chosen_kernels().decode->of<C>().keep;
+  parallel_for(args.shape.batch * args.shape.length,
+               [&](int64_t begin, int64_t end) { kernel(args, begin, end); });
+}
+
+// y of tokens that are kept, of sequences of up to `longest` tokens.
+template <typename C>
+at::Tensor attend(Memory& memory, kernels::CachedAttention<C> args, at::ScalarType type,
+                  int64_t longest) {
+  constexpr int64_t kLine = 16;  // floats of a cache line
+  const kernels::AttentionShape& shape = args.shape;
+  const int64_t tokens = shape.batch * shape.length;
+  at::Tensor y = memory.empty({tokens, shape.heads * shape.width}, type);
+  args.y = rows_out<C>(y);
+  const at::Tensor scratch = memory.empty(
+      {at::get_num_threads(), chunk_count(shape.width + longest, kLine) * kLine}, at::kFloat);
+  const kernels::Grid<float> own = rows_out<float>(scratch);
+  const auto kernel = kernels::chosen_kernels().decode->of<C>().attend;
+  parallel_for(tokens * shape.kv_heads,
+               [&](int64_t begin, int64_t end) { kernel(args, begin, end, own[thread_index()]); });
+  return y;
+}
+
 }  // namespace
 
 at::Tensor cached_attention(Memory& memory, const at::Tensor& qkv,
                             const kernels::AttentionShape& shape, const RopeTable& rope,
                             const KeyValues& cache) {
-  const int64_t tokens = shape.batch * shape.length;
   at::Tensor y;
-  if (!is_whole(shape, cache)) {
-    y = memory.empty({tokens, shape.heads * shape.width}, qkv.scalar_type());
-  }
-  const int64_t longest = *std::ranges::max_element(cache.positions) + shape.length;
-  const at::Tensor scratch =
-      memory.empty({at::get_num_threads(), shape.width + (longest + 15) / 16 * 16}, at::kFloat);
   with_type(qkv.scalar_type(), [&]<typename C>() {
     kernels::CachedAttention<C> args;
     args.shape = shape;
@@ -73,31 +91,22 @@ at::Tensor cached_attention(Memory& memory, const at::Tensor& qkv,
     args.sin = rows_in<float>(rope.sin);
     args.keys = heads_of<C>(cache.keys);
     args.values = heads_of<C>(cache.values);
-    args.y = rows_out<C>(y);
-    const auto& kernel = kernels::chosen_kernels().decode->of<C>();
-    if (tokens == 1) {
-      kernel.keep(args, 0, 1);
-    } else {
-      parallel_for(tokens, [&](int64_t begin, int64_t end) { kernel.keep(args, begin, end); });
-    }
+    keep(args);
     if (is_whole(shape, cache)) {
       y = attention(memory, qkv, shape,
                     {rope.cos.narrow(0, 0, shape.length), rope.sin.narrow(0, 0, shape.length)})
               .y;
-      return;
+    } else {
+      y = attend(memory, args, qkv.scalar_type(),
+                 *std::ranges::max_element(cache.positions) + shape.length);
     }
-    const kernels::Grid<float> own = rows_out<float>(scratch);
-    parallel_for(tokens * shape.kv_heads, [&](int64_t begin, int64_t end) {
-      kernel.attend(args, begin, end, own[thread_index()]);
-    });
   });
   return y;
 }
 
 bool are_few(const at::Tensor& x, const at::Tensor& w) {
-  constexpr int64_t kFew = 8;
   const at::ScalarType type = x.scalar_type();
-  return x.size(0) > 0 && x.size(0) <= kFew && w.scalar_type() == type && w.stride(1) == 1 &&
+  return x.size(0) > 0 && x.size(0) <= kFewTokens && w.scalar_type() == type && w.stride(1) == 1 &&
          (type == at::kFloat || type == at::kBFloat16);
 }
 

@@ -23,7 +23,9 @@ struct KeyValues {
                                           const kernels::AttentionShape& shape,
                                           const RopeTable& rope, const KeyValues& cache);
 
-// Whether few_products takes them: at most as many tokens as make reading the weights the cost.
+// As many tokens as leave reading the weights the cost of a product.
+inline constexpr int64_t kFewTokens = 8;
+// Whether few_products takes them.
 [[nodiscard]] bool are_few(const at::Tensor& x, const at::Tensor& w);
 // x w^T: x [tokens, n], w [m, n] of one type, float or bfloat16 -> [tokens, m]
 [[nodiscard]] at::Tensor few_products(Memory& memory, const at::Tensor& x, const at::Tensor& w);
