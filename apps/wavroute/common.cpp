@@ -142,11 +142,8 @@ LoadedModel load(const ModelArguments& arguments) {
   config = resolve_machine(config, probe_machine());
 
   LoadedModel loaded;
-  const auto on_skip = [](const auto& checkpoint, const std::string& reason) {
-    note(fmt::format("wavroute: passed over {}: {}", checkpoint.path.string(), reason));
-  };
   std::vector<std::string> ignored;
-  read_run_folder(arguments.run, arguments.checkpoint, on_skip, [&](const fs::path& folder) {
+  read_run_folder(arguments.run, arguments.checkpoint, note_skipped, [&](const fs::path& folder) {
     loaded.folder = folder;
     ignored.clear();
     DecoderSpec spec = read_model_config(folder, &ignored);
@@ -174,6 +171,10 @@ std::string left_half_written(const std::vector<std::filesystem::path>& left) {
       "left {}: it is half-written by another host or container, or from before a restart, or "
       "can't be removed ({} in all); remove it if nobody writes it any more",
       left.front().string(), left.size());
+}
+
+void note_skipped(const Checkpoint& checkpoint, const std::string& reason) {
+  note(fmt::format("wavroute: passed over {}: {}", checkpoint.path.string(), reason));
 }
 
 std::string own_path() { return fs::read_symlink("/proc/self/exe").string(); }

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "io/checkpoint.h"
 #include "wavroute/decoder.h"
 #include "wavroute/tokenizer.h"
 
@@ -53,6 +54,9 @@ struct LoadedModel {
 
 // What RunFolder::sweep() left to whoever wrote it, in words; empty where that is nothing.
 [[nodiscard]] std::string left_half_written(const std::vector<std::filesystem::path>& left);
+
+// Says on stderr that a checkpoint was passed over, and why.
+void note_skipped(const Checkpoint& checkpoint, const std::string& reason);
 
 // This program, to be started again as a child.
 [[nodiscard]] std::string own_path();

@@ -4,6 +4,7 @@
 #include "base/numbers.h"
 #include "base/output.h"
 #include "command.h"
+#include "common.h"
 #include "formats/export_model.h"
 #include "formats/modelling.h"
 #include "formats/new_folder.h"
@@ -99,11 +100,8 @@ void write(const ExportArguments& arguments, const fs::path& folder, const Decod
 }
 
 int run(const ExportArguments& arguments) {
-  const auto on_skip = [](const auto& checkpoint, const std::string& reason) {
-    note(fmt::format("wavroute: passed over {}: {}", checkpoint.path.string(), reason));
-  };
   std::string made_of;
-  read_run_folder(arguments.run, arguments.checkpoint, on_skip, [&](const fs::path& folder) {
+  read_run_folder(arguments.run, arguments.checkpoint, note_skipped, [&](const fs::path& folder) {
     const DecoderSpec spec = read_model_config(folder);
     check_weights(spec, folder);
     write(arguments, folder, spec);
