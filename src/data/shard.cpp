@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "base/philox.h"
-#include "base/utf8.h"
+#include "data/pieces.h"
 #include "data/token_file.h"
 #include "io/file.h"
 
@@ -41,20 +41,12 @@ void encode(Chunk& chunk, const std::vector<std::string_view>& documents,
             const Tokenizer& tokenizer) {
   const int width = token_width(tokenizer.vocab_size());
   const std::optional<uint32_t> end = tokenizer.end_token();
-  // Of these a token never holds parts of two characters, so that long texts go in pieces.
-  const bool in_pieces = tokenizer.name() == "bytes" || tokenizer.name() == "chars";
   const auto append = [&](std::span<const uint32_t> ids) {
     pack_tokens(ids, width, chunk.packed);
     chunk.tokens += std::ssize(ids);
   };
   for (size_t i = chunk.begin; i < chunk.end; ++i) {
-    std::string_view text = documents[i];
-    while (in_pieces && text.size() > kChunkBytes) {
-      const size_t piece = utf8_boundary(text, kChunkBytes);
-      append(tokenizer.encode(text.substr(0, piece), "a document"));
-      text.remove_prefix(piece);
-    }
-    append(tokenizer.encode(text, "a document"));
+    encode_in_pieces(tokenizer, documents[i], "a document", 0, append);
     if (end) append(std::span(&*end, 1));
   }
 }

@@ -14,6 +14,7 @@
 
 #include "base/printable.h"
 #include "base/utf8.h"
+#include "data/pieces.h"
 #include "data/tokenizer_kinds.h"
 #include "io/file.h"
 #include "wavroute/error.h"
@@ -23,7 +24,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr size_t kPieceBytes = size_t{1} << 20;
 constexpr const char* kSuffix = ".tokens";
 
 // A text, and what encoding it needs.
@@ -34,23 +34,8 @@ struct Task {
   uint64_t offset;
 };
 
-// How much of `text` is encoded at once: the tokenizer says where it may be cut.
-size_t piece_bytes(std::string_view text, const Tokenizer& tokenizer) {
-  size_t bytes = 0;
-  for (size_t most = kPieceBytes; bytes == 0; most *= 2) bytes = tokenizer.cut(text, most);
-  return bytes;
-}
-
-// Calls visit(ids) with the tokens of the text, piece by piece, in order.
 void for_each_piece(const Task& task, const std::function<void(std::span<const uint32_t>)>& visit) {
-  for (size_t begin = 0; begin < task.text.size();) {
-    const std::string_view rest = task.text.substr(begin);
-    const std::string_view piece = rest.substr(0, piece_bytes(rest, task.tokenizer));
-    const uint64_t offset = task.offset + begin;
-    visit(begin == 0 ? task.tokenizer.encode(piece, task.name, offset)
-                     : task.tokenizer.encode_rest(piece, task.name, offset));
-    begin += piece.size();
-  }
+  encode_in_pieces(task.tokenizer, task.text, task.name, task.offset, visit);
 }
 
 // The cached tokens; nothing if the file is missing, damaged or of another text. Sets the file's
