@@ -83,14 +83,20 @@ fs::path save_checkpoint(const fs::path& run, const Decoder& model, const AdamW&
   return folder;
 }
 
+void require_same_tokenizer(const Tokenizer& stored, const Tokenizer& given,
+                            const std::string& whose, const fs::path& folder,
+                            const std::string& hint) {
+  if (stored.hash() == given.hash()) return;
+  throw expected(
+      fmt::format("the tokenizer {}, {} of {} tokens", whose, stored.name(), stored.vocab_size()),
+      fmt::format("another, {} of {} tokens", given.name(), given.vocab_size()),
+      fmt::format("in {}", folder.string()), hint);
+}
+
 void check_same_tokenizer(const fs::path& folder, const Tokenizer& given) {
-  const auto stored = load_tokenizer(folder / kTokenizerFile);
-  if (stored->hash() == given.hash()) return;
-  throw expected(fmt::format("the tokenizer that the run began with, {} of {} tokens",
-                             stored->name(), stored->vocab_size()),
-                 fmt::format("another, {} of {} tokens", given.name(), given.vocab_size()),
-                 fmt::format("in {}", folder.string()),
-                 "restore the old text and tokenizer, or give another --out for a new run");
+  require_same_tokenizer(*load_tokenizer(folder / kTokenizerFile), given, "that the run began with",
+                         folder,
+                         "restore the old text and tokenizer, or give another --out for a new run");
 }
 
 void check_same_text(const fs::path& folder, const RunState& given, const DataConfig& data) {

@@ -33,6 +33,11 @@ std::filesystem::path save_checkpoint(const std::filesystem::path& run, const De
                                       const RunState& state, int64_t keep,
                                       const OnSkippedCheckpoint& on_left = {});
 
+// UserError where `given` is not the tokenizer `stored` of a folder. `whose`: "that the run began
+// with".
+void require_same_tokenizer(const Tokenizer& stored, const Tokenizer& given,
+                            const std::string& whose, const std::filesystem::path& folder,
+                            const std::string& hint);
 // UserError where the checkpoint's run had another tokenizer.
 void check_same_tokenizer(const std::filesystem::path& folder, const Tokenizer& given);
 

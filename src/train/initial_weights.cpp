@@ -9,6 +9,7 @@
 #include "io/file.h"
 #include "io/run_folder.h"
 #include "model/model_folder.h"
+#include "train/checkpointing.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -62,12 +63,8 @@ void check_tokenizer(const fs::path& folder, const Tokenizer& ours) {
   } catch (const UserError&) {
     return;
   }
-  if (theirs->hash() == ours.hash()) return;
-  throw expected(
-      fmt::format("the tokenizer of train.init, {} of {} tokens", theirs->name(),
-                  theirs->vocab_size()),
-      fmt::format("another, {} of {} tokens", ours.name(), ours.vocab_size()),
-      fmt::format("in {}", folder.string()),
+  require_same_tokenizer(
+      *theirs, ours, "of train.init", folder,
       fmt::format("set data.tokenizer to {}, or prepare the text with it", file.string()));
 }
 
