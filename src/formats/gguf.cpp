@@ -10,35 +10,18 @@
 
 #include "base/printable.h"
 #include "base/utf8.h"
+#include "formats/gguf_kinds.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
 namespace {
 
-constexpr std::string_view kMagic = "GGUF";
-constexpr int64_t kDefaultAlignment = 32, kMostAlignment = int64_t{1} << 20;
+constexpr int64_t kMostAlignment = int64_t{1} << 20;
 constexpr uint64_t kMostDimensions = 4, kMostKeyBytes = 65535;
 // More than any vocabulary; a list is copied, its text is not bounded by this but by the file.
 constexpr uint64_t kMostItems = uint64_t{1} << 24;
 // A string takes this many bytes of memory besides its text.
 constexpr uint64_t kMostTensors = uint64_t{1} << 20;
-
-// The kinds of values.
-enum Kind : uint32_t {
-  kU8,
-  kI8,
-  kU16,
-  kI16,
-  kU32,
-  kI32,
-  kF32,
-  kBool,
-  kString,
-  kArray,
-  kU64,
-  kI64,
-  kF64
-};
 
 uint64_t kind_bytes(uint32_t kind) {
   constexpr uint64_t kBytes[] = {1, 1, 2, 2, 4, 4, 4, 1, 8, 12, 8, 8, 8};
@@ -190,7 +173,7 @@ GgufFile::GgufFile(const std::filesystem::path& path) : path_(path), file_(path)
   static_assert(std::endian::native == std::endian::little);
   const std::string name = printable(path.string());
   Cursor in(file_.bytes(), name);
-  if (!file_.text().starts_with(kMagic)) in.fail("a GGUF file", "other bytes at its start");
+  if (!file_.text().starts_with(kGgufMagic)) in.fail("a GGUF file", "other bytes at its start");
   static_cast<void>(in.take<uint32_t>());
   const auto version = in.take<uint32_t>();
   if (version != 2 && version != 3) {
@@ -215,7 +198,7 @@ GgufFile::GgufFile(const std::filesystem::path& path) : path_(path), file_(path)
       in.fail("each tensor once", shown + " twice");
     }
   }
-  const int64_t alignment = integer("general.alignment").value_or(kDefaultAlignment);
+  const int64_t alignment = integer("general.alignment").value_or(kGgufAlignment);
   if (alignment < 1 || alignment > kMostAlignment ||
       !std::has_single_bit(static_cast<uint64_t>(alignment))) {
     in.fail("a power of two as general.alignment", alignment);
@@ -297,127 +280,6 @@ void GgufFile::read(const std::string& name, std::span<float> out) const {
         fmt::format("in {}", printable(path_.string())), "take another quantisation of this model");
   }
   dequantize(*type, file_.bytes().subspan(tensor.offset, tensor.bytes), out);
-}
-
-// ---- writing ---------------------------------------------------------------------------------
-
-namespace {
-
-template <typename T>
-void put(std::string& out, T value) {
-  const auto bytes = std::bit_cast<std::array<char, sizeof value>>(value);
-  out.append(bytes.data(), bytes.size());
-}
-
-void put_text(std::string& out, std::string_view text) {
-  put<uint64_t>(out, text.size());
-  out += text;
-}
-
-template <typename T>
-void put_list(std::string& out, uint32_t kind, std::span<const T> items) {
-  put<uint32_t>(out, kind);
-  put<uint64_t>(out, items.size());
-  for (const T& item : items) {
-    if constexpr (std::is_same_v<T, std::string>) {
-      put_text(out, item);
-    } else {
-      put(out, item);
-    }
-  }
-}
-
-}  // namespace
-
-void GgufWriter::key(const std::string& name, uint32_t kind) {
-  put_text(metadata_, name);
-  put<uint32_t>(metadata_, kind);
-  ++keys_;
-}
-
-void GgufWriter::add(const std::string& name, const GgufValue& value) {
-  std::visit(
-      [&]<typename T>(const T& item) {
-        if constexpr (std::is_same_v<T, bool>) {
-          key(name, kBool);
-          put<uint8_t>(metadata_, item ? 1 : 0);
-        } else if constexpr (std::is_same_v<T, std::string>) {
-          key(name, kString);
-          put_text(metadata_, item);
-        } else if constexpr (std::is_arithmetic_v<T>) {
-          key(name, std::is_same_v<T, double> ? kF64 : std::is_same_v<T, int64_t> ? kI64 : kU64);
-          put(metadata_, item);
-        } else {
-          using Item = typename T::value_type;
-          key(name, kArray);
-          put_list<Item>(metadata_,
-                         std::is_same_v<Item, std::string> ? kString
-                         : std::is_same_v<Item, double>    ? kF64
-                                                           : kI64,
-                         item);
-        }
-      },
-      value);
-}
-
-void GgufWriter::add_u32(const std::string& name, uint32_t value) {
-  key(name, kU32);
-  put(metadata_, value);
-}
-
-void GgufWriter::add_f32(const std::string& name, float value) {
-  key(name, kF32);
-  put(metadata_, value);
-}
-
-void GgufWriter::add_f32s(const std::string& name, std::span<const float> values) {
-  key(name, kArray);
-  put_list(metadata_, kF32, values);
-}
-
-void GgufWriter::add_i32s(const std::string& name, std::span<const int32_t> values) {
-  key(name, kArray);
-  put_list(metadata_, kI32, values);
-}
-
-void GgufWriter::add_tensor(const std::string& name, GgmlType type, std::vector<int64_t> shape,
-                            std::function<std::vector<std::byte>()> fill) {
-  tensors_.push_back({name, type, std::move(shape), std::move(fill)});
-}
-
-void GgufWriter::write(const std::filesystem::path& path) const {
-  std::string head(kMagic);
-  put<uint32_t>(head, 3);
-  put<uint64_t>(head, tensors_.size());
-  put<uint64_t>(head, keys_);
-  head += metadata_;
-  const auto aligned = [](uint64_t bytes) {
-    return (bytes + kDefaultAlignment - 1) / kDefaultAlignment * kDefaultAlignment;
-  };
-  uint64_t offset = 0;
-  for (const Tensor& tensor : tensors_) {
-    put_text(head, tensor.name);
-    put<uint32_t>(head, static_cast<uint32_t>(tensor.shape.size()));
-    uint64_t numbers = 1;
-    for (size_t i = tensor.shape.size(); i-- > 0;) {
-      put<uint64_t>(head, static_cast<uint64_t>(tensor.shape[i]));
-      numbers *= static_cast<uint64_t>(tensor.shape[i]);
-    }
-    put<uint32_t>(head, static_cast<uint32_t>(tensor.type));
-    put<uint64_t>(head, offset);
-    const GgmlLayout layout = layout_of(tensor.type);
-    offset += aligned(numbers / static_cast<uint64_t>(layout.numbers) *
-                      static_cast<uint64_t>(layout.bytes));
-  }
-  head.resize(aligned(head.size()), '\0');
-  AtomicFile file(path);
-  file.write(head);
-  for (const Tensor& tensor : tensors_) {
-    std::vector<std::byte> bytes = tensor.fill();
-    bytes.resize(aligned(bytes.size()));
-    file.write(bytes);
-  }
-  file.commit();
 }
 
 }  // namespace wavroute
