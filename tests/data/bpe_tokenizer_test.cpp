@@ -6,7 +6,7 @@
 #include <numeric>
 #include <thread>
 
-#include "tests/data/bpe_json.h"
+#include "tests/data/bpe_examples.h"
 #include "tests/data/scratch.h"
 #include "wavroute/tokenizer.h"
 
@@ -15,26 +15,15 @@ namespace {
 
 using nlohmann::json;
 using testing::added_token;
-using testing::byte_level_tokenizer;
 using ::testing::ElementsAre;
+using testing::english;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using testing::kFffd;
+using testing::kMark;
+using testing::llama2;
 using testing::llama2_tokenizer;
-
-const std::string kSpace = "\xC4\xA0";     // how a byte-level vocabulary spells a space
-const std::string kMark = "\xE2\x96\x81";  // U+2581
-const std::string kFffd = "\xEF\xBF\xBD";
-
-std::shared_ptr<const Tokenizer> read(const json& json) {
-  return tokenizer_from_json(json.dump(), "t.json");
-}
-
-// " the" 258, "the" 259.
-json english() { return byte_level_tokenizer({"h e", kSpace + " t", kSpace + "t he", "t he"}); }
-// Ids from 258 on: U+2581, a, b, U+2581a, ab.
-json llama2() {
-  return llama2_tokenizer({kMark, "a", "b", kMark + "a", "ab"}, {kMark + " a", "a b"});
-}
+using testing::read;
 
 std::string every_byte() {
   std::string text(256, '\0');
@@ -295,208 +284,12 @@ TEST(EndToken, BytesAndCharactersHaveNone) {
   EXPECT_EQ(make_chars_tokenizer("ab")->end_token(), std::nullopt);
 }
 
-struct Refusal {
-  const char* name;
-  std::function<void(json&)> change;
-  const char* says;
-};
-
-TEST(BpeJson, WhatIsNotKnownIsRefusedByName) {
-  const json bert = {{"type", "BertNormalizer"}};
-  const std::vector<Refusal> refusals = {
-      {"model", [](json& t) { t["model"]["type"] = "Unigram"; }, "Unigram"},
-      {"model", [](json& t) { t["model"]["type"] = "WordPiece"; }, "WordPiece"},
-      {"normalizer", [&](json& t) { t["normalizer"] = bert; }, "BertNormalizer"},
-      {"pre-tokenizer",
-       [](json& t) {
-         t["pre_tokenizer"] = {{"type", "Whitespace"}};
-       },
-       "Whitespace"},
-      {"regex",
-       [](json& t) {
-         t["pre_tokenizer"] = {
-             {"type", "Split"}, {"pattern", {{"Regex", "\\w+"}}}, {"behavior", "Isolated"}};
-       },
-       "\\w+"},
-      {"behavior",
-       [](json& t) {
-         const char* regex =
-             R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
-         t["pre_tokenizer"] = {
-             {"type", "Split"}, {"pattern", {{"Regex", regex}}}, {"behavior", "Removed"}};
-       },
-       "Removed"},
-      {"decoder",
-       [](json& t) {
-         t["decoder"] = {{"type", "CTC"}};
-       },
-       "CTC"},
-      {"no decoder", [](json& t) { t["decoder"] = nullptr; }, "decoder"},
-      {"two worlds",
-       [](json& t) {
-         t["decoder"] = {{"type", "Fuse"}};
-       },
-       "ByteLevel"},
-      {"post-processor",
-       [](json& t) {
-         t["post_processor"] = {{"type", "RobertaProcessing"}};
-       },
-       "RobertaProcessing"},
-      {"dropout", [](json& t) { t["model"]["dropout"] = 0.1; }, "dropout"},
-      {"affix", [](json& t) { t["model"]["end_of_word_suffix"] = "</w>"; }, "end_of_word_suffix"},
-      {"version", [](json& t) { t["version"] = "2.0"; }, "2.0"},
-  };
-  for (const auto& [name, change, says] : refusals) {
-    json tokenizer = english();
-    change(tokenizer);
-    const std::string error = user_error([&, &changed = tokenizer] { (void)read(changed); });
-    EXPECT_THAT(error, HasSubstr(says)) << name;
-    EXPECT_THAT(error, HasSubstr("t.json")) << name;
-  }
-}
-
-TEST(BpeJson, WhatContradictsItselfIsRefused) {
-  const std::vector<Refusal> refusals = {
-      {"an id twice", [](json& t) { t["model"]["vocab"]["a"] = 'b'; }, "id 98"},
-      {"a far id", [](json& t) { t["model"]["vocab"]["a"] = 1000000000; }, "1000000000"},
-      {"a negative id", [](json& t) { t["model"]["vocab"]["a"] = -1; }, "-1"},
-      {"a fraction", [](json& t) { t["model"]["vocab"]["a"] = 0.5; }, "0.5"},
-      {"no vocabulary", [](json& t) { t["model"].erase("vocab"); }, "vocab"},
-      {"no merges", [](json& t) { t["model"].erase("merges"); }, "merges"},
-      {"a merge of one", [](json& t) { t["model"]["merges"].push_back("a"); }, "merge"},
-      {"a merge of three", [](json& t) { t["model"]["merges"].push_back("a b c"); }, "merge"},
-      {"a merge into nothing", [](json& t) { t["model"]["merges"].push_back("a b"); }, "ab"},
-      {"a merge of nothing", [](json& t) { t["model"]["merges"].push_back("qq b"); }, "qq"},
-      {"no unk_token", [](json& t) { t["model"]["unk_token"] = "<unk>"; }, "<unk>"},
-      {"a token twice", [](json& t) { t["added_tokens"].push_back(added_token("<|endoftext|>")); },
-       "twice"},
-      {"a long token",
-       [](json& t) { t["added_tokens"].push_back(added_token(std::string(5000, 'x'))); }, "5000"},
-      // Four tokens and the id 4: `tokenizers` would give the added one this id too.
-      {"an added token on another's id",
-       [](json& t) {
-         t["model"]["vocab"].erase("\xC3\xBF");
-         t["model"]["vocab"]["far"] = 260;
-         t["added_tokens"].push_back(added_token("<x>"));
-       },
-       "id 260"},
-      {"a template without its token",
-       [](json& t) {
-         t["post_processor"] = {{"type", "TemplateProcessing"},
-                                {"single", {{{"SpecialToken", {{"id", "<s>"}}}}}},
-                                {"special_tokens", json::object()}};
-       },
-       "<s>"},
-      {"a template without a text",
-       [](json& t) {
-         t["post_processor"] = {{"type", "TemplateProcessing"}, {"single", json::array()}};
-       },
-       "template"},
-  };
-  for (const auto& [name, change, says] : refusals) {
-    json tokenizer = english();
-    change(tokenizer);
-    EXPECT_THAT(user_error([&, &changed = tokenizer] { (void)read(changed); }), HasSubstr(says))
-        << name;
-  }
-}
-
-TEST(BpeJson, SequencesInSequencesEnd) {
-  json normalizer = {{"type", "NFC"}};
-  for (int i = 0; i < 20; ++i) {
-    normalizer = {{"type", "Sequence"}, {"normalizers", json::array({normalizer})}};
-  }
-  json tokenizer = english();
-  tokenizer["normalizer"] = normalizer;
-  EXPECT_THAT(user_error([&] { (void)read(tokenizer); }), HasSubstr("Sequence"));
-}
-
-// Each of them would take memory or time without end.
-TEST(BpeJson, WhatGrowsWithoutBoundIsRefused) {
-  const auto replace = [](size_t times) {
-    json steps = json::array();
-    for (size_t i = 0; i < times; ++i) {
-      steps.push_back({{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", "aaaa"}});
-    }
-    return steps;
-  };
-  json many = english(), growing = english(), decoder = llama2(), around = english();
-  many["normalizer"] = {{"type", "Sequence"}, {"normalizers", replace(1000)}};
-  EXPECT_THAT(user_error([&] { (void)read(many); }), HasSubstr("steps"));
-  many = english();
-  many["pre_tokenizer"] = {{"type", "Sequence"},
-                           {"pretokenizers", json(100000, json({{"type", "Digits"}}))}};
-  EXPECT_THAT(user_error([&] { (void)read(many); }), HasSubstr("steps"));
-  growing["normalizer"] = {{"type", "Sequence"}, {"normalizers", replace(16)}};
-  const auto grows = read(growing);
-  EXPECT_THAT(user_error([&] { (void)grows->encode(std::string(1000, 'a')); }), HasSubstr("long"));
-  // 64 GiB in one step.
-  growing["normalizer"] = {{"type", "Replace"},
-                           {"pattern", {{"String", "a"}}},
-                           {"content", std::string(size_t{1} << 20, 'b')}};
-  const auto bursts = read(growing);
-  EXPECT_THAT(user_error([&] { (void)bursts->encode(std::string(size_t{1} << 16, 'a')); }),
-              HasSubstr("more than"));
-  decoder["decoder"] = {{"type", "Sequence"}, {"decoders", replace(16)}};
-  EXPECT_THAT(user_error([&] { (void)read(decoder); }), HasSubstr("decoder"));
-  around["post_processor"] = llama2()["post_processor"];
-  around["post_processor"]["special_tokens"]["<s>"]["ids"] = json(5000, 1);
-  EXPECT_THAT(user_error([&] { (void)read(around); }), HasSubstr("around a prompt"));
-}
-
 TEST(AddedTokens, ManySpacesThatManyTokensTakeAlong) {
   json tokenizer = english();
   json token = added_token("  ", false);
   token["lstrip"] = token["rstrip"] = true;
   tokenizer["added_tokens"].push_back(token);
   EXPECT_EQ(read(tokenizer)->encode(std::string(1 << 20, ' ')).size(), size_t{1} << 19);
-}
-
-class TokenizerPaths : public ScratchTest {};
-
-TEST_F(TokenizerPaths, AFileOrItsFolder) {
-  write("tokenizer.json", english().dump());
-  EXPECT_EQ(load_tokenizer(folder_)->hash(), read(english())->hash());
-  EXPECT_EQ(load_tokenizer(folder_ / "tokenizer.json")->hash(), read(english())->hash());
-}
-
-TEST_F(TokenizerPaths, TheFileBesideItSaysWhatEndsADocument) {
-  json tokenizer = english();
-  tokenizer["added_tokens"].push_back(added_token("<|im_end|>"));
-  write("tokenizer.json", tokenizer.dump());
-  for (const char* config : {R"({"eos_token": "<|im_end|>"})",
-                             R"({"eos_token": {"content": "<|im_end|>", "lstrip": false}})"}) {
-    write("tokenizer_config.json", config);
-    EXPECT_EQ(load_tokenizer(folder_)->end_token(), 261U);
-  }
-  for (const char* config : {R"({"eos_token": null})", "{}"}) {
-    write("tokenizer_config.json", config);
-    EXPECT_EQ(load_tokenizer(folder_)->end_token(), 260U);
-  }
-  write("tokenizer_config.json", R"({"eos_token": 7})");
-  EXPECT_THAT(user_error([&] { (void)load_tokenizer(folder_); }), HasSubstr("eos_token"));
-}
-
-TEST_F(TokenizerPaths, VocabularyAndMergesAreGpt2sRules) {
-  json vocab = english()["model"]["vocab"];
-  vocab["<|endoftext|>"] = 260;
-  const std::string merges = "#version: 0.2\nh e\r\n" + kSpace + " t\n" + kSpace + "t he\nt he\n";
-  for (const auto& [vocab_name, merges_name] :
-       {std::pair("a/encoder.json", "a/vocab.bpe"), std::pair("b/vocab.json", "b/merges.txt")}) {
-    write(vocab_name, vocab.dump());
-    write(merges_name, merges);
-    const auto tokenizer = load_tokenizer((folder_ / vocab_name).parent_path());
-    EXPECT_THAT(tokenizer->encode("the the"), ElementsAre(259, 258));
-    EXPECT_EQ(tokenizer->end_token(), 260U);
-    EXPECT_EQ(tokenizer_from_json(tokenizer->to_json())->hash(), tokenizer->hash());
-  }
-}
-
-TEST_F(TokenizerPaths, AFolderWithoutOneIsNamed) {
-  write("encoder.json", "{}");
-  EXPECT_THAT(user_error([&] { (void)load_tokenizer(folder_); }), HasSubstr(folder_.string()));
-  EXPECT_THAT(user_error([&] { (void)load_tokenizer(folder_ / "none.json"); }),
-              HasSubstr("none.json"));
 }
 
 }  // namespace
