@@ -11,6 +11,7 @@
 #include "data/added_tokens.h"
 #include "data/bpe_file.h"
 #include "data/bpe_model.h"
+#include "data/byte_pair_json.h"
 #include "data/normalizer.h"
 #include "data/pre_tokenizer.h"
 #include "data/token_decoder.h"
@@ -338,14 +339,9 @@ std::string json_with_end(json tokenizer, uint32_t id, const std::string& conten
     item[kEndOfDocument] = is_marked = true;
   }
   if (!is_marked) {
-    added.push_back({{"id", id},
-                     {"content", content},
-                     {"single_word", false},
-                     {"lstrip", false},
-                     {"rstrip", false},
-                     {"normalized", false},
-                     {"special", true},
-                     {kEndOfDocument, true}});
+    json token = added_token<json>(id, content, /*special=*/true);
+    token[kEndOfDocument] = true;
+    added.push_back(std::move(token));
   }
   return tokenizer.dump() + "\n";
 }

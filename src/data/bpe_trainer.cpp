@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "data/byte_level.h"
+#include "data/byte_pair_json.h"
 #include "data/split_patterns.h"
 #include "data/tokenizer_kinds.h"
 #include "wavroute/error.h"
@@ -203,13 +204,7 @@ BpeTrainer::Trained BpeTrainer::train(int64_t vocab_size) const {
   }
   for (size_t id = 0; id < tokens.size(); ++id) vocab[tokens[id]] = id;
   nlohmann::json added = nlohmann::json::array();
-  added.push_back({{"id", 0},
-                   {"content", kEnd},
-                   {"single_word", false},
-                   {"lstrip", false},
-                   {"rstrip", false},
-                   {"normalized", false},
-                   {"special", true}});
+  added.push_back(added_token<nlohmann::json>(0, kEnd, /*special=*/true));
   return {byte_level_json(std::move(vocab), std::move(merges), added), std::ssize(tokens)};
 }
 

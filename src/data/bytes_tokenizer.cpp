@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/byte_level.h"
+#include "data/byte_pair_json.h"
 #include "data/tokenizer_json.h"
 #include "data/tokenizer_kinds.h"
 
@@ -9,13 +10,6 @@ namespace wavroute {
 namespace {
 
 constexpr int64_t kBytes = 256;
-
-nlohmann::json byte_level() {
-  return {{"type", "ByteLevel"},
-          {"add_prefix_space", false},
-          {"trim_offsets", false},
-          {"use_regex", false}};
-}
 
 nlohmann::json vocabulary() {
   nlohmann::json vocab = nlohmann::json::object();
@@ -47,17 +41,8 @@ class BytesTokenizer : public Tokenizer {
 
   // Byte-pair encoding over the 256 byte-level symbols, without a single merge.
   [[nodiscard]] std::string to_json() const override {
-    return tokenizer_json_text(byte_level(), byte_level(),
-                               {{"type", "BPE"},
-                                {"dropout", nullptr},
-                                {"unk_token", nullptr},
-                                {"continuing_subword_prefix", nullptr},
-                                {"end_of_word_suffix", nullptr},
-                                {"fuse_unk", false},
-                                {"byte_fallback", false},
-                                {"ignore_merges", false},
-                                {"vocab", vocabulary()},
-                                {"merges", nlohmann::json::array()}});
+    const auto part = byte_level_part<nlohmann::json>(/*trim_offsets=*/false, /*use_regex=*/false);
+    return tokenizer_json_text(part, part, byte_pair_model(vocabulary(), nlohmann::json::array()));
   }
 
  private:

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/lines.h"
+#include "data/byte_pair_json.h"
 #include "data/tokenizer_kinds.h"
 #include "io/file.h"
 #include "io/json_text.h"
@@ -43,13 +44,7 @@ std::string gpt2_json(const fs::path& vocab_path, const fs::path& merges_path) {
   }
   json added = json::array();
   if (vocab.is_object() && vocab.contains(kGpt2End)) {
-    added.push_back({{"id", vocab[kGpt2End]},
-                     {"content", kGpt2End},
-                     {"single_word", false},
-                     {"lstrip", false},
-                     {"rstrip", false},
-                     {"normalized", false},
-                     {"special", true}});
+    added.push_back(added_token<json>(vocab[kGpt2End], kGpt2End, /*special=*/true));
   }
   return byte_level_json(std::move(vocab), std::move(merges), added);
 }
@@ -63,21 +58,8 @@ std::shared_ptr<const Tokenizer> read_tokenizer_json(const fs::path& path) {
 }  // namespace
 
 std::string byte_level_json(json vocab, json merges, const json& added_tokens) {
-  const json byte_level = {{"type", "ByteLevel"},
-                           {"add_prefix_space", false},
-                           {"trim_offsets", true},
-                           {"use_regex", true}};
-  return tokenizer_json_text(byte_level, byte_level,
-                             {{"type", "BPE"},
-                              {"dropout", nullptr},
-                              {"unk_token", nullptr},
-                              {"continuing_subword_prefix", nullptr},
-                              {"end_of_word_suffix", nullptr},
-                              {"fuse_unk", false},
-                              {"byte_fallback", false},
-                              {"ignore_merges", false},
-                              {"vocab", std::move(vocab)},
-                              {"merges", std::move(merges)}},
+  const json part = byte_level_part<json>(/*trim_offsets=*/true, /*use_regex=*/true);
+  return tokenizer_json_text(part, part, byte_pair_model(std::move(vocab), std::move(merges)),
                              added_tokens);
 }
 

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "data/tokenizer_kinds.h"
 #include "formats/export_model.h"
 #include "formats/tokenizer_files.h"
 #include "io/json_text.h"
@@ -17,8 +18,6 @@ namespace wavroute {
 namespace {
 
 using Json = nlohmann::json;
-
-constexpr JsonLimits kLimits = {.bytes = size_t{64} << 20, .values = size_t{8} << 20};
 
 [[noreturn]] void refuse(const std::string& given, const std::string& why) {
   throw expected("a tokenizer of bytes or of byte pairs for --format gguf", given, {}, why);
@@ -181,7 +180,7 @@ void add_vocabulary(GgufWriter& writer, const ForeignModel& model) {
     refuse("none",
            "a GGUF file holds its tokenizer: put the model's tokenizer.json into its folder");
   }
-  const Json tokenizer = parse_json(model.tokenizer.json, "tokenizer.json", kLimits);
+  const Json tokenizer = parse_json(model.tokenizer.json, "tokenizer.json", kTokenizerLimits);
   try {
     const Json& part = tokenizer.at("model");
     const auto kind = part.at("type").get<std::string>();

@@ -13,6 +13,7 @@
 #include "config/end_tokens.h"
 #include "config/llama_config.h"
 #include "config/rope_scaling.h"
+#include "data/tokenizer_kinds.h"
 #include "formats/foreign_model.h"
 #include "formats/tensor_values.h"
 #include "io/checkpoint_names.h"
@@ -28,7 +29,6 @@ namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
 constexpr const char* kIndex = "model.safetensors.index.json";
-constexpr uint64_t kMostTokenizerBytes = uint64_t{64} << 20;
 
 using Shards = std::map<std::string, SafetensorsFile>;
 
@@ -182,7 +182,7 @@ class Reader {
 ForeignTokenizer read_hf_tokenizer(const fs::path& folder) {
   ForeignTokenizer tokenizer;
   const fs::path file = folder / kTokenizerFile, settings = folder / "tokenizer_config.json";
-  if (is_there(file)) tokenizer.json = read_file(file, kMostTokenizerBytes);
+  if (is_there(file)) tokenizer.json = read_file(file, kTokenizerLimits.bytes);
   const Json json = is_there(settings) ? read_json(settings) : Json::object();
   if (!json.is_object()) return tokenizer;
   // A text, or an object that has it as its content.

@@ -9,14 +9,13 @@
 #include <nlohmann/json.hpp>
 
 #include "base/printable.h"
+#include "data/tokenizer_kinds.h"
 #include "io/file.h"
 #include "io/json_text.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
 namespace {
-
-constexpr uint64_t kMostTokenizerBytes = uint64_t{64} << 20;
 
 // An id of the vocabulary under `key`; nothing where there is none. ggml writes 2^32 - 1 for none.
 std::optional<int64_t> token_id(const GgufFile& file, const char* key, int64_t vocab_size) {
@@ -129,7 +128,7 @@ void read_gguf_tokenizer(const GgufFile& file, ForeignModel& model) {
 
 ForeignTokenizer read_llama2c_tokenizer(const std::filesystem::path& path, int64_t vocab_size) {
   const std::string where = printable(path.string());
-  const std::string content = read_file(path, kMostTokenizerBytes);
+  const std::string content = read_file(path, kTokenizerLimits.bytes);
   size_t at = 0;
   const auto take = [&]<typename T>(T value) {
     if (content.size() - at < sizeof value) {
@@ -181,9 +180,8 @@ ForeignTokenizer read_tokenizer_file(const std::filesystem::path& path, int64_t 
     return model.tokenizer;
   }
   ForeignTokenizer result;
-  result.json = read_file(path, kMostTokenizerBytes);
-  constexpr JsonLimits kLimits = {.bytes = kMostTokenizerBytes, .values = size_t{8} << 20};
-  const nlohmann::json json = parse_json(result.json, printable(path.string()), kLimits);
+  result.json = read_file(path, kTokenizerLimits.bytes);
+  const nlohmann::json json = parse_json(result.json, printable(path.string()), kTokenizerLimits);
   if (!json.is_object() || !json.contains("model")) {
     throw expected("a tokenizer.json, a GGUF or llama2.c's tokenizer.bin", json_excerpt(json),
                    fmt::format("in {}", printable(path.string())));

@@ -9,6 +9,7 @@
 
 #include "base/printable.h"
 #include "base/utf8.h"
+#include "data/byte_pair_json.h"
 #include "formats/tokenizer_files.h"
 #include "wavroute/error.h"
 #include "wavroute/tokenizer.h"
@@ -55,13 +56,7 @@ Json added_tokens(const Vocabulary& vocabulary) {
     const Piece& piece = vocabulary.pieces[id];
     const bool special = piece.type == PieceType::kControl || piece.type == PieceType::kUnknown;
     if (!special && piece.type != PieceType::kUserDefined) continue;
-    all.push_back({{"id", id},
-                   {"content", piece.text},
-                   {"single_word", false},
-                   {"lstrip", false},
-                   {"rstrip", false},
-                   {"normalized", false},
-                   {"special", special}});
+    all.push_back(added_token<Json>(id, piece.text, special));
   }
   return all;
 }
@@ -105,25 +100,7 @@ std::string document(const Vocabulary& vocabulary, const Json& normalizer,
   return json.dump(1) + "\n";
 }
 
-Json bpe(const Vocabulary& vocabulary, const Json& merges) {
-  return {{"type", "BPE"},
-          {"dropout", nullptr},
-          {"unk_token", nullptr},
-          {"continuing_subword_prefix", nullptr},
-          {"end_of_word_suffix", nullptr},
-          {"fuse_unk", false},
-          {"byte_fallback", false},
-          {"ignore_merges", false},
-          {"vocab", vocabulary_json(vocabulary)},
-          {"merges", merges}};
-}
-
-Json byte_level(bool use_regex) {
-  return {{"type", "ByteLevel"},
-          {"add_prefix_space", false},
-          {"trim_offsets", true},
-          {"use_regex", use_regex}};
-}
+Json byte_level(bool use_regex) { return byte_level_part<Json>(/*trim_offsets=*/true, use_regex); }
 
 Json split_then_bytes(const char* expression) {
   const Json split = {{"type", "Split"},
@@ -239,11 +216,11 @@ std::string byte_level_json(const Vocabulary& vocabulary, const std::string& whe
     }
     merges.push_back({left, right});
   }
-  Json model = bpe(vocabulary, merges);
+  Json model = byte_pair_model(vocabulary_json(vocabulary), std::move(merges));
   if (vocabulary.pre_tokenizer == "llama-bpe") model["ignore_merges"] = true;
   Json normalizer = nullptr;
   if (vocabulary.pre_tokenizer == "qwen2") normalizer = {{"type", "NFC"}};
-  if (merges.empty() && normalizer.is_null() && are_bytes(vocabulary, model)) {
+  if (vocabulary.merges.empty() && normalizer.is_null() && are_bytes(vocabulary, model)) {
     return make_bytes_tokenizer()->to_json();
   }
   return document(vocabulary, normalizer, pre_tokenizer, byte_level(true), model);
@@ -251,7 +228,8 @@ std::string byte_level_json(const Vocabulary& vocabulary, const std::string& whe
 
 std::string sentencepiece_json(const Vocabulary& vocabulary, const std::string& where) {
   const Ids ids = ids_of(vocabulary, where);
-  Json model = bpe(vocabulary, merges_from_scores(vocabulary, ids, where));
+  Json model =
+      byte_pair_model(vocabulary_json(vocabulary), merges_from_scores(vocabulary, ids, where));
   model["fuse_unk"] = true;
   model["byte_fallback"] = true;
   for (const Piece& piece : vocabulary.pieces) {
