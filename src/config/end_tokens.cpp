@@ -6,6 +6,8 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "io/checkpoint_names.h"
+#include "io/companions.h"
 #include "io/file.h"
 #include "io/json_text.h"
 #include "wavroute/error.h"
@@ -38,7 +40,7 @@ std::optional<std::vector<uint32_t>> end_tokens_of(const std::filesystem::path& 
 }  // namespace
 
 std::vector<uint32_t> read_end_tokens(const std::filesystem::path& folder) {
-  for (const char* name : {"generation_config.json", "config.json"}) {
+  for (const char* name : {kGenerationConfigFile, kConfigFile}) {
     if (auto tokens = end_tokens_of(folder / name)) return *std::move(tokens);
   }
   return {};

@@ -7,6 +7,7 @@
 #include "base/lines.h"
 #include "data/byte_pair_json.h"
 #include "data/tokenizer_kinds.h"
+#include "io/companions.h"
 #include "io/file.h"
 #include "io/json_text.h"
 #include "wavroute/error.h"
@@ -22,7 +23,7 @@ constexpr const char* kGpt2End = "<|endoftext|>";
 // The eos_token of a tokenizer_config.json: a string, or an object that holds it. Empty where
 // there is no such file or key.
 std::string configured_end(const fs::path& folder) {
-  const fs::path path = folder / "tokenizer_config.json";
+  const fs::path path = folder / kTokenizerConfigFile;
   if (!is_there(path)) return {};
   const json config = read_json(path);
   if (!config.is_object() || !config.contains("eos_token")) return {};

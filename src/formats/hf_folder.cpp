@@ -17,6 +17,7 @@
 #include "formats/foreign_model.h"
 #include "formats/tensor_values.h"
 #include "io/checkpoint_names.h"
+#include "io/companions.h"
 #include "io/file.h"
 #include "io/json_text.h"
 #include "wavroute/error.h"
@@ -181,7 +182,7 @@ class Reader {
 
 ForeignTokenizer read_hf_tokenizer(const fs::path& folder) {
   ForeignTokenizer tokenizer;
-  const fs::path file = folder / kTokenizerFile, settings = folder / "tokenizer_config.json";
+  const fs::path file = folder / kTokenizerFile, settings = folder / kTokenizerConfigFile;
   if (is_there(file)) tokenizer.json = read_file(file, kTokenizerLimits.bytes);
   const Json json = is_there(settings) ? read_json(settings) : Json::object();
   if (!json.is_object()) return tokenizer;
@@ -202,7 +203,7 @@ ForeignTokenizer read_hf_tokenizer(const fs::path& folder) {
     }
   }
   constexpr uint64_t kMostTemplateBytes = uint64_t{1} << 20;
-  const fs::path jinja = folder / "chat_template.jinja";
+  const fs::path jinja = folder / kChatTemplateFile;
   if (is_there(jinja)) tokenizer.chat_template = read_file(jinja, kMostTemplateBytes);
   return tokenizer;
 }

@@ -11,6 +11,7 @@
 #include "formats/foreign_model.h"
 #include "formats/tensor_values.h"
 #include "io/checkpoint_names.h"
+#include "io/companions.h"
 #include "io/file.h"
 #include "wavroute/error.h"
 #include "wavroute/safetensors.h"
@@ -123,9 +124,9 @@ void write_companions(const ForeignModel& model, const fs::path& folder,
     const auto bytes = as_bytes(model.tokenizer.json);
     tokenizer = bytes ? "bytes" : kTokenizerFile;
     write_file_atomic(folder / kTokenizerFile, bytes ? bytes->to_json() : model.tokenizer.json);
-    write_file_atomic(folder / "tokenizer_config.json", tokenizer_config(model));
+    write_file_atomic(folder / kTokenizerConfigFile, tokenizer_config(model));
   }
-  write_file_atomic(folder / "generation_config.json", generation_config(model));
+  write_file_atomic(folder / kGenerationConfigFile, generation_config(model));
   if (options.configuration.empty()) return;
   write_file_atomic(folder / "config.toml", config_toml(model, options.configuration, tokenizer,
                                                         options.scheme, options.options));

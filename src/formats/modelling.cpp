@@ -5,9 +5,11 @@
 #include <nlohmann/json.hpp>
 
 #include "base/printable.h"
+#include "data/tokenizer_kinds.h"
 #include "formats/new_folder.h"
 #include "formats/tensor_values.h"
 #include "io/checkpoint_names.h"
+#include "io/companions.h"
 #include "io/file.h"
 #include "io/json_text.h"
 #include "wavroute/error.h"
@@ -53,15 +55,16 @@ void write_weights(const fs::path& folder, const fs::path& out, Dtype type) {
 
 void write_modelling_folder(const fs::path& folder, const fs::path& out, Dtype type) {
   NewFolder made(out);
-  constexpr uint64_t kMost = uint64_t{64} << 20;
   write_file_atomic(made.at() / kConfigFile, config_text(folder, type));
   for (const ModellingFile& file : modelling_files()) {
     write_file_atomic(made.at() / file.name, file.text);
   }
-  for (const char* name : {kTokenizerFile, "tokenizer_config.json", "generation_config.json"}) {
-    if (is_there(folder / name)) {
-      write_file_atomic(made.at() / name, read_file(folder / name, kMost));
-    }
+  for (const auto& [name, content] : read_companions(folder)) {
+    write_file_atomic(made.at() / name, content);
+  }
+  if (is_there(folder / kTokenizerFile)) {
+    write_file_atomic(made.at() / kTokenizerFile,
+                      read_file(folder / kTokenizerFile, kTokenizerLimits.bytes));
   }
   write_weights(folder, made.at(), type);
   made.commit();

@@ -14,6 +14,7 @@
 #include <string_view>
 
 #include "io/checkpoint_names.h"
+#include "io/companions.h"
 #include "io/file.h"
 #include "io/json_text.h"
 
@@ -25,8 +26,12 @@ namespace {
 constexpr std::string_view kChecksumKey = "state_sha256";
 constexpr size_t kDigits = 64;
 constexpr uintmax_t kLargestState = 1 << 20;  // bytes; ours are about one KiB
-// Every checkpoint holds these beside state.json, and lists no others.
+// Every checkpoint holds these beside state.json, and lists no others but companions.
 const std::set<std::string> kFiles = {kConfigFile, kModelFile, kOptimizerFile, kTokenizerFile};
+
+bool is_known(const std::string& name) {
+  return kFiles.contains(name) || std::ranges::find(kCompanionFiles, name) != kCompanionFiles.end();
+}
 
 // What stands before the step in a checkpoint's name.
 constexpr std::string_view kPrefix = "step_";
@@ -145,7 +150,7 @@ class StateCheck {
                                 checkpoint_);
       }
     }
-    if (names == kFiles) return;
+    if (std::ranges::includes(names, kFiles) && std::ranges::all_of(names, is_known)) return;
     throw DamagedCheckpoint(
         fmt::format("{} lists other files than {}", kStateFile, fmt::join(kFiles, ", ")),
         checkpoint_);

@@ -65,8 +65,12 @@ fs::path save_checkpoint(const fs::path& run, const Decoder& model, const AdamW&
   moments.add(model.parameters(), optimizer.first_moments(), kFirst);
   moments.add(model.parameters(), optimizer.second_moments(), kSecond);
   writer.add_digest(kOptimizerFile, moments.write(writer.folder() / kOptimizerFile, {}));
-  writer.write(kConfigFile, model_config(model, state.progress).dump(2) + "\n");
+  Json config = model_config(model, state.progress);
+  // As in other models' folders; a generation_config.json goes before it.
+  if (const auto end = tokenizer.end_token()) config["eos_token_id"] = *end;
+  writer.write(kConfigFile, config.dump(2) + "\n");
   writer.write(kTokenizerFile, tokenizer.to_json());
+  for (const auto& [name, content] : state.companions) writer.write(name, content);
   Json document = {{"steps", state.run_steps > 0 ? state.run_steps : state.progress.steps},
                    {"schedule_steps", state.progress.steps},
                    {"tokens", state.tokens},
@@ -125,6 +129,7 @@ RunState load_checkpoint(const fs::path& folder, Decoder& model, AdamW& optimize
   state.valid_sha256 = text(document, "valid_sha256", folder);
   // Checkpoints from before this key have none.
   if (document.contains("init_sha256")) state.init_sha256 = text(document, "init_sha256", folder);
+  state.companions = read_companions(folder);
   state.progress = progress_of(folder);
   state.run_steps = integer(document, "steps", folder);
   state.tokens = integer(document, "tokens", folder);

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "io/checkpoint.h"
+#include "io/companions.h"
 #include "train/adamw.h"
 #include "wavroute/config.h"
 #include "wavroute/decoder.h"
@@ -23,11 +24,12 @@ struct RunState {
   std::optional<double> bits_per_byte;
   int64_t run_steps = 0;         // of the run now; 0: as planned at first
   std::string init_sha256 = "";  // of the weights of train.init; empty: none
+  Companions companions = {};    // of the model of train.init
 };
 
 // Writes checkpoints/step_N with config.json, model.safetensors, optimizer.safetensors,
-// tokenizer.json and state.json, then removes old ones; one that can't be removed is told to
-// `on_left`. Returns its folder.
+// tokenizer.json, the companions and state.json, then removes old ones; one that can't be removed
+// is told to `on_left`. Returns its folder.
 std::filesystem::path save_checkpoint(const std::filesystem::path& run, const Decoder& model,
                                       const AdamW& optimizer, const Tokenizer& tokenizer,
                                       const RunState& state, int64_t keep,

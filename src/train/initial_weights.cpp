@@ -103,6 +103,7 @@ std::vector<std::string> load_initial_weights(Session& session) {
   std::vector<std::string> notes = check(session, folder);
   load_parameters(*session.model, folder);
   session.init_sha256 = sha256_file(folder / kModelFile);
+  session.companions = read_companions(folder);
   return notes;
 }
 

@@ -14,7 +14,8 @@ namespace wavroute {
 // scheme and its options, ...): the same tensors then give another function.
 std::vector<std::string> check_initial_weights(const Session& session);
 
-// The same, and the model gets the weights; session.init_sha256 is that of their file.
+// The same, and the model gets the weights; session.init_sha256 is that of their file,
+// session.companions are those beside it.
 std::vector<std::string> load_initial_weights(Session& session);
 
 // The sha256 of the file that train.init leads to; empty without train.init.

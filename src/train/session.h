@@ -6,6 +6,7 @@
 
 #include "base/machine.h"
 #include "data/corpus.h"
+#include "io/companions.h"
 #include "train/forecast.h"
 #include "wavroute/config.h"
 #include "wavroute/decoder.h"
@@ -19,6 +20,7 @@ struct Session {
   std::unique_ptr<Decoder> model;
   Forecast forecast;
   std::string init_sha256;  // of the weights that training started from; empty: drawn from the seed
+  Companions companions;    // of the model that training started from
 
   [[nodiscard]] int64_t tokens_per_step() const {
     return config.train.batch * config.model.context;

@@ -75,6 +75,7 @@ void Trainer::resume(const std::filesystem::path& checkpoint,
   check_same_tokenizer(checkpoint, *session_.corpus.tokenizer);
   state_ = load_checkpoint(checkpoint, *session_.model, optimizer_);
   session_.init_sha256 = state_.init_sha256;
+  session_.companions = state_.companions;
   if (init_sha256 && *init_sha256 != state_.init_sha256) {
     const auto named = [](const std::string& sha256) {
       return sha256.empty() ? std::string("none") : "sha256 " + sha256;
@@ -115,6 +116,7 @@ bool Trainer::run() {
       measure_product_peak(session_.model->precision(), config_.model,
                            plan_.micro_batch * config_.model.context, session_.model->device());
   state_.init_sha256 = session_.init_sha256;
+  state_.companions = session_.companions;
   announce();
   const bool trains = state_.progress.step < config_.train.steps;
   if (trains) say_running();

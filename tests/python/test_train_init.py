@@ -62,6 +62,33 @@ def test_a_resume_reads_the_weights_no_more(model, tmp_path):
         assert torch.equal(value, weights(cut, 4)[name]), name
 
 
+COMPANIONS = {"generation_config.json": '{"eos_token_id": [63, 10]}',
+              "tokenizer_config.json": '{"eos_token": "?", "chat_template": "{{ messages }}"}',
+              "chat_template.jinja": "{{ messages[0].content }}"}
+
+
+def test_what_says_how_a_model_is_used_goes_with_every_checkpoint(model, tmp_path):
+    for name, text in COMPANIONS.items():
+        (model / name).write_text(text)
+    run = tmp_path / "run"
+    cli_tools.assert_ok(train(model, run, *cli_tools.sets(train__steps=4)))
+    shutil.rmtree(run / "checkpoints" / "step_4")
+    (run / "summary.json").unlink()
+    shutil.rmtree(model)
+    cli_tools.assert_ok(train(model, run, "--resume", "auto", config=run / "config.toml"))
+    for step in (2, 4):
+        folder = run / "checkpoints" / f"step_{step}"
+        assert {name: (folder / name).read_text() for name in COMPANIONS} == COMPANIONS
+        assert set(COMPANIONS) < set(json.loads((folder / "state.json").read_text())["files"])
+    done = paths.call("wavroute", "generate", run, "--prompt", "7: 49 shee", "-n", 200, "--json",
+                      "--temperature", 1)
+    cli_tools.assert_ok(done)
+    assert json.loads(done.stdout)["ids"][-1] in (63, 10)  # "?" or a line's end
+    (run / "checkpoints" / "step_4" / "generation_config.json").write_text("{}")
+    damaged = paths.call("wavroute", "generate", run, "--prompt", "7", "-n", 1)
+    assert "passed over" in damaged.stderr and "generation_config.json" in damaged.stderr
+
+
 def test_weights_that_moved_are_known_by_their_content(model, tmp_path):
     run = tmp_path / "run"
     cli_tools.assert_ok(train(model, run, *cli_tools.sets(train__steps=2)))

@@ -7,7 +7,9 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "config/end_tokens.h"
 #include "io/checkpoint.h"
+#include "tests/data/bpe_json.h"
 #include "tests/model/small_model.h"
 #include "tests/temporary_folder.h"
 #include "train/checkpointing.h"
@@ -228,6 +230,19 @@ TEST(Checkpoint, OfTokensThatAreNotThoseOfItsStepsIsRefused) {
     EXPECT_THAT(message_of<UserError>([&] { check_tokens("folder", state, per_step); }),
                 ::testing::HasSubstr("'tokens'"));
   }
+}
+
+TEST(Checkpoint, NamesTheTokenThatEndsATextOfItsTokenizer) {
+  const TemporaryFolder folder;
+  const TrainingRun run(plain("prenorm"), 1);
+  const auto end_of = [&](const Tokenizer& tokenizer) {
+    const auto path =
+        save_checkpoint(folder.path(), *run.model, run.optimizer, tokenizer, run.state, 9);
+    return read_end_tokens(path);
+  };
+  EXPECT_THAT(end_of(*make_bytes_tokenizer()), ::testing::IsEmpty());
+  const auto pairs = tokenizer_from_json(byte_level_tokenizer({}).dump(), "t.json");
+  EXPECT_THAT(end_of(*pairs), ::testing::ElementsAre(256));  // behind the 256 bytes
 }
 
 TEST(Progress, OfAFolderWithoutAStateIsThatOfNoTraining) {
