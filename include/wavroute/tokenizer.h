@@ -90,8 +90,9 @@ class Tokenizer {
     std::string_view end_token = {});
 
 // The tokenizer of a file or folder: a tokenizer.json (with the tokenizer_config.json beside it,
-// if there is one, for the end token), or a folder with encoder.json and vocab.bpe, or with
-// vocab.json and merges.txt, as GPT-2 has them. UserError where there is none that can be read.
+// if there is one, for the end token), a GGUF file, or a folder with encoder.json and vocab.bpe, or
+// with vocab.json and merges.txt, as GPT-2 has them; either of two stands for both. UserError where
+// there is none that can be read.
 [[nodiscard]] std::shared_ptr<const Tokenizer> load_tokenizer(const std::filesystem::path& path);
 
 // Turns ids into text as they arrive. Returns complete characters only (a token may hold a part of

@@ -4,6 +4,7 @@
 
 #include "base/printable.h"
 #include "config/model_size.h"
+#include "data/gguf_tokenizer.h"
 #include "formats/tokenizer_files.h"
 #include "io/file.h"
 #include "wavroute/error.h"
@@ -13,19 +14,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// The first bytes of a file, fewer where it is shorter.
-std::string beginning(const fs::path& file) {
-  const MappedFile mapped(file);
-  return std::string(mapped.text().substr(0, 4));
-}
-
 ForeignModel open(const fs::path& source, bool with_tokenizer) {
   if (!is_there(source)) {
     throw expected("a Hugging Face folder, a .gguf or a llama2.c .bin", "nothing",
                    fmt::format("at {}", printable(source.string())));
   }
   if (fs::is_directory(source)) return open_hf_folder(source);
-  if (beginning(source) == "GGUF") return open_gguf_model(source, with_tokenizer);
+  if (is_gguf(source)) return open_gguf_model(source, with_tokenizer);
   if (source.extension() == ".safetensors" || source.extension() == ".json") {
     throw expected("a Hugging Face folder, a .gguf or a llama2.c .bin", "a file of such a folder",
                    fmt::format("at {}", printable(source.string())),

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "formats/half.h"
+#include "io/half.h"
 
 namespace wavroute {
 

@@ -1,4 +1,4 @@
-#include "formats/gguf.h"
+#include "io/gguf.h"
 
 #include <fmt/format.h>
 
@@ -10,7 +10,7 @@
 
 #include "base/printable.h"
 #include "base/utf8.h"
-#include "formats/gguf_kinds.h"
+#include "io/gguf_kinds.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
