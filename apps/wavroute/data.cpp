@@ -107,6 +107,7 @@ int run_prepare(const PrepareArguments& arguments) {
   options.threads = threads_to_use(arguments.threads, probe_machine());
   options.python = find_python(own_path());
   const StopSignal stop;
+  options.is_stopped = StopSignal::requested;
   PrepareConsole console;
   const auto manifest = prepare(options, [&](const PrepareProgress& progress) {
     console.show(progress);

@@ -44,7 +44,7 @@ bool read_sources(const TrainTokenizerArguments& arguments, BpeTrainer& trainer)
   const std::string python = find_python(own_path());
   auto told = Clock::now();
   for (const SourceFile& file : files) {
-    SourceReader reader(file, python);
+    SourceReader reader(file, python, StopSignal::requested);
     const auto summary = reader.read([&](const SourceDocument& document, auto) {
       trainer.add(document.text);
       if (Clock::now() - told > kPause) {

@@ -32,8 +32,6 @@ constexpr uint64_t kDocumentBytes = 128;  // that a document of a shard takes be
 
 using Phase = PrepareProgress::Phase;
 
-struct Stopped {};  // on_progress said so
-
 // One preparation: reads, then writes; `state` says how far it is.
 class Preparation {
  public:
@@ -53,6 +51,9 @@ class Preparation {
       // Without one of them the whole is not known.
       stored_total_ = source.bytes < 0 || stored_total_ < 0 ? -1 : stored_total_ + source.bytes;
     }
+    for (const ManifestSource& source : state_.finished) {
+      stored_before_ += static_cast<uint64_t>(source.bytes);
+    }
   }
 
   // Nothing where it was stopped.
@@ -62,7 +63,7 @@ class Preparation {
       while (!state_.has_read_all()) read_next();
       if (!tokenizer_) tokenizer_ = make_chars_tokenizer(checked_characters(), "the sources");
       write_shards();
-    } catch (const Stopped&) {
+    } catch (const ReadingStopped&) {
       save();
       return std::nullopt;
     }
@@ -74,7 +75,7 @@ class Preparation {
 
   void read_next() {
     const SourceFile& source = sources_[state_.finished.size()];
-    SourceReader reader(source, options_.python);
+    SourceReader reader(source, options_.python, options_.is_stopped);
     const int64_t known = state_.documents;
     int64_t place = 0;
     PrepareState before;  // only its chain is used
@@ -103,6 +104,7 @@ class Preparation {
       }
       return true;
     });
+    if (!summary) throw ReadingStopped{};
     if (place < known) check_known();
     stored_before_ += summary->stored_bytes;
     state_.invalid_bytes += static_cast<int64_t>(summary->replaced_bytes);
@@ -160,7 +162,7 @@ class Preparation {
   void report(Phase phase, uint64_t done, uint64_t total) {
     int64_t documents = state_.documents;
     for (const ManifestSource& source : state_.finished) documents += source.documents;
-    if (!on_progress_({phase, done, total, documents})) throw Stopped{};
+    if (!on_progress_({phase, done, total, documents})) throw ReadingStopped{};
   }
 
   // ---- writing ----
@@ -210,9 +212,16 @@ class Preparation {
     }
   }
 
+  void report_written() {
+    uint64_t total = 0, done = 0;
+    for (const int64_t bytes : state_.text_bytes) total += static_cast<uint64_t>(bytes);
+    for (const ManifestFile& file : state_.files) done += static_cast<uint64_t>(file.counts.bytes);
+    report(Phase::kWrite, done, total);
+  }
+
   void write_shard_of(SplitName split, uint32_t shards, ThreadPool& pool) {
     const auto row = static_cast<size_t>(split);
-    const auto shard = static_cast<uint32_t>(state_.next_shard[row]++);
+    const auto shard = static_cast<uint32_t>(state_.next_shard[row]);
     ShardText text(options_.dedup);
     for (uint32_t bucket = 0; bucket < kBuckets; ++bucket) {
       if (bucket / (kBuckets / shards) != shard) continue;
@@ -220,15 +229,21 @@ class Preparation {
           static_cast<uint32_t>(row) * kBuckets + bucket,
           [&](const DocumentHash& hash, std::string_view document) { text.add(hash, document); });
     }
-    state_.duplicates += text.duplicates();
-    if (text.is_empty()) return;
+    // The state is of whole shards: a stop in the midst of one leaves it as it was.
+    const auto finish = [&] {
+      ++state_.next_shard[row];
+      state_.duplicates += text.duplicates();
+    };
+    if (text.is_empty()) return finish();
     const auto number = std::ranges::count(state_.files, split, &ManifestFile::split);
     const std::string name = fmt::format("{}_{:04}.bin", to_string(split), number);
     const auto documents = text.shuffled(static_cast<uint64_t>(options_.seed), name);
-    ManifestFile file = write_shard(work_ / name, documents, *tokenizer_, pool);
+    ManifestFile file =
+        write_shard(work_ / name, documents, *tokenizer_, pool, options_.is_stopped);
     file.name = name;
     file.split = split;
     state_.files.push_back(std::move(file));
+    finish();
   }
 
   [[nodiscard]] Manifest manifest() const {

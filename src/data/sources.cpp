@@ -126,8 +126,8 @@ std::vector<SourceFile> list_sources(const std::vector<std::string>& given,
   return sources;
 }
 
-SourceReader::SourceReader(const SourceFile& source, std::string python)
-    : source_(source), python_(std::move(python)) {}
+SourceReader::SourceReader(const SourceFile& source, std::string python, StopCheck is_stopped)
+    : source_(source), python_(std::move(python)), is_stopped_(std::move(is_stopped)) {}
 
 uint64_t SourceReader::stored_bytes() const { return bytes_ ? bytes_->stored_bytes() : 0; }
 
@@ -145,6 +145,15 @@ bool SourceReader::give_cuts(const SourceDocument& whole, const Visit& visit) co
 }
 
 std::optional<SourceSummary> SourceReader::read(const Visit& visit) {
+  try {
+    return read_all(visit);
+  } catch (const ReadingStopped&) {
+    bytes_ = nullptr;
+    return std::nullopt;
+  }
+}
+
+std::optional<SourceSummary> SourceReader::read_all(const Visit& visit) {
   bool stopped = false;
   const auto take = [&](const SourceDocument& document) {
     const bool goes_on =
@@ -153,11 +162,11 @@ std::optional<SourceSummary> SourceReader::read(const Visit& visit) {
     return goes_on;
   };
   if (source_.format.form == DocumentForm::kParquet) {
-    read_parquet(source_.path, source_.format, python_, take);
+    read_parquet(source_.path, source_.format, python_, is_stopped_, take);
     if (stopped) return std::nullopt;
     return SourceSummary{sha256_file(source_.path), fs::file_size(source_.path), 0};
   }
-  SourceBytes bytes(source_.path);
+  SourceBytes bytes(source_.path, is_stopped_);
   bytes_ = &bytes;
   DocumentCutter cutter(source_.format, source_.path == "-" ? "standard input" : source_.path,
                         take);

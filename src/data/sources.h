@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "data/documents.h"
+#include "data/stop_check.h"
 
 namespace wavroute {
 
@@ -55,19 +56,22 @@ class SourceBytes;
 // Reads the documents of one source. `split` is the one that the source names.
 class SourceReader {
  public:
-  // `python` reads Parquet files.
-  SourceReader(const SourceFile& source, std::string python);
+  // `python` reads Parquet files. `is_stopped` is asked while the source keeps it waiting.
+  SourceReader(const SourceFile& source, std::string python, StopCheck is_stopped = {});
   using Visit = std::function<bool(const SourceDocument&, std::optional<SplitName> split)>;
-  // Nothing where `visit` ended it. UserError as SourceBytes, DocumentCutter and read_parquet.
+  // Nothing where `visit` or `is_stopped` ended it. UserError as SourceBytes, DocumentCutter and
+  // read_parquet.
   [[nodiscard]] std::optional<SourceSummary> read(const Visit& visit);
   // Of the file as it is stored, so far.
   [[nodiscard]] uint64_t stored_bytes() const;
 
  private:
+  [[nodiscard]] std::optional<SourceSummary> read_all(const Visit& visit);
   [[nodiscard]] bool give_cuts(const SourceDocument& whole, const Visit& visit) const;
 
   const SourceFile& source_;
   std::string python_;
+  StopCheck is_stopped_;
   SourceBytes* bytes_ = nullptr;  // while it is read
 };
 

@@ -2,9 +2,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "data/spill.h"
 #include "tests/data/prepare_tools.h"
@@ -101,6 +103,30 @@ TEST_F(ResumeTest, ABreakBetweenTheShardsAndTheManifestLosesNothing) {
   EXPECT_THAT(user_error([&] { (void)open_prepared(options_.out); }), HasSubstr("isn't complete"));
   options_.resume = true;
   prepare_here();
+  EXPECT_EQ(files(), whole);
+}
+
+TEST_F(ResumeTest, AStopIsHeardInTheMidstOfAShardToo) {
+  (void)steps();
+  const auto whole = files();
+  int asked = 0, until = 0;
+  options_.is_stopped = [&] { return ++asked > until; };
+  options_.resume = true;
+  options_.out = folder_ / "resumed";
+  int stops_in_shards = 0;
+  for (;;) {
+    asked = 0;
+    ++until;
+    bool is_writing = false;
+    const auto note_phase = [&](const PrepareProgress& progress) {
+      is_writing = progress.phase == PrepareProgress::Phase::kWrite;
+      return true;
+    };
+    if (prepare(options_, note_phase)) break;
+    stops_in_shards += is_writing ? 1 : 0;
+  }
+  EXPECT_GE(stops_in_shards, 1);
+  options_.is_stopped = {};
   EXPECT_EQ(files(), whole);
 }
 

@@ -1,13 +1,17 @@
 """`wavroute data`: what it makes, refuses and goes on with; training on what it made."""
 
 import contextlib
+import fcntl
 import gzip
 import json
 import os
 import pty
 import signal
+import struct
 import subprocess
 import sys
+import termios
+from pathlib import Path
 
 import paths
 import pytest
@@ -124,6 +128,53 @@ def test_a_stopped_preparation_says_how_to_go_on(tmp_path):
     assert process.returncode == 1, errors
     assert "--resume auto" in errors
     assert (out / ".wavroute-prepare/state.json").exists()
+
+
+def processes(group: int) -> list[int]:
+    """Processes of a group that have not ended."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state != "Z":
+                found.append(int(path.parent.name))
+    return found
+
+
+def unread(pipe) -> int:
+    """Bytes in a pipe that its reader hasn't taken."""
+    return struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0]
+
+
+@pytest.mark.parametrize("whole_group", [False, True])  # True: as a terminal's Ctrl-C
+@pytest.mark.parametrize("source", ["texts.parquet", "-"])
+def test_a_stop_is_heard_while_a_source_keeps_it_waiting(source, whole_group, tmp_path):
+    out, python = tmp_path / "out", tmp_path / "python"
+    (tmp_path / "texts.parquet").write_text("read by nobody")
+    python.write_text("#!/bin/sh\nexec sleep 100\n")
+    python.chmod(0o755)
+    for command in (["prepare", source, "--out", out],
+                    ["train-tokenizer", source, "--vocab", 300, "--out", tmp_path / "t.json"]):
+        process = subprocess.Popen(
+            [str(paths.program("wavroute")), "data", *map(str, command)], cwd=tmp_path, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            start_new_session=True, env=os.environ | {"WAVROUTE_PYTHON": str(python)})
+        if source == "-":
+            process.stdin.write("some text")
+            process.stdin.flush()
+            assert wait_until(lambda: unread(process.stdin) == 0, process)
+        else:
+            assert wait_until(lambda: len(processes(process.pid)) == 2, process)
+        if whole_group:
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.terminate()
+        process.wait(timeout=10)
+        errors = process.stderr.read()
+        process.communicate()
+        assert process.returncode == 1 and errors.startswith("stopped; "), errors
+        assert processes(process.pid) == []
+    assert list(tmp_path.glob("t.json")) == []
 
 
 def test_a_terminal_gets_a_bar_and_a_pipe_none(tmp_path):
