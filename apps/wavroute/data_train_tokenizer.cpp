@@ -40,6 +40,7 @@ constexpr auto kPause = std::chrono::seconds(10);  // between two lines that say
 bool read_sources(const TrainTokenizerArguments& arguments, BpeTrainer& trainer) {
   SourceOptions options;
   if (!arguments.field.empty()) options.field = arguments.field;
+  options.output = arguments.out;
   const auto files = list_sources(arguments.sources, options);
   const std::string python = find_python(own_path());
   auto told = Clock::now();

@@ -305,6 +305,7 @@ std::optional<Manifest> prepare(const PrepareOptions& options,
   source_options.field = options.field;
   source_options.separator = options.separator.value_or(source_options.separator);
   source_options.most_document_bytes = options.most_document_bytes;
+  source_options.output = options.out;
   for (const std::string& source : options.sources) check_utf8(source, "a source's name");
   check_utf8(source_options.separator, "a separator");
   check_utf8(options.field.value_or(""), "a field's name");

@@ -23,9 +23,28 @@ namespace fs = std::filesystem;
 constexpr size_t kPieceBytes = size_t{1} << 20;
 constexpr std::array<std::string_view, 2> kPacked = {".gz", ".zst"};
 
-// All files below a folder, sorted by path; links to files count, links to folders are not
-// followed.
-std::vector<std::string> files_below(const fs::path& folder) {
+// Where `path` leads, links followed as far as it is there.
+fs::path resolved(const fs::path& path) {
+  std::error_code failed;
+  fs::path whole = fs::weakly_canonical(fs::absolute(path, failed), failed);
+  if (failed) whole = path.lexically_normal();
+  return whole.has_filename() ? whole : whole.parent_path();  // "corpus/"
+}
+
+// A source that is the output, or lies in it.
+void refuse_output(const std::string& path, const fs::path& output) {
+  if (output.empty()) return;
+  const fs::path whole = resolved(path), made = resolved(output);
+  const auto [end, _] = std::ranges::mismatch(made, whole);
+  if (end != made.end()) return;
+  throw expected("sources outside of what is made of them", path,
+                 fmt::format("for --out {}", output.string()), "choose another --out");
+}
+
+// All files below a folder but those of `output`, sorted by path; links to files count, links to
+// folders are not followed.
+std::vector<std::string> files_below(const fs::path& folder, const fs::path& output) {
+  const fs::path made = output.empty() ? output : resolved(output);
   std::vector<std::string> files;
   std::error_code failed;
   for (fs::recursive_directory_iterator entry(folder, failed), end; !failed && entry != end;
@@ -106,13 +125,14 @@ std::vector<SourceFile> list_sources(const std::vector<std::string>& given,
   bool has_input = false;
   for (const std::string& path : given) {
     std::error_code ignored;
+    if (path != "-") refuse_output(path, options.output);
     if (path == "-") {
       if (std::exchange(has_input, true)) {
         throw expected("standard input once", "'-' twice", {}, "name it once among the sources");
       }
       sources.push_back(source_file(path, options));
     } else if (fs::is_directory(path, ignored)) {
-      for (const std::string& file : files_below(path)) {
+      for (const std::string& file : files_below(path, options.output)) {
         sources.push_back(source_file(file, options));
         sources.back().is_listed = true;
       }

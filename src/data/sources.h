@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <optional>
 #include <string>
@@ -32,6 +33,7 @@ struct SourceOptions {
   std::string separator = std::string(kEndOfText);
   std::optional<std::string> field = {};  // given: standard input is JSON lines. Else "text"
   uint64_t most_document_bytes = kMostDocumentBytes;
+  std::filesystem::path output = {};  // what is made of the sources: no source itself
 };
 
 // The form of a file by its name: .jsonl, .ndjson and .json are JSON lines, .parquet is Parquet,
@@ -39,8 +41,8 @@ struct SourceOptions {
 [[nodiscard]] DocumentForm form_of(std::string_view name);
 
 // The files that `given` name, in that order: each file, standard input ("-", once), and of a
-// folder all files below it, sorted, without hidden ones. UserError for a path that isn't there, an
-// empty folder, and a file of a known binary format.
+// folder all files below it, sorted, without hidden ones and the output. UserError for a path that
+// isn't there or lies in the output, an empty folder, and a file of a known binary format.
 [[nodiscard]] std::vector<SourceFile> list_sources(const std::vector<std::string>& given,
                                                    const SourceOptions& options);
 

@@ -13,6 +13,7 @@
 #include "data/batches.h"
 #include "data/shard.h"
 #include "data/split.h"
+#include "tests/data/bpe_json.h"
 #include "tests/data/prepare_tools.h"
 
 namespace wavroute {
@@ -152,6 +153,30 @@ TEST_F(PrepareTest, ATokenizerIsTakenFromItsFileAndAnUnknownCharacterIsNamed) {
   EXPECT_THAT(error_here(), HasSubstr("U+0063, at byte 22 of"));
   options_.sources = {write("a.txt", "<abba>")};
   EXPECT_EQ(prepare_here().tokenizer.name, "chars");
+}
+
+TEST_F(PrepareTest, WhatIsMadeIsNoSource) {
+  std::filesystem::create_directories(folder_ / "texts/more");
+  write("texts/a.txt", "one");
+  write("texts/more/b.txt", "two");
+  options_.sources = {(folder_ / "texts").string()};
+  options_.valid = 0;
+  options_.out = folder_ / "texts/more/corpus";
+  EXPECT_EQ(prepare_here().sources.size(), 2U);
+  options_.resume = true;
+  EXPECT_EQ(prepare_here().sources.size(), 2U);
+  // Under other names.
+  std::filesystem::create_directory_symlink(folder_ / "texts", folder_ / "link");
+  options_.sources = {(folder_ / "link/./more/..").string()};
+  options_.out = folder_ / "texts/more/../more/corpus/";
+  EXPECT_THAT(error_here(), HasSubstr("another sources"));  // their names
+  for (const char* source : {"texts/more/corpus", "texts/more/corpus/train_0000.bin"}) {
+    options_.sources = {(folder_ / source).string()};
+    EXPECT_THAT(error_here(), HasSubstr("sources outside of what is made of them"));
+  }
+  options_.out = folder_ / "link/more";
+  options_.sources = {(folder_ / "texts/more/b.txt").string()};
+  EXPECT_THAT(error_here(), HasSubstr("sources outside of what is made of them"));
 }
 
 // As a tokenizer with an end token does.

@@ -177,6 +177,26 @@ def test_a_stop_is_heard_while_a_source_keeps_it_waiting(source, whole_group, tm
     assert list(tmp_path.glob("t.json")) == []
 
 
+def test_what_is_made_is_no_source(tmp_path):
+    (tmp_path / "a.txt").write_text("one<|endoftext|>two")
+    arguments = ["data", "prepare", tmp_path, "--valid", 0, "--out"]
+    corpus = tmp_path / "corpus"
+    assert_ok(paths.call("wavroute", *arguments, corpus))
+    before = contents(corpus)
+    assert_ok(paths.call("wavroute", *arguments, corpus, "--resume", "auto"))
+    assert contents(corpus) == before
+    assert_error(paths.call("wavroute", *arguments, tmp_path), "sources outside", "another --out")
+    # A tokenizer that lies among its texts, and a text that it would replace.
+    learn = ["data", "train-tokenizer", "--vocab", 257, "--out"]
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    (texts / "a.txt").write_text("one two")
+    for _ in range(2):
+        assert_ok(paths.call("wavroute", *learn, texts / "tokenizer.json", texts))
+    assert_error(paths.call("wavroute", *learn, texts / "a.txt", texts / "a.txt"), "sources outside")
+    assert (texts / "a.txt").read_text() == "one two"
+
+
 def test_a_terminal_gets_a_bar_and_a_pipe_none(tmp_path):
     text = tmp_path / "a.txt"
     text.write_text("some text <|endoftext|>" * 200000)
