@@ -49,8 +49,8 @@ PrepareFolder::~PrepareFolder() { lock_.remove_if_made(); }
 void PrepareFolder::find() {
   const std::string place = fmt::format("at {}", root_.string());
   refuse_link(work(), "a folder of a preparation", "remove the link");
-  const bool has_work = is_there(work());
-  if (!has_work && is_there(root_ / kManifestFile)) {
+  // The manifest is written last: what a kill has left of the work folder beside it is nothing.
+  if (is_there(root_ / kManifestFile)) {
     const Manifest manifest = read_manifest(root_);
     if (!resume_) {
       throw expected("a new or an empty folder", "one with prepared text", place,
@@ -63,10 +63,11 @@ void PrepareFolder::find() {
     }
     const bool from_text = state_.tokenizer.empty() && manifest.tokenizer.name == "chars";
     check_wanted(manifest.settings, from_text ? "" : manifest.tokenizer.sha256, sources);
+    if (is_there(work())) remove_leftovers();
     complete_ = manifest;
     return;
   }
-  if (has_work) {
+  if (is_there(work())) {
     if (!resume_) {
       throw expected("a new or an empty folder", "one with a preparation that isn't complete",
                      place, "--resume auto goes on with it; or remove the folder first");
@@ -118,9 +119,16 @@ void PrepareFolder::publish(const Manifest& manifest) {
   sync_folder(root_);
   constexpr auto kReplace = nlohmann::ordered_json::error_handler_t::replace;
   write_file_atomic(root_ / kManifestFile, to_json(manifest).dump(2, ' ', false, kReplace) + "\n");
+  if (resumed_) {
+    remove_leftovers();
+  } else {
+    remove_tree(work());
+  }
+}
+
+void PrepareFolder::remove_leftovers() const {
   remove_tree(work());
-  // Of the process that was killed; nobody works here any more.
-  if (resumed_) remove_tree(root_ / ".lock");
+  remove_tree(root_ / ".lock");  // of the process that was killed; nobody works here any more
 }
 
 void PrepareFolder::give_up() noexcept {

@@ -32,6 +32,7 @@ class PrepareFolder {
 
  private:
   void find();
+  void remove_leftovers() const;
   void check_wanted(const PrepareSettings& settings, const std::string& tokenizer,
                     const std::vector<KnownSource>& sources) const;
 

@@ -106,6 +106,28 @@ TEST_F(ResumeTest, ABreakBetweenTheShardsAndTheManifestLosesNothing) {
   EXPECT_EQ(files(), whole);
 }
 
+// What is left of the hidden folder then may be any part of it.
+TEST_F(ResumeTest, ABreakWhileTheHiddenFolderIsRemovedLosesNothing) {
+  const int count = steps();
+  const auto whole = files();
+  const auto work = options_.out / ".wavroute-prepare", kept = folder_ / "kept";
+  options_.out = folder_ / "other";
+  end_at(count - 1, /*kill=*/true);
+  std::filesystem::rename(options_.out / ".wavroute-prepare", kept);
+  std::filesystem::remove(kept / "documents");
+  options_.out = folder_ / "out";
+  for (const char* file : {"state.json", "tokenizer.json"}) {
+    std::filesystem::create_directory(work);
+    std::filesystem::copy_file(kept / file, work / file);
+    EXPECT_EQ(open_prepared(options_.out).manifest.total().documents, 260);
+    options_.resume = false;
+    EXPECT_THAT(error_here(), HasSubstr("one with prepared text"));
+    options_.resume = true;
+    EXPECT_EQ(prepare_here().total().documents, 260);
+    EXPECT_EQ(files(), whole) << file;
+  }
+}
+
 TEST_F(ResumeTest, AStopIsHeardInTheMidstOfAShardToo) {
   (void)steps();
   const auto whole = files();
