@@ -53,6 +53,8 @@ class Tokenizer {
       std::string_view text, std::string_view where = "the prompt") const {
     return encode(text, where);
   }
+  // Whether encode() is known to have ids for every text: it then finds no unknown character.
+  [[nodiscard]] virtual bool spells_all() const noexcept { return false; }
   // How many bytes of `text` encode() can't keep because they are not UTF-8: each run that no
   // character begins with becomes U+FFFD.
   [[nodiscard]] virtual uint64_t replaced_bytes(std::string_view /*text*/) const { return 0; }

@@ -13,6 +13,7 @@
 #include "base/philox.h"
 #include "base/utf8.h"
 #include "data/characters.h"
+#include "data/pieces.h"
 #include "data/prepare_folder.h"
 #include "data/prepare_state.h"
 #include "data/recipes.h"
@@ -139,16 +140,17 @@ class Preparation {
     spill_.add(row * kBuckets + bucket, hash, text);
   }
 
-  // An unknown or invalid character is found while its place is known.
+  // A character that can't be encoded is found while its place is known.
   void check_characters(const SourceDocument& document) {
-    const bool is_text = document.form == DocumentForm::kText;
+    const bool is_text =
+        document.form == DocumentForm::kText || document.form == DocumentForm::kArticles;
     const std::string where = is_text ? std::string(document.source)
                                       : fmt::format("{}:{}", document.source, document.place);
     const uint64_t offset = is_text ? document.place : 0;
     if (!tokenizer_) {
       characters_.add(document.text, where, offset);
-    } else if (tokenizer_->name() == "chars") {
-      static_cast<void>(tokenizer_->encode(document.text, where, offset));
+    } else if (!tokenizer_->spells_all()) {
+      encode_in_pieces(*tokenizer_, document.text, where, offset, [](const auto& /*ids*/) {});
     }
   }
 

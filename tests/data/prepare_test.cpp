@@ -155,6 +155,27 @@ TEST_F(PrepareTest, ATokenizerIsTakenFromItsFileAndAnUnknownCharacterIsNamed) {
   EXPECT_EQ(prepare_here().tokenizer.name, "chars");
 }
 
+// A vocabulary of a few bytes and no token for others.
+TEST_F(PrepareTest, AByteThatATokenizerCannotSpellIsNamedBeforeMoreIsRead) {
+  nlohmann::json json = testing::byte_level_tokenizer({"a b"});
+  nlohmann::json& vocab = json["model"]["vocab"];
+  vocab.erase("\u00c3");  // the symbol of the byte 0xC3
+  vocab["\u4e00"] = 0xC3;
+  options_.tokenizer = write("poor.json", json.dump());
+  const std::string last = write("b.txt", "<|endoftext|>");
+  options_.sources = {write("a.txt", "abab<|endoftext|>ab \u00e9"), last};
+  const std::string error = error_here();
+  EXPECT_THAT(error, HasSubstr("0xC3"));
+  EXPECT_THAT(error, HasSubstr("at byte 20 of " + options_.sources[0]));
+  EXPECT_FALSE(std::filesystem::exists(options_.out));
+  options_.sources = {write("a.jsonl", "{\"text\": \"ab\"}\n{\"text\": \"ab \u00e9\"}\n")};
+  EXPECT_THAT(error_here(), HasSubstr("at byte 3 of " + options_.sources[0] + ":2"));
+  // With an unknown token it has ids for every text.
+  json["model"]["unk_token"] = "a";
+  options_.tokenizer = write("poor.json", json.dump());
+  EXPECT_EQ(prepare_here().tokenizer.name, "bpe");
+}
+
 TEST_F(PrepareTest, WhatIsMadeIsNoSource) {
   std::filesystem::create_directories(folder_ / "texts/more");
   write("texts/a.txt", "one");
