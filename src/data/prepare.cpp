@@ -91,13 +91,13 @@ class Preparation {
       if (place <= known) {  // read before a break
         if (!is_blank(document.text)) before.link(hash_document(document.text));
         if (place == known) check_known();
-        return true;
+      } else {
+        take(document, split);
+        ++state_.documents;
+        since_save_ += document.text.size();
+        if (since_save_ >= options_.state_bytes) save();
       }
-      take(document, split);
-      ++state_.documents;
       since_report_ += document.text.size();
-      since_save_ += document.text.size();
-      if (since_save_ >= options_.state_bytes) save();
       if (std::exchange(since_report_, since_report_ % options_.progress_bytes) >=
           options_.progress_bytes) {
         report(Phase::kRead, stored_before_ + reader.stored_bytes(),
@@ -196,8 +196,7 @@ class Preparation {
                      "in the sources",
                      "--separator says where a document ends; --valid 0 keeps all for training");
     }
-    uint64_t total = 0, done = 0;
-    for (const int64_t bytes : state_.text_bytes) total += static_cast<uint64_t>(bytes);
+    report_written();
     ThreadPool pool(options_.threads);
     for (size_t split = 0; split < kSplits; ++split) {
       if (state_.text_bytes[split] == 0) continue;
@@ -205,11 +204,7 @@ class Preparation {
       while (state_.next_shard[split] < shards) {
         write_shard_of(static_cast<SplitName>(split), shards, pool);
         write_prepare_state(work_, state_);
-        done = 0;
-        for (const ManifestFile& file : state_.files) {
-          done += static_cast<uint64_t>(file.counts.bytes);
-        }
-        report(Phase::kWrite, done, total);
+        report_written();
       }
     }
   }

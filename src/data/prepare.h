@@ -41,8 +41,9 @@ struct PrepareOptions {
 
 struct PrepareProgress {
   enum class Phase { kRead, kWrite } phase = Phase::kRead;
-  uint64_t done = 0,
-           total = 0;  // bytes: of sources as they are stored, or of text; total 0: not known
+  // Bytes: of sources as they are stored, or of text; those before a break count. total 0: not
+  // known.
+  uint64_t done = 0, total = 0;
   int64_t documents = 0;
 };
 // False stops the preparation; it can be resumed.

@@ -152,6 +152,40 @@ TEST_F(ResumeTest, AStopIsHeardInTheMidstOfAShardToo) {
   EXPECT_EQ(files(), whole);
 }
 
+TEST_F(ResumeTest, ProgressCountsWhatWasDoneBeforeTheBreak) {
+  std::vector<PrepareProgress> all;
+  (void)prepare(options_, [&](const PrepareProgress& progress) {
+    all.push_back(progress);
+    return true;
+  });
+  options_.out = folder_ / "resumed";
+  options_.resume = true;
+  // In the second source, and behind the first shard.
+  const auto is_second = [&](const PrepareProgress& p) { return p.documents == 150; };
+  const auto is_written = [](const PrepareProgress& p) {
+    return p.phase == PrepareProgress::Phase::kWrite && p.done > 0;
+  };
+  for (const auto step : {std::ranges::find_if(all, is_second) - all.begin(),
+                          std::ranges::find_if(all, is_written) - all.begin()}) {
+    end_at(static_cast<int>(step), /*kill=*/false);
+    std::vector<PrepareProgress> rest;
+    (void)prepare(options_, [&](const PrepareProgress& progress) {
+      rest.push_back(progress);
+      return rest.size() < 2;
+    });
+    const PrepareProgress& before = all[static_cast<size_t>(step)];
+    ASSERT_FALSE(rest.empty());
+    EXPECT_EQ(rest.front().phase, before.phase);
+    EXPECT_EQ(rest.front().total, before.total);
+    EXPECT_GE(rest.front().documents, before.documents);
+    // A source that was being read begins again.
+    const uint64_t first = std::filesystem::file_size(options_.sources.front());
+    EXPECT_GE(rest.front().done,
+              before.phase == PrepareProgress::Phase::kRead ? first : before.done);
+    std::filesystem::remove_all(options_.out);
+  }
+}
+
 TEST_F(ResumeTest, WithoutResumeAnUnfinishedFolderIsRefusedAndKept) {
   end_at(100, /*kill=*/true);
   EXPECT_THAT(error_here(), HasSubstr("--resume auto goes on"));
