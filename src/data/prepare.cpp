@@ -298,6 +298,7 @@ PrepareState wanted_state(const PrepareOptions& options, const std::vector<Sourc
 
 std::optional<Manifest> prepare(const PrepareOptions& options,
                                 const OnPrepareProgress& on_progress) {
+  if (options.out.empty()) throw expected("a folder to make", "''", "for --out");
   SourceOptions source_options;
   source_options.field = options.field;
   source_options.separator = options.separator.value_or(source_options.separator);

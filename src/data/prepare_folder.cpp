@@ -19,27 +19,18 @@ namespace fs = std::filesystem;
 
 constexpr const char* kTokenizerName = "tokenizer.json";
 
-// Makes the folder and says whether it wasn't there.
-bool make(const fs::path& root) {
-  const bool was_there = is_there(root);
-  make_folders(root);
-  return !was_there;
-}
-
 }  // namespace
 
 PrepareFolder::PrepareFolder(fs::path root, PrepareState wanted, bool resume)
     : root_(std::move(root)),
       state_(std::move(wanted)),
       resume_(resume),
-      made_(make(root_)),
+      folders_(root_),
       lock_(root_) {
   try {
     find();
   } catch (const Error&) {
     lock_.remove_if_made();
-    std::error_code ignored;
-    if (made_) fs::remove(root_, ignored);
     throw;
   }
 }
@@ -87,7 +78,7 @@ void PrepareFolder::find() {
                      "choose another --out");
     }
   }
-  state_.made_folder = made_;
+  state_.made_folder = folders_.made();
   make_folders(work());
 }
 
@@ -136,8 +127,6 @@ void PrepareFolder::give_up() noexcept {
   try {
     remove_tree(work());
     lock_.remove_if_made();
-    std::error_code ignored;
-    if (state_.made_folder) fs::remove(root_, ignored);
   } catch (const Error&) {  // what is left can be resumed or removed
   }
 }

@@ -39,7 +39,7 @@ class PrepareFolder {
   std::filesystem::path root_;
   PrepareState state_;
   bool resume_;
-  bool made_;
+  MadeFolders folders_;
   bool resumed_ = false;
   FileLock lock_;
   std::optional<Manifest> complete_;

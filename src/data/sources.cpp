@@ -51,7 +51,8 @@ std::vector<std::string> files_below(const fs::path& folder, const fs::path& out
        entry.increment(failed)) {
     const std::string name = entry->path().filename().string();
     std::error_code gone;
-    if (name.starts_with(".")) {
+    if (name.starts_with(".") ||
+        (name == made.filename() && fs::equivalent(entry->path(), made, gone))) {
       if (entry->is_directory(gone)) entry.disable_recursion_pending();
     } else if (entry->is_regular_file(gone)) {
       files.push_back(entry->path().string());
@@ -137,8 +138,8 @@ std::vector<SourceFile> list_sources(const std::vector<std::string>& given,
         sources.back().is_listed = true;
       }
     } else if (!fs::exists(path, ignored)) {
-      throw expected("a file, a folder or '-' to read text from", fmt::format("no {}", path), {},
-                     nearest_beside(path));
+      throw expected("a file, a folder or '-' to read text from",
+                     fmt::format("no {}", path.empty() ? "''" : path), {}, nearest_beside(path));
     } else {
       sources.push_back(source_file(path, options));
     }

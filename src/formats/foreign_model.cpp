@@ -86,10 +86,11 @@ std::vector<LlamaTensor> llama_tensors(const ModelConfig& m, int64_t vocab_size)
   return all;
 }
 
-void check_sizes(const ForeignModel& model, const std::string& where) {
+void check_sizes(const ForeignModel& model, const std::string& where, const std::string& hint) {
   const auto fault = find_model_fault(model.model, model.vocab_size, kHuggingFaceKeys);
   if (!fault) return;
-  throw expected(fault->expected, fault->given, fmt::format("in {}", where), fault->hint);
+  throw expected(fault->expected, fault->given, fmt::format("in {}", where),
+                 fault->hint.empty() ? hint : fault->hint);
 }
 
 }  // namespace wavroute

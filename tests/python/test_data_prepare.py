@@ -239,6 +239,29 @@ def test_wrong_input_is_refused_and_leaves_nothing(wavroute, sources, tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_refusal_leaves_no_folder_on_the_way(wavroute, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"text": 3}\n')
+    out = tmp_path / "new" / "deep" / "out"
+    assert_error(wavroute("data", "prepare", tmp_path / "a.jsonl", "--out", out), "a.jsonl:2")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "new").mkdir()
+    assert_error(wavroute("data", "prepare", tmp_path / "a.jsonl", "--out", tmp_path / "new"))
+    assert (tmp_path / "new").exists()  # it is the user's
+    assert_error(wavroute("data", "prepare", tmp_path / "a.jsonl", "--out", ""), "given ''")
+    assert_error(wavroute("data", "prepare", "", "--out", out), "given no ''")
+
+
+def test_an_output_that_is_a_folder_is_refused_before_anything_is_read(wavroute, tmp_path):
+    for out in (tmp_path, ""):
+        assert_error(wavroute("data", "train-tokenizer", "none.txt", "--vocab", 300, "--out", out),
+                     "a file to write")
+
+
+def test_info_takes_a_tokenizer_for_tokens_alone(wavroute, prepared, sources):
+    for path in (prepared, sources / "a.txt"):
+        assert_error(wavroute("data", "info", path, "--tokenizer", "none.json"), "a file of tokens")
+
+
 def test_a_folder_of_somebody_else_is_left_alone(wavroute, sources, prepared, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     assert_error(wavroute("data", "prepare", sources, "--out", tmp_path), "mine.txt")
