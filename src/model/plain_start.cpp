@@ -9,6 +9,7 @@
 #include "base/philox.h"
 #include "config/llama_config.h"
 #include "io/checkpoint_names.h"
+#include "io/mapped_pages.h"
 #include "model/model_folder.h"
 #include "model/sublayer.h"
 #include "ops/backend.h"
@@ -53,6 +54,7 @@ void start_from_plain(Decoder& model, const std::filesystem::path& folder, doubl
       const TensorInfo& info = file.require(name, Dtype::kF32, target.sizes().vec());
       at::Tensor values = at::empty(target.sizes(), at::kFloat);
       std::ranges::copy(info.bytes, static_cast<std::byte*>(values.mutable_data_ptr()));
+      release_pages(info.bytes);
       if (slice.name == kEmbedding && &parameter != &model.head_weight()) {
         values.mul_(start.stream_scale);
       }
