@@ -107,6 +107,7 @@ int run_prepare(const PrepareArguments& arguments) {
   options.threads = threads_to_use(arguments.threads, probe_machine());
   options.python = find_python(own_path());
   const StopSignal stop;
+  options.is_stopped = StopSignal::requested;
   PrepareConsole console;
   const auto manifest = prepare(options, [&](const PrepareProgress& progress) {
     console.show(progress);
@@ -164,8 +165,10 @@ void add_prepare(CLI::App& data, Action& action) {
       ->required();
   command->add_option("-o,--out", options.out, "The folder to make")->required();
   command->add_option("--recipe", options.recipe, "A known corpus: " + recipe_names());
-  command->add_option("--tokenizer", arguments->tokenizer,
-                      "bytes (default), chars, or the path of a tokenizer.json");
+  command->add_option(
+      "--tokenizer", arguments->tokenizer,
+      "bytes (default), chars, or the path of a tokenizer.json, of a .gguf, or of a "
+      "folder with encoder.json and vocab.bpe");
   command->add_option("--field", arguments->field,
                       "The field (JSON lines) or column (Parquet) with the text (default: text); "
                       "standard input is then JSON lines");
@@ -220,7 +223,7 @@ void add_info(CLI::App& data, Action& action) {
                    "A folder that `data prepare` made, a token file (ours or llm.c's), or a text")
       ->required();
   command->add_option("--tokenizer", arguments->options.tokenizer,
-                      "Shows the first tokens as text: bytes, or the path of a tokenizer.json "
+                      "Shows the first tokens as text: bytes, or a path as for data prepare "
                       "(default: the one beside the file)");
   command->add_option("--field", arguments->field, "As for data prepare");
   command->add_option("--separator", arguments->separator, "As for data prepare");

@@ -40,11 +40,12 @@ constexpr auto kPause = std::chrono::seconds(10);  // between two lines that say
 bool read_sources(const TrainTokenizerArguments& arguments, BpeTrainer& trainer) {
   SourceOptions options;
   if (!arguments.field.empty()) options.field = arguments.field;
+  options.output = arguments.out;
   const auto files = list_sources(arguments.sources, options);
   const std::string python = find_python(own_path());
   auto told = Clock::now();
   for (const SourceFile& file : files) {
-    SourceReader reader(file, python);
+    SourceReader reader(file, python, StopSignal::requested);
     const auto summary = reader.read([&](const SourceDocument& document, auto) {
       trainer.add(document.text);
       if (Clock::now() - told > kPause) {
@@ -60,10 +61,21 @@ bool read_sources(const TrainTokenizerArguments& arguments, BpeTrainer& trainer)
   return true;
 }
 
+void check_out(const std::filesystem::path& out) {
+  std::error_code ignored;
+  const bool is_folder = std::filesystem::is_directory(out, ignored);
+  if (!is_folder && out.has_filename()) return;
+  throw expected("a file to write",
+                 is_folder ? out.string() + ", a folder" : "'" + out.string() + "'", "for --out",
+                 "give the file's whole path, for instance tokenizer.json");
+}
+
 int run_train_tokenizer(const TrainTokenizerArguments& arguments) {
   const StopSignal stop;
   BpeTrainer trainer;
-  BpeTrainer::check(arguments.vocab_size);  // before anything is read
+  // Before anything is read.
+  BpeTrainer::check(arguments.vocab_size);
+  check_out(arguments.out);
   if (!read_sources(arguments, trainer)) {
     note("stopped; nothing was written");
     return 1;

@@ -5,6 +5,7 @@
 
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/numbers.h"
 #include "base/output.h"
@@ -63,27 +64,38 @@ void check_probe(const at::Tensor& logits, const fs::path& source) {
       "its weights are damaged, or were never trained: without --to it is imported as it is");
 }
 
-bool averages(Decoder& model) { return model.residual().start_from_plain().stream_scale != 1.0; }
-
 // Fills `routed`; its logits of the probe. A larger stream makes the eps of the norms weigh less
 // where a scheme averages many sources and more where it reads few: whatever changes the logits
 // least.
 at::Tensor best_start(Decoder& routed, const fs::path& plain, const at::Tensor& before,
                       const std::vector<at::Tensor>& norms) {
-  const auto start = [&](double scale) {
-    start_from_plain(routed, plain, scale);
-    if (routed.residual().has_sublayer_norms() && averages(routed)) match_norms(routed, norms);
-    return probe_logits(routed);
+  struct Start {
+    double scale;
+    std::vector<double> factors;  // of the norms
+    at::Tensor logits;
   };
-  if (!averages(routed)) return start(1.0);
-  double best = 1.0, least = std::numeric_limits<double>::infinity();
-  for (const double scale : {1.0, 2.0, 1e6}) {
-    const double change = (start(scale) - before).abs().max().item<double>();
-    if (!(change < least)) continue;
-    least = change;
-    best = scale;
+  const double largest = routed.residual().start_from_plain().stream_scale;
+  const bool averages = largest != 1.0;
+  Start best, last;
+  double least = std::numeric_limits<double>::infinity();
+  for (const double scale : std::set{1.0, std::min(2.0, largest), largest}) {
+    start_from_plain(routed, plain, scale);
+    last = {scale, {}, {}};
+    if (averages && routed.residual().has_sublayer_norms()) {
+      last.factors = norm_factors(routed, norms);
+      scale_norms(routed, last.factors);
+    }
+    last.logits = probe_logits(routed);
+    const double change = (last.logits - before).abs().max().item<double>();
+    if (best.logits.defined() && !(change < least)) continue;
+    if (change < least) least = change;
+    best = last;
   }
-  return start(best);
+  if (best.scale != last.scale) {
+    start_from_plain(routed, plain, best.scale);
+    scale_norms(routed, best.factors);
+  }
+  return best.logits;
 }
 
 // The model of `folder` under another scheme, in `made`; how far its function is kept, in words.

@@ -53,6 +53,8 @@ class Tokenizer {
       std::string_view text, std::string_view where = "the prompt") const {
     return encode(text, where);
   }
+  // Whether encode() is known to have ids for every text: it then finds no unknown character.
+  [[nodiscard]] virtual bool spells_all() const noexcept { return false; }
   // How many bytes of `text` encode() can't keep because they are not UTF-8: each run that no
   // character begins with becomes U+FFFD.
   [[nodiscard]] virtual uint64_t replaced_bytes(std::string_view /*text*/) const { return 0; }
@@ -90,8 +92,9 @@ class Tokenizer {
     std::string_view end_token = {});
 
 // The tokenizer of a file or folder: a tokenizer.json (with the tokenizer_config.json beside it,
-// if there is one, for the end token), or a folder with encoder.json and vocab.bpe, or with
-// vocab.json and merges.txt, as GPT-2 has them. UserError where there is none that can be read.
+// if there is one, for the end token), a GGUF file, or a folder with encoder.json and vocab.bpe, or
+// with vocab.json and merges.txt, as GPT-2 has them; either of two stands for both. UserError where
+// there is none that can be read.
 [[nodiscard]] std::shared_ptr<const Tokenizer> load_tokenizer(const std::filesystem::path& path);
 
 // Turns ids into text as they arrive. Returns complete characters only (a token may hold a part of

@@ -47,6 +47,11 @@ std::optional<uint32_t> BpeModel::id_of(std::string_view token) const {
   return found == ids_.end() ? std::nullopt : std::optional(found->second);
 }
 
+bool BpeModel::spells_all() const noexcept {
+  const bool takes_bytes = vocabulary_.is_byte_level || vocabulary_.byte_fallback;
+  return vocabulary_.unknown || (takes_bytes && std::ranges::count(byte_ids_, kNone) == 0);
+}
+
 bool BpeModel::find_word_marks() const {
   const bool knows_all = vocabulary_.byte_fallback && std::ranges::count(byte_ids_, kNone) == 0;
   if (vocabulary_.is_byte_level || vocabulary_.ignore_merges || !knows_all) return false;

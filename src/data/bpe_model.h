@@ -43,6 +43,8 @@ class BpeModel {
   [[nodiscard]] const BpeVocabulary& vocabulary() const { return vocabulary_; }
   // Of a token as the file spells it.
   [[nodiscard]] std::optional<uint32_t> id_of(std::string_view token) const;
+  // Whether encode_word never finds a character that it cannot spell.
+  [[nodiscard]] bool spells_all() const noexcept;
   // Whether a text may be cut before every U+2581 that does not follow another one: no token holds
   // the place of such a cut, and no character is unknown.
   [[nodiscard]] bool begins_words_at_marks() const { return begins_words_at_marks_; }

@@ -135,6 +135,7 @@ class BpeTokenizer : public Tokenizer {
     return ids;
   }
   [[nodiscard]] size_t cut(std::string_view text, size_t at) const override;
+  [[nodiscard]] bool spells_all() const noexcept override { return model_.spells_all(); }
   [[nodiscard]] uint64_t replaced_bytes(std::string_view text) const override;
 
   [[nodiscard]] std::string to_json() const override { return json_; }

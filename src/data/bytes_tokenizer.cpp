@@ -27,6 +27,8 @@ class BytesTokenizer : public Tokenizer {
   [[nodiscard]] std::string_view name() const noexcept override { return "bytes"; }
   [[nodiscard]] int64_t vocab_size() const noexcept override { return kBytes; }
 
+  [[nodiscard]] bool spells_all() const noexcept override { return true; }
+
   [[nodiscard]] std::string_view token_bytes(uint32_t id) const override {
     if (id >= kBytes) throw_unknown_id(id, kBytes);
     return {&bytes_[id], 1};

@@ -27,6 +27,11 @@ std::string_view stripped(std::string_view text) {
   return text.substr(first, text.find_last_not_of(kWhite) - first + 1);
 }
 
+// Where the stripped text begins in the whole; one of white space alone is nowhere.
+uint64_t begin_of(std::string_view text, std::string_view whole) {
+  return text.empty() ? 0 : static_cast<uint64_t>(text.data() - whole.data());
+}
+
 // Where the first byte beyond ASCII is, from `at` on.
 size_t skip_ascii(std::string_view text, size_t at) noexcept {
   constexpr uint64_t kHighBits = 0x8080808080808080;
@@ -139,7 +144,7 @@ bool DocumentCutter::take(std::string_view part, uint64_t place) {
   }
   check_length(part.size());
   const std::string_view text = format_.strips ? stripped(part) : part;
-  return on_document_({text, source_, place, format_.form});
+  return on_document_({text, source_, place + begin_of(text, part), format_.form});
 }
 
 bool DocumentCutter::take_line(std::string_view line) {
@@ -208,7 +213,8 @@ bool DocumentCutter::take_article_line(std::string_view line) {
 bool DocumentCutter::give_article() {
   const std::string text = std::exchange(article_, {});
   const std::string_view kept = format_.strips ? stripped(text) : std::string_view(text);
-  return on_document_({kept, source_, article_begin_, DocumentForm::kArticles});
+  return on_document_(
+      {kept, source_, article_begin_ + begin_of(kept, text), DocumentForm::kArticles});
 }
 
 }  // namespace wavroute

@@ -145,6 +145,14 @@ Json text_info(const std::string& path, const FileInfoOptions& options) {
           {"sha256", summary->sha256}};
 }
 
+// Only a file of tokens leaves open what its tokens stand for.
+void refuse_tokenizer(const std::string& path, const FileInfoOptions& options) {
+  if (options.tokenizer.empty()) return;
+  throw expected("a file of tokens for --tokenizer", "another", fmt::format("at {}", path),
+                 "a prepared folder has its own tokenizer; wavroute data prepare makes tokens of a "
+                 "text");
+}
+
 // A value as a line shows it; the long ones are left to --json.
 std::string shown(const Json& value) {
   if (value.is_number_integer()) return format_count(value.get<double>());
@@ -156,7 +164,10 @@ std::string shown(const Json& value) {
 
 Json file_info(const std::string& path, const FileInfoOptions& options) {
   std::error_code ignored;
-  if (fs::is_directory(path, ignored)) return prepared_info(path);
+  if (fs::is_directory(path, ignored)) {
+    refuse_tokenizer(path, options);
+    return prepared_info(path);
+  }
   if (!fs::exists(path, ignored)) {
     throw expected("a file or folder of data", fmt::format("no {}", path), {},
                    nearest_beside(path));
@@ -168,6 +179,7 @@ Json file_info(const std::string& path, const FileInfoOptions& options) {
       return llmc_info(path, *llmc, options);
     }
   }
+  refuse_tokenizer(path, options);
   return text_info(path, options);
 }
 

@@ -66,9 +66,10 @@ Pipe make_pipe() {
 }
 
 // Reads exactly `size` bytes; false where the pipe ends before the first of them.
-bool read_all(const Descriptor& pipe, char* out, size_t size) {
+bool read_all(const Descriptor& pipe, const StopCheck& is_stopped, char* out, size_t size) {
   size_t filled = 0;
   while (filled < size) {
+    wait_for_data(pipe, is_stopped);
     const ssize_t count = ::read(pipe.get(), out + filled, size - filled);
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) throw_system_error("read", "a pipe", errno);
@@ -77,6 +78,8 @@ bool read_all(const Descriptor& pipe, char* out, size_t size) {
   }
   if (filled == size) return true;
   if (filled == 0) return false;
+  // A terminal's Ctrl-C ends the child as well.
+  if (says_stop(is_stopped)) throw ReadingStopped{};
   throw Failure(expectation("a whole document from the reader of Parquet files", "a part of one"));
 }
 
@@ -115,7 +118,7 @@ std::string last_line(const Descriptor& errors) {
 }  // namespace
 
 void read_parquet(const std::string& path, const DocumentFormat& format, const std::string& python,
-                  const OnDocument& on_document) {
+                  const StopCheck& is_stopped, const OnDocument& on_document) {
   Pipe output = make_pipe(), errors = make_pipe();
   ChildProcess child = [&] {
     try {
@@ -133,7 +136,7 @@ void read_parquet(const std::string& path, const DocumentFormat& format, const s
   std::string text;
   uint64_t row = 0;
   for (uint32_t length = 0;
-       read_all(output.read, reinterpret_cast<char*>(&length), sizeof length);) {
+       read_all(output.read, is_stopped, reinterpret_cast<char*>(&length), sizeof length);) {
     ++row;
     if (length > format.most_bytes) {
       throw expected(fmt::format("documents of at most {}",
@@ -142,11 +145,13 @@ void read_parquet(const std::string& path, const DocumentFormat& format, const s
                      "leave this document out, or cut it into several");
     }
     text.resize(length);
-    if (length > 0 && !read_all(output.read, text.data(), length)) break;
+    if (length > 0 && !read_all(output.read, is_stopped, text.data(), length)) break;
     if (!on_document({text, path, row, DocumentForm::kParquet})) return;
   }
   child.wait();
-  if (child.exit_code() != 0) fail(child, path, format, python, last_line(errors.read));
+  if (child.exit_code() == 0) return;
+  if (says_stop(is_stopped)) throw ReadingStopped{};
+  fail(child, path, format, python, last_line(errors.read));
 }
 
 }  // namespace wavroute

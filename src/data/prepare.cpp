@@ -13,6 +13,7 @@
 #include "base/philox.h"
 #include "base/utf8.h"
 #include "data/characters.h"
+#include "data/pieces.h"
 #include "data/prepare_folder.h"
 #include "data/prepare_state.h"
 #include "data/recipes.h"
@@ -31,8 +32,6 @@ constexpr uint32_t kBuckets = 256;
 constexpr uint64_t kDocumentBytes = 128;  // that a document of a shard takes beside its text
 
 using Phase = PrepareProgress::Phase;
-
-struct Stopped {};  // on_progress said so
 
 // One preparation: reads, then writes; `state` says how far it is.
 class Preparation {
@@ -53,6 +52,9 @@ class Preparation {
       // Without one of them the whole is not known.
       stored_total_ = source.bytes < 0 || stored_total_ < 0 ? -1 : stored_total_ + source.bytes;
     }
+    for (const ManifestSource& source : state_.finished) {
+      stored_before_ += static_cast<uint64_t>(source.bytes);
+    }
   }
 
   // Nothing where it was stopped.
@@ -62,7 +64,7 @@ class Preparation {
       while (!state_.has_read_all()) read_next();
       if (!tokenizer_) tokenizer_ = make_chars_tokenizer(checked_characters(), "the sources");
       write_shards();
-    } catch (const Stopped&) {
+    } catch (const ReadingStopped&) {
       save();
       return std::nullopt;
     }
@@ -74,7 +76,7 @@ class Preparation {
 
   void read_next() {
     const SourceFile& source = sources_[state_.finished.size()];
-    SourceReader reader(source, options_.python);
+    SourceReader reader(source, options_.python, options_.is_stopped);
     const int64_t known = state_.documents;
     int64_t place = 0;
     PrepareState before;  // only its chain is used
@@ -89,13 +91,13 @@ class Preparation {
       if (place <= known) {  // read before a break
         if (!is_blank(document.text)) before.link(hash_document(document.text));
         if (place == known) check_known();
-        return true;
+      } else {
+        take(document, split);
+        ++state_.documents;
+        since_save_ += document.text.size();
+        if (since_save_ >= options_.state_bytes) save();
       }
-      take(document, split);
-      ++state_.documents;
       since_report_ += document.text.size();
-      since_save_ += document.text.size();
-      if (since_save_ >= options_.state_bytes) save();
       if (std::exchange(since_report_, since_report_ % options_.progress_bytes) >=
           options_.progress_bytes) {
         report(Phase::kRead, stored_before_ + reader.stored_bytes(),
@@ -103,6 +105,7 @@ class Preparation {
       }
       return true;
     });
+    if (!summary) throw ReadingStopped{};
     if (place < known) check_known();
     stored_before_ += summary->stored_bytes;
     state_.invalid_bytes += static_cast<int64_t>(summary->replaced_bytes);
@@ -137,16 +140,17 @@ class Preparation {
     spill_.add(row * kBuckets + bucket, hash, text);
   }
 
-  // An unknown or invalid character is found while its place is known.
+  // A character that can't be encoded is found while its place is known.
   void check_characters(const SourceDocument& document) {
-    const bool is_text = document.form == DocumentForm::kText;
+    const bool is_text =
+        document.form == DocumentForm::kText || document.form == DocumentForm::kArticles;
     const std::string where = is_text ? std::string(document.source)
                                       : fmt::format("{}:{}", document.source, document.place);
     const uint64_t offset = is_text ? document.place : 0;
     if (!tokenizer_) {
       characters_.add(document.text, where, offset);
-    } else if (tokenizer_->name() == "chars") {
-      static_cast<void>(tokenizer_->encode(document.text, where, offset));
+    } else if (!tokenizer_->spells_all()) {
+      encode_in_pieces(*tokenizer_, document.text, where, offset, [](const auto& /*ids*/) {});
     }
   }
 
@@ -160,7 +164,7 @@ class Preparation {
   void report(Phase phase, uint64_t done, uint64_t total) {
     int64_t documents = state_.documents;
     for (const ManifestSource& source : state_.finished) documents += source.documents;
-    if (!on_progress_({phase, done, total, documents})) throw Stopped{};
+    if (!on_progress_({phase, done, total, documents})) throw ReadingStopped{};
   }
 
   // ---- writing ----
@@ -192,8 +196,7 @@ class Preparation {
                      "in the sources",
                      "--separator says where a document ends; --valid 0 keeps all for training");
     }
-    uint64_t total = 0, done = 0;
-    for (const int64_t bytes : state_.text_bytes) total += static_cast<uint64_t>(bytes);
+    report_written();
     ThreadPool pool(options_.threads);
     for (size_t split = 0; split < kSplits; ++split) {
       if (state_.text_bytes[split] == 0) continue;
@@ -201,18 +204,21 @@ class Preparation {
       while (state_.next_shard[split] < shards) {
         write_shard_of(static_cast<SplitName>(split), shards, pool);
         write_prepare_state(work_, state_);
-        done = 0;
-        for (const ManifestFile& file : state_.files) {
-          done += static_cast<uint64_t>(file.counts.bytes);
-        }
-        report(Phase::kWrite, done, total);
+        report_written();
       }
     }
   }
 
+  void report_written() {
+    uint64_t total = 0, done = 0;
+    for (const int64_t bytes : state_.text_bytes) total += static_cast<uint64_t>(bytes);
+    for (const ManifestFile& file : state_.files) done += static_cast<uint64_t>(file.counts.bytes);
+    report(Phase::kWrite, done, total);
+  }
+
   void write_shard_of(SplitName split, uint32_t shards, ThreadPool& pool) {
     const auto row = static_cast<size_t>(split);
-    const auto shard = static_cast<uint32_t>(state_.next_shard[row]++);
+    const auto shard = static_cast<uint32_t>(state_.next_shard[row]);
     ShardText text(options_.dedup);
     for (uint32_t bucket = 0; bucket < kBuckets; ++bucket) {
       if (bucket / (kBuckets / shards) != shard) continue;
@@ -220,15 +226,21 @@ class Preparation {
           static_cast<uint32_t>(row) * kBuckets + bucket,
           [&](const DocumentHash& hash, std::string_view document) { text.add(hash, document); });
     }
-    state_.duplicates += text.duplicates();
-    if (text.is_empty()) return;
+    // The state is of whole shards: a stop in the midst of one leaves it as it was.
+    const auto finish = [&] {
+      ++state_.next_shard[row];
+      state_.duplicates += text.duplicates();
+    };
+    if (text.is_empty()) return finish();
     const auto number = std::ranges::count(state_.files, split, &ManifestFile::split);
     const std::string name = fmt::format("{}_{:04}.bin", to_string(split), number);
     const auto documents = text.shuffled(static_cast<uint64_t>(options_.seed), name);
-    ManifestFile file = write_shard(work_ / name, documents, *tokenizer_, pool);
+    ManifestFile file =
+        write_shard(work_ / name, documents, *tokenizer_, pool, options_.is_stopped);
     file.name = name;
     file.split = split;
     state_.files.push_back(std::move(file));
+    finish();
   }
 
   [[nodiscard]] Manifest manifest() const {
@@ -286,10 +298,12 @@ PrepareState wanted_state(const PrepareOptions& options, const std::vector<Sourc
 
 std::optional<Manifest> prepare(const PrepareOptions& options,
                                 const OnPrepareProgress& on_progress) {
+  if (options.out.empty()) throw expected("a folder to make", "''", "for --out");
   SourceOptions source_options;
   source_options.field = options.field;
   source_options.separator = options.separator.value_or(source_options.separator);
   source_options.most_document_bytes = options.most_document_bytes;
+  source_options.output = options.out;
   for (const std::string& source : options.sources) check_utf8(source, "a source's name");
   check_utf8(source_options.separator, "a separator");
   check_utf8(options.field.value_or(""), "a field's name");

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "data/manifest.h"
+#include "data/stop_check.h"
 #include "wavroute/tokenizer.h"
 
 namespace wavroute {
@@ -26,8 +27,9 @@ struct PrepareOptions {
   int64_t seed = 1;
   bool dedup = false;
   bool resume = false;
-  int threads = 1;     // change no byte
-  std::string python;  // for Parquet
+  int threads = 1;            // change no byte
+  std::string python;         // for Parquet
+  StopCheck is_stopped = {};  // as on_progress's false, also while a source keeps it waiting
 
   // Bounds of memory, which tests make small. Those of a shard decide where documents go.
   uint64_t buffer_bytes = uint64_t{32} << 20;   // of documents that wait to be written
@@ -39,14 +41,15 @@ struct PrepareOptions {
 
 struct PrepareProgress {
   enum class Phase { kRead, kWrite } phase = Phase::kRead;
-  uint64_t done = 0,
-           total = 0;  // bytes: of sources as they are stored, or of text; total 0: not known
+  // Bytes: of sources as they are stored, or of text; those before a break count. total 0: not
+  // known.
+  uint64_t done = 0, total = 0;
   int64_t documents = 0;
 };
 // False stops the preparation; it can be resumed.
 using OnPrepareProgress = std::function<bool(const PrepareProgress&)>;
 
-// Fills options.out and returns its manifest; nothing where on_progress stopped it.
+// Fills options.out and returns its manifest; nothing where on_progress or is_stopped ended it.
 //
 // The folder is complete once it has its manifest. Until then everything lies in a hidden folder
 // below it, and `resume` goes on from there: the same bytes come of it as without a break. A folder

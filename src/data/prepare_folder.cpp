@@ -19,27 +19,18 @@ namespace fs = std::filesystem;
 
 constexpr const char* kTokenizerName = "tokenizer.json";
 
-// Makes the folder and says whether it wasn't there.
-bool make(const fs::path& root) {
-  const bool was_there = is_there(root);
-  make_folders(root);
-  return !was_there;
-}
-
 }  // namespace
 
 PrepareFolder::PrepareFolder(fs::path root, PrepareState wanted, bool resume)
     : root_(std::move(root)),
       state_(std::move(wanted)),
       resume_(resume),
-      made_(make(root_)),
+      folders_(root_),
       lock_(root_) {
   try {
     find();
   } catch (const Error&) {
     lock_.remove_if_made();
-    std::error_code ignored;
-    if (made_) fs::remove(root_, ignored);
     throw;
   }
 }
@@ -49,8 +40,8 @@ PrepareFolder::~PrepareFolder() { lock_.remove_if_made(); }
 void PrepareFolder::find() {
   const std::string place = fmt::format("at {}", root_.string());
   refuse_link(work(), "a folder of a preparation", "remove the link");
-  const bool has_work = is_there(work());
-  if (!has_work && is_there(root_ / kManifestFile)) {
+  // The manifest is written last: what a kill has left of the work folder beside it is nothing.
+  if (is_there(root_ / kManifestFile)) {
     const Manifest manifest = read_manifest(root_);
     if (!resume_) {
       throw expected("a new or an empty folder", "one with prepared text", place,
@@ -63,10 +54,11 @@ void PrepareFolder::find() {
     }
     const bool from_text = state_.tokenizer.empty() && manifest.tokenizer.name == "chars";
     check_wanted(manifest.settings, from_text ? "" : manifest.tokenizer.sha256, sources);
+    if (is_there(work())) remove_leftovers();
     complete_ = manifest;
     return;
   }
-  if (has_work) {
+  if (is_there(work())) {
     if (!resume_) {
       throw expected("a new or an empty folder", "one with a preparation that isn't complete",
                      place, "--resume auto goes on with it; or remove the folder first");
@@ -86,7 +78,7 @@ void PrepareFolder::find() {
                      "choose another --out");
     }
   }
-  state_.made_folder = made_;
+  state_.made_folder = folders_.made();
   make_folders(work());
 }
 
@@ -118,9 +110,16 @@ void PrepareFolder::publish(const Manifest& manifest) {
   sync_folder(root_);
   constexpr auto kReplace = nlohmann::ordered_json::error_handler_t::replace;
   write_file_atomic(root_ / kManifestFile, to_json(manifest).dump(2, ' ', false, kReplace) + "\n");
+  if (resumed_) {
+    remove_leftovers();
+  } else {
+    remove_tree(work());
+  }
+}
+
+void PrepareFolder::remove_leftovers() const {
   remove_tree(work());
-  // Of the process that was killed; nobody works here any more.
-  if (resumed_) remove_tree(root_ / ".lock");
+  remove_tree(root_ / ".lock");  // of the process that was killed; nobody works here any more
 }
 
 void PrepareFolder::give_up() noexcept {
@@ -128,8 +127,6 @@ void PrepareFolder::give_up() noexcept {
   try {
     remove_tree(work());
     lock_.remove_if_made();
-    std::error_code ignored;
-    if (state_.made_folder) fs::remove(root_, ignored);
   } catch (const Error&) {  // what is left can be resumed or removed
   }
 }

@@ -32,13 +32,14 @@ class PrepareFolder {
 
  private:
   void find();
+  void remove_leftovers() const;
   void check_wanted(const PrepareSettings& settings, const std::string& tokenizer,
                     const std::vector<KnownSource>& sources) const;
 
   std::filesystem::path root_;
   PrepareState state_;
   bool resume_;
-  bool made_;
+  MadeFolders folders_;
   bool resumed_ = false;
   FileLock lock_;
   std::optional<Manifest> complete_;

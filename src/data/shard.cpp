@@ -90,7 +90,7 @@ std::vector<std::string_view> ShardText::shuffled(uint64_t seed, std::string_vie
 
 ManifestFile write_shard(const std::filesystem::path& path,
                          const std::vector<std::string_view>& documents, const Tokenizer& tokenizer,
-                         ThreadPool& pool) {
+                         ThreadPool& pool, const StopCheck& is_stopped) {
   ManifestFile file;
   Sha256 sha256;  // of the text
   for (const std::string_view document : documents) {
@@ -100,8 +100,10 @@ ManifestFile write_shard(const std::filesystem::path& path,
   file.counts.documents = std::ssize(documents);
   std::vector<Chunk> chunks = cut(documents);
   pool.run(std::ssize(chunks), [&](int64_t chunk, int /*thread*/) {
+    if (says_stop(is_stopped)) return;
     encode(chunks[static_cast<size_t>(chunk)], documents, tokenizer);
   });
+  if (says_stop(is_stopped)) throw ReadingStopped{};
   for (const Chunk& chunk : chunks) file.counts.tokens += chunk.tokens;
   TokenFileWriter writer(path, tokenizer, file.counts.tokens, sha256.hex());
   for (Chunk& chunk : chunks) writer.append_packed(std::exchange(chunk.packed, {}));

@@ -45,9 +45,10 @@ class ShardText {
 
 // Writes the tokens of `documents`, each followed by the tokenizer's end token where it has one.
 // The threads of `pool` change no byte. Returns what the manifest says of the file, but its name
-// and split.
+// and split; throws ReadingStopped, without a file.
 [[nodiscard]] ManifestFile write_shard(const std::filesystem::path& path,
                                        const std::vector<std::string_view>& documents,
-                                       const Tokenizer& tokenizer, ThreadPool& pool);
+                                       const Tokenizer& tokenizer, ThreadPool& pool,
+                                       const StopCheck& is_stopped = {});
 
 }  // namespace wavroute

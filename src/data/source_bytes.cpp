@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstring>
 #include <string_view>
+#include <utility>
 
 #include "wavroute/error.h"
 
@@ -106,8 +107,10 @@ class Unzstd : public SourceBytes::Unpacker {
 
 }  // namespace
 
-SourceBytes::SourceBytes(const std::string& path)
-    : name_(path == "-" ? "standard input" : path), buffer_(kBufferBytes + kZstd.size(), '\0') {
+SourceBytes::SourceBytes(const std::string& path, StopCheck is_stopped)
+    : name_(path == "-" ? "standard input" : path),
+      is_stopped_(std::move(is_stopped)),
+      buffer_(kBufferBytes + kZstd.size(), '\0') {
   uint64_t bytes = 0;
   if (path == "-") {
     file_ = Descriptor(::dup(STDIN_FILENO));
@@ -133,6 +136,7 @@ SourceBytes::~SourceBytes() = default;
 // Reads the next part of the file into the buffer; false at its end.
 bool SourceBytes::refill() {
   if (ended_) return false;
+  wait_for_data(file_, is_stopped_);
   ssize_t count = 0;
   do {
     count = ::read(file_.get(), buffer_.data(), kBufferBytes);

@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 
+#include "data/stop_check.h"
 #include "io/file.h"
 
 namespace wavroute {
@@ -20,7 +21,8 @@ namespace wavroute {
 // behind it.
 class SourceBytes {
  public:
-  explicit SourceBytes(const std::string& path);
+  // `is_stopped`: asked before each wait for data; ReadingStopped is thrown where it says so.
+  explicit SourceBytes(const std::string& path, StopCheck is_stopped = {});
   SourceBytes(const SourceBytes&) = delete;
   SourceBytes& operator=(const SourceBytes&) = delete;
   ~SourceBytes();
@@ -41,6 +43,7 @@ class SourceBytes {
   [[nodiscard]] size_t unpack(std::span<char> out);
 
   std::string name_;
+  StopCheck is_stopped_;
   Descriptor file_;
   Sha256 sha256_;
   uint64_t stored_bytes_ = 0;

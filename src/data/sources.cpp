@@ -23,16 +23,36 @@ namespace fs = std::filesystem;
 constexpr size_t kPieceBytes = size_t{1} << 20;
 constexpr std::array<std::string_view, 2> kPacked = {".gz", ".zst"};
 
-// All files below a folder, sorted by path; links to files count, links to folders are not
-// followed.
-std::vector<std::string> files_below(const fs::path& folder) {
+// Where `path` leads, links followed as far as it is there.
+fs::path resolved(const fs::path& path) {
+  std::error_code failed;
+  fs::path whole = fs::weakly_canonical(fs::absolute(path, failed), failed);
+  if (failed) whole = path.lexically_normal();
+  return whole.has_filename() ? whole : whole.parent_path();  // "corpus/"
+}
+
+// A source that is the output, or lies in it.
+void refuse_output(const std::string& path, const fs::path& output) {
+  if (output.empty()) return;
+  const fs::path whole = resolved(path), made = resolved(output);
+  const auto [end, _] = std::ranges::mismatch(made, whole);
+  if (end != made.end()) return;
+  throw expected("sources outside of what is made of them", path,
+                 fmt::format("for --out {}", output.string()), "choose another --out");
+}
+
+// All files below a folder but those of `output`, sorted by path; links to files count, links to
+// folders are not followed.
+std::vector<std::string> files_below(const fs::path& folder, const fs::path& output) {
+  const fs::path made = output.empty() ? output : resolved(output);
   std::vector<std::string> files;
   std::error_code failed;
   for (fs::recursive_directory_iterator entry(folder, failed), end; !failed && entry != end;
        entry.increment(failed)) {
     const std::string name = entry->path().filename().string();
     std::error_code gone;
-    if (name.starts_with(".")) {
+    if (name.starts_with(".") ||
+        (name == made.filename() && fs::equivalent(entry->path(), made, gone))) {
       if (entry->is_directory(gone)) entry.disable_recursion_pending();
     } else if (entry->is_regular_file(gone)) {
       files.push_back(entry->path().string());
@@ -106,19 +126,20 @@ std::vector<SourceFile> list_sources(const std::vector<std::string>& given,
   bool has_input = false;
   for (const std::string& path : given) {
     std::error_code ignored;
+    if (path != "-") refuse_output(path, options.output);
     if (path == "-") {
       if (std::exchange(has_input, true)) {
         throw expected("standard input once", "'-' twice", {}, "name it once among the sources");
       }
       sources.push_back(source_file(path, options));
     } else if (fs::is_directory(path, ignored)) {
-      for (const std::string& file : files_below(path)) {
+      for (const std::string& file : files_below(path, options.output)) {
         sources.push_back(source_file(file, options));
         sources.back().is_listed = true;
       }
     } else if (!fs::exists(path, ignored)) {
-      throw expected("a file, a folder or '-' to read text from", fmt::format("no {}", path), {},
-                     nearest_beside(path));
+      throw expected("a file, a folder or '-' to read text from",
+                     fmt::format("no {}", path.empty() ? "''" : path), {}, nearest_beside(path));
     } else {
       sources.push_back(source_file(path, options));
     }
@@ -126,8 +147,8 @@ std::vector<SourceFile> list_sources(const std::vector<std::string>& given,
   return sources;
 }
 
-SourceReader::SourceReader(const SourceFile& source, std::string python)
-    : source_(source), python_(std::move(python)) {}
+SourceReader::SourceReader(const SourceFile& source, std::string python, StopCheck is_stopped)
+    : source_(source), python_(std::move(python)), is_stopped_(std::move(is_stopped)) {}
 
 uint64_t SourceReader::stored_bytes() const { return bytes_ ? bytes_->stored_bytes() : 0; }
 
@@ -145,6 +166,15 @@ bool SourceReader::give_cuts(const SourceDocument& whole, const Visit& visit) co
 }
 
 std::optional<SourceSummary> SourceReader::read(const Visit& visit) {
+  try {
+    return read_all(visit);
+  } catch (const ReadingStopped&) {
+    bytes_ = nullptr;
+    return std::nullopt;
+  }
+}
+
+std::optional<SourceSummary> SourceReader::read_all(const Visit& visit) {
   bool stopped = false;
   const auto take = [&](const SourceDocument& document) {
     const bool goes_on =
@@ -153,11 +183,11 @@ std::optional<SourceSummary> SourceReader::read(const Visit& visit) {
     return goes_on;
   };
   if (source_.format.form == DocumentForm::kParquet) {
-    read_parquet(source_.path, source_.format, python_, take);
+    read_parquet(source_.path, source_.format, python_, is_stopped_, take);
     if (stopped) return std::nullopt;
     return SourceSummary{sha256_file(source_.path), fs::file_size(source_.path), 0};
   }
-  SourceBytes bytes(source_.path);
+  SourceBytes bytes(source_.path, is_stopped_);
   bytes_ = &bytes;
   DocumentCutter cutter(source_.format, source_.path == "-" ? "standard input" : source_.path,
                         take);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <optional>
 #include <string>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "data/documents.h"
+#include "data/stop_check.h"
 
 namespace wavroute {
 
@@ -31,6 +33,7 @@ struct SourceOptions {
   std::string separator = std::string(kEndOfText);
   std::optional<std::string> field = {};  // given: standard input is JSON lines. Else "text"
   uint64_t most_document_bytes = kMostDocumentBytes;
+  std::filesystem::path output = {};  // what is made of the sources: no source itself
 };
 
 // The form of a file by its name: .jsonl, .ndjson and .json are JSON lines, .parquet is Parquet,
@@ -38,8 +41,8 @@ struct SourceOptions {
 [[nodiscard]] DocumentForm form_of(std::string_view name);
 
 // The files that `given` name, in that order: each file, standard input ("-", once), and of a
-// folder all files below it, sorted, without hidden ones. UserError for a path that isn't there, an
-// empty folder, and a file of a known binary format.
+// folder all files below it, sorted, without hidden ones and the output. UserError for a path that
+// isn't there or lies in the output, an empty folder, and a file of a known binary format.
 [[nodiscard]] std::vector<SourceFile> list_sources(const std::vector<std::string>& given,
                                                    const SourceOptions& options);
 
@@ -55,19 +58,22 @@ class SourceBytes;
 // Reads the documents of one source. `split` is the one that the source names.
 class SourceReader {
  public:
-  // `python` reads Parquet files.
-  SourceReader(const SourceFile& source, std::string python);
+  // `python` reads Parquet files. `is_stopped` is asked while the source keeps it waiting.
+  SourceReader(const SourceFile& source, std::string python, StopCheck is_stopped = {});
   using Visit = std::function<bool(const SourceDocument&, std::optional<SplitName> split)>;
-  // Nothing where `visit` ended it. UserError as SourceBytes, DocumentCutter and read_parquet.
+  // Nothing where `visit` or `is_stopped` ended it. UserError as SourceBytes, DocumentCutter and
+  // read_parquet.
   [[nodiscard]] std::optional<SourceSummary> read(const Visit& visit);
   // Of the file as it is stored, so far.
   [[nodiscard]] uint64_t stored_bytes() const;
 
  private:
+  [[nodiscard]] std::optional<SourceSummary> read_all(const Visit& visit);
   [[nodiscard]] bool give_cuts(const SourceDocument& whole, const Visit& visit) const;
 
   const SourceFile& source_;
   std::string python_;
+  StopCheck is_stopped_;
   SourceBytes* bytes_ = nullptr;  // while it is read
 };
 

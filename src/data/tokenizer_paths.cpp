@@ -6,6 +6,7 @@
 
 #include "base/lines.h"
 #include "data/byte_pair_json.h"
+#include "data/gguf_tokenizer.h"
 #include "data/tokenizer_kinds.h"
 #include "io/companions.h"
 #include "io/file.h"
@@ -19,6 +20,10 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 constexpr const char* kGpt2End = "<|endoftext|>";
+
+fs::path folder_of(const fs::path& file) {
+  return file.has_parent_path() ? file.parent_path() : fs::path(".");
+}
 
 // The eos_token of a tokenizer_config.json: a string, or an object that holds it. Empty where
 // there is no such file or key.
@@ -51,9 +56,14 @@ std::string gpt2_json(const fs::path& vocab_path, const fs::path& merges_path) {
 }
 
 std::shared_ptr<const Tokenizer> read_tokenizer_json(const fs::path& path) {
-  const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
   return tokenizer_from_json(read_file(path, kTokenizerLimits.bytes), path.string(),
-                             configured_end(folder));
+                             configured_end(folder_of(path)));
+}
+
+std::shared_ptr<const Tokenizer> read_gguf(const fs::path& path) {
+  const GgufTokenizer tokenizer = read_gguf_tokenizer(GgufFile(path));
+  if (tokenizer.json.empty()) throw_no_tokenizer(path);
+  return tokenizer_from_json(tokenizer.json, path.string(), tokenizer.eos);
 }
 
 }  // namespace
@@ -66,14 +76,19 @@ std::string byte_level_json(json vocab, json merges, const json& added_tokens) {
 
 std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& path) {
   std::error_code ignored;
-  if (!fs::is_directory(path, ignored)) return read_tokenizer_json(path);
-  if (is_there(path / "tokenizer.json")) return read_tokenizer_json(path / "tokenizer.json");
+  const bool is_folder = fs::is_directory(path, ignored);
+  const fs::path folder = is_folder ? path : folder_of(path);
+  if (is_folder && is_there(path / "tokenizer.json")) {
+    return read_tokenizer_json(path / "tokenizer.json");
+  }
   constexpr const char* kPairs[][2] = {{"encoder.json", "vocab.bpe"}, {"vocab.json", "merges.txt"}};
   for (const auto& [vocab, merges] : kPairs) {
-    if (!is_there(path / vocab) || !is_there(path / merges)) continue;
-    return tokenizer_from_json(gpt2_json(path / vocab, path / merges), (path / vocab).string(),
-                               configured_end(path));
+    const bool is_meant = is_folder || path.filename() == vocab || path.filename() == merges;
+    if (!is_meant || !is_there(folder / vocab) || !is_there(folder / merges)) continue;
+    return tokenizer_from_json(gpt2_json(folder / vocab, folder / merges),
+                               (folder / vocab).string(), configured_end(folder));
   }
+  if (!is_folder) return is_gguf(path) ? read_gguf(path) : read_tokenizer_json(path);
   throw expected(
       "a folder with tokenizer.json, with encoder.json and vocab.bpe, or with vocab.json and "
       "merges.txt",

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "formats/foreign_model.h"
-#include "formats/ggml_blocks.h"
-#include "formats/gguf.h"
+#include "io/ggml_blocks.h"
+#include "io/gguf.h"
 
 namespace wavroute {
 

@@ -4,6 +4,7 @@
 
 #include "base/printable.h"
 #include "config/model_size.h"
+#include "data/gguf_tokenizer.h"
 #include "formats/tokenizer_files.h"
 #include "io/file.h"
 #include "wavroute/error.h"
@@ -13,19 +14,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// The first bytes of a file, fewer where it is shorter.
-std::string beginning(const fs::path& file) {
-  const MappedFile mapped(file);
-  return std::string(mapped.text().substr(0, 4));
-}
-
 ForeignModel open(const fs::path& source, bool with_tokenizer) {
   if (!is_there(source)) {
     throw expected("a Hugging Face folder, a .gguf or a llama2.c .bin", "nothing",
                    fmt::format("at {}", printable(source.string())));
   }
   if (fs::is_directory(source)) return open_hf_folder(source);
-  if (beginning(source) == "GGUF") return open_gguf_model(source, with_tokenizer);
+  if (is_gguf(source)) return open_gguf_model(source, with_tokenizer);
   if (source.extension() == ".safetensors" || source.extension() == ".json") {
     throw expected("a Hugging Face folder, a .gguf or a llama2.c .bin", "a file of such a folder",
                    fmt::format("at {}", printable(source.string())),
@@ -91,10 +86,11 @@ std::vector<LlamaTensor> llama_tensors(const ModelConfig& m, int64_t vocab_size)
   return all;
 }
 
-void check_sizes(const ForeignModel& model, const std::string& where) {
+void check_sizes(const ForeignModel& model, const std::string& where, const std::string& hint) {
   const auto fault = find_model_fault(model.model, model.vocab_size, kHuggingFaceKeys);
   if (!fault) return;
-  throw expected(fault->expected, fault->given, fmt::format("in {}", where), fault->hint);
+  throw expected(fault->expected, fault->given, fmt::format("in {}", where),
+                 fault->hint.empty() ? hint : fault->hint);
 }
 
 }  // namespace wavroute

@@ -66,8 +66,9 @@ struct LlamaTensor {
 };
 [[nodiscard]] std::vector<LlamaTensor> llama_tensors(const ModelConfig& model, int64_t vocab_size);
 
-// UserError where the sizes are no model's; `where` names the source.
-void check_sizes(const ForeignModel& model, const std::string& where);
+// UserError where the sizes are no model's; `where` names the source, `hint` is for a fault without
+// one of its own.
+void check_sizes(const ForeignModel& model, const std::string& where, const std::string& hint = {});
 
 struct FolderOptions {
   Dtype type = Dtype::kF32;        // of the weights; or kF16, kBF16

@@ -8,11 +8,11 @@
 
 #include "base/printable.h"
 #include "config/rope_scaling.h"
+#include "data/gguf_tokenizer.h"
 #include "formats/foreign_model.h"
-#include "formats/gguf.h"
 #include "formats/gguf_names.h"
 #include "formats/rotary_rows.h"
-#include "formats/tokenizer_files.h"
+#include "io/gguf.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -104,8 +104,12 @@ class Reader {
     add_tensors(result);
     result.ignored = ignored();
     result.source = file_;
-    read_gguf_end_tokens(*file_, result);
-    if (with_tokenizer) read_gguf_tokenizer(*file_, result);
+    GgufTokenizer tokenizer;
+    if (with_tokenizer) tokenizer = read_gguf_tokenizer(*file_, result.vocab_size);
+    const GgufEnds ends = read_gguf_ends(*file_, result.vocab_size);
+    result.bos_id = ends.bos;
+    result.eos_ids = ends.eos;
+    result.tokenizer = {tokenizer.json, ends.chat_template, tokenizer.bos, tokenizer.eos};
     return result;
   }
 

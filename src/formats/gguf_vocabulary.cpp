@@ -8,8 +8,8 @@
 #include <set>
 
 #include "data/tokenizer_kinds.h"
+#include "data/vocabulary.h"
 #include "formats/export_model.h"
-#include "formats/tokenizer_files.h"
 #include "io/json_text.h"
 #include "wavroute/error.h"
 #include "wavroute/tokenizer.h"

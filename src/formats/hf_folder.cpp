@@ -39,6 +39,11 @@ class Reader {
 
   ForeignModel read() {
     const fs::path config = folder_ / kConfigFile;
+    if (!is_there(config)) {
+      throw expected(fmt::format("a Hugging Face folder, with {} and its weights", kConfigFile),
+                     fmt::format("one without {}", kConfigFile), fmt::format("at {}", where_),
+                     "give the folder that holds them");
+    }
     const Json object = read_json(config);
     const Json type = object.is_object() ? object.value("model_type", Json()) : Json();
     if (type != "llama") {

@@ -17,6 +17,7 @@
 namespace wavroute {
 namespace {
 
+constexpr const char* kWanted = "a Hugging Face folder, a .gguf or a llama2.c .bin is wanted";
 constexpr uint32_t kMagic = 0x616b3432;  // "ak42" of version 1 and later
 constexpr uint64_t kHeader0 = 28, kHeader1 = 256;
 constexpr double kEps = 1e-5, kTheta = 10000.0;  // of its code
@@ -84,8 +85,7 @@ class Reader {
 
  private:
   [[noreturn]] void refuse(const std::string& what, const Quoted& given) const {
-    throw expected(what, given, fmt::format("in {}", where_),
-                   "a Hugging Face folder, a .gguf or a llama2.c .bin is wanted");
+    throw expected(what, given, fmt::format("in {}", where_), kWanted);
   }
 
   int32_t integer(size_t at) const {
@@ -112,7 +112,7 @@ class Reader {
     for (const int64_t size : {m.hidden, m.kv_heads}) {
       if (size < 1) refuse("seven sizes of a model of llama2.c", size);
     }
-    check_sizes(result_, where_);
+    check_sizes(result_, where_, kWanted);
   }
 
   template <size_t N>

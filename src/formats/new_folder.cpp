@@ -19,13 +19,14 @@ fs::path parent_of(const fs::path& path) {
 
 NewFolder::NewFolder(const fs::path& path) : path_(path.lexically_normal()) {
   if (!path_.has_filename()) path_ = path_.parent_path();  // "runs/a/"
+  if (path_.empty()) throw expected("a folder to make", "''", "for --out");
   std::error_code ignored;
   if (fs::exists(fs::symlink_status(path_, ignored))) {
     throw expected("a folder that isn't there yet", printable(path.string()), "for --out",
                    "give another --out, or remove it");
   }
   const fs::path parent = parent_of(path_);
-  make_folders(parent);
+  parents_.emplace(parent);
   remove_stale_temporaries(parent, kLabel);
   temporary_ = parent / temporary_name(kLabel);
   make_folders(temporary_);

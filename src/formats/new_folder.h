@@ -2,7 +2,10 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
+
+#include "io/file.h"
 
 namespace wavroute {
 
@@ -22,6 +25,7 @@ class NewFolder {
 
  private:
   std::filesystem::path path_, temporary_;
+  std::optional<MadeFolders> parents_;
 };
 
 }  // namespace wavroute

@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "formats/half.h"
+#include "io/half.h"
+#include "io/mapped_pages.h"
 
 namespace wavroute {
 
@@ -19,6 +20,7 @@ void to_floats(const TensorInfo& tensor, std::span<float> out) {
   };
   if (tensor.dtype == Dtype::kF32) {
     std::memcpy(out.data(), at, out.size_bytes());
+    release_pages(tensor.bytes);
     return;
   }
   for (size_t i = 0; i < out.size(); ++i) {
@@ -26,6 +28,7 @@ void to_floats(const TensorInfo& tensor, std::span<float> out) {
              : tensor.dtype == Dtype::kF16 ? half_to_float(take(i, uint16_t{}))
                                            : static_cast<float>(take(i, double{}));
   }
+  release_pages(tensor.bytes);
 }
 
 void from_floats(std::span<const float> values, Dtype type, std::span<std::byte> out) {

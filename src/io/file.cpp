@@ -181,6 +181,24 @@ void make_folders(const fs::path& folder) {
   sync_folder(folder_of(folder));
 }
 
+MadeFolders::MadeFolders(const fs::path& folder) {
+  std::error_code ignored;
+  for (fs::path path = folder; !path.empty() && !fs::exists(path, ignored);
+       path = path.parent_path()) {
+    if (path.has_filename()) made_.push_back(path);  // not "a/" before "a"
+  }
+  try {
+    make_folders(folder);
+  } catch (const Error&) {
+    remove_empty();
+    throw;
+  }
+}
+
+void MadeFolders::remove_empty() const noexcept {
+  for (const fs::path& path : made_) ::rmdir(path.c_str());
+}
+
 void sync_folder(const fs::path& folder) {
   const Descriptor file = open_or_throw("open the folder", folder, O_RDONLY | O_DIRECTORY);
   // EINVAL: a file system that has no such thing as syncing a folder.

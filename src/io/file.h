@@ -60,6 +60,23 @@ void write_all(const Descriptor& file, std::span<const std::byte> bytes,
 // Makes a folder and its missing parents, and makes their names durable.
 void make_folders(const std::filesystem::path& folder);
 
+// As make_folders; those that it made and that are empty when this object ends are removed again.
+class MadeFolders {
+ public:
+  explicit MadeFolders(const std::filesystem::path& folder);
+  MadeFolders(const MadeFolders&) = delete;
+  MadeFolders& operator=(const MadeFolders&) = delete;
+  ~MadeFolders() { remove_empty(); }
+
+  // Whether the folder itself was made.
+  [[nodiscard]] bool made() const noexcept { return !made_.empty(); }
+
+ private:
+  void remove_empty() const noexcept;
+
+  std::vector<std::filesystem::path> made_;  // the innermost first
+};
+
 // Makes the names inside a folder durable (fsync).
 void sync_folder(const std::filesystem::path& folder);
 

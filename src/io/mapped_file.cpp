@@ -1,6 +1,10 @@
+#include "io/mapped_pages.h"
+
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cerrno>
+#include <cstdint>
 #include <utility>
 
 #include "io/file.h"
@@ -17,6 +21,14 @@ void unmap(std::span<const std::byte> bytes) {
 }
 
 }  // namespace
+
+void release_pages(std::span<const std::byte> bytes) noexcept {
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<uintptr_t>(bytes.data()), end = begin + bytes.size();
+  const uintptr_t first = (begin + page - 1) / page * page, last = end / page * page;
+  // Neighbours share the pages at the ends.
+  if (first < last) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+}
 
 MappedFile::MappedFile(const std::filesystem::path& path) {
   uint64_t size = 0;

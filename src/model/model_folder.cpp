@@ -13,6 +13,7 @@
 #include "base/printable.h"
 #include "config/rope_scaling.h"
 #include "io/checkpoint_names.h"
+#include "io/mapped_pages.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -186,6 +187,7 @@ void read_tensors(const SafetensorsFile& file, const ParameterTable& table,
       const TensorInfo& info = file.require(name, to_dtype(type), target.sizes().vec());
       at::Tensor host = at::empty(target.sizes(), type);
       std::memcpy(host.mutable_data_ptr(), info.bytes.data(), info.bytes.size());
+      release_pages(info.bytes);
       target.copy_(host);
     }
   }

@@ -9,6 +9,7 @@
 #include "base/philox.h"
 #include "config/llama_config.h"
 #include "io/checkpoint_names.h"
+#include "io/mapped_pages.h"
 #include "model/model_folder.h"
 #include "model/sublayer.h"
 #include "ops/backend.h"
@@ -53,6 +54,7 @@ void start_from_plain(Decoder& model, const std::filesystem::path& folder, doubl
       const TensorInfo& info = file.require(name, Dtype::kF32, target.sizes().vec());
       at::Tensor values = at::empty(target.sizes(), at::kFloat);
       std::ranges::copy(info.bytes, static_cast<std::byte*>(values.mutable_data_ptr()));
+      release_pages(info.bytes);
       if (slice.name == kEmbedding && &parameter != &model.head_weight()) {
         values.mul_(start.stream_scale);
       }
@@ -121,15 +123,23 @@ std::vector<at::Tensor> probe_norms(const Decoder& model) {
   return norms;
 }
 
-void match_norms(Decoder& model, const std::vector<at::Tensor>& plain) {
-  const at::NoGradGuard no_grad;
+std::vector<double> norm_factors(const Decoder& model, const std::vector<at::Tensor>& plain) {
   const std::vector<at::Tensor> own = probe_norms(model);
+  std::vector<double> factors;
   for (size_t i = 0; i < own.size(); ++i) {
+    factors.push_back((plain[i] / own[i]).mean().item<double>());
+  }
+  return factors;
+}
+
+void scale_norms(Decoder& model, const std::vector<double>& factors) {
+  const at::NoGradGuard no_grad;
+  for (size_t i = 0; i < factors.size(); ++i) {
     const auto layer = static_cast<int64_t>(i / 2);
-    const bool is_final = i + 1 == own.size();
+    const bool is_final = i + 1 == factors.size();
     const Site site{layer, i % 2 == 0 ? SublayerKind::kAttention : SublayerKind::kMlp, layer};
     Parameter* gain = is_final ? model.final_norm().gain : model.sublayer(site).norm().gain;
-    gain->value.mul_((plain[i] / own[i]).mean().item<double>());
+    gain->value.mul_(factors[i]);
   }
   model.parameters().refresh_compute();
 }

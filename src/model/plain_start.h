@@ -23,9 +23,12 @@ void start_from_plain(Decoder& model, const std::filesystem::path& folder, doubl
 // How large what the norms make of the probe's tokens is in the mean, sqrt(ms / (ms + eps)), a
 // tensor [tokens] for each norm in order, the final one last.
 [[nodiscard]] std::vector<at::Tensor> probe_norms(const Decoder& model);
-// Multiplies the gains so that the norms of `model` give as much in the mean as those of the plain
-// model do (`plain`: its probe_norms): the eps weighs differently in a stream of another size.
-void match_norms(Decoder& model, const std::vector<at::Tensor>& plain);
+// What the gains are to be multiplied by so that the norms of `model` give as much in the mean as
+// those of the plain model do (`plain`: its probe_norms): the eps weighs differently in a stream of
+// another size.
+[[nodiscard]] std::vector<double> norm_factors(const Decoder& model,
+                                               const std::vector<at::Tensor>& plain);
+void scale_norms(Decoder& model, const std::vector<double>& factors);
 
 // The logits [T, V] of a few fixed tokens, fp32, on the CPU: what two models of one vocabulary are
 // compared by.

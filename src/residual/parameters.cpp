@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <array>
@@ -26,18 +27,37 @@ void fill(const ParameterSlice& slice, uint64_t seed, at::Tensor target) {
     return;
   }
   const Philox random(seed, "init", slice.name);
-  at::Tensor host = at::empty(target.sizes(), at::kDouble);
+  constexpr int64_t kPart = int64_t{1} << 20;  // bounds the memory of the doubles; even
+  const at::Tensor flat = target.view({-1});
+  const int64_t count = flat.numel();
+  at::Tensor host = at::empty({std::min(kPart, count)}, at::kDouble);
   double* values = host.mutable_data_ptr<double>();
-  const int64_t count = host.numel();
-  ops::parallel_for((count + 1) / 2, [&](int64_t begin, int64_t end) {
-    for (int64_t k = begin; k < end; ++k) {
-      const auto pair = random.normal_pair(static_cast<uint64_t>(k));
-      for (int64_t i = 2 * k; i < std::min(2 * k + 2, count); ++i) {
-        values[i] = slice.init.center(i) + slice.init.stddev * pair[static_cast<size_t>(i % 2)];
+  for (int64_t first = 0; first < count; first += kPart) {
+    const int64_t last = std::min(first + kPart, count);
+    ops::parallel_for((last - first + 1) / 2, [&](int64_t begin, int64_t end) {
+      for (int64_t k = begin; k < end; ++k) {
+        const auto pair = random.normal_pair(static_cast<uint64_t>(first / 2 + k));
+        for (int64_t i = first + 2 * k; i < std::min(first + 2 * k + 2, last); ++i) {
+          values[i - first] =
+              slice.init.center(i) + slice.init.stddev * pair[static_cast<size_t>(i % 2)];
+        }
       }
-    }
-  });
-  target.copy_(host);
+    });
+    flat.narrow(0, first, last - first).copy_(host.narrow(0, 0, last - first));
+  }
+}
+
+// Zeros that take no memory until they are written: the gradients of a model that isn't trained
+// never are.
+at::Tensor untouched_zeros(int64_t size, const at::TensorOptions& options) {
+  const size_t bytes = static_cast<size_t>(size) * options.dtype().itemsize();
+  void* memory = MAP_FAILED;
+  if (options.device().is_cpu() && bytes > 0) {
+    memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  }
+  if (memory == MAP_FAILED) return at::zeros({size}, options);
+  const auto give_back = [bytes](void* at) { ::munmap(at, bytes); };
+  return at::from_blob(memory, {size}, give_back, options);
 }
 
 }  // namespace
@@ -104,7 +124,7 @@ void ParameterTable::allocate(at::ScalarType storage, at::ScalarType compute, at
     FlatGroup& group = groups_.emplace_back();
     group.decay = decay;
     group.value = at::zeros({size}, options);
-    group.grad = at::zeros({size}, options);
+    group.grad = untouched_zeros(size, options);
     // Vectors (norms, queries, scales) always work in the storage type.
     if (compute != storage && decay == Decay::kYes) {
       group.compute = at::zeros({size}, options.dtype(compute));

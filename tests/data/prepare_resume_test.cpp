@@ -2,9 +2,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "data/spill.h"
 #include "tests/data/prepare_tools.h"
@@ -102,6 +104,86 @@ TEST_F(ResumeTest, ABreakBetweenTheShardsAndTheManifestLosesNothing) {
   options_.resume = true;
   prepare_here();
   EXPECT_EQ(files(), whole);
+}
+
+// What is left of the hidden folder then may be any part of it.
+TEST_F(ResumeTest, ABreakWhileTheHiddenFolderIsRemovedLosesNothing) {
+  const int count = steps();
+  const auto whole = files();
+  const auto work = options_.out / ".wavroute-prepare", kept = folder_ / "kept";
+  options_.out = folder_ / "other";
+  end_at(count - 1, /*kill=*/true);
+  std::filesystem::rename(options_.out / ".wavroute-prepare", kept);
+  std::filesystem::remove(kept / "documents");
+  options_.out = folder_ / "out";
+  for (const char* file : {"state.json", "tokenizer.json"}) {
+    std::filesystem::create_directory(work);
+    std::filesystem::copy_file(kept / file, work / file);
+    EXPECT_EQ(open_prepared(options_.out).manifest.total().documents, 260);
+    options_.resume = false;
+    EXPECT_THAT(error_here(), HasSubstr("one with prepared text"));
+    options_.resume = true;
+    EXPECT_EQ(prepare_here().total().documents, 260);
+    EXPECT_EQ(files(), whole) << file;
+  }
+}
+
+TEST_F(ResumeTest, AStopIsHeardInTheMidstOfAShardToo) {
+  (void)steps();
+  const auto whole = files();
+  int asked = 0, until = 0;
+  options_.is_stopped = [&] { return ++asked > until; };
+  options_.resume = true;
+  options_.out = folder_ / "resumed";
+  int stops_in_shards = 0;
+  for (;;) {
+    asked = 0;
+    ++until;
+    bool is_writing = false;
+    const auto note_phase = [&](const PrepareProgress& progress) {
+      is_writing = progress.phase == PrepareProgress::Phase::kWrite;
+      return true;
+    };
+    if (prepare(options_, note_phase)) break;
+    stops_in_shards += is_writing ? 1 : 0;
+  }
+  EXPECT_GE(stops_in_shards, 1);
+  options_.is_stopped = {};
+  EXPECT_EQ(files(), whole);
+}
+
+TEST_F(ResumeTest, ProgressCountsWhatWasDoneBeforeTheBreak) {
+  std::vector<PrepareProgress> all;
+  (void)prepare(options_, [&](const PrepareProgress& progress) {
+    all.push_back(progress);
+    return true;
+  });
+  options_.out = folder_ / "resumed";
+  options_.resume = true;
+  // In the second source, and behind the first shard.
+  const auto is_second = [&](const PrepareProgress& p) { return p.documents == 150; };
+  const auto is_written = [](const PrepareProgress& p) {
+    return p.phase == PrepareProgress::Phase::kWrite && p.done > 0;
+  };
+  for (const auto step : {std::ranges::find_if(all, is_second) - all.begin(),
+                          std::ranges::find_if(all, is_written) - all.begin()}) {
+    end_at(static_cast<int>(step), /*kill=*/false);
+    std::vector<PrepareProgress> rest;
+    (void)prepare(options_, [&](const PrepareProgress& progress) {
+      rest.push_back(progress);
+      return rest.size() < 2;
+    });
+    const PrepareProgress& before = all[static_cast<size_t>(step)];
+    ASSERT_FALSE(rest.empty());
+    EXPECT_EQ(rest.front().phase, before.phase);
+    EXPECT_EQ(rest.front().total, before.total);
+    EXPECT_GE(rest.front().documents, before.documents);
+    // A source that was being read begins again.
+    const uint64_t first = std::filesystem::file_size(options_.sources.front());
+    EXPECT_GE(rest.front().done,
+              before.phase == PrepareProgress::Phase::kRead ? first : before.done);
+    std::filesystem::remove_all(options_.out);
+  }
 }
 
 TEST_F(ResumeTest, WithoutResumeAnUnfinishedFolderIsRefusedAndKept) {

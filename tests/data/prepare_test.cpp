@@ -13,6 +13,7 @@
 #include "data/batches.h"
 #include "data/shard.h"
 #include "data/split.h"
+#include "tests/data/bpe_json.h"
 #include "tests/data/prepare_tools.h"
 
 namespace wavroute {
@@ -152,6 +153,51 @@ TEST_F(PrepareTest, ATokenizerIsTakenFromItsFileAndAnUnknownCharacterIsNamed) {
   EXPECT_THAT(error_here(), HasSubstr("U+0063, at byte 22 of"));
   options_.sources = {write("a.txt", "<abba>")};
   EXPECT_EQ(prepare_here().tokenizer.name, "chars");
+}
+
+// A vocabulary of a few bytes and no token for others.
+TEST_F(PrepareTest, AByteThatATokenizerCannotSpellIsNamedBeforeMoreIsRead) {
+  nlohmann::json json = testing::byte_level_tokenizer({"a b"});
+  nlohmann::json& vocab = json["model"]["vocab"];
+  vocab.erase("\u00c3");  // the symbol of the byte 0xC3
+  vocab["\u4e00"] = 0xC3;
+  options_.tokenizer = write("poor.json", json.dump());
+  const std::string last = write("b.txt", "<|endoftext|>");
+  options_.sources = {write("a.txt", "abab<|endoftext|>ab \u00e9"), last};
+  const std::string error = error_here();
+  EXPECT_THAT(error, HasSubstr("0xC3"));
+  EXPECT_THAT(error, HasSubstr("at byte 20 of " + options_.sources[0]));
+  EXPECT_FALSE(std::filesystem::exists(options_.out));
+  options_.sources = {write("a.jsonl", "{\"text\": \"ab\"}\n{\"text\": \"ab \u00e9\"}\n")};
+  EXPECT_THAT(error_here(), HasSubstr("at byte 3 of " + options_.sources[0] + ":2"));
+  // With an unknown token it has ids for every text.
+  json["model"]["unk_token"] = "a";
+  options_.tokenizer = write("poor.json", json.dump());
+  EXPECT_EQ(prepare_here().tokenizer.name, "bpe");
+}
+
+TEST_F(PrepareTest, WhatIsMadeIsNoSource) {
+  std::filesystem::create_directories(folder_ / "texts/more");
+  write("texts/a.txt", "one");
+  write("texts/more/b.txt", "two");
+  options_.sources = {(folder_ / "texts").string()};
+  options_.valid = 0;
+  options_.out = folder_ / "texts/more/corpus";
+  EXPECT_EQ(prepare_here().sources.size(), 2U);
+  options_.resume = true;
+  EXPECT_EQ(prepare_here().sources.size(), 2U);
+  // Under other names.
+  std::filesystem::create_directory_symlink(folder_ / "texts", folder_ / "link");
+  options_.sources = {(folder_ / "link/./more/..").string()};
+  options_.out = folder_ / "texts/more/../more/corpus/";
+  EXPECT_THAT(error_here(), HasSubstr("another sources"));  // their names
+  for (const char* source : {"texts/more/corpus", "texts/more/corpus/train_0000.bin"}) {
+    options_.sources = {(folder_ / source).string()};
+    EXPECT_THAT(error_here(), HasSubstr("sources outside of what is made of them"));
+  }
+  options_.out = folder_ / "link/more";
+  options_.sources = {(folder_ / "texts/more/b.txt").string()};
+  EXPECT_THAT(error_here(), HasSubstr("sources outside of what is made of them"));
 }
 
 // As a tokenizer with an end token does.

@@ -2,8 +2,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <string>
 #include <utility>
+#include <vector>
 
+#include "io/gguf.h"
 #include "tests/data/bpe_examples.h"
 #include "tests/data/scratch.h"
 #include "wavroute/tokenizer.h"
@@ -11,6 +14,7 @@
 namespace wavroute {
 namespace {
 
+namespace fs = std::filesystem;
 using nlohmann::json;
 using testing::added_token;
 using ::testing::ElementsAre;
@@ -57,6 +61,40 @@ TEST_F(TokenizerPaths, VocabularyAndMergesAreGpt2sRules) {
     EXPECT_EQ(tokenizer->end_token(), 260U);
     EXPECT_EQ(tokenizer_from_json(tokenizer->to_json())->hash(), tokenizer->hash());
   }
+}
+
+TEST_F(TokenizerPaths, OneFileOfSuchAPairStandsForBoth) {
+  write("gpt2/encoder.json", english()["model"]["vocab"].dump());
+  write("gpt2/vocab.bpe", "h e\n");
+  const std::string hash = load_tokenizer(folder_ / "gpt2")->hash();
+  EXPECT_EQ(load_tokenizer(folder_ / "gpt2/encoder.json")->hash(), hash);
+  EXPECT_EQ(load_tokenizer(folder_ / "gpt2/vocab.bpe")->hash(), hash);
+}
+
+TEST_F(TokenizerPaths, AGgufFileHasTheIdsOfItsTokenizerJson) {
+  const json whole = english(), model = whole["model"];
+  std::vector<std::string> tokens(261, "<|endoftext|>");
+  for (const auto& [token, id] : model["vocab"].items()) tokens[id.get<size_t>()] = token;
+  std::vector<int32_t> types(261, 1);
+  types.back() = 3;
+  GgufWriter writer;
+  writer.add("general.architecture", std::string("llama"));
+  const fs::path none = folder_ / "none.gguf", file = folder_ / "m.gguf";
+  writer.write(none);
+  writer.add("tokenizer.ggml.model", std::string("gpt2"));
+  writer.add("tokenizer.ggml.pre", std::string("gpt-2"));
+  writer.add("tokenizer.ggml.tokens", tokens);
+  writer.add_i32s("tokenizer.ggml.token_type", types);
+  writer.add("tokenizer.ggml.merges", model["merges"].get<std::vector<std::string>>());
+  writer.add_u32("tokenizer.ggml.eos_token_id", 260);
+  writer.write(file);
+  const auto tokenizer = load_tokenizer(file);
+  EXPECT_EQ(tokenizer->hash(), read(english())->hash());
+  EXPECT_EQ(tokenizer->end_token(), 260U);
+  EXPECT_THAT(user_error([&] { (void)load_tokenizer(none); }), HasSubstr("none.gguf"));
+  write("cut.gguf", "GGUF\3");
+  EXPECT_THAT(user_error([&] { (void)load_tokenizer(folder_ / "cut.gguf"); }),
+              HasSubstr("cut.gguf"));
 }
 
 TEST_F(TokenizerPaths, AFolderWithoutOneIsNamed) {

@@ -1,5 +1,5 @@
 // GGUF files, written and read, and damaged ones: each is refused with its place.
-#include "formats/gguf.h"
+#include "io/gguf.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -4,8 +4,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "data/vocabulary.h"
 #include "formats/export_model.h"
-#include "formats/tokenizer_files.h"
 #include "tests/temporary_folder.h"
 #include "wavroute/tokenizer.h"
 

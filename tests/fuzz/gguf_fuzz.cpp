@@ -1,5 +1,5 @@
 // GGUF files: the reader of the format, and of the Llama and the tokenizer in it.
-#include "formats/gguf.h"
+#include "io/gguf.h"
 
 #include "formats/foreign_model.h"
 #include "fuzz.h"

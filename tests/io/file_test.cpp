@@ -124,6 +124,25 @@ TEST(MakeFolders, MakesAllParentsAndTakesThoseThatExist) {
   EXPECT_NO_THROW(make_folders(folder / "a/b/c"));
 }
 
+TEST(MadeFolders, AreRemovedAgainWhereTheyAreEmpty) {
+  const TemporaryFolder folder;
+  make_folders(folder / "own");
+  for (const char* path : {"own", "own/a/b", "own/a/b/", "own"}) {
+    const bool is_new = std::string(path) != "own";
+    const MadeFolders made(folder / path);
+    EXPECT_EQ(made.made(), is_new);
+    EXPECT_TRUE(fs::is_directory(folder / path));
+  }
+  EXPECT_THAT(names_in(folder / "own"), IsEmpty());
+  put(folder / "file", "text");
+  EXPECT_THROW(MadeFolders(folder / "file/a/b"), UserError);
+  {
+    const MadeFolders made(folder / "own/a/b");
+    put(folder / "own/a/file", "text");
+  }
+  EXPECT_THAT(names_in(folder / "own/a"), ElementsAre("file"));
+}
+
 TEST(MakeFolders, RefusesAFileInTheWayAndAFolderThatNobodyMayWrite) {
   const TemporaryFolder folder;
   put(folder / "file", "");

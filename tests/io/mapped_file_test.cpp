@@ -2,9 +2,11 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <fstream>
 #include <string>
 
 #include "io/file.h"
+#include "io/mapped_pages.h"
 #include "tests/temporary_folder.h"
 
 namespace wavroute {
@@ -12,6 +14,32 @@ namespace {
 
 using testing::put;
 using testing::TemporaryFolder;
+
+size_t resident_bytes() {
+  std::ifstream statm("/proc/self/statm");
+  size_t all = 0, resident = 0;
+  statm >> all >> resident;
+  return resident * static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+}
+
+TEST(MappedFile, PagesThatAreReleasedTakeNoMemoryAndAreReadAgain) {
+  const TemporaryFolder folder;
+  std::string text;
+  for (int i = 0; text.size() < (size_t{32} << 20); ++i) text += std::to_string(i);
+  put(folder / "a", text);
+  const MappedFile file(folder / "a");
+  EXPECT_EQ(file.text(), text);
+  const size_t before = resident_bytes();
+  release_pages(file.bytes().subspan(1, file.bytes().size() - 2));
+#ifndef __SANITIZE_ADDRESS__
+  EXPECT_LT(resident_bytes() + (size_t{30} << 20), before);
+#endif
+  EXPECT_EQ(file.text(), text);
+  // Less than a page: nothing to give back.
+  release_pages(file.bytes().subspan(5, 3));
+  release_pages({});
+  EXPECT_EQ(file.text(), text);
+}
 
 // Reads the last byte of a mapped file of two pages that was cut to one: the system sends SIGBUS.
 void read_beyond_the_cut(const std::filesystem::path& path) {

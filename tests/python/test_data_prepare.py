@@ -1,13 +1,17 @@
 """`wavroute data`: what it makes, refuses and goes on with; training on what it made."""
 
 import contextlib
+import fcntl
 import gzip
 import json
 import os
 import pty
 import signal
+import struct
 import subprocess
 import sys
+import termios
+from pathlib import Path
 
 import paths
 import pytest
@@ -126,6 +130,73 @@ def test_a_stopped_preparation_says_how_to_go_on(tmp_path):
     assert (out / ".wavroute-prepare/state.json").exists()
 
 
+def processes(group: int) -> list[int]:
+    """Processes of a group that have not ended."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state != "Z":
+                found.append(int(path.parent.name))
+    return found
+
+
+def unread(pipe) -> int:
+    """Bytes in a pipe that its reader hasn't taken."""
+    return struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0]
+
+
+@pytest.mark.parametrize("whole_group", [False, True])  # True: as a terminal's Ctrl-C
+@pytest.mark.parametrize("source", ["texts.parquet", "-"])
+def test_a_stop_is_heard_while_a_source_keeps_it_waiting(source, whole_group, tmp_path):
+    out, python = tmp_path / "out", tmp_path / "python"
+    (tmp_path / "texts.parquet").write_text("read by nobody")
+    python.write_text("#!/bin/sh\nexec sleep 100\n")
+    python.chmod(0o755)
+    for command in (["prepare", source, "--out", out],
+                    ["train-tokenizer", source, "--vocab", 300, "--out", tmp_path / "t.json"]):
+        process = subprocess.Popen(
+            [str(paths.program("wavroute")), "data", *map(str, command)], cwd=tmp_path, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            start_new_session=True, env=os.environ | {"WAVROUTE_PYTHON": str(python)})
+        if source == "-":
+            process.stdin.write("some text")
+            process.stdin.flush()
+            assert wait_until(lambda: unread(process.stdin) == 0, process)
+        else:
+            assert wait_until(lambda: len(processes(process.pid)) == 2, process)
+        if whole_group:
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.terminate()
+        process.wait(timeout=10)
+        errors = process.stderr.read()
+        process.communicate()
+        assert process.returncode == 1 and errors.startswith("stopped; "), errors
+        assert processes(process.pid) == []
+    assert list(tmp_path.glob("t.json")) == []
+
+
+def test_what_is_made_is_no_source(tmp_path):
+    (tmp_path / "a.txt").write_text("one<|endoftext|>two")
+    arguments = ["data", "prepare", tmp_path, "--valid", 0, "--out"]
+    corpus = tmp_path / "corpus"
+    assert_ok(paths.call("wavroute", *arguments, corpus))
+    before = contents(corpus)
+    assert_ok(paths.call("wavroute", *arguments, corpus, "--resume", "auto"))
+    assert contents(corpus) == before
+    assert_error(paths.call("wavroute", *arguments, tmp_path), "sources outside", "another --out")
+    # A tokenizer that lies among its texts, and a text that it would replace.
+    learn = ["data", "train-tokenizer", "--vocab", 257, "--out"]
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    (texts / "a.txt").write_text("one two")
+    for _ in range(2):
+        assert_ok(paths.call("wavroute", *learn, texts / "tokenizer.json", texts))
+    assert_error(paths.call("wavroute", *learn, texts / "a.txt", texts / "a.txt"), "sources outside")
+    assert (texts / "a.txt").read_text() == "one two"
+
+
 def test_a_terminal_gets_a_bar_and_a_pipe_none(tmp_path):
     text = tmp_path / "a.txt"
     text.write_text("some text <|endoftext|>" * 200000)
@@ -166,6 +237,29 @@ def test_wrong_input_is_refused_and_leaves_nothing(wavroute, sources, tmp_path, 
     out = tmp_path / "out"
     assert_error(wavroute("data", "prepare", sources, "--out", out, *arguments), *words)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refusal_leaves_no_folder_on_the_way(wavroute, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"text": 3}\n')
+    out = tmp_path / "new" / "deep" / "out"
+    assert_error(wavroute("data", "prepare", tmp_path / "a.jsonl", "--out", out), "a.jsonl:2")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "new").mkdir()
+    assert_error(wavroute("data", "prepare", tmp_path / "a.jsonl", "--out", tmp_path / "new"))
+    assert (tmp_path / "new").exists()  # it is the user's
+    assert_error(wavroute("data", "prepare", tmp_path / "a.jsonl", "--out", ""), "given ''")
+    assert_error(wavroute("data", "prepare", "", "--out", out), "given no ''")
+
+
+def test_an_output_that_is_a_folder_is_refused_before_anything_is_read(wavroute, tmp_path):
+    for out in (tmp_path, ""):
+        assert_error(wavroute("data", "train-tokenizer", "none.txt", "--vocab", 300, "--out", out),
+                     "a file to write")
+
+
+def test_info_takes_a_tokenizer_for_tokens_alone(wavroute, prepared, sources):
+    for path in (prepared, sources / "a.txt"):
+        assert_error(wavroute("data", "info", path, "--tokenizer", "none.json"), "a file of tokens")
 
 
 def test_a_folder_of_somebody_else_is_left_alone(wavroute, sources, prepared, tmp_path):

@@ -110,6 +110,39 @@ def test_every_other_scheme_runs_with_its_modelling_file(scheme, checkpoints, tm
     assert torch.equal(with_cache, without)
 
 
+BEAMS = {"gated": OTHERS["gated"], "wav": OTHERS["wav"], "act": {}}
+
+
+@pytest.mark.parametrize("scheme", BEAMS)
+def test_beams_with_a_cache_are_those_without(scheme, checkpoints, tmp_path):
+    export(checkpoints(scheme, **BEAMS[scheme]), tmp_path / "hf", "hf")
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "hf", trust_remote_code=True, dtype=torch.float32).eval()
+    for prompt in torch.tensor([IDS[:9], IDS[9:18], IDS[18:27]]):
+        with_cache, without = (
+            model.generate(prompt[None], attention_mask=torch.ones(1, 9), max_new_tokens=16,
+                           do_sample=False, num_beams=4, num_return_sequences=4,
+                           output_scores=True, return_dict_in_generate=True, use_cache=cache,
+                           pad_token_id=0)
+            for cache in (True, False))
+        assert torch.equal(with_cache.sequences, without.sequences)
+        assert torch.allclose(with_cache.sequences_scores, without.sequences_scores, atol=1e-5)
+
+
+def test_a_cache_that_keeps_the_last_rows_alone_refuses_to_be_cropped(checkpoints, tmp_path):
+    export(checkpoints("gated", **OTHERS["gated"]), tmp_path / "hf", "hf")
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "hf", trust_remote_code=True, dtype=torch.float32).eval()
+    cache = transformers.DynamicCache()
+    model(torch.tensor([IDS[:9]]), past_key_values=cache)
+    with pytest.raises(ValueError, match="cannot be cropped"):
+        cache.crop(-1)
+    # Emptied, it serves another text.
+    cache.reset()
+    again = model(torch.tensor([IDS[:9]]), past_key_values=cache).logits
+    assert torch.equal(again, model(torch.tensor([IDS[:9]]), use_cache=False).logits)
+
+
 def test_padding_on_the_left_changes_no_token(checkpoints, tmp_path):
     for scheme in ("gated", "wav"):
         export(checkpoints(scheme, **OTHERS[scheme]), tmp_path / scheme, "hf")

@@ -318,6 +318,17 @@ def test_bad_sources_are_refused_and_leave_nothing(tmp_path):
         assert word in refusal(folder, out)
 
 
+def test_a_refusal_leaves_no_folder_on_the_way(tmp_path):
+    (tmp_path / "text.bin").write_text("no model at all, only a text of some length\n" * 9)
+    out = tmp_path / "new" / "deep" / "out"
+    for source in ("absent", "text.bin", "."):
+        done = paths.call("wavroute", "import", tmp_path / source, "--out", out)
+        assert done.returncode == 2 and "hint: " in done.stderr, done.stderr
+        assert not (tmp_path / "new").exists()
+    done = paths.call("wavroute", "import", tmp_path / "text.bin", "--out", "")
+    assert done.returncode == 2 and "given ''" in done.stderr, done.stderr
+
+
 def test_a_folder_that_is_there_is_left_alone(tmp_path):
     source = small_llama(tmp_path / "llama")
     (tmp_path / "out").mkdir()

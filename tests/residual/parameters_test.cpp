@@ -2,8 +2,10 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
+#include <unistd.h>
 
 #include <cmath>
+#include <fstream>
 #include <regex>
 #include <set>
 
@@ -107,6 +109,35 @@ TEST(Parameters, StartAtTheValuesThatAreListed) {
     EXPECT_EQ(noisy.value.flatten()[i].item<double>(),
               static_cast<double>(i + 1) + 0.1 * random.normal(static_cast<uint64_t>(i)));
   }
+}
+
+TEST(Parameters, OfAnyLengthHaveTheDrawsOfTheirElements) {
+  ParameterTable table;
+  const int64_t count = (int64_t{1} << 21) + 5;
+  const Parameter& p = table.declare("long", {count}, Decay::kNo, {.stddev = 0.5});
+  table.allocate(at::kDouble, at::kDouble, at::kCPU, 1);
+  const Philox random(1, "init", "long");
+  const auto* values = p.value.const_data_ptr<double>();
+  for (int64_t i = 0; i < count; i += i < count - 20 ? 104729 : 1) {
+    ASSERT_EQ(values[i], 0.5 * random.normal(static_cast<uint64_t>(i))) << i;
+  }
+}
+
+size_t resident_bytes() {
+  std::ifstream statm("/proc/self/statm");
+  size_t all = 0, resident = 0;
+  statm >> all >> resident;
+  return resident * static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+}
+
+TEST(Parameters, TakeNoMemoryForGradientsThatNobodyWrites) {
+  constexpr int64_t kCount = int64_t{1} << 24;
+  const size_t before = resident_bytes();
+  ParameterTable table;
+  const Parameter& p = table.declare("large", {kCount}, Decay::kYes, {1.0});
+  table.allocate(at::kFloat, at::kFloat, at::kCPU, 1);
+  EXPECT_LT(resident_bytes() - before, size_t{5} * kCount);  // 4 bytes of a value
+  EXPECT_EQ(p.value.grad()[kCount - 1].item<float>(), 0.0F);
 }
 
 TEST(Parameters, HaveACopyInTheComputeTypeThatFollowsARefresh) {

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 from transformers import GenerationMixin, PreTrainedModel
-from transformers.cache_utils import DynamicCache
+from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, rotate_half
 
@@ -101,12 +101,43 @@ def rms_norm(x, gain, eps):
     return (gain.float() * normed).to(x.dtype)
 
 
+class LastRows(DynamicLayer):
+    """What the gates of all sublayers keep of earlier positions, [B,sublayers,kept,d], and which of
+    these exist, [B,sublayers,kept,1]. A layer of the cache, behind those of the attention, so that
+    what reorders or repeats the rows of a batch reaches it."""
+
+    is_croppable = False
+
+    def replace(self, rows, known):
+        if not self.is_initialized:
+            self.lazy_initialization(rows, known)
+        self.keys, self.values = rows, known
+
+    def crop(self, tokens_to_remove):
+        if tokens_to_remove:
+            raise ValueError("the cache of a gated model keeps the rows of its windows alone: it "
+                             "cannot be cropped, as assisted generation does")
+
+
 class Pass:
     """One forward: the positions, the mask, the cache, and the sublayers of the model."""
 
     def __init__(self, model, rotary, allowed, cache, valid):
         self.model, self.config, self.residual = model, model.config, model.config.residual
         self.rotary, self.allowed, self.cache, self.valid = rotary, allowed, cache, valid
+        self.earlier = next((layer for layer in cache.layers if isinstance(layer, LastRows)),
+                            None) if cache is not None else None
+        self.kept = []  # rows and whether they exist, of each sublayer
+
+    def keep_rows(self):
+        if self.cache is None or not self.kept:
+            return
+        if self.earlier is None:
+            self.earlier = LastRows()
+            self.cache.layers.append(self.earlier)
+        device = self.kept[0][0].device
+        self.earlier.replace(*(torch.stack([part.to(device) for part in parts], 1)
+                               for parts in zip(*self.kept)))
 
     def sublayers(self):
         for layer in range(self.config.num_hidden_layers):
@@ -174,12 +205,11 @@ def trailing_means(run, sublayer, h):
     windows = run.residual["windows"]
     valid, kept = run.valid[:, -h.shape[1]:, None].to(h.dtype), max(windows) - 1
     rows, known = h * valid, valid
-    if run.cache is not None:
-        earlier = run.cache.wavroute_rows.get(sublayer)
-        if earlier is not None:
-            rows, known = torch.cat([earlier[0], rows], 1), torch.cat([earlier[1], known], 1)
-        if kept > 0:
-            run.cache.wavroute_rows[sublayer] = (rows[:, -kept:], known[:, -kept:])
+    if run.cache is not None and kept > 0:
+        if run.earlier is not None and run.earlier.is_initialized:
+            rows = torch.cat([run.earlier.keys[:, sublayer].to(rows.device), rows], 1)
+            known = torch.cat([run.earlier.values[:, sublayer].to(known.device), known], 1)
+        run.kept.append((rows[:, -kept:], known[:, -kept:]))
     before, means = rows.shape[1] - h.shape[1], []
     for window in windows:
         sums, counts = [], []
@@ -393,10 +423,9 @@ class WavrouteModel(WavroutePreTrainedModel):
         steps = torch.arange(past + length, device=e.device)
         causal = steps[None, :] <= steps[past:, None]
         allowed = (causal & valid[:, None, :]) | (steps[None, :] == steps[past:, None])
-        if past_key_values is not None and not hasattr(past_key_values, "wavroute_rows"):
-            past_key_values.wavroute_rows = {}
         run = Pass(self, self.rotary_emb(e, position_ids), allowed[:, None], past_key_values, valid)
         h = SCHEMES[self.config.residual["scheme"]](run, e)
+        run.keep_rows()
         return rms_norm(h, self.get_parameter("norm.weight"), self.config.rms_norm_eps)
 
 

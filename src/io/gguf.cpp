@@ -1,4 +1,4 @@
-#include "formats/gguf.h"
+#include "io/gguf.h"
 
 #include <fmt/format.h>
 
@@ -10,7 +10,8 @@
 
 #include "base/printable.h"
 #include "base/utf8.h"
-#include "formats/gguf_kinds.h"
+#include "io/gguf_kinds.h"
+#include "io/mapped_pages.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -279,7 +280,9 @@ void GgufFile::read(const std::string& name, std::span<float> out) const {
         fmt::format("{} of type {}", printable(name), ggml_type_name(tensor.type)),
         fmt::format("in {}", printable(path_.string())), "take another quantisation of this model");
   }
-  dequantize(*type, file_.bytes().subspan(tensor.offset, tensor.bytes), out);
+  const auto bytes = file_.bytes().subspan(tensor.offset, tensor.bytes);
+  dequantize(*type, bytes, out);
+  release_pages(bytes);
 }
 
 }  // namespace wavroute

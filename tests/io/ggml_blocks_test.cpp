@@ -1,5 +1,5 @@
 // Blocks of ggml, by arithmetic; tests/python/test_import.py compares every type with `gguf`.
-#include "formats/ggml_blocks.h"
+#include "io/ggml_blocks.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -7,7 +7,7 @@
 #include <cmath>
 #include <limits>
 
-#include "formats/half.h"
+#include "io/half.h"
 #include "wavroute/error.h"
 
 namespace wavroute {

@@ -2,8 +2,8 @@
 #include <bit>
 #include <type_traits>
 
-#include "formats/gguf.h"
-#include "formats/gguf_kinds.h"
+#include "io/gguf.h"
+#include "io/gguf_kinds.h"
 
 namespace wavroute {
 namespace {

@@ -14,8 +14,8 @@
 #include <variant>
 #include <vector>
 
-#include "formats/ggml_blocks.h"
 #include "io/file.h"
+#include "io/ggml_blocks.h"
 
 namespace wavroute {
 

@@ -1,4 +1,4 @@
-#include "formats/ggml_blocks.h"
+#include "io/ggml_blocks.h"
 
 #include <fmt/format.h>
 
@@ -7,7 +7,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "formats/half.h"
+#include "io/half.h"
 #include "wavroute/error.h"
 
 namespace wavroute {

@@ -1,10 +1,11 @@
 // The text of tokenizer.json; tests/python/test_import.py has the library `tokenizers` read it.
+#include "data/vocabulary.h"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
 
-#include "formats/tokenizer_files.h"
 #include "tests/temporary_folder.h"
 
 namespace wavroute {

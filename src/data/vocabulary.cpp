@@ -1,4 +1,5 @@
-// The text of a tokenizer.json.
+#include "data/vocabulary.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -10,7 +11,6 @@
 #include "base/printable.h"
 #include "base/utf8.h"
 #include "data/byte_pair_json.h"
-#include "formats/tokenizer_files.h"
 #include "wavroute/error.h"
 #include "wavroute/tokenizer.h"
 
