@@ -1,4 +1,5 @@
-// What the kernel tests share: every test runs on each instruction set that this machine has.
+// What the kernel tests share: every test runs on each instruction set that this machine has, and
+// those of kernels that GPUs have too run on them under the emulator (kernels/cuda/emulator.h).
 #pragma once
 
 #include <gtest/gtest.h>
@@ -16,19 +17,23 @@
 
 namespace wavroute::kernels {
 
-// The parameter is the table of one instruction set:
+// The kernels of one test.
+struct TestedKernels : Kernels {
+  std::string name;
+  bool adds_rows_in_order = true;  // sums over rows have the same bits for any ranges of the rows
+};
+// Those of this program: tested_kernels.cpp, or cuda/emulated_kernels.cpp.
+[[nodiscard]] std::vector<TestedKernels> tested_kernels();
+
 //   class StreamTest : public KernelTest {};
 //   INSTANTIATE_TEST_SUITE_P(, StreamTest, every_isa(), isa_name);
-class KernelTest : public ::testing::TestWithParam<Kernels> {};
+class KernelTest : public ::testing::TestWithParam<TestedKernels> {};
 
-inline auto every_isa() {
-  const auto usable = usable_kernels();
-  return ::testing::ValuesIn(usable.begin(), usable.end());
+inline auto every_isa() { return ::testing::ValuesIn(tested_kernels()); }
+inline std::string isa_name(const ::testing::TestParamInfo<TestedKernels>& info) {
+  return info.param.name;
 }
-inline std::string isa_name(const ::testing::TestParamInfo<Kernels>& info) {
-  return to_string(info.param.isa);
-}
-inline void PrintTo(const Kernels& kernels, std::ostream* out) { *out << to_string(kernels.isa); }
+inline void PrintTo(const TestedKernels& kernels, std::ostream* out) { *out << kernels.name; }
 
 // Rounds to nearest even, as storage does.
 inline Bf16 to_bf16(float x) {

