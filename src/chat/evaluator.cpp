@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/printable.h"
 #include "chat/filters.h"
 #include "chat/functions.h"
 #include "chat/methods.h"
@@ -14,8 +15,8 @@
 
 namespace wavroute::chat {
 
-std::string Evaluator::print(const Body& body) {
-  static_cast<void>(run(body));
+std::string Evaluator::print(const Program& program) {
+  static_cast<void>(run_inner(program.body, program.late));
   return std::move(output_);
 }
 
@@ -54,7 +55,7 @@ Evaluator::Flow Evaluator::run(const Statement& statement) {
     case StatementKind::kIf:
       return run_if(statement);
     case StatementKind::kGeneration:
-      return run_inner(statement.body);
+      return run_inner(statement.body, statement.late_in_body);
     case StatementKind::kBreak:
       return Flow::kBreak;
     case StatementKind::kContinue:
@@ -63,8 +64,8 @@ Evaluator::Flow Evaluator::run(const Statement& statement) {
   return Flow::kContinue;
 }
 
-Evaluator::Flow Evaluator::run_inner(const Body& body, Scope scope) {
-  scopes_.push_back(std::move(scope));
+Evaluator::Flow Evaluator::run_inner(const Body& body, const std::vector<std::string>& late) {
+  scopes_.push_back({&late});
   const Flow flow = run(body);
   scopes_.pop_back();
   return flow;
@@ -83,7 +84,7 @@ Values Evaluator::loop_items(const Statement& statement) {
   Values passed;
   ++conditions_;
   for (Value& item : items) {
-    scopes_.emplace_back();
+    scopes_.push_back({});
     assign(statement.target, item);
     if (is_true(evaluate(statement.conditions.front()))) passed.push_back(std::move(item));
     scopes_.pop_back();
@@ -99,19 +100,20 @@ Evaluator::Flow Evaluator::run_for(const Statement& statement) {
   for (size_t i = 0; i < items->size(); ++i) {
     work_.set_line(statement.line);
     work_.spend(kOperation);
-    scopes_.push_back({{"loop", std::make_shared<const Loop>(Loop{items, i})}});
+    scopes_.push_back(
+        {&statement.late_in_body, {{"loop", std::make_shared<const Loop>(Loop{items, i})}}});
     assign(statement.target, (*items)[i]);
     const Flow flow = run(statement.body);
     scopes_.pop_back();
     if (flow == Flow::kBreak) break;
     has_completed = has_completed || flow == Flow::kEnd;
   }
-  return has_completed ? Flow::kEnd : run_inner(statement.otherwise);
+  return has_completed ? Flow::kEnd : run_inner(statement.otherwise, statement.late_in_otherwise);
 }
 
 Evaluator::Flow Evaluator::run_set_block(const Statement& statement) {
   std::string outer = std::exchange(output_, {});
-  const Flow flow = run_inner(statement.body);
+  const Flow flow = run_inner(statement.body, statement.late_in_body);
   std::string text = std::exchange(output_, std::move(outer));
   if (flow == Flow::kEnd) assign(statement.target, std::move(text));
   return flow;
@@ -119,7 +121,7 @@ Evaluator::Flow Evaluator::run_set_block(const Statement& statement) {
 
 void Evaluator::assign(const Expression& target, Value value) {
   if (target.kind == ExpressionKind::kName) {
-    scopes_.back().insert_or_assign(target.name, std::move(value));
+    scopes_.back().variables.insert_or_assign(target.name, std::move(value));
     return;
   }
   if (target.kind == ExpressionKind::kAttribute) {
@@ -213,8 +215,19 @@ Value Evaluator::evaluate_inner(const Expression& expression) {
 
 Value Evaluator::look_up(const std::string& name) {
   for (auto scope = scopes_.rbegin(); scope != scopes_.rend(); ++scope) {
-    if (const auto found = scope->find(name); found != scope->end()) return found->second;
+    const auto& variables = scope->variables;
+    if (const auto found = variables.find(name); found != variables.end()) {
+      // Jinja looks at the items of a loop one by one, while its body runs.
+      if (conditions_ > 0 && found->second.names() != nullptr) {
+        work_.refuse("a namespace in the condition of a loop");
+      }
+      return found->second;
+    }
+    if (scope->late != nullptr && std::ranges::find(*scope->late, name) != scope->late->end()) {
+      work_.refuse(fmt::format("{}, which is set further down", printable(name)));
+    }
   }
+  if (const auto found = variables_.find(name); found != variables_.end()) return found->second;
   if (auto function = find_function(name, work_)) return *std::move(function);
   return Undefined{std::make_shared<const std::string>(name)};
 }
@@ -222,15 +235,8 @@ Value Evaluator::look_up(const std::string& name) {
 // A method comes before a key of the same name.
 Value Evaluator::attribute_of(const Expression& expression) {
   const Value value = evaluate(expression.parts.front());
-  if (value.names() != nullptr && conditions_ > 0) {
-    // Jinja looks at the items of a loop one by one, while its body runs.
-    work_.refuse("a namespace in the condition of a loop");
-  }
   const std::string& name = expression.name;
   const Dict* dict = value.dict();
-  if (dict != nullptr && name.starts_with("__") && dict->find(name) != nullptr) {
-    return *dict->find(name);
-  }
   Value own = attribute(value, name, work_);
   if (dict == nullptr || !own.is_undefined()) return own;
   work_.spend(dict->entries.size());

@@ -13,15 +13,20 @@ namespace wavroute::chat {
 
 class Evaluator {
  public:
-  using Scope = std::map<std::string, Value, std::less<>>;
+  using Variables = std::map<std::string, Value, std::less<>>;
 
-  Evaluator(Scope variables, std::chrono::system_clock::time_point now, Work& work)
-      : scopes_{std::move(variables)}, now_(now), work_(work) {}
+  Evaluator(Variables variables, std::chrono::system_clock::time_point now, Work& work)
+      : variables_(std::move(variables)), now_(now), work_(work) {}
 
   // What the template prints.
-  [[nodiscard]] std::string print(const Body& body);
+  [[nodiscard]] std::string print(const Program& program);
 
  private:
+  // What is set inside a loop, a block or the whole template.
+  struct Scope {
+    const std::vector<std::string>* late = nullptr;
+    Variables variables = {};
+  };
   // How a body ended.
   enum class Flow : uint8_t { kEnd, kBreak, kContinue };
 
@@ -33,7 +38,7 @@ class Evaluator {
   // The items of a for that pass its condition.
   [[nodiscard]] Values loop_items(const Statement& statement);
   // In a scope of its own.
-  [[nodiscard]] Flow run_inner(const Body& body, Scope scope = {});
+  [[nodiscard]] Flow run_inner(const Body& body, const std::vector<std::string>& late);
   void print(std::string_view text);
   void assign(const Expression& target, Value value);
 
@@ -49,7 +54,8 @@ class Evaluator {
   // Of a call, a filter or a test: everything behind its first part.
   [[nodiscard]] Arguments arguments_of(const Expression& expression);
 
-  std::vector<Scope> scopes_;
+  Variables variables_;        // given to the template
+  std::vector<Scope> scopes_;  // the innermost last
   std::chrono::system_clock::time_point now_;
   Work& work_;
   std::string output_;

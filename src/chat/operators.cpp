@@ -32,22 +32,21 @@ Value whole(bool overflows, int64_t number, Work& work) {
             fmt::format("{} and {}", kind_of(left), kind_of(right)));
 }
 
+// Jinja writes a negative constant into Python code without brackets: -1 ** x is then -(1 ** x).
 Value power(const Value& left, const Value& right, Work& work) {
-  if (left.is_integer() && right.is_integer() && right.integer() >= 0) {
-    int64_t result = 1;
-    const int64_t base = left.integer();
-    if (base >= -1 && base <= 1) {
-      return base == -1 && right.integer() % 2 == 0 ? int64_t{1}
-             : right.integer() == 0                 ? int64_t{1}
-                                                    : base;
-    }
-    for (int64_t i = 0; i < right.integer(); ++i) {
-      if (__builtin_mul_overflow(result, base, &result)) whole(true, 0, work);
-    }
-    return result;
+  if (left.number() < 0.0) work.refuse("a negative number before **");
+  if (!left.is_integer() || !right.is_integer() || right.integer() < 0) {
+    if (left.number() == 0.0 && right.number() < 0.0)
+      work.fail("a power that is a number", "1 / 0");
+    return finite(std::pow(left.number(), right.number()), work);
   }
-  if (left.number() == 0.0 && right.number() < 0.0) work.fail("a power that is a number", "1 / 0");
-  return finite(std::pow(left.number(), right.number()), work);
+  const int64_t base = left.integer();
+  if (base <= 1) return right.integer() == 0 ? int64_t{1} : base;
+  int64_t result = 1;
+  for (int64_t i = 0; i < right.integer(); ++i) {
+    if (__builtin_mul_overflow(result, base, &result)) work.refuse("an integer beyond 64 bits");
+  }
+  return result;
 }
 
 // Rounded towards minus infinity, as Python divides.

@@ -5,6 +5,7 @@
 
 #include "base/printable.h"
 #include "chat/expression_parser.h"
+#include "chat/late_names.h"
 #include "chat/lexer.h"
 
 namespace wavroute::chat {
@@ -79,7 +80,9 @@ class Parser {
     if (name == "set") return read_set(begin(StatementKind::kSet));
     if (name == "generation") {
       const size_t loops = std::exchange(loops_, 0);  // it is a function: no loop ends from in it
-      read_inner(begin(StatementKind::kGeneration).body, {"endgeneration"});
+      Statement& statement = begin(StatementKind::kGeneration);
+      read_inner(statement.body, {"endgeneration"});
+      statement.late_in_body = late_names(statement.body, nullptr);
       loops_ = loops;
       return;
     }
@@ -116,7 +119,9 @@ class Parser {
     ++loops_;
     const std::string end = read_inner(statement.body, {"else", "endfor"});
     --loops_;
+    statement.late_in_body = late_names(statement.body, &statement.target);
     if (end == "else") read_inner(statement.otherwise, {"endfor"});
+    statement.late_in_otherwise = late_names(statement.otherwise, nullptr);
   }
 
   void read_set(Statement& statement) {
@@ -128,6 +133,7 @@ class Parser {
     if (reader_.is_sign("|")) work_.refuse("a filter of a set block");
     statement.kind = StatementKind::kSetBlock;
     read_inner(statement.body, {"endset"});
+    statement.late_in_body = late_names(statement.body, nullptr);
   }
 
   ExpressionParser reader_;
@@ -138,9 +144,12 @@ class Parser {
 
 }  // namespace
 
-Body parse_template(std::string_view source, Work& work) {
+Program parse_template(std::string_view source, Work& work) {
   const std::vector<Token> tokens = read_tokens(source, work);
-  return Parser(tokens, work).read();
+  Program program;
+  program.body = Parser(tokens, work).read();
+  program.late = late_names(program.body, nullptr);
+  return program;
 }
 
 }  // namespace wavroute::chat

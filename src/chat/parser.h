@@ -8,6 +8,6 @@
 namespace wavroute::chat {
 
 // UserError for a syntax error, and for a statement outside the subset.
-[[nodiscard]] Body parse_template(std::string_view source, Work& work);
+[[nodiscard]] Program parse_template(std::string_view source, Work& work);
 
 }  // namespace wavroute::chat

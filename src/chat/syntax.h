@@ -66,6 +66,7 @@ struct Statement {
   std::vector<Expression> conditions;  // at most one
   std::vector<Branch> branches;
   std::vector<Statement> body, otherwise;
+  std::vector<std::string> late_in_body, late_in_otherwise;  // late_names.h, of their scopes
 };
 
 using Body = std::vector<Statement>;
@@ -73,6 +74,11 @@ using Body = std::vector<Statement>;
 struct Branch {
   Expression condition;
   Body body;
+};
+
+struct Program {
+  Body body;
+  std::vector<std::string> late;
 };
 
 }  // namespace wavroute::chat

@@ -8,15 +8,15 @@
 
 namespace wavroute {
 
-struct ChatTemplate::Program {
+struct ChatTemplate::Parsed {
   std::string where;
-  chat::Body body;
+  chat::Program program;
 };
 
 ChatTemplate::ChatTemplate(std::string_view text, std::string where) {
   chat::Work work(where);
-  chat::Body body = chat::parse_template(text, work);
-  program_ = std::make_unique<const Program>(Program{std::move(where), std::move(body)});
+  chat::Program program = chat::parse_template(text, work);
+  parsed_ = std::make_unique<const Parsed>(Parsed{std::move(where), std::move(program)});
 }
 
 ChatTemplate::~ChatTemplate() = default;
@@ -37,12 +37,12 @@ std::string ChatTemplate::render(const ChatInput& input, Time now) const {
 }
 
 std::string ChatTemplate::render(const nlohmann::ordered_json& variables, Time now) const {
-  chat::Work work(program_->where);
-  chat::Evaluator::Scope scope;
+  chat::Work work(parsed_->where);
+  chat::Evaluator::Variables scope;
   for (const auto& [name, value] : variables.items()) {
     scope.emplace(name, chat::from_json(value, work));
   }
-  return chat::Evaluator(std::move(scope), now, work).print(program_->body);
+  return chat::Evaluator(std::move(scope), now, work).print(parsed_->program);
 }
 
 }  // namespace wavroute

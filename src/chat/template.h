@@ -45,8 +45,8 @@ class ChatTemplate {
   [[nodiscard]] std::string render(const nlohmann::ordered_json& variables, Time now) const;
 
  private:
-  struct Program;
-  std::unique_ptr<const Program> program_;
+  struct Parsed;
+  std::unique_ptr<const Parsed> parsed_;
 };
 
 }  // namespace wavroute

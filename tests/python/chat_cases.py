@@ -197,7 +197,7 @@ class Sweep:
             return f"{inner()} if {inner()}" + (f" else {inner()}" if self.draw.random() < 0.7 else "")
         if kind == 10:
             return pick([f"not {inner()}", f"-{inner()}", f"+{inner()}", f"{inner()} < {inner()} <= {inner()}"])
-        return pick([f"[{inner()}, {inner()}]", f"{{'k': {inner()}, {inner()}: 1}}", f"({inner()}, {inner()})",
+        return pick([f"[{inner()}, {inner()}]", f"{{'k': {inner()}, {pick(['1', 's', 'true', 'none', 'x'])}: 1}}", f"({inner()}, {inner()})",
                      f"range({inner()})|list", f"dict(k={inner()})"])
 
     def tag(self, content: str) -> str:
