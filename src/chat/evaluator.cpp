@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/printable.h"
+#include "chat/arithmetic.h"
 #include "chat/filters.h"
 #include "chat/functions.h"
 #include "chat/methods.h"

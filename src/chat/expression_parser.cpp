@@ -4,15 +4,13 @@
 #include <array>
 #include <iterator>
 
-#include "base/printable.h"
-
 namespace wavroute::chat {
 
 // A level of recursion, for the time of a call.
 class ExpressionParser::Level {
  public:
   explicit Level(ExpressionParser& parser) : parser_(parser) {
-    if (++parser_.level_ > kMostNesting) parser_.work_.fail_nesting();
+    if (++parser_.level_ > kMostNesting) parser_.work().fail_nesting();
   }
   Level(const Level&) = delete;
   Level& operator=(const Level&) = delete;
@@ -22,54 +20,14 @@ class ExpressionParser::Level {
   ExpressionParser& parser_;
 };
 
-// ---- tokens ----------------------------------------------------------------------------------
-
-bool ExpressionParser::is_sign(std::string_view sign) const {
-  return token().kind == TokenKind::kSign && token().text == sign;
-}
-
-bool ExpressionParser::is_word(std::string_view word) const {
-  return token().kind == TokenKind::kName && token().text == word;
-}
-
-const Token& ExpressionParser::take() {
-  const Token& taken = token();
-  if (at_ + 1 < tokens_.size()) ++at_;
-  work_.set_line(token().line);
-  return taken;
-}
-
-bool ExpressionParser::take_sign(std::string_view sign) {
-  const bool is = is_sign(sign);
-  if (is) take();
-  return is;
-}
-
-bool ExpressionParser::take_word(std::string_view word) {
-  const bool is = is_word(word);
-  if (is) take();
-  return is;
-}
-
-void ExpressionParser::expect_sign(std::string_view sign) {
-  if (!take_sign(sign)) fail(printable(sign));
-}
-
-const Token& ExpressionParser::expect(TokenKind kind, std::string_view what) {
-  if (token().kind != kind) fail(what);
-  return take();
-}
-
-void ExpressionParser::fail(std::string_view wanted) { work_.fail(wanted, described(token())); }
-
 Expression ExpressionParser::make(ExpressionKind kind, std::vector<Expression> parts,
                                   std::string name) {
   Expression expression;
   expression.kind = kind;
-  expression.line = parts.empty() ? work_.line() : parts.front().line;
+  expression.line = parts.empty() ? work().line() : parts.front().line;
   for (const Expression& part : parts)
     expression.depth = std::max(expression.depth, part.depth + 1);
-  if (expression.depth > kMostNesting) work_.fail_nesting();
+  if (expression.depth > kMostNesting) work().fail_nesting();
   expression.name = std::move(name);
   expression.parts = std::move(parts);
   return expression;
@@ -343,7 +301,7 @@ Expression ExpressionParser::read_subscript(Expression value) {
     take_sign(":");
     parts.push_back(bound());
   }
-  if (is_sign(",")) work_.refuse("a subscript of several parts");
+  if (is_sign(",")) work().refuse("a subscript of several parts");
   expect_sign("]");
   return make(is_slice ? ExpressionKind::kSlice : ExpressionKind::kSubscript, std::move(parts));
 }
@@ -384,7 +342,7 @@ void ExpressionParser::read_arguments(Expression& call) {
   for (bool is_first = true; !is_sign(")"); is_first = false) {
     if (!is_first) expect_sign(",");
     if (is_sign(")")) break;
-    if (is_sign("*") || is_sign("**")) work_.refuse("arguments with * or **");
+    if (is_sign("*") || is_sign("**")) work().refuse("arguments with * or **");
     const bool has_name = token().kind == TokenKind::kName &&
                           following().kind == TokenKind::kSign && following().text == "=";
     if (has_name) {
@@ -430,7 +388,7 @@ void ExpressionParser::check_target(const Expression& target) {
   } else if (target.kind != ExpressionKind::kName) {
     fail("a name to assign to");
   } else if (target.name == "loop") {
-    work_.refuse("an assignment to 'loop'");
+    work().refuse("an assignment to 'loop'");
   }
 }
 

@@ -2,36 +2,18 @@
 #pragma once
 
 #include <initializer_list>
-#include <span>
+#include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
-#include "chat/lexer.h"
 #include "chat/syntax.h"
+#include "chat/token_reader.h"
 
 namespace wavroute::chat {
 
-class ExpressionParser {
+class ExpressionParser : public TokenReader {
  public:
-  // `tokens` ends with kEnd, and outlives the parser.
-  ExpressionParser(std::span<const Token> tokens, Work& work) : tokens_(tokens), work_(work) {}
-
-  // The next token, and the one behind it.
-  [[nodiscard]] const Token& token() const { return tokens_[at_]; }
-  [[nodiscard]] const Token& following() const {
-    return tokens_[std::min(at_ + 1, tokens_.size() - 1)];
-  }
-  [[nodiscard]] bool is_sign(std::string_view sign) const;
-  [[nodiscard]] bool is_word(std::string_view word) const;
-  const Token& take();
-  // Takes the token if it is this one.
-  bool take_sign(std::string_view sign);
-  bool take_word(std::string_view word);
-  // UserError for another token.
-  void expect_sign(std::string_view sign);
-  const Token& expect(TokenKind kind, std::string_view what);
-  [[noreturn]] void fail(std::string_view wanted);
+  using TokenReader::TokenReader;
 
   // One expression, or a tuple without brackets: a, b. `with_condition`: "a if b" may stand there.
   [[nodiscard]] Expression read_tuple(bool with_condition = true);
@@ -71,9 +53,6 @@ class ExpressionParser {
                                           Expression (ExpressionParser::*operand)());
   void check_target(const Expression& target);
 
-  std::span<const Token> tokens_;
-  Work& work_;
-  size_t at_ = 0;
   size_t level_ = 0;
 };
 

@@ -1,4 +1,4 @@
-// What operators and subscripts do, by Python's rules. Where Python raises an error, and where its
+// Comparisons, items and subscripts, by Python's rules. Where Python raises an error, and where its
 // result could not be given exactly, that is a UserError.
 #pragma once
 
@@ -15,11 +15,6 @@ namespace wavroute::chat {
 [[nodiscard]] bool compare(std::string_view sign, const Value& left, const Value& right,
                            Work& work);
 [[nodiscard]] bool contains(const Value& container, const Value& item, Work& work);
-
-// + - * / // % **
-[[nodiscard]] Value calculate(std::string_view sign, const Value& left, const Value& right,
-                              Work& work);
-[[nodiscard]] Value negated(const Value& value, Work& work);
 
 // What a loop goes over: the characters of a text, the keys of a dict. Reads a generator up.
 [[nodiscard]] Values items_of(const Value& value, Work& work);

@@ -21,9 +21,9 @@ struct ChatMessage {
 
 // What a template is given of a conversation, as `transformers` gives it.
 struct ChatInput {
-  std::vector<ChatMessage> messages;
+  std::vector<ChatMessage> messages = {};
   bool add_generation_prompt = true;  // ends where the next answer begins
-  std::string bos, eos;               // texts of the tokens; empty: the tokenizer has none
+  std::string bos = {}, eos = {};     // texts of the tokens; empty: the tokenizer has none
 };
 
 class ChatTemplate {

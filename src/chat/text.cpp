@@ -1,6 +1,7 @@
 #include "chat/text.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/utf8.h"
 

@@ -7,6 +7,7 @@
 #include <map>
 
 #include "base/printable.h"
+#include "chat/arithmetic.h"
 #include "chat/operators.h"
 #include "chat/text.h"
 #include "chat/value_text.h"

@@ -121,7 +121,7 @@ and m.content.endswith('</r>')) %}
     # Filters over messages, and a set block.
     "filters": """{%- set users = messages | selectattr("role", "equalto", "user") | list %}
 {%- set others = messages | rejectattr("role", "in", ["user", "system"]) | map(attribute="content") %}
-{%- set head %}{% for m in messages if m.role == "system" %}{{ m.content|upper|default("-", true) }}
+{%- set head %}{% for m in messages if m.role == "system" %}{{ m.role|upper }}{{ m.content|default("-", true) }}
 {% else %}none{% endfor %}{% endset %}
 {{- head }}:{{ others|join(';') }}
 {% for m in messages %}

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pty
+import select
 import shutil
 import subprocess
 import termios
@@ -144,6 +145,7 @@ class Terminal:
     def until(self, text: str) -> str:
         """What was shown before `text`, and it."""
         while text not in self.shown:
+            assert select.select([self.ours], [], [], 60)[0], f"no {text!r} behind {self.shown!r}"
             self.shown += os.read(self.ours, 4096).decode()
         before, _, self.shown = self.shown.partition(text)
         return before + text
@@ -159,7 +161,7 @@ class Terminal:
 
 
 def test_a_terminal_shows_where_to_type_and_ctrl_c_ends_an_answer(model):
-    terminal = Terminal("chat", model, "--temperature", 0, "-n", 1000000)
+    terminal = Terminal("chat", model, "--temperature", 0, "-n", 100000)
     assert "Ctrl-C ends an answer" in terminal.until("> ")
     terminal.type("the cat\n")
     terminal.until("the cat\r\n")
