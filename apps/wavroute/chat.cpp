@@ -116,6 +116,7 @@ class Conversation {
 };
 
 bool Conversation::answer() {
+  const StopSignal stop;  // from here on: reading a long turn takes a while, too
   const std::vector<uint32_t> ids = loaded_.tokenizer->encode_marked(prompt(), "the conversation");
   if (ids.empty()) throw expected("a chat template that prints the conversation", "an empty text");
   check_cache(loaded_, 1, std::ssize(ids), arguments_.tokens);
@@ -123,7 +124,6 @@ bool Conversation::answer() {
       is_context_noted_ || note_context(loaded_, std::ssize(ids) + arguments_.tokens);
   Writer writer(loaded_, arguments_.stops);
   bool has_ended = false;
-  const StopSignal stop;
   const GenerationResult result =
       continuation_.run(ids, arguments_.tokens, arguments_.sampling, [&](size_t, uint32_t token) {
         has_ended = std::ranges::find(ends_, token) != ends_.end();

@@ -86,8 +86,11 @@ Values Evaluator::loop_items(const Statement& statement) {
   ++conditions_;
   for (Value& item : items) {
     scopes_.push_back({});
-    assign(statement.target, item);
-    if (is_true(evaluate(statement.conditions.front()))) passed.push_back(std::move(item));
+    assign(statement.target, std::move(item));
+    // Where a condition stands, what two names take of a list comes back as a tuple.
+    if (is_true(evaluate(statement.conditions.front()))) {
+      passed.push_back(evaluate(statement.target));
+    }
     scopes_.pop_back();
   }
   --conditions_;

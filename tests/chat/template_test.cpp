@@ -54,6 +54,13 @@ TEST(ChatTemplate, FiltersALoop) {
             "none");
 }
 
+TEST(ChatTemplate, MakesTuplesOfWhatAFilteredLoopTakesApart) {
+  EXPECT_EQ(rendered("{% for a, b in [[1, 2], [3, 4]] %}{{ loop.nextitem }}{% endfor %}"),
+            "[3, 4]");
+  EXPECT_EQ(rendered("{% for a, b in [[1, 2], [3, 4]] if a %}{{ loop.nextitem }}{% endfor %}"),
+            "(3, 4)");
+}
+
 TEST(ChatTemplate, LeavesALoop) {
   EXPECT_EQ(rendered("{% for i in range(9) %}{% if i == 1 %}{% continue %}{% endif %}"
                      "{% if i == 4 %}{% break %}{% endif %}{{ i }}{% endfor %}"),
