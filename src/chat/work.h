@@ -9,8 +9,8 @@ namespace wavroute::chat {
 
 inline constexpr size_t kMostTemplateBytes = size_t{256} << 10;
 inline constexpr size_t kMostNesting = 100;  // of statements, expressions in each other, values
-inline constexpr size_t kMostTextBytes = size_t{16} << 20;  // of one text, and of the result
-inline constexpr size_t kMostWork = size_t{1} << 27;        // bytes made; an operation counts 64
+inline constexpr size_t kMostTextBytes = size_t{4} << 20;  // of one text, and of the result
+inline constexpr size_t kMostWork = size_t{1} << 25;       // bytes made; an operation counts 64
 inline constexpr size_t kOperation = 64;
 
 class Work {
