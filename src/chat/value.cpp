@@ -141,7 +141,8 @@ Value make_list(Values items, Work& work) {
 Value make_dict(std::vector<std::pair<Value, Value>> entries, Work& work) {
   auto dict = std::make_shared<Dict>();
   size_t depth = 0;
-  for (auto& [key, value] : entries) {
+  for (auto& given : entries) {
+    Value &key = given.first, &value = given.second;
     if (key.dict() != nullptr || key.is_sequence(SequenceKind::kList)) {
       work.fail("a key that is a text or a number", kind_of(key));
     }
