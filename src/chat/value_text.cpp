@@ -21,12 +21,12 @@ std::string float_text(double number) {
   std::string result = text.starts_with('-') ? "-" : "";
   if (!result.empty()) text.remove_prefix(1);
   const size_t mark = text.find('e');
-  int exponent = 0;
+  int64_t exponent = 0;
   const char* digits = text.data() + mark + (text[mark + 1] == '+' ? 2 : 1);
   std::from_chars(digits, text.data() + text.size(), exponent);
   std::string mantissa(text.substr(0, mark));
   std::erase(mantissa, '.');
-  const auto count = static_cast<int>(mantissa.size());
+  const auto count = std::ssize(mantissa);
   if (exponent < -4 || exponent >= 16) {
     if (count > 1) mantissa.insert(1, ".");
     return result +
