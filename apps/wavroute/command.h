@@ -14,6 +14,7 @@ using Action = std::function<int()>;
 void add_train(CLI::App& root, Action& action);
 void add_eval(CLI::App& root, Action& action);
 void add_generate(CLI::App& root, Action& action);
+void add_chat(CLI::App& root, Action& action);
 void add_export(CLI::App& root, Action& action);
 void add_import(CLI::App& root, Action& action);
 void add_compare(CLI::App& root, Action& action);

@@ -4,18 +4,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <vector>
 
 #include "base/lines.h"
-#include "base/numbers.h"
 #include "base/output.h"
 #include "command.h"
 #include "common.h"
 #include "config/end_tokens.h"
-#include "data/stop_text.h"
+#include "continuing.h"
 #include "io/file.h"
 #include "train/process.h"
 #include "validators.h"
@@ -37,26 +35,6 @@ struct GenerateArguments {
 
 constexpr size_t kMostPromptBytes = size_t{64} << 20;  // of a file of prompts
 
-// The cache of keys and values is allocated for all tokens in advance, for every prompt as for the
-// longest.
-void check_cache(const LoadedModel& loaded, size_t prompts, int64_t longest, int64_t tokens) {
-  const double a_token =
-      cache_bytes_per_token(*loaded.model, loaded.program_or_null()) * static_cast<double>(prompts);
-  const double most = std::floor(static_cast<double>(loaded.free_memory) / a_token);
-  if (static_cast<double>(longest) + static_cast<double>(tokens) <= most) return;
-  const std::string of_all = prompts > 1 ? fmt::format(", {} prompts at once", prompts) : "";
-  throw expected(fmt::format("a cache of keys and values within the {} that are free",
-                             format_bytes(static_cast<double>(loaded.free_memory))),
-                 fmt::format("{} for --tokens {} after a prompt of {}{}",
-                             format_bytes(a_token * (static_cast<double>(longest) +
-                                                     static_cast<double>(tokens))),
-                             tokens, longest, of_all),
-                 {},
-                 most > static_cast<double>(longest)
-                     ? fmt::format("--tokens {:.0f} fits", most - static_cast<double>(longest))
-                     : "fewer or shorter prompts, or a machine with more memory");
-}
-
 // A prompt a line; an empty line is none.
 std::vector<std::string> read_prompts(const std::string& path) {
   const std::string text = read_file(path, kMostPromptBytes);
@@ -67,39 +45,6 @@ std::vector<std::string> read_prompts(const std::string& path) {
   if (prompts.empty()) throw expected("a prompt a line", "none", "in " + path);
   return prompts;
 }
-
-// What a model writes after one prompt: complete characters, up to a stop.
-class Writer {
- public:
-  Writer(const LoadedModel& loaded, const std::vector<std::string>& stops)
-      : tokenizer_(loaded.tokenizer),
-        decoder_(loaded.tokenizer, /*continues=*/true),
-        stop_(stops) {}
-
-  // What can be shown with the token.
-  std::string feed(uint32_t token) {
-    if (tokenizer_->is_special(token)) return {};  // a mark, no text
-    return take(stop_.feed(decoder_.feed(token)));
-  }
-  // And at the end.
-  std::string finish() {
-    std::string rest = stop_.feed(decoder_.finish());
-    rest += stop_.finish();
-    return take(std::move(rest));
-  }
-  [[nodiscard]] bool has_stopped() const { return stop_.has_stopped(); }
-  [[nodiscard]] const std::string& text() const { return text_; }
-
- private:
-  std::string take(std::string piece) {
-    text_ += piece;
-    return piece;
-  }
-  std::shared_ptr<const Tokenizer> tokenizer_;
-  StreamDecoder decoder_;
-  StopText stop_;
-  std::string text_;
-};
 
 struct Prompts {
   std::vector<std::string> texts;
@@ -147,13 +92,7 @@ int run(const GenerateArguments& arguments) {
   for (const auto& ids : prompts.ids) longest = std::max(longest, std::ssize(ids));
   check_cache(loaded, prompts_at_once(*loaded.model, prompts.ids.size()), longest,
               arguments.tokens);
-  const int64_t context = loaded.model->spec().model.context;
-  if (longest + arguments.tokens > context) {
-    note(
-        fmt::format("wavroute: {} tokens are more than the {} that the model was trained with: "
-                    "what comes after them may be worse",
-                    longest + arguments.tokens, context));
-  }
+  note_context(loaded, longest + arguments.tokens);
   std::vector<uint32_t> ends;
   if (!arguments.ignore_eos) ends = read_end_tokens(loaded.folder);
   const StopSignal stop;
@@ -196,29 +135,6 @@ int run(const GenerateArguments& arguments) {
                                            : fmt::format("{} prompts", prompts.ids.size()),
                    1e3 * result.prefill_seconds, depth));
   return 0;
-}
-
-void add_sampling(CLI::App& command, Sampling& sampling) {
-  command.add_option("--temperature", sampling.temperature, "0: always the likeliest token")
-      ->capture_default_str();
-  command.add_option("--top-k", sampling.top_k, "Only the k likeliest tokens; 0: all")
-      ->check(integer_from(0))
-      ->capture_default_str();
-  command
-      .add_option("--top-p", sampling.top_p,
-                  "Only the likeliest tokens that together have this probability; 1: all")
-      ->capture_default_str();
-  command
-      .add_option("--min-p", sampling.min_p,
-                  "Only tokens with this share of the likeliest one's probability; 0: all")
-      ->capture_default_str();
-  command
-      .add_option("--repetition-penalty", sampling.repetition_penalty,
-                  "Above 1: tokens that the text has become less likely")
-      ->capture_default_str();
-  command.add_option("--seed", sampling.seed, "Of the draws")
-      ->check(integer_from(0))
-      ->capture_default_str();
 }
 
 }  // namespace

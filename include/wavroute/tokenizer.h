@@ -53,6 +53,12 @@ class Tokenizer {
       std::string_view text, std::string_view where = "the prompt") const {
     return encode(text, where);
   }
+  // The ids of a text that has its special tokens in it, as a chat template writes it: they are
+  // recognised, and nothing is added.
+  [[nodiscard]] virtual std::vector<uint32_t> encode_marked(
+      std::string_view text, std::string_view where = "the text") const {
+    return encode(text, where);
+  }
   // Whether encode() is known to have ids for every text: it then finds no unknown character.
   [[nodiscard]] virtual bool spells_all() const noexcept { return false; }
   // How many bytes of `text` encode() can't keep because they are not UTF-8: each run that no

@@ -128,11 +128,15 @@ class BpeTokenizer : public Tokenizer {
   }
   [[nodiscard]] std::vector<uint32_t> encode_prompt(std::string_view text,
                                                     std::string_view where) const override {
-    std::vector<uint32_t> ids = encode_text({text, where, 0, false, true});
+    std::vector<uint32_t> ids = encode_marked(text, where);
     const auto& [before, after] = rules_.frame;
     ids.insert(ids.begin(), before.begin(), before.end());
     ids.insert(ids.end(), after.begin(), after.end());
     return ids;
+  }
+  [[nodiscard]] std::vector<uint32_t> encode_marked(std::string_view text,
+                                                    std::string_view where) const override {
+    return encode_text({text, where, 0, false, true});
   }
   [[nodiscard]] size_t cut(std::string_view text, size_t at) const override;
   [[nodiscard]] bool spells_all() const noexcept override { return model_.spells_all(); }

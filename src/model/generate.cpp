@@ -19,21 +19,29 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+// From where a batch goes on.
+struct Beginning {
+  InferenceState state;  // with room for all prompts and tokens
+  size_t read = 0;       // tokens of each prompt that are in it
+  uint64_t draws = 0;    // that were taken from the seed
+};
+
 // Sequences that are decoded together, each a token at a time.
 class Batch {
  public:
-  Batch(const Decoder& model, std::span<const std::vector<uint32_t>> prompts, int64_t tokens,
-        const Sampling& sampling, const LayerProgram* program, const Progress& progress)
+  Batch(const Decoder& model, std::span<const std::vector<uint32_t>> prompts, Beginning beginning,
+        int64_t tokens, const Sampling& sampling, const LayerProgram* program,
+        const Progress& progress)
       : model_(model),
         prompts_(prompts),
         tokens_(tokens),
         sampling_(sampling),
         random_(sampling.seed, "sample"),
         program_(program),
-        progress_(progress) {
-    int64_t longest = 0;
-    for (const auto& prompt : prompts) longest = std::max(longest, std::ssize(prompt));
-    state_ = model.inference_state(std::ssize(prompts), longest + tokens, program);
+        progress_(progress),
+        state_(std::move(beginning.state)),
+        read_(beginning.read),
+        draws_(beginning.draws) {
     for (const auto& prompt : prompts) sequences_.push_back({prompt, {}, true});
   }
 
@@ -50,6 +58,7 @@ class Batch {
     result.decode_seconds += seconds_since(start);
     for (Sequence& sequence : sequences_) result.ids.push_back(std::move(sequence.ids));
   }
+  [[nodiscard]] InferenceState take_state() { return std::move(state_); }
 
  private:
   struct Sequence {
@@ -76,14 +85,16 @@ class Batch {
     const auto n = static_cast<uint64_t>(sequence.ids.size());
     const uint32_t token =
         sample_token({logits.const_data_ptr<float>(), static_cast<size_t>(logits.numel())},
-                     sampling_, random_.uniform(n), sequence.seen);
+                     sampling_, random_.uniform(draws_ + n), sequence.seen);
     sequence.ids.push_back(token);
     sequence.seen.push_back(token);
     sequence.goes_on = on_token(b, token);
   }
 
   void take_prompt(size_t b, const OnToken& on_token) {
-    const std::vector<int64_t> ids(prompts_[b].begin(), prompts_[b].end());
+    const auto& prompt = prompts_[b];
+    const std::vector<int64_t> ids(prompt.begin() + static_cast<std::ptrdiff_t>(read_),
+                                   prompt.end());
     const at::Tensor input = at::tensor(ids, at::kLong).view({1, std::ssize(ids)});
     if (sequences_.size() == 1) {
       draw(b, forward(input, state_).logits[0], on_token);
@@ -118,8 +129,26 @@ class Batch {
   const LayerProgram* program_;
   const Progress& progress_;
   InferenceState state_;
+  size_t read_;
+  uint64_t draws_;
   std::vector<Sequence> sequences_;
 };
+
+// What a batch's prompts need at the start of their texts.
+Beginning new_texts(const Decoder& model, std::span<const std::vector<uint32_t>> prompts,
+                    int64_t tokens, const LayerProgram* program) {
+  int64_t longest = 0;
+  for (const auto& prompt : prompts) longest = std::max(longest, std::ssize(prompt));
+  return {model.inference_state(std::ssize(prompts), longest + tokens, program)};
+}
+
+// The sum over new tokens becomes their mean.
+void average_depth(GenerationResult& result) {
+  if (result.mean_depth <= 0.0) return;
+  int64_t later = 0;
+  for (const auto& ids : result.ids) later += std::max<int64_t>(std::ssize(ids) - 1, 0);
+  result.mean_depth /= static_cast<double>(std::max<int64_t>(later, 1));
+}
 
 }  // namespace
 
@@ -146,15 +175,50 @@ GenerationResult generate(const Decoder& model, const std::vector<std::vector<ui
   GenerationResult result;
   for (size_t first = 0; first < prompts.size();) {
     const size_t count = prompts_at_once(model, prompts.size() - first);
-    Batch batch(model, {prompts.data() + first, count}, tokens, sampling, program, progress);
+    const std::span<const std::vector<uint32_t>> some(prompts.data() + first, count);
+    Batch batch(model, some, new_texts(model, some, tokens, program), tokens, sampling, program,
+                progress);
     batch.run([&](size_t index, uint32_t token) { return on_token(first + index, token); }, result);
     first += count;
   }
-  if (result.mean_depth > 0.0) {
-    int64_t later = 0;
-    for (const auto& ids : result.ids) later += std::max<int64_t>(std::ssize(ids) - 1, 0);
-    result.mean_depth /= static_cast<double>(std::max<int64_t>(later, 1));
+  average_depth(result);
+  return result;
+}
+
+InferenceState Continuation::state_for(int64_t capacity, int64_t kept) {
+  if (state_.capacity < capacity) {
+    InferenceState larger = model_.inference_state(1, capacity, program_);
+    for (size_t i = 0; kept > 0 && i < larger.keys.size(); ++i) {
+      larger.keys[i].narrow(2, 0, kept).copy_(state_.keys[i].narrow(2, 0, kept));
+      larger.values[i].narrow(2, 0, kept).copy_(state_.values[i].narrow(2, 0, kept));
+    }
+    state_ = std::move(larger);
   }
+  state_.positions = {kept};
+  state_.residual = model_.residual().decode_state();
+  return std::exchange(state_, {});
+}
+
+GenerationResult Continuation::run(const std::vector<uint32_t>& prompt, int64_t tokens,
+                                   const Sampling& sampling, const OnToken& on_token) {
+  check(sampling);
+  const auto shared = std::ranges::mismatch(prompt, read_).in1 - prompt.begin();
+  const bool can_keep = model_.residual().decode_state() == nullptr;
+  // The last token is read in any case: its logits are what the first new one is drawn from.
+  const auto kept = can_keep ? std::min<int64_t>(shared, std::ssize(prompt) - 1) : 0;
+  reused_ = static_cast<size_t>(kept);
+  read_.clear();  // until all is well
+  const Progress progress;
+  GenerationResult result;
+  Batch batch(model_, {&prompt, 1}, {state_for(std::ssize(prompt) + tokens, kept), reused_, draws_},
+              tokens, sampling, program_, progress);
+  batch.run(on_token, result);
+  state_ = batch.take_state();
+  draws_ += result.ids[0].size();
+  read_ = prompt;
+  read_.insert(read_.end(), result.ids[0].begin(), result.ids[0].end());
+  read_.resize(static_cast<size_t>(state_.positions[0]));  // the last token was drawn, not read
+  average_depth(result);
   return result;
 }
 

@@ -34,4 +34,31 @@ using OnToken = std::function<bool(size_t index, uint32_t token)>;
                                         const LayerProgram* program, const Progress& progress,
                                         const OnToken& on_token);
 
+// Continues one text again and again, as a conversation does, and reads only what is new: the keys
+// and values of the longest beginning that a prompt shares with the text before it stay. Where a
+// scheme keeps more than these (gated), every prompt is read as a whole.
+class Continuation {
+ public:
+  // `model` and `program` outlive it.
+  Continuation(const Decoder& model, const LayerProgram* program)
+      : model_(model), program_(program) {}
+
+  // As generate() for this prompt alone, but the draws go on where the last call ended.
+  [[nodiscard]] GenerationResult run(const std::vector<uint32_t>& prompt, int64_t tokens,
+                                     const Sampling& sampling, const OnToken& on_token);
+  // How many tokens of the last prompt were not read again.
+  [[nodiscard]] size_t reused() const { return reused_; }
+
+ private:
+  // Keeps the first `kept` tokens, with room for `capacity`.
+  [[nodiscard]] InferenceState state_for(int64_t capacity, int64_t kept);
+
+  const Decoder& model_;
+  const LayerProgram* program_;
+  InferenceState state_;
+  std::vector<uint32_t> read_;  // whose keys and values are in state_
+  size_t reused_ = 0;
+  uint64_t draws_ = 0;
+};
+
 }  // namespace wavroute

@@ -11,7 +11,8 @@ namespace wavroute {
 namespace {
 
 constexpr int kInterruptedExit = 130;
-std::atomic<bool> stop_requested = false;  // a signal handler can reach only globals
+// A signal handler can reach only globals.
+std::atomic<int> first_signal = 0;
 
 // A terminal and a parent may both deliver one Ctrl-C: a second signal this soon is the same
 // request.
@@ -26,7 +27,8 @@ int64_t monotonic_ns() {
 
 extern "C" void on_stop_signal(int number) {
   const int64_t now = monotonic_ns();
-  if (!stop_requested.exchange(true)) {
+  int none = 0;
+  if (first_signal.compare_exchange_strong(none, number)) {
     first_request = now;
   } else if (number != SIGHUP && now - first_request > kSameRequest) {
     _exit(kInterruptedExit);
@@ -36,7 +38,7 @@ extern "C" void on_stop_signal(int number) {
 }  // namespace
 
 StopSignal::StopSignal() {
-  stop_requested = false;
+  first_signal = 0;
   for (size_t i = 0; i < kStopSignals.size(); ++i) {
     ::sigaction(kStopSignals[i], nullptr, &before_[i]);
     if (before_[i].sa_handler == SIG_IGN) continue;  // nohup; a shell's "command &"
@@ -53,6 +55,7 @@ StopSignal::~StopSignal() {
   }
 }
 
-bool StopSignal::requested() noexcept { return stop_requested; }
+bool StopSignal::requested() noexcept { return first_signal != 0; }
+int StopSignal::first() noexcept { return first_signal; }
 
 }  // namespace wavroute

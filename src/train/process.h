@@ -16,6 +16,8 @@ class StopSignal {
   StopSignal(const StopSignal&) = delete;
   StopSignal& operator=(const StopSignal&) = delete;
   [[nodiscard]] static bool requested() noexcept;
+  // The first of them that came; 0: none yet.
+  [[nodiscard]] static int first() noexcept;
 
  private:
   static constexpr std::array kStopSignals = {SIGINT, SIGTERM, SIGHUP};

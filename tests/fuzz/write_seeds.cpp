@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "catalog.h"
+#include "chat/template.h"
 #include "config/llama_config.h"
 #include "config/load.h"
 #include "data/llmc_file.h"
@@ -301,6 +302,29 @@ void write_llama2c(const path& seeds) {
   fuzz::put(seeds / "tokens", std::string(1, '\0') + tokens);
 }
 
+// Every kind of statement, and many expressions.
+void write_chat_templates(const path& seeds) {
+  const auto write = [&](const char* name, const std::string& text) {
+    fuzz::put(seeds / name, text);
+    const ChatInput input{
+        {{"system", "s"}, {"user", "u"}, {"assistant", "a"}}, true, "<s>", "</s>"};
+    check(seeds / name, [&] { static_cast<void>(ChatTemplate(text, name).render(input)); });
+  };
+  write("turns",
+        "{{ bos_token }}{%- for m in messages if m.role != 'system' %}\n  {{- '<' + m['role'] }}\n"
+        "{% if loop.first and messages[0]['role'] == 'system' %}{{ messages[0].content | trim }}"
+        "{% elif not loop.last %}{% continue %}{% else %}{# c #}{% break %}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<assistant>\\n' }}{% endif %}");
+  write("values",
+        "{% set ns = namespace(n=messages|length - 1) %}{% for m in messages[::-1] %}"
+        "{% set ns.n = ns.n - 1 %}{% endfor %}{% set a, b = [1, 2.5], {'k': (none, true)} %}"
+        "{% set c %}{% generation %}x{% endgeneration %}{% endset %}{% raw %}{{{% endraw %}"
+        "{{ a[0] // 2 ** 1 % 3 ~ b.k|tojson(indent=1) if ns.n is defined and 1 < 2 <= 3 }}"
+        "{{ messages|map(attribute='role')|join(',') ~ c.split('x')[-1].strip() ~ -a[1] }}"
+        "{{ (messages|selectattr('role', 'equalto', 'user')|list|first).get('content', '') }}"
+        "{{ 'a' in 'abc' or 2 not in range(3) }}{{ strftime_now('%d %b %Y')|length }}");
+}
+
 void write_config(const path& seed, const std::string& text) {
   fuzz::put(seed, text);
   static const SchemeCatalog schemes = fuzz::catalog();
@@ -350,6 +374,7 @@ int main(int argc, char** argv) {
   write_gguf(seeds / "gguf" / "byte_level", "gpt2");
   write_gguf(seeds / "gguf" / "sentencepiece", "llama");
   write_llama2c(seeds / "llama2c");
+  write_chat_templates(seeds / "chat_template");
   const path run = seeds / "run";
   write_run_file(run, '\0', "summary.json", kSummary);
   write_run_file(run, '\1', "metrics.jsonl", kMetrics);

@@ -270,6 +270,61 @@ TEST(Generate, WithQuantisedMatricesIsThatOfTheirValues) {
   EXPECT_THROW(odd->quantise(), UserError);
 }
 
+// A conversation in which turn after turn is added, taken back and changed.
+const std::vector<std::vector<uint32_t>> kTurns = {{3, 1, 4, 1}, {3, 1, 4, 1, 5, 9, 2, 6},
+                                                   {3, 1, 4},    {3, 1, 4},
+                                                   {2, 7, 1},    {2, 7, 1, 8, 2, 8, 1, 8, 2, 8, 4}};
+// Of these, in turn, the tokens that are known from the turn before.
+const std::vector<size_t> kKnown = {0, 4, 2, 2, 0, 3};
+
+TEST(Continuation, GivesTheTokensOfAPromptThatIsReadAsAWhole) {
+  for (const Precision precision : {Precision::kFp64, Precision::kFp32}) {
+    for (const char* scheme : {"prenorm", "gated", "wav", "act", "mhc_lite", "denseformer"}) {
+      SCOPED_TRACE(scheme);
+      const auto model = scattered_model(small_spec(scheme), precision);
+      Continuation continuation(*model, nullptr);
+      for (size_t turn = 0; turn < kTurns.size(); ++turn) {
+        const auto& prompt = kTurns[turn];
+        const auto until_end = [](size_t, uint32_t) { return true; };
+        const auto expected = generate(*model, {prompt}, 5, sampling(0.0), nullptr, {}, until_end);
+        const auto result = continuation.run(prompt, 5, sampling(0.0), until_end);
+        EXPECT_EQ(result.ids, expected.ids) << turn;
+        // What the model itself wrote counts as known as well.
+        const size_t known = std::string(scheme) == "gated" ? 0 : kKnown[turn];
+        EXPECT_GE(continuation.reused(), known) << turn;
+        EXPECT_LT(continuation.reused(), prompt.size()) << turn;
+      }
+    }
+  }
+}
+
+TEST(Continuation, KnowsWhatItWroteItself) {
+  const auto model = scattered_model(small_spec("wav"));
+  Continuation continuation(*model, nullptr);
+  const auto until_end = [](size_t, uint32_t) { return true; };
+  std::vector<uint32_t> text = kPrompt;
+  const auto first = continuation.run(text, 5, sampling(0.0), until_end).ids[0];
+  text.insert(text.end(), first.begin(), first.end());
+  text.push_back(2);
+  (void)continuation.run(text, 5, sampling(0.0), until_end);
+  // The last token of the answer was drawn, but never read.
+  EXPECT_EQ(continuation.reused(), kPrompt.size() + 4);
+}
+
+TEST(Continuation, GoesOnDrawing) {
+  const auto model = fresh_model(small_spec("prenorm"));
+  set_values(*model, "lm_head.weight", 0.0);  // every token is as likely
+  const std::vector<uint32_t> expected = generated(*model, sampling(1.0), 8);
+  Continuation continuation(*model, nullptr);
+  std::vector<uint32_t> drawn;
+  for (int turn = 0; turn < 2; ++turn) {
+    const auto result =
+        continuation.run(kPrompt, 4, sampling(1.0), [](size_t, uint32_t) { return true; });
+    drawn.insert(drawn.end(), result.ids[0].begin(), result.ids[0].end());
+  }
+  EXPECT_EQ(drawn, expected);
+}
+
 TEST(Generate, StopsWhenItIsTold) {
   const auto model = scattered_model(small_spec("prenorm"));
   int seen = 0;
