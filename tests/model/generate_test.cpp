@@ -235,16 +235,14 @@ TEST(Generate, WithQuantisedMatricesIsThatOfTheirValues) {
   spec.model.hidden = 96;
   const auto blocks = scattered_model(spec, Precision::kFp32);
   const auto values = scattered_model(spec, Precision::kFp32);
-  const auto exact = scattered_model(spec, Precision::kFp64);
+  const auto exact = scattered_model(spec, Precision::kFp64);  // stock operators
   blocks->quantise();
+  exact->quantise();
   for (size_t i = 0; i < blocks->parameters().parameters().size(); ++i) {
     const Parameter& from = blocks->parameters().parameters()[i];
     const at::NoGradGuard no_grad;
-    const at::Tensor value =
-        from.quants.defined() ? ops::dequantised({from.quants, from.scales}) : from.value.detach();
-    for (const auto& model : {values.get(), exact.get()}) {
-      model->parameters().parameters()[i].value.copy_(value);
-    }
+    values->parameters().parameters()[i].value.copy_(
+        from.quants.defined() ? ops::dequantised({from.quants, from.scales}) : from.value.detach());
   }
   const at::Tensor ids = at::tensor({3, 1, 4, 1, 5, 9, 2, 6, 5, 3}, at::kLong).view({2, 5});
   for (const int64_t first : {4, 1}) {  // a prompt, and then token by token

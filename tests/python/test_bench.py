@@ -191,7 +191,7 @@ def test_an_instruction_set_that_is_not_there_is_exit_two(wavroute):
 def test_peaks_are_positive_numbers(wavroute):
     found = rows(wavroute("bench", "peak", "--threads", "1", "--json"))
     assert [row["peak"] for row in found] == [
-        "product_fp32", "product_bf16", "copy_memory", "copy_cache"]
+        "product_fp32", "product_bf16", "read_memory", "copy_memory", "copy_cache"]
     for row in found:
         assert row["value"] > 0 and row["unit"] in ("GFLOP/s", "GB/s") and row["threads"] == 1
 
