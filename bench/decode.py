@@ -84,8 +84,8 @@ for _ in sys.stdin:
 class Peer:
     """Another program, which measures itself once for every line that it gets."""
 
-    def __init__(self, name, words):
-        self.name = name
+    def __init__(self, name, threads, words):
+        self.name, self.threads = name, threads
         try:
             self.child = subprocess.Popen([str(word) for word in words], stdin=subprocess.PIPE,
                                           stdout=subprocess.PIPE, text=True)
@@ -166,7 +166,7 @@ class Bench:
         if peer:
             ratio = statistics.median(a / b for a, b in zip(mine, theirs))
             self.add({**shared, "provider": peer.name, "version": peer.version,
-                      **quantiles(theirs), "ratio": f"{ratio:.3f}"})
+                      "threads": peer.threads, **quantiles(theirs), "ratio": f"{ratio:.3f}"})
 
     def add(self, row):
         self.rows.append({column: row.get(column, "") for column in COLUMNS})
@@ -185,8 +185,9 @@ class Bench:
         if o.llama:
             script = self.scratch / "llama.mjs"
             script.write_text(LLAMA)
-            peer = Peer("llama.cpp", ["node", script, Path(o.llama).resolve(), weights,
-                                      DECODE_PROMPT, o.tokens, o.threads])
+            threads = o.llama_threads or o.threads
+            peer = Peer("llama.cpp", threads, ["node", script, Path(o.llama).resolve(), weights,
+                                               DECODE_PROMPT, o.tokens, threads])
         try:
             self.take_turns("decode", kind, o.tokens, lambda: self.decode(PRECISIONS[kind]), peer,
                             weights.stat().st_size)
@@ -210,8 +211,9 @@ class Bench:
             script = self.scratch / "transformers_peer.py"
             script.write_text(TRANSFORMERS)
             dtype = {"f32": "float32", "bf16": "bfloat16"}[kind]
-            peer = Peer("transformers", [o.transformers, script, self.export(kind, "hf"), dtype,
-                                         json.dumps(ids), o.threads])
+            peer = Peer("transformers", o.threads,
+                        [o.transformers, script, self.export(kind, "hf"), dtype, json.dumps(ids),
+                         o.threads])
         try:
             self.take_turns("prompt", kind, len(ids), ours, peer)
         finally:
@@ -257,6 +259,8 @@ def parse(arguments):
     parser.add_argument("wavroute", help="a built wavroute")
     parser.add_argument("model", help="a run or model folder with a tokenizer")
     parser.add_argument("--llama", metavar="FOLDER", help="where node-llama-cpp is installed")
+    parser.add_argument("--llama-threads", type=positive, metavar="N",
+                        help="of llama.cpp (default: those of wavroute)")
     parser.add_argument("--transformers", metavar="PYTHON", help="a Python that has transformers")
     parser.add_argument("--types", type=names, default=list(PRECISIONS))
     parser.add_argument("--measures", type=names, default=["decode", "prompt"])

@@ -128,21 +128,19 @@ void keep(const CachedAttention<C>& a, int64_t begin, int64_t end) {
 template <typename C>
 void attend_unit(const CachedAttention<C>& a, int64_t unit, float* scratch) {
   const AttentionShape& s = a.shape;
-  const int64_t token = unit / s.kv_heads, group = unit % s.kv_heads;
-  const int64_t sequence = token / s.length, head = sequence * s.kv_heads + group;
+  const int64_t token = unit / s.heads, head = unit % s.heads, column = head * s.width;
+  const int64_t sequence = token / s.length;
+  const int64_t kept = sequence * s.kv_heads + head * s.kv_heads / s.heads;
   const int64_t position = a.positions[sequence] + token % s.length;
-  const int64_t each = s.heads / s.kv_heads, first = group * each * s.width;
   const float scale = 1.0F / __builtin_sqrtf(static_cast<float>(s.width));
   float* query = scratch;
   float* scores = query + s.width;
-  for (int64_t column = first; column < first + each * s.width; column += s.width) {
-    rotate(a.qkv[token] + column, a.cos[position], a.sin[position], s.width / 2, query);
-    sweep(s.width,
-          [&](int64_t i, auto lanes) { lanes.store(query + i, lanes.load(query + i) * scale); });
-    const float largest = make_scores(a.keys[head], query, s.width, position, scores);
-    const float total = exponentiate(scores, position + 1, largest);
-    add_values(a.values[head], scores, s.width, position, 1.0F / total, a.y[token] + column);
-  }
+  rotate(a.qkv[token] + column, a.cos[position], a.sin[position], s.width / 2, query);
+  sweep(s.width,
+        [&](int64_t i, auto lanes) { lanes.store(query + i, lanes.load(query + i) * scale); });
+  const float largest = make_scores(a.keys[kept], query, s.width, position, scores);
+  const float total = exponentiate(scores, position + 1, largest);
+  add_values(a.values[kept], scores, s.width, position, 1.0F / total, a.y[token] + column);
 }
 
 template <typename C>

@@ -40,9 +40,8 @@ struct DecodeKernels {
   void (*products)(const TokenProducts<C>&, int64_t begin, int64_t end);
   // Keeps the rotated keys and the values of tokens [begin, end).
   void (*keep)(const CachedAttention<C>&, int64_t begin, int64_t end);
-  // y of units [begin, end), once all is kept: unit i G + g is token i's query heads of key-value
-  // head g. `scratch` is the calling thread's own: w floats and one for each position that a token
-  // sees.
+  // y of units [begin, end), once all is kept: unit i H + h is query head h of token i. `scratch`
+  // is the calling thread's own: w floats and one for each position that a token sees.
   void (*attend)(const CachedAttention<C>&, int64_t begin, int64_t end, float* scratch);
   void (*widen)(const C* from, int64_t count, float* to);
 };

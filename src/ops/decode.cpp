@@ -56,7 +56,7 @@ at::Tensor attend(Memory& memory, kernels::CachedAttention<C> args, at::ScalarTy
       {at::get_num_threads(), chunk_count(shape.width + longest, kLine) * kLine}, at::kFloat);
   const kernels::Grid<float> own = rows_out<float>(scratch);
   const auto kernel = kernels::chosen_kernels().decode->of<C>().attend;
-  parallel_for(tokens * shape.kv_heads,
+  parallel_for(tokens * shape.heads,
                [&](int64_t begin, int64_t end) { kernel(args, begin, end, own[thread_index()]); });
   return y;
 }

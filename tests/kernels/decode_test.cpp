@@ -137,7 +137,7 @@ TEST_P(DecodeTest, TokenByTokenAttentionIsThatOfTheWholeSequence) {
           kernels<C>().keep(call, 0, 1);
           kernels<C>().keep(call, 1, 2 * count);
           kernels<C>().attend(call, 0, 1, scratch.data());
-          kernels<C>().attend(call, 1, 2 * count * s.kv_heads, scratch.data());
+          kernels<C>().attend(call, 1, 2 * count * s.heads, scratch.data());
           for (const int64_t b : {0, 1}) {
             std::copy_n(out.begin() + b * count * s.heads * width, count * s.heads * width,
                         y.begin() + (b * kLength + positions[b]) * s.heads * width);

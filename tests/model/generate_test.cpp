@@ -8,7 +8,7 @@
 
 #include "base/philox.h"
 #include "model/generate.h"
-#include "ops/decode.h"
+#include "ops/q8.h"
 #include "tests/model/small_model.h"
 #include "wavroute/error.h"
 
@@ -53,6 +53,31 @@ TEST(SampleToken, TakesTheLikeliestAtTemperatureZero) {
     EXPECT_EQ(sample_token(four_logits(), sampling(0.0), uniform), 1U);
   }
   EXPECT_EQ(sample_token(std::vector<float>{1.0F, 2.0F, 2.0F}, sampling(0.0), 0.9), 1U);
+}
+
+TEST(SampleToken, FindsTheFirstOfTheLargestAnywhere) {
+  for (const size_t count : {31, 32, 33, 64, 100}) {
+    for (size_t at = 0; at < count; ++at) {
+      std::vector<float> logits(count, -3.0F);
+      logits[at] = logits[count - 1] = -1.0F;
+      EXPECT_EQ(sample_token(logits, sampling(0.0), 0.5), at) << count;
+    }
+  }
+}
+
+TEST(SampleToken, SeesWhatIsNotFiniteAnywhere) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  for (const size_t count : {1, 31, 32, 33, 100}) {
+    std::vector<float> logits(count, -std::numeric_limits<float>::max());
+    EXPECT_TRUE(are_finite(logits));
+    for (const float bad : {kInfinity, -kInfinity, std::nanf(""), -std::nanf("")}) {
+      for (size_t at = 0; at < count; ++at) {
+        std::vector<float> others = logits;
+        others[at] = bad;
+        EXPECT_FALSE(are_finite(others)) << bad << " at " << at << " of " << count;
+      }
+    }
+  }
 }
 
 TEST(SampleToken, KeepsTheKLikeliest) {
@@ -116,7 +141,7 @@ TEST(SampleToken, StaysInTheVocabularyAtTheEndsOfTheUnitInterval) {
   EXPECT_EQ(sample_token(std::vector<float>{3.0F}, sampling(1.0), kAlmostOne), 0U);
 }
 
-TEST(Sampling, IsCheckedForItsRange) {
+TEST(SampleToken, IsCheckedForItsRange) {
   const double nan = std::numeric_limits<double>::quiet_NaN();
   const double infinity = std::numeric_limits<double>::infinity();
   EXPECT_NO_THROW(check(sampling(0.0, 0, 1.0)));

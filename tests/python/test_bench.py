@@ -194,6 +194,8 @@ def test_peaks_are_positive_numbers(wavroute):
         "product_fp32", "product_bf16", "read_memory", "copy_memory", "copy_cache"]
     for row in found:
         assert row["value"] > 0 and row["unit"] in ("GFLOP/s", "GB/s") and row["threads"] == 1
+    one, = rows(wavroute("bench", "peak", "read_memory", "--threads", "1", "--json"))
+    assert one["peak"] == "read_memory" and one["unit"] == "GB/s"
 
 
 OP_FIELDS = {"operator", "mode", "size", "precision", "tokens", "width", "threads", "ms_p20",
