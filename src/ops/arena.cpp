@@ -157,11 +157,12 @@ at::Tensor Arena::empty_apart(int64_t count, at::IntArrayRef sizes, at::ScalarTy
 
 at::Tensor empty_huge(at::IntArrayRef sizes, at::ScalarType type) {
   at::Tensor tensor = at::empty(sizes, at::TensorOptions().dtype(type));
-  const auto begin = reinterpret_cast<size_t>(tensor.mutable_data_ptr());
-  const size_t first = rounded(begin, kHugePage);
-  const size_t last = (begin + tensor.nbytes()) / kHugePage * kHugePage;
+  char* const begin = static_cast<char*>(tensor.mutable_data_ptr());
+  const auto address = reinterpret_cast<size_t>(begin);
+  const size_t first = rounded(address, kHugePage);
+  const size_t last = (address + tensor.nbytes()) / kHugePage * kHugePage;
   // Ignored by systems without huge pages.
-  if (first < last) (void)madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+  if (first < last) (void)madvise(begin + (first - address), last - first, MADV_HUGEPAGE);
   return tensor;
 }
 
