@@ -5,6 +5,8 @@
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -23,6 +25,7 @@ namespace wavroute::app {
 namespace {
 
 struct PeakOptions {
+  std::vector<std::string> names;
   int threads = 0;
   bool json = false;
 };
@@ -37,9 +40,22 @@ struct OpOptions {
 
 struct Peak {
   std::string name, what;
-  double per_second;
+  std::function<double()> measure;  // per second
   std::string unit;
 };
+
+const std::vector<Peak>& peaks() {
+  static const std::vector<Peak> all = {
+      {"product_fp32", "matrix product, fp32", [] { return opbench::measure_product(at::kFloat); },
+       "GFLOP/s"},
+      {"product_bf16", "matrix product, bf16",
+       [] { return opbench::measure_product(at::kBFloat16); }, "GFLOP/s"},
+      {"read_memory", "read, 256 MB", opbench::measure_memory_read, "GB/s"},
+      {"copy_memory", "copy, 256 MB buffers", opbench::measure_memory_copy, "GB/s"},
+      {"copy_cache", "copy, 1 MB a thread", opbench::measure_cache_copy, "GB/s"},
+  };
+  return all;
+}
 
 void use_threads(int threads, const Machine& machine) {
   at::set_num_threads(threads_to_use(threads, machine));
@@ -47,16 +63,11 @@ void use_threads(int threads, const Machine& machine) {
 
 int bench_peak(const PeakOptions& options) {
   use_threads(options.threads, probe_machine());
-  const Peak peaks[] = {
-      {"product_fp32", "matrix product, fp32", opbench::measure_product(at::kFloat), "GFLOP/s"},
-      {"product_bf16", "matrix product, bf16", opbench::measure_product(at::kBFloat16), "GFLOP/s"},
-      {"copy_memory", "copy, 256 MB buffers", opbench::measure_memory_copy(), "GB/s"},
-      {"copy_cache", "copy, 1 MB a thread", opbench::measure_cache_copy(), "GB/s"},
-  };
   const int threads = at::get_num_threads();
   if (!options.json) print(fmt::format("{:<22}  {:>8}  {} threads\n", "peak", "", threads));
-  for (const Peak& peak : peaks) {
-    const double billions = peak.per_second / 1e9;
+  for (const Peak& peak : peaks()) {
+    if (!options.names.empty() && std::ranges::count(options.names, peak.name) == 0) continue;
+    const double billions = peak.measure() / 1e9;
     if (options.json) {
       const nlohmann::ordered_json line = {
           {"peak", peak.name}, {"value", billions}, {"unit", peak.unit}, {"threads", threads}};
@@ -118,6 +129,9 @@ void add_bench_peak(CLI::App& bench, Action& action) {
   auto options = std::make_shared<PeakOptions>();
   auto* peak =
       bench.add_subcommand("peak", "Measure the peak speed of products and copies on this machine");
+  std::vector<std::string> names;
+  for (const Peak& each : peaks()) names.push_back(each.name);
+  peak->add_option("PEAK", options->names, "Default: all of them")->check(CLI::IsMember(names));
   peak->add_option("--threads", options->threads, "0: OMP_NUM_THREADS, or all cores")
       ->check(integer_from(0, std::numeric_limits<int>::max()))
       ->capture_default_str();

@@ -110,9 +110,10 @@ void add_model_arguments(CLI::App& command, ModelArguments& arguments, const std
   command.add_option("--checkpoint", arguments.checkpoint,
                      "Of a run folder: 'best' or a step (default: the newest)");
   command
-      .add_option("--precision", arguments.precision,
-                  fmt::format("One of {}{}", fmt::join(precisions, ", "),
-                              takes_q8 ? " (ggml's blocks of 8 bits, the rest fp32)" : ""))
+      .add_option(
+          "--precision", arguments.precision,
+          fmt::format("One of {}{}", fmt::join(precisions, ", "),
+                      takes_q8 ? " (products in ggml's blocks of 8 bits, the rest fp32)" : ""))
       ->check(CLI::IsMember(precisions))
       ->capture_default_str();
   command.add_option("--device", arguments.device, "One of auto, cpu, cuda")

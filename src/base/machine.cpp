@@ -20,9 +20,10 @@ namespace {
 namespace fs = std::filesystem;
 
 // As Linux spells them in /proc/cpuinfo, x86 first, then Arm.
-constexpr std::array<std::string_view, 14> kInstructionSets = {
-    "avx2",     "fma",      "f16c",  "avx512f", "avx512vl", "avx512_bf16", "avx512_fp16",
-    "amx_tile", "amx_bf16", "asimd", "sve",     "sve2",     "bf16",        "i8mm"};
+constexpr std::array<std::string_view, 15> kInstructionSets = {
+    "avx2",        "fma",         "f16c",        "avx512f",  "avx512vl",
+    "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16",
+    "asimd",       "sve",         "sve2",        "bf16",     "i8mm"};
 
 std::string read_text(const fs::path& file) {
   std::ifstream in(file);

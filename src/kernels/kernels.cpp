@@ -79,7 +79,8 @@ std::vector<Kernels> find_usable() {
   [[maybe_unused]] const bool avx512 =
       avx2 && __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
       __builtin_cpu_supports("avx512vl") != 0 && __builtin_cpu_supports("avx512dq") != 0;
-  [[maybe_unused]] const bool avx512_bf16 = avx512 && __builtin_cpu_supports("avx512bf16") != 0;
+  [[maybe_unused]] const bool avx512_bf16 = avx512 && __builtin_cpu_supports("avx512bf16") != 0 &&
+                                            __builtin_cpu_supports("avx512vnni") != 0;
 #ifdef WAVROUTE_AVX2
   if (avx2) usable.push_back(WAVROUTE_TABLES(avx2, Isa::kAvx2));
 #endif

@@ -7,6 +7,7 @@
 #include "kernels/attention.h"
 #include "kernels/decode.h"
 #include "kernels/elementwise.h"
+#include "kernels/q8.h"
 #include "kernels/route.h"
 #include "kernels/stream.h"
 

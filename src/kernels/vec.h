@@ -113,6 +113,9 @@ static inline void store_part(T* p, Vec v, int64_t count) {
   for (int64_t i = 0; i < count; ++i) p[i] = padded[i];
 }
 
+static inline void store_number(float* p, float x) { *p = x; }
+static inline void store_number(Bf16* p, float x) { store_part(p, broadcast(x), 1); }
+
 // a * b + c, rounded once where the instruction set can.
 static inline Vec fma(Vec a, Vec b, Vec c) {
 #if defined(__AVX512F__)

@@ -11,6 +11,7 @@
 #include "config/rope_scaling.h"
 #include "model/sublayer.h"
 #include "ops/backend.h"
+#include "ops/q8.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -221,9 +222,11 @@ void Decoder::quantise() {
                   "the model holds values that are not finite or too large: use an earlier "
                   "checkpoint");
   }
-  for (Parameter* matrix : matrices) {
-    const ops::Q8Matrix blocks = ops::quantise(matrix->value);
-    matrix->quants = blocks.quants, matrix->scales = blocks.scales;
+  std::vector<at::Tensor> values;
+  for (const Parameter* matrix : matrices) values.push_back(matrix->value);
+  const std::vector<ops::Q8Matrix> blocks = ops::quantise(values);
+  for (size_t i = 0; i < matrices.size(); ++i) {
+    matrices[i]->quants = blocks[i].quants, matrices[i]->scales = blocks[i].scales;
   }
 }
 

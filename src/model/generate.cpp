@@ -76,16 +76,15 @@ class Batch {
 
   void draw(size_t b, const at::Tensor& logits, const OnToken& on_token) {
     Sequence& sequence = sequences_[b];
-    if (!logits.isfinite().all().item<bool>()) {
+    const std::span row(logits.const_data_ptr<float>(), static_cast<size_t>(logits.numel()));
+    if (!are_finite(row)) {
       throw Failure(expectation("finite logits", "others",
                                 fmt::format("after {} tokens", sequence.seen.size())),
                     "the model holds values that are not finite or too large: use an earlier "
                     "checkpoint");
     }
     const auto n = static_cast<uint64_t>(sequence.ids.size());
-    const uint32_t token =
-        sample_token({logits.const_data_ptr<float>(), static_cast<size_t>(logits.numel())},
-                     sampling_, random_.uniform(draws_ + n), sequence.seen);
+    const uint32_t token = sample_token(row, sampling_, random_.uniform(draws_ + n), sequence.seen);
     sequence.ids.push_back(token);
     sequence.seen.push_back(token);
     sequence.goes_on = on_token(b, token);

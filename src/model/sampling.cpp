@@ -3,7 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <vector>
 
@@ -11,6 +14,24 @@
 
 namespace wavroute {
 namespace {
+
+// Numbers that are looked at together, which compiles to vectors.
+constexpr size_t kTogether = 32;
+
+// The first of the largest of finite logits.
+uint32_t likeliest(std::span<const float> logits) {
+  std::array<float, kTogether> largest{};
+  largest.fill(-std::numeric_limits<float>::infinity());
+  size_t i = 0;
+  for (; i + kTogether <= logits.size(); i += kTogether) {
+    for (size_t j = 0; j < kTogether; ++j) {
+      largest[j] = logits[i + j] > largest[j] ? logits[i + j] : largest[j];
+    }
+  }
+  float best = *std::ranges::max_element(largest);
+  for (; i < logits.size(); ++i) best = std::max(best, logits[i]);
+  return static_cast<uint32_t>(std::ranges::find(logits, best) - logits.begin());
+}
 
 // Whether token a comes after b, the likelier one first.
 struct IsAfter {
@@ -59,7 +80,7 @@ std::vector<float> penalised(std::span<const float> logits, double penalty,
 // The draw after the penalty.
 uint32_t draw(std::span<const float> logits, const Sampling& sampling, double uniform) {
   if (sampling.temperature == 0.0) {
-    return static_cast<uint32_t>(std::ranges::max_element(logits) - logits.begin());
+    return likeliest(logits);
   }
   Ranking ranking(logits);
   const double best = ranking.logit(0);
@@ -101,6 +122,22 @@ uint32_t draw(std::span<const float> logits, const Sampling& sampling, double un
 }
 
 }  // namespace
+
+bool are_finite(std::span<const float> logits) {
+  std::array<uint32_t, kTogether> sizes{};  // the bits of the largest of each
+  constexpr uint32_t kSize = 0x7FFFFFFFU, kInfinite = 0x7F800000U;
+  size_t i = 0;
+  for (; i + kTogether <= logits.size(); i += kTogether) {
+    for (size_t j = 0; j < kTogether; ++j) {
+      sizes[j] = std::max(sizes[j], std::bit_cast<uint32_t>(logits[i + j]) & kSize);
+    }
+  }
+  uint32_t largest = *std::ranges::max_element(sizes);
+  for (; i < logits.size(); ++i) {
+    largest = std::max(largest, std::bit_cast<uint32_t>(logits[i]) & kSize);
+  }
+  return largest < kInfinite;
+}
 
 void check(const Sampling& sampling) {
   if (!(sampling.temperature >= 0.0) || !std::isfinite(sampling.temperature)) {

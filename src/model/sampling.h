@@ -18,6 +18,9 @@ struct Sampling {
 // Throws UserError for values out of range.
 void check(const Sampling& sampling);
 
+// Whether all are: no infinity, no NaN.
+[[nodiscard]] bool are_finite(std::span<const float> logits);
+
 // Draws a token from `logits` [V] with a number `uniform` in [0, 1). The filters and their order
 // are those of `transformers`: repetition penalty (arXiv 1909.05858: logits of the tokens in `seen`
 // are divided by it where they are positive, else multiplied), temperature, top-k, top-p, min-p. On

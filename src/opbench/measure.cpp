@@ -92,7 +92,9 @@ std::vector<OpResult> measure(std::span<const Operator* const> operators, const 
           result.tokens = plan.tokens;
           result.width = width;
           result.threads = at::get_num_threads();
-          result.peak = result.is_memory_bound() ? peaks.memory_copy() : peaks.product(type);
+          result.peak = !result.is_memory_bound() ? peaks.product(type)
+                        : what.reads              ? peaks.memory_read()
+                                                  : peaks.memory_copy();
           results.push_back(result);
         });
       }

@@ -40,7 +40,8 @@ struct Case {
   // The least traffic, every input read once and every output written once; numbers per token or
   // per column only where they are inputs or outputs.
   double bytes = 0;
-  double flops = 0;  // of an operator that is bound by arithmetic; 0: bound by memory
+  double flops = 0;    // of an operator that is bound by arithmetic; 0: bound by memory
+  bool reads = false;  // hardly writes: the peak is that of reading
 };
 
 // Cases live as long as the call: an operator's tensors are locals of its function.
@@ -73,6 +74,9 @@ struct Operator {
 void show_norm(const Problem& problem, const Visit& visit);
 void show_swiglu(const Problem& problem, const Visit& visit);
 void show_attention(const Problem& problem, const Visit& visit);
+void show_few_products(const Problem& problem, const Visit& visit);
+void show_q8_products(const Problem& problem, const Visit& visit);
+void show_cached_attention(const Problem& problem, const Visit& visit);
 void show_cross_entropy(const Problem& problem, const Visit& visit);
 void show_adamw(const Problem& problem, const Visit& visit);
 void show_sum_of_squares(const Problem& problem, const Visit& visit);

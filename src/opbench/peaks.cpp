@@ -9,6 +9,8 @@
 #include <functional>
 
 #include "model/device.h"
+#include "ops/flat.h"
+#include "ops/memory.h"
 #include "ops/parallel.h"
 
 namespace wavroute::opbench {
@@ -67,6 +69,14 @@ double measure_memory_copy() {
   return 2.0 * static_cast<double>(kSize) / seconds;
 }
 
+double measure_memory_read() {
+  const at::Tensor numbers = ops::empty_huge({256 * kMegabyte / 4}, at::kFloat).fill_(1.0);
+  double sum = 0;
+  const double seconds = best_seconds(5, [&] { sum += ops::sum_of_squares(numbers); });
+  TORCH_INTERNAL_ASSERT(sum > 0);
+  return static_cast<double>(numbers.nbytes()) / seconds;
+}
+
 double measure_cache_copy() {
   constexpr int64_t kHalf = kMegabyte / 2;
   constexpr int kCopies = 400;
@@ -91,6 +101,11 @@ double measure_cache_copy() {
 double Peaks::memory_copy() {
   if (!memory_copy_) memory_copy_ = measure_memory_copy();
   return *memory_copy_;
+}
+
+double Peaks::memory_read() {
+  if (!memory_read_) memory_read_ = measure_memory_read();
+  return *memory_read_;
 }
 
 double Peaks::product(at::ScalarType type) {

@@ -16,14 +16,18 @@ namespace wavroute::opbench {
 [[nodiscard]] double measure_memory_copy();
 [[nodiscard]] double measure_cache_copy();
 
+// Bytes per second of all threads that add up 256 MB on huge pages, as decoding reads weights.
+[[nodiscard]] double measure_memory_read();
+
 // Each is measured on first use.
 class Peaks {
  public:
   [[nodiscard]] double memory_copy();
+  [[nodiscard]] double memory_read();
   [[nodiscard]] double product(at::ScalarType type);
 
  private:
-  std::optional<double> memory_copy_, product_fp32_, product_bf16_;
+  std::optional<double> memory_copy_, memory_read_, product_fp32_, product_bf16_;
 };
 
 }  // namespace wavroute::opbench

@@ -155,6 +155,17 @@ at::Tensor Arena::empty_apart(int64_t count, at::IntArrayRef sizes, at::ScalarTy
   return empty({count, pitch}, type).as_strided(shape, strides);
 }
 
+at::Tensor empty_huge(at::IntArrayRef sizes, at::ScalarType type) {
+  at::Tensor tensor = at::empty(sizes, at::TensorOptions().dtype(type));
+  char* const begin = static_cast<char*>(tensor.mutable_data_ptr());
+  const auto address = reinterpret_cast<size_t>(begin);
+  const size_t first = rounded(address, kHugePage);
+  const size_t last = (address + tensor.nbytes()) / kHugePage * kHugePage;
+  // Ignored by systems without huge pages.
+  if (first < last) (void)madvise(begin + (first - address), last - first, MADV_HUGEPAGE);
+  return tensor;
+}
+
 at::Tensor SystemMemory::empty(at::IntArrayRef sizes, at::ScalarType type) {
   return at::empty(sizes, at::TensorOptions().dtype(type).device(device_));
 }

@@ -19,6 +19,7 @@
 #include "ops/decode.h"
 #include "ops/memory.h"
 #include "ops/norm.h"
+#include "ops/q8.h"
 #include "ops/route.h"
 
 namespace wavroute::ops {

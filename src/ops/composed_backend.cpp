@@ -112,7 +112,7 @@ class ComposedBackend final : public Backend {
     return at::cat(ys).reshape({shape.batch * shape.length, shape.heads * shape.width});
   }
   [[nodiscard]] at::Tensor project(const at::Tensor& x, const Q8Matrix& w) override {
-    return at::linear(x, dequantised(w).to(x.scalar_type()));
+    return at::linear(rounded_to_blocks(x), dequantised(w)).to(x.scalar_type());
   }
 
   [[nodiscard]] at::Tensor swiglu(const at::Tensor& gate_up) override {

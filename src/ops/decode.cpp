@@ -11,8 +11,6 @@
 namespace wavroute::ops {
 namespace {
 
-static_assert(kQ8Block == kernels::kQ8Block);
-
 // Rows of a weight that a thread takes at once at least: below, handing out costs more.
 constexpr int64_t kFewestRows = 64;
 
@@ -24,19 +22,6 @@ at::Tensor widened(Memory& memory, const at::Tensor& x) {
   at::Tensor wide = memory.empty(x.sizes(), at::kFloat);
   kernels::chosen_kernels().decode->of<C>().widen(in<C>(from), from.numel(), out<float>(wide));
   return wide;
-}
-
-// product(arguments, begin, end) over the rows of w, for groups of tokens that a kernel takes.
-template <typename C, typename W, typename Kernel>
-void run_products(const at::Tensor& wide, const W& w, const at::Tensor& y, const Kernel& kernel) {
-  const int64_t tokens = wide.size(0), outputs = y.size(1);
-  for (int64_t first = 0; first < tokens; first += kernels::kMostTokens) {
-    const kernels::TokenProducts<C, W> args = {
-        wide.size(1), std::min(kernels::kMostTokens, tokens - first),
-        rows_in<float>(wide).from(first), w, rows_out<C>(y).from(first)};
-    parallel_for(
-        outputs, [&](int64_t begin, int64_t end) { kernel(args, begin, end); }, kFewestRows);
-  }
 }
 
 // Whether the tokens are the beginning of their sequences, and enough for training's kernel, which
@@ -71,7 +56,7 @@ at::Tensor attend(Memory& memory, kernels::CachedAttention<C> args, at::ScalarTy
       {at::get_num_threads(), chunk_count(shape.width + longest, kLine) * kLine}, at::kFloat);
   const kernels::Grid<float> own = rows_out<float>(scratch);
   const auto kernel = kernels::chosen_kernels().decode->of<C>().attend;
-  parallel_for(tokens * shape.kv_heads,
+  parallel_for(tokens * shape.heads,
                [&](int64_t begin, int64_t end) { kernel(args, begin, end, own[thread_index()]); });
   return y;
 }
@@ -111,47 +96,17 @@ bool are_few(const at::Tensor& x, const at::Tensor& w) {
 }
 
 at::Tensor few_products(Memory& memory, const at::Tensor& x, const at::Tensor& w) {
-  at::Tensor y = memory.empty({x.size(0), w.size(0)}, x.scalar_type());
+  const int64_t tokens = x.size(0), outputs = w.size(0);
+  at::Tensor y = memory.empty({tokens, outputs}, x.scalar_type());
   with_type(x.scalar_type(), [&]<typename C>() {
-    run_products<C>(widened<C>(memory, x), rows_in<C>(w), y,
-                    kernels::chosen_kernels().decode->of<C>().products);
+    const at::Tensor wide = widened<C>(memory, x);
+    const kernels::TokenProducts<C> args = {x.size(1), tokens, rows_in<float>(wide), rows_in<C>(w),
+                                            rows_out<C>(y)};
+    const auto kernel = kernels::chosen_kernels().decode->of<C>().products;
+    parallel_for(
+        outputs, [&](int64_t begin, int64_t end) { kernel(args, begin, end); }, kFewestRows);
   });
   return y;
-}
-
-Q8Matrix quantise(const at::Tensor& matrix) {
-  const at::Tensor from = matrix.detach().to(at::kFloat).contiguous();
-  const int64_t rows = from.size(0), columns = from.size(1);
-  TORCH_CHECK(columns % kQ8Block == 0, "expected columns in blocks of 32, got ", columns);
-  Q8Matrix result{at::empty({rows, columns}, at::kChar),
-                  at::empty({rows, columns / kQ8Block}, at::kShort)};
-  const kernels::Grid<const float> source = rows_in<float>(from);
-  const kernels::Grid<int8_t> quants = rows_out<int8_t>(result.quants);
-  const kernels::Grid<uint16_t> scales = rows_out<uint16_t>(result.scales);
-  const auto kernel = kernels::chosen_kernels().q8->quantise;
-  parallel_for(rows, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      kernel({columns, source[row], quants[row], scales[row]});
-    }
-  });
-  return result;
-}
-
-at::Tensor q8_products(Memory& memory, const at::Tensor& x, const Q8Matrix& w) {
-  at::Tensor y = memory.empty({x.size(0), w.quants.size(0)}, x.scalar_type());
-  const kernels::Q8Rows rows = {rows_in<int8_t>(w.quants), rows_in<uint16_t>(w.scales)};
-  with_type(x.scalar_type(), [&]<typename C>() {
-    run_products<C>(widened<C>(memory, x), rows, y,
-                    kernels::chosen_kernels().decode->of<C>().q8_products);
-  });
-  return y;
-}
-
-at::Tensor dequantised(const Q8Matrix& matrix) {
-  const int64_t rows = matrix.scales.size(0), blocks = matrix.scales.size(1);
-  const at::Tensor scales = matrix.scales.view(at::kHalf).to(at::kFloat).unsqueeze(2);
-  return (matrix.quants.view({rows, blocks, kQ8Block}).to(at::kFloat) * scales)
-      .view({rows, blocks * kQ8Block});
 }
 
 }  // namespace wavroute::ops

@@ -30,17 +30,4 @@ inline constexpr int64_t kFewTokens = 8;
 // x w^T: x [tokens, n], w [m, n] of one type, float or bfloat16 -> [tokens, m]
 [[nodiscard]] at::Tensor few_products(Memory& memory, const at::Tensor& x, const at::Tensor& w);
 
-// A matrix [m, n] in blocks of q8_0; n is a multiple of their length.
-inline constexpr int64_t kQ8Block = 32;
-struct Q8Matrix {
-  at::Tensor quants;  // [m, n] int8
-  at::Tensor scales;  // [m, n / 32] int16, the bits of fp16
-  [[nodiscard]] bool defined() const { return quants.defined(); }
-};
-[[nodiscard]] Q8Matrix quantise(const at::Tensor& matrix);
-// x w^T in x's type, for any number of tokens.
-[[nodiscard]] at::Tensor q8_products(Memory& memory, const at::Tensor& x, const Q8Matrix& w);
-// The numbers that the blocks stand for, float.
-[[nodiscard]] at::Tensor dequantised(const Q8Matrix& matrix);
-
 }  // namespace wavroute::ops

@@ -27,6 +27,11 @@ class Memory {
   }
 };
 
+// A CPU tensor with values that are not set, on huge pages where the system has them: for large
+// memory that is read from beginning to end. The processor fetches in advance only as far as a page
+// reaches.
+[[nodiscard]] at::Tensor empty_huge(at::IntArrayRef sizes, at::ScalarType type);
+
 // libtorch's memory of a device, for callers that have no step to keep memory for.
 class SystemMemory final : public Memory {
  public:

@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "base/philox.h"
+#include "ops/memory.h"
 #include "ops/parallel.h"
 
 namespace wavroute {
@@ -58,6 +59,11 @@ at::Tensor untouched_zeros(int64_t size, const at::TensorOptions& options) {
   if (memory == MAP_FAILED) return at::zeros({size}, options);
   const auto give_back = [bytes](void* at) { ::munmap(at, bytes); };
   return at::from_blob(memory, {size}, give_back, options);
+}
+
+at::Tensor zeros(int64_t count, const at::TensorOptions& options) {
+  if (!options.device().is_cpu()) return at::zeros({count}, options);
+  return ops::empty_huge({count}, c10::typeMetaToScalarType(options.dtype())).zero_();
 }
 
 }  // namespace
@@ -123,11 +129,11 @@ void ParameterTable::allocate(at::ScalarType storage, at::ScalarType compute, at
     const int64_t size = sizes[groups_.size()];
     FlatGroup& group = groups_.emplace_back();
     group.decay = decay;
-    group.value = at::zeros({size}, options);
+    group.value = zeros(size, options);
     group.grad = untouched_zeros(size, options);
     // Vectors (norms, queries, scales) always work in the storage type.
     if (compute != storage && decay == Decay::kYes) {
-      group.compute = at::zeros({size}, options.dtype(compute));
+      group.compute = zeros(size, options.dtype(compute));
     }
   }
   for (Parameter& parameter : parameters_) {

@@ -1,4 +1,4 @@
-// Products of a few tokens, q8_0, and attention over a cache.
+// Products of a few tokens, and attention over a cache.
 #include "kernels/decode.h"
 
 #include <gtest/gtest.h>
@@ -39,7 +39,7 @@ struct Problem {
         x(random_values(tokens * inputs, 1)),
         w(random_values<C>(kOutputs * inputs, 2)),
         y(static_cast<size_t>(tokens * kOutputs), stored<C>(-77)) {}
-  TokenProducts<C, Grid<const C>> call() {
+  TokenProducts<C> call() {
     return {inputs, tokens, {x.data(), inputs}, {w.data(), inputs}, {y.data(), kOutputs}};
   }
   int64_t inputs, tokens;
@@ -99,78 +99,6 @@ TEST_P(DecodeTest, WhatIsOutsideTheRangeIsLeftAlone) {
   }
 }
 
-// ---- q8_0 ----
-
-double from_fp16(uint16_t bits) {
-  const int exponent = bits >> 10 & 31, fraction = bits & 1023;
-  return exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(1024 + fraction, exponent - 25);
-}
-
-struct Quantised {
-  Quantised(const Q8Kernels& kernels, const std::vector<float>& values, int64_t columns)
-      : quants(values.size()), scales(values.size() / kQ8Block), columns(columns) {
-    for (size_t at = 0; at < values.size(); at += static_cast<size_t>(columns)) {
-      kernels.quantise({columns, &values[at], &quants[at], &scales[at / kQ8Block]});
-    }
-  }
-  [[nodiscard]] double value(size_t i) const { return quants[i] * from_fp16(scales[i / kQ8Block]); }
-  [[nodiscard]] Q8Rows rows() const {
-    return {{quants.data(), columns}, {scales.data(), columns / kQ8Block}};
-  }
-  std::vector<int8_t> quants;
-  std::vector<uint16_t> scales;
-  int64_t columns;
-};
-
-TEST_P(DecodeTest, ABlockIsRoundedToA127thOfItsLargestNumber) {
-  // 127 eighths is the largest: a scale of exactly 1/8, so that eighths are kept and sixteenths
-  // rounded away from zero.
-  std::vector<float> values(kQ8Block);
-  for (int64_t i = 0; i < kQ8Block; ++i) values[static_cast<size_t>(i)] = static_cast<float>(i) / 8;
-  values[31] = -127.0F / 8;
-  values[30] = 5.0F / 16;
-  values[29] = -5.0F / 16;
-  const Quantised q(*GetParam().q8, values, kQ8Block);
-  EXPECT_EQ(from_fp16(q.scales[0]), 0.125);
-  for (size_t i = 0; i < 29; ++i) EXPECT_EQ(q.quants[i], static_cast<int>(i));
-  EXPECT_EQ(q.quants[29], -3);
-  EXPECT_EQ(q.quants[30], 3);
-  EXPECT_EQ(q.quants[31], -127);
-}
-
-TEST_P(DecodeTest, QuantsOfAnySizeAreNear) {
-  for (const double size : {1e-7, 1e-5, 3e-4, 1.0, 300.0}) {
-    const std::vector<float> values = random_values(4 * kQ8Block, 3, size);
-    const Quantised q(*GetParam().q8, values, 2 * kQ8Block);
-    for (size_t i = 0; i < values.size(); ++i) {
-      // Half a quant, and what 11 bits of scale (or 2^-25 below 2^-14) lose of 127.
-      const double scale = size / 127;
-      const double bound = scale / 2 + 127 * std::max(scale * 0x1p-11, 0x1p-25);
-      EXPECT_NEAR(q.value(i), values[i], 1.001 * bound);
-    }
-  }
-  const Quantised zeros(*GetParam().q8, std::vector<float>(kQ8Block), kQ8Block);
-  for (size_t i = 0; i < kQ8Block; ++i) EXPECT_EQ(zeros.value(i), 0.0);
-}
-
-TEST_P(DecodeTest, ProductsWithQuantsAreThoseOfTheirValues) {
-  for_both_types([&]<typename C>() {
-    for (const int64_t inputs : {32, 64, 576}) {
-      for (const int64_t tokens : kTokenCounts) {
-        SCOPED_TRACE(testing::Message() << inputs << " inputs, " << tokens << " tokens");
-        Problem<C> p(inputs, tokens);
-        const Quantised q(*GetParam().q8, random_values(kOutputs * inputs, 4, 0.1), inputs);
-        std::vector<double> w;
-        for (size_t i = 0; i < q.quants.size(); ++i) w.push_back(q.value(i));
-        const TokenProducts<C, Q8Rows> call = {
-            inputs, tokens, {p.x.data(), inputs}, q.rows(), {p.y.data(), kOutputs}};
-        kernels<C>().q8_products(call, 0, kOutputs);
-        expect_near(p.y, reference(inputs, tokens, to_double(p.x), w), kTolerance<C>);
-      }
-    }
-  });
-}
-
 // ---- attention ----
 
 TEST_P(DecodeTest, TokenByTokenAttentionIsThatOfTheWholeSequence) {
@@ -209,7 +137,7 @@ TEST_P(DecodeTest, TokenByTokenAttentionIsThatOfTheWholeSequence) {
           kernels<C>().keep(call, 0, 1);
           kernels<C>().keep(call, 1, 2 * count);
           kernels<C>().attend(call, 0, 1, scratch.data());
-          kernels<C>().attend(call, 1, 2 * count * s.kv_heads, scratch.data());
+          kernels<C>().attend(call, 1, 2 * count * s.heads, scratch.data());
           for (const int64_t b : {0, 1}) {
             std::copy_n(out.begin() + b * count * s.heads * width, count * s.heads * width,
                         y.begin() + (b * kLength + positions[b]) * s.heads * width);

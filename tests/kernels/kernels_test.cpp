@@ -27,6 +27,8 @@ TEST(Kernels, AreListedFromThePlainestAndComplete) {
     EXPECT_NE(kernels.attention->bf16.forward, nullptr);
     EXPECT_NE(kernels.finished->fp32.mix.bf16.forward, nullptr);
     EXPECT_NE(kernels.running->bf16.write_read, nullptr);
+    EXPECT_NE(kernels.decode->fp32.attend, nullptr);
+    EXPECT_NE(kernels.q8->by_type.bf16.products, nullptr);
   }
 }
 

@@ -8,7 +8,6 @@
 
 #include "base/philox.h"
 #include "model/generate.h"
-#include "ops/decode.h"
 #include "tests/model/small_model.h"
 #include "wavroute/error.h"
 
@@ -53,6 +52,31 @@ TEST(SampleToken, TakesTheLikeliestAtTemperatureZero) {
     EXPECT_EQ(sample_token(four_logits(), sampling(0.0), uniform), 1U);
   }
   EXPECT_EQ(sample_token(std::vector<float>{1.0F, 2.0F, 2.0F}, sampling(0.0), 0.9), 1U);
+}
+
+TEST(SampleToken, FindsTheFirstOfTheLargestAnywhere) {
+  for (const size_t count : {31, 32, 33, 64, 100}) {
+    for (size_t at = 0; at < count; ++at) {
+      std::vector<float> logits(count, -3.0F);
+      logits[at] = logits[count - 1] = -1.0F;
+      EXPECT_EQ(sample_token(logits, sampling(0.0), 0.5), at) << count;
+    }
+  }
+}
+
+TEST(SampleToken, SeesWhatIsNotFiniteAnywhere) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  for (const size_t count : {1, 31, 32, 33, 100}) {
+    std::vector<float> logits(count, -std::numeric_limits<float>::max());
+    EXPECT_TRUE(are_finite(logits));
+    for (const float bad : {kInfinity, -kInfinity, std::nanf(""), -std::nanf("")}) {
+      for (size_t at = 0; at < count; ++at) {
+        std::vector<float> others = logits;
+        others[at] = bad;
+        EXPECT_FALSE(are_finite(others)) << bad << " at " << at << " of " << count;
+      }
+    }
+  }
 }
 
 TEST(SampleToken, KeepsTheKLikeliest) {
@@ -116,7 +140,7 @@ TEST(SampleToken, StaysInTheVocabularyAtTheEndsOfTheUnitInterval) {
   EXPECT_EQ(sample_token(std::vector<float>{3.0F}, sampling(1.0), kAlmostOne), 0U);
 }
 
-TEST(Sampling, IsCheckedForItsRange) {
+TEST(SampleToken, IsCheckedForItsRange) {
   const double nan = std::numeric_limits<double>::quiet_NaN();
   const double infinity = std::numeric_limits<double>::infinity();
   EXPECT_NO_THROW(check(sampling(0.0, 0, 1.0)));
@@ -229,23 +253,15 @@ TEST(Generate, APromptOfABatchMayStopBeforeTheOthers) {
   }
 }
 
-TEST(Generate, WithQuantisedMatricesIsThatOfTheirValues) {
+TEST(Generate, WithQuantisedMatricesIsThatOfStockOperators) {
   DecoderSpec spec = small_spec("wav");
   spec.model.width = 64;
   spec.model.hidden = 96;
   const auto blocks = scattered_model(spec, Precision::kFp32);
-  const auto values = scattered_model(spec, Precision::kFp32);
-  const auto exact = scattered_model(spec, Precision::kFp64);
-  blocks->quantise();
-  for (size_t i = 0; i < blocks->parameters().parameters().size(); ++i) {
-    const Parameter& from = blocks->parameters().parameters()[i];
-    const at::NoGradGuard no_grad;
-    const at::Tensor value =
-        from.quants.defined() ? ops::dequantised({from.quants, from.scales}) : from.value.detach();
-    for (const auto& model : {values.get(), exact.get()}) {
-      model->parameters().parameters()[i].value.copy_(value);
-    }
-  }
+  const auto stock = scattered_model(spec, Precision::kFp32);
+  stock->use_kernels(KernelChoice::kComposed);
+  const auto exact = scattered_model(spec, Precision::kFp64);  // stock operators as well
+  for (const auto& model : {blocks.get(), stock.get(), exact.get()}) model->quantise();
   const at::Tensor ids = at::tensor({3, 1, 4, 1, 5, 9, 2, 6, 5, 3}, at::kLong).view({2, 5});
   for (const int64_t first : {4, 1}) {  // a prompt, and then token by token
     const auto logits = [&](const Decoder& model) {
@@ -259,9 +275,9 @@ TEST(Generate, WithQuantisedMatricesIsThatOfTheirValues) {
       }
       return at::cat(all, 1);
     };
-    // Large random weights enlarge the rounding of fp32, of blocks as of their values.
+    // Large random weights enlarge the rounding of fp32, on either back end.
     const at::Tensor expected = logits(*exact);
-    const double rounding = difference(logits(*values), expected);
+    const double rounding = difference(logits(*stock), expected);
     EXPECT_LE(difference(logits(*blocks), expected), 8 * rounding);
     EXPECT_LE(rounding, 1e-3 * expected.abs().max().item<double>());
   }

@@ -191,9 +191,11 @@ def test_an_instruction_set_that_is_not_there_is_exit_two(wavroute):
 def test_peaks_are_positive_numbers(wavroute):
     found = rows(wavroute("bench", "peak", "--threads", "1", "--json"))
     assert [row["peak"] for row in found] == [
-        "product_fp32", "product_bf16", "copy_memory", "copy_cache"]
+        "product_fp32", "product_bf16", "read_memory", "copy_memory", "copy_cache"]
     for row in found:
         assert row["value"] > 0 and row["unit"] in ("GFLOP/s", "GB/s") and row["threads"] == 1
+    one, = rows(wavroute("bench", "peak", "read_memory", "--threads", "1", "--json"))
+    assert one["peak"] == "read_memory" and one["unit"] == "GB/s"
 
 
 OP_FIELDS = {"operator", "mode", "size", "precision", "tokens", "width", "threads", "ms_p20",
