@@ -74,6 +74,7 @@ void print_json(const Prompts& prompts, const std::vector<Writer>& writers,
                                      {"prompt_ids", prompts.ids[i]},
                                      {"tokens", result.ids[i].size()},
                                      {"prompt_tokens", prompts.ids[i].size()},
+                                     {"cache_bytes", result.cache_bytes},
                                      {"prefill_seconds", result.prefill_seconds},
                                      {"tokens_per_s", rate}};
     if (result.mean_depth > 0.0) object["mean_depth"] = result.mean_depth;

@@ -45,7 +45,7 @@ class Batch {
     for (const auto& prompt : prompts) sequences_.push_back({prompt, {}, true});
   }
 
-  // Appends the new tokens to result.ids and adds up its times; mean_depth becomes a sum.
+  // Appends the new tokens to result.ids and adds up its times and bytes; mean_depth becomes a sum.
   void run(const OnToken& on_token, GenerationResult& result) {
     auto start = std::chrono::steady_clock::now();
     for (size_t b = 0; b < sequences_.size(); ++b) take_prompt(b, on_token);
@@ -56,6 +56,11 @@ class Batch {
       result.mean_depth += take_tokens(on_token);
     }
     result.decode_seconds += seconds_since(start);
+    for (const auto* tensors : {&state_.keys, &state_.values}) {
+      for (const at::Tensor& tensor : *tensors) {
+        result.cache_bytes += static_cast<int64_t>(tensor.nbytes());
+      }
+    }
     for (Sequence& sequence : sequences_) result.ids.push_back(std::move(sequence.ids));
   }
   [[nodiscard]] InferenceState take_state() { return std::move(state_); }

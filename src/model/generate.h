@@ -14,6 +14,7 @@ struct GenerationResult {
   double prefill_seconds = 0.0;            // until every prompt's first token
   double decode_seconds = 0.0;             // of all tokens after the first ones
   double mean_depth = 0.0;                 // layers per new token; 0: all
+  int64_t cache_bytes = 0;                 // of keys and values, with room for all tokens
 };
 
 // Bytes of keys and values that a pass keeps for each token of a sequence.

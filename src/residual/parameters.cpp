@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <numeric>
+#include <utility>
 
 #include "base/philox.h"
 #include "ops/memory.h"
@@ -87,7 +88,7 @@ at::Tensor Parameter::view(const at::Tensor& flat) const {
 Parameter& ParameterTable::declare(const std::string& name, std::vector<int64_t> shape, Decay decay,
                                    Init init) {
   Parameter& parameter = parameters_.emplace_back();
-  parameter.slices.push_back({name, 0, shape.at(0), init});
+  parameter.slices.push_back({name, 0, shape.at(0), std::move(init)});
   parameter.shape = std::move(shape);
   parameter.decay = decay;
   return parameter;

@@ -341,6 +341,22 @@ TEST(Continuation, GoesOnDrawing) {
   EXPECT_EQ(drawn, expected);
 }
 
+// What a routed model reads back lies in the pass, not in the cache.
+TEST(Generate, KeepsAsMuchUnderEverySchemeAsUnderPrenorm) {
+  for (const SchemeCase& c : scheme_cases()) {
+    SCOPED_TRACE(c.label);
+    const auto model = fresh_model(small_spec(c), Precision::kFp32);
+    const ModelConfig& m = model->spec().model;
+    const int64_t numbers = 2 * m.layers * m.kv_heads * m.head_width();
+    const GenerationResult result = generate(*model, {kPrompt}, 5, {}, nullptr, {},
+                                             [](size_t, uint32_t) { return true; });
+    EXPECT_EQ(result.cache_bytes,
+              numbers * (std::ssize(kPrompt) + 5) * static_cast<int64_t>(sizeof(float)));
+    // Gates alone keep something else: the last rows of their windows.
+    EXPECT_EQ(model->residual().decode_state() != nullptr, c.scheme == "gated");
+  }
+}
+
 TEST(Generate, StopsWhenItIsTold) {
   const auto model = scattered_model(small_spec("prenorm"));
   int seen = 0;

@@ -146,6 +146,12 @@ WAVROUTE_DEVICE void load(const T* from, float (&to)[n]) {
   const auto pack = *reinterpret_cast<const Pack<T, n>*>(from);
   for (int k = 0; k < n; ++k) to[k] = to_float(pack.at[k]);
 }
+// Of a vector from column c on; ones where there is none.
+template <int n>
+WAVROUTE_DEVICE void load_or_ones(const float* vector, int64_t c, float (&to)[n]) {
+  if (vector != nullptr) return load<n>(vector + c, to);
+  for (int k = 0; k < n; ++k) to[k] = 1.0F;
+}
 template <int n, typename T>
 WAVROUTE_DEVICE void store(const float (&from)[n], T* to) {
   Pack<T, n> pack;

@@ -297,9 +297,9 @@ WAVROUTE_KERNEL read_backward_rows(ReadBackward<C> a, int64_t rows, int64_t part
         load<n>(a.dx[row] + c, dx[p]);
         load<n>(a.h[row] + c, h[p]);
         float gain[n];
-        if (a.gain != nullptr) load<n>(a.gain + c, gain);
+        load_or_ones<n>(a.gain, c, gain);
         for (int k = 0; k < n; ++k) {
-          const float g = a.gain != nullptr ? gain[k] * dx[p][k] : dx[p][k];
+          const float g = gain[k] * dx[p][k];
           m[Products::kGh] = fused(g, h[p][k], m[Products::kGh]);
           m[Products::kHh] = fused(h[p][k], h[p][k], m[Products::kHh]);
           WAVROUTE_UNROLL for (int f = 0; f < kForms; ++f) {
@@ -315,10 +315,10 @@ WAVROUTE_KERNEL read_backward_rows(ReadBackward<C> a, int64_t rows, int64_t part
     for (int s = 0; s < kMostRunning; ++s) bias_sum[s] += chain.dlogit[s];
     team.for_packs<n, kPacks>(a.d, [&](int p, int64_t c) {
       float gain[n], dh[n], q[n], du[n] = {};
-      if (a.gain != nullptr) load<n>(a.gain + c, gain);
+      load_or_ones<n>(a.gain, c, gain);
       for (int k = 0; k < n; ++k) {
         const float normed = chain.dx_part * dx[p][k];
-        dh[k] = fused(-chain.h_part, h[p][k], a.gain != nullptr ? normed * gain[k] : normed);
+        dh[k] = fused(-chain.h_part, h[p][k], normed * gain[k]);
         gain_sum[p][k] = fused(normed, h[p][k], gain_sum[p][k]);
       }
       store<n>(dh, a.dh[row] + c);

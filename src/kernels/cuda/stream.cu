@@ -18,11 +18,8 @@ WAVROUTE_KERNEL add_norm_rows(AddNorm<C> a, int64_t rows, RowShape shape) {
       if (a.u) {
         float u[n], scale[n];
         load<n>(a.u[row] + c, u);
-        if (a.scale != nullptr) load<n>(a.scale + c, scale);
-        for (int k = 0; k < n; ++k) {
-          const float factor = a.scale != nullptr ? a.coefficient * scale[k] : a.coefficient;
-          h[p][k] = fused(factor, u[k], h[p][k]);
-        }
+        load_or_ones<n>(a.scale, c, scale);
+        for (int k = 0; k < n; ++k) h[p][k] = fused(a.coefficient * scale[k], u[k], h[p][k]);
       }
       if (a.h_out) store<n>(h[p], a.h_out[row] + c);
       for (int k = 0; k < n; ++k) square[0] = fused(h[p][k], h[p][k], square[0]);
@@ -90,7 +87,7 @@ WAVROUTE_KERNEL add_norm_backward_rows(AddNormBackward<C> a, int64_t rows, int64
       }
       store<n>(dh, a.dh[row] + c);
       float scale[n], u[n];
-      if (a.scale != nullptr) load<n>(a.scale + c, scale);
+      load_or_ones<n>(a.scale, c, scale);
       if (a.scale_grad != nullptr) {
         load<n>(a.u[row] + c, u);
         for (int k = 0; k < n; ++k) {
@@ -98,9 +95,7 @@ WAVROUTE_KERNEL add_norm_backward_rows(AddNormBackward<C> a, int64_t rows, int64
         }
       }
       if (!a.du) return;
-      for (int k = 0; k < n; ++k) {
-        dh[k] *= a.scale != nullptr ? a.coefficient * scale[k] : a.coefficient;
-      }
+      for (int k = 0; k < n; ++k) dh[k] *= a.coefficient * scale[k];
       store<n>(dh, a.du[row] + c);
     });
   }

@@ -54,8 +54,8 @@ std::vector<int> neighbours(Order order, bool has_barrier) {
 }
 
 TEST_F(EmulatorTest, AMissingBarrierShowsInTheNumbers) {
-  std::vector<int> expected;
-  for (int t = 0; t < 64; ++t) expected.push_back((t + 1) % 64);
+  std::vector<int> expected(64);
+  for (int t = 0; t < 64; ++t) expected[static_cast<size_t>(t)] = (t + 1) % 64;
   for (const Order order : kOrders) EXPECT_EQ(neighbours(order, true), expected);
   EXPECT_NE(neighbours(Order::kForwards, false), expected);
   EXPECT_NE(neighbours(Order::kForwards, false), neighbours(Order::kBackwards, false));
