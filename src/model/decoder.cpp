@@ -223,6 +223,7 @@ void Decoder::quantise() {
                   "checkpoint");
   }
   std::vector<at::Tensor> values;
+  values.reserve(matrices.size());
   for (const Parameter* matrix : matrices) values.push_back(matrix->value);
   const std::vector<ops::Q8Matrix> blocks = ops::quantise(values);
   for (size_t i = 0; i < matrices.size(); ++i) {

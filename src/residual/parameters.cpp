@@ -23,7 +23,7 @@ int64_t product(const std::vector<int64_t>& shape) {
 }
 
 // Fills `target` (any type, any device) with the slice's initial values.
-void fill(const ParameterSlice& slice, uint64_t seed, at::Tensor target) {
+void fill(const ParameterSlice& slice, uint64_t seed, const at::Tensor& target) {
   if (slice.init.stddev == 0.0 && slice.init.values.empty()) {
     target.fill_(slice.init.constant);
     return;
