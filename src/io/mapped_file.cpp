@@ -27,7 +27,9 @@ void release_pages(std::span<const std::byte> bytes) noexcept {
   const auto begin = reinterpret_cast<uintptr_t>(bytes.data()), end = begin + bytes.size();
   const uintptr_t first = (begin + page - 1) / page * page, last = end / page * page;
   // Neighbours share the pages at the ends.
-  if (first < last) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+  if (first >= last) return;
+  auto* const start = const_cast<std::byte*>(bytes.data()) + (first - begin);
+  ::madvise(start, last - first, MADV_DONTNEED);
 }
 
 MappedFile::MappedFile(const std::filesystem::path& path) {

@@ -72,7 +72,8 @@ TEST_F(TokenizerPaths, OneFileOfSuchAPairStandsForBoth) {
 }
 
 TEST_F(TokenizerPaths, AGgufFileHasTheIdsOfItsTokenizerJson) {
-  const json whole = english(), model = whole["model"];
+  const json whole = english();
+  const json& model = whole["model"];
   std::vector<std::string> tokens(261, "<|endoftext|>");
   for (const auto& [token, id] : model["vocab"].items()) tokens[id.get<size_t>()] = token;
   std::vector<int32_t> types(261, 1);
