@@ -2,6 +2,7 @@
 
 #include "kernels/kernels.h"
 #include "kernels/sweep.h"
+#include "kernels/token_groups.h"
 
 namespace wavroute::kernels::WAVROUTE_ISA {
 namespace {
@@ -209,23 +210,10 @@ void row_products(const Q8Products<C>& p, int64_t row, int64_t token) {
   for (int t = 0; t < kTokens; ++t) store_number(p.y[token + t] + row, sum(sums[t]));
 }
 
-template <int kTokens, typename C>
-void block_products(const Q8Products<C>& p, int64_t begin, int64_t end, int64_t token) {
-  for (int64_t row = begin; row < end; ++row) row_products<kTokens>(p, row, token);
-}
-
-// Blocks of rows stay in the L2 cache for all tokens.
 template <typename C>
 void products(const Q8Products<C>& p, int64_t begin, int64_t end) {
-  constexpr int64_t kBlock = 64;
-  for (int64_t row = begin; row < end; row += kBlock) {
-    const int64_t last = row + kBlock < end ? row + kBlock : end;
-    int64_t token = 0;
-    for (; token + 8 <= p.tokens; token += 8) block_products<8>(p, row, last, token);
-    for (; token + 4 <= p.tokens; token += 4) block_products<4>(p, row, last, token);
-    for (; token + 2 <= p.tokens; token += 2) block_products<2>(p, row, last, token);
-    if (token < p.tokens) block_products<1>(p, row, last, token);
-  }
+  for_token_groups<64>(begin, end, p.tokens,
+                       [&]<int n>(int64_t row, int64_t token) { row_products<n>(p, row, token); });
 }
 
 template <typename C>

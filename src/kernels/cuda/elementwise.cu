@@ -27,9 +27,12 @@ struct Place {
   WAVROUTE_DEVICE Place(int64_t pieces, int n)
       : row(block() / pieces), column((block() % pieces * kThreads + thread()) * n) {}
 };
-int64_t pieces_of(int64_t columns, int n) {
-  const int64_t most = int64_t{kThreads} * n;
-  return (columns + most - 1) / most;
+template <typename Args>
+void launch_pieces(void (*kernel)(Args, int64_t pieces), bool in_packs, const Args& args,
+                   int64_t rows, Stream stream) {
+  const int64_t most = kThreads * (in_packs ? 4 : 1);  // columns of a block
+  const int64_t pieces = (args.hidden + most - 1) / most;
+  launch(kernel, {rows * pieces, kThreads, 0}, stream, args, pieces);
 }
 
 template <typename C, int n>
@@ -208,22 +211,15 @@ constexpr size_t kSumBytes = sizeof(double) * kThreads / kWarp;
 
 template <typename C>
 void swiglu(const Swiglu<C>& s, int64_t rows, Stream stream) {
-  const auto run = [&]<int n>() {
-    const int64_t pieces = pieces_of(s.hidden, n);
-    launch(swiglu_packs<C, n>, {rows * pieces, kThreads, 0}, stream, s, pieces);
-  };
   const bool in_packs = s.hidden % 4 == 0 && takes_packs(s.gate_up) && takes_packs(s.a);
-  in_packs ? run.template operator()<4>() : run.template operator()<1>();
+  launch_pieces(in_packs ? swiglu_packs<C, 4> : swiglu_packs<C, 1>, in_packs, s, rows, stream);
 }
 
 template <typename C>
 void swiglu_backward(const SwigluBackward<C>& s, int64_t rows, Stream stream) {
-  const auto run = [&]<int n>() {
-    const int64_t pieces = pieces_of(s.hidden, n);
-    launch(swiglu_backward_packs<C, n>, {rows * pieces, kThreads, 0}, stream, s, pieces);
-  };
   const bool in_packs = s.hidden % 4 == 0 && takes_packs(s.gate_up) && takes_packs(s.da);
-  in_packs ? run.template operator()<4>() : run.template operator()<1>();
+  launch_pieces(in_packs ? swiglu_backward_packs<C, 4> : swiglu_backward_packs<C, 1>, in_packs, s,
+                rows, stream);
 }
 
 template <typename C>
