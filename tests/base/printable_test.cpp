@@ -51,8 +51,9 @@ TEST(TerminalText, ShowsBytesThatAreNoUtf8) {
 
 TEST(Printable, QuotesOnOneLineAndCutsAtACharacter) {
   EXPECT_EQ(printable("a\nb\tc"), "'a\\nb\\tc'");
-  EXPECT_EQ(printable(std::string(120, 'x')), "'" + std::string(120, 'x') + "'");
-  EXPECT_EQ(printable(std::string(119, 'x') + "\xC3\xA9z"), "'" + std::string(119, 'x') + "...'");
+  const std::string longest(120, 'x'), shorter(119, 'x');
+  EXPECT_EQ(printable(longest), "'" + longest + "'");
+  EXPECT_EQ(printable(shorter + "\xC3\xA9z"), "'" + shorter + "...'");
 }
 
 }  // namespace
