@@ -348,8 +348,8 @@ TEST(Generate, KeepsAsMuchUnderEverySchemeAsUnderPrenorm) {
     const auto model = fresh_model(small_spec(c), Precision::kFp32);
     const ModelConfig& m = model->spec().model;
     const int64_t numbers = 2 * m.layers * m.kv_heads * m.head_width();
-    const GenerationResult result = generate(*model, {kPrompt}, 5, {}, nullptr, {},
-                                             [](size_t, uint32_t) { return true; });
+    const GenerationResult result =
+        generate(*model, {kPrompt}, 5, {}, nullptr, {}, [](size_t, uint32_t) { return true; });
     EXPECT_EQ(result.cache_bytes,
               numbers * (std::ssize(kPrompt) + 5) * static_cast<int64_t>(sizeof(float)));
     // Gates alone keep something else: the last rows of their windows.
