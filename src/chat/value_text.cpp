@@ -62,73 +62,83 @@ std::string quoted(std::string_view text, Work& work) {
   return result + quote;
 }
 
-class Repr {
+// A text that grows, at the cost of work, up to the largest there may be.
+class BoundedText {
  public:
-  explicit Repr(Work& work) : work_(work) {}
-
-  void add(const Value& value) {
-    if (value.is_text()) {
-      append(quoted(value.text(), work_));
-    } else if (value.is_undefined()) {
-      append("Undefined");
-    } else if (const Sequence* sequence = value.sequence()) {
-      add_sequence(*sequence, kind_of(value));
-    } else if (const Dict* dict = value.dict()) {
-      add_dict(*dict);
-    } else {
-      append(to_text(value, work_));
-    }
-  }
-  [[nodiscard]] std::string take() { return std::move(text_); }
-
- private:
+  explicit BoundedText(Work& work) : work_(work) {}
   void append(std::string_view text) {
     text_ += text;
     work_.spend(text.size() + 1);
     if (text_.size() > kMostTextBytes) work_.spend_text(text_.size());
   }
+  [[nodiscard]] std::string take() { return std::move(text_); }
 
-  void add_sequence(const Sequence& sequence, const std::string& kind) {
-    const bool is_tuple = sequence.kind == SequenceKind::kTuple;
-    if (!is_tuple && sequence.kind != SequenceKind::kList) work_.refuse(kind + " as a text");
-    append(is_tuple ? "(" : "[");
-    for (size_t i = 0; i < sequence.items.size(); ++i) {
-      if (i > 0) append(", ");
-      add(sequence.items[i]);
-    }
-    if (is_tuple && sequence.items.size() == 1) append(",");
-    append(is_tuple ? ")" : "]");
-  }
-
-  void add_dict(const Dict& dict) {
-    append("{");
-    for (size_t i = 0; i < dict.entries.size(); ++i) {
-      if (i > 0) append(", ");
-      add(dict.entries[i].first);
-      append(": ");
-      add(dict.entries[i].second);
-    }
-    append("}");
-  }
-
+ private:
   Work& work_;
   std::string text_;
 };
 
+class Repr {
+ public:
+  explicit Repr(Work& work) : work_(work), text_(work) {}
+
+  void add(const Value& value) {
+    if (value.is_text()) {
+      text_.append(quoted(value.text(), work_));
+    } else if (value.is_undefined()) {
+      text_.append("Undefined");
+    } else if (const Sequence* sequence = value.sequence()) {
+      add_sequence(*sequence, kind_of(value));
+    } else if (const Dict* dict = value.dict()) {
+      add_dict(*dict);
+    } else {
+      text_.append(to_text(value, work_));
+    }
+  }
+  [[nodiscard]] std::string take() { return text_.take(); }
+
+ private:
+  void add_sequence(const Sequence& sequence, const std::string& kind) {
+    const bool is_tuple = sequence.kind == SequenceKind::kTuple;
+    if (!is_tuple && sequence.kind != SequenceKind::kList) work_.refuse(kind + " as a text");
+    text_.append(is_tuple ? "(" : "[");
+    for (size_t i = 0; i < sequence.items.size(); ++i) {
+      if (i > 0) text_.append(", ");
+      add(sequence.items[i]);
+    }
+    if (is_tuple && sequence.items.size() == 1) text_.append(",");
+    text_.append(is_tuple ? ")" : "]");
+  }
+
+  void add_dict(const Dict& dict) {
+    text_.append("{");
+    for (size_t i = 0; i < dict.entries.size(); ++i) {
+      if (i > 0) text_.append(", ");
+      add(dict.entries[i].first);
+      text_.append(": ");
+      add(dict.entries[i].second);
+    }
+    text_.append("}");
+  }
+
+  Work& work_;
+  BoundedText text_;
+};
+
 class Json {
  public:
-  Json(const JsonStyle& style, Work& work) : style_(style), work_(work) {}
+  Json(const JsonStyle& style, Work& work) : style_(style), work_(work), text_(work) {}
 
   void add(const Value& value, size_t level) {
     const Sequence* sequence = value.sequence();
     if (value.is_text()) {
       add_text(value.text());
     } else if (value.is_none()) {
-      append("null");
+      text_.append("null");
     } else if (value.is<bool>()) {
-      append(is_true(value) ? "true" : "false");
+      text_.append(is_true(value) ? "true" : "false");
     } else if (value.is_number()) {
-      append(to_text(value, work_));
+      text_.append(to_text(value, work_));
     } else if (const Dict* dict = value.dict()) {
       add_dict(*dict, level);
     } else if (sequence != nullptr &&
@@ -138,19 +148,13 @@ class Json {
       work_.fail("a value that JSON has", kind_of(value));
     }
   }
-  [[nodiscard]] std::string take() { return std::move(text_); }
+  [[nodiscard]] std::string take() { return text_.take(); }
 
  private:
-  void append(std::string_view text) {
-    text_ += text;
-    work_.spend(text.size() + 1);
-    if (text_.size() > kMostTextBytes) work_.spend_text(text_.size());
-  }
-
   void start_line(size_t level) {
     if (!style_.is_indented) return;
-    append("\n");
-    for (size_t i = 0; i < level; ++i) append(style_.indent);
+    text_.append("\n");
+    for (size_t i = 0; i < level; ++i) text_.append(style_.indent);
   }
 
   void add_text(std::string_view text) {
@@ -170,26 +174,26 @@ class Json {
         result += character;
       }
     }
-    append(result + "\"");
+    text_.append(result + "\"");
   }
 
   void add_list(const Values& items, size_t level) {
-    append("[");
+    text_.append("[");
     for (size_t i = 0; i < items.size(); ++i) {
-      if (i > 0) append(style_.between);
+      if (i > 0) text_.append(style_.between);
       start_line(level + 1);
       add(items[i], level + 1);
     }
     if (!items.empty()) start_line(level);
-    append("]");
+    text_.append("]");
   }
 
   void add_key(const Value& key) {
     if (key.is_text()) return add_text(key.text());
     if (key.sequence() != nullptr) work_.fail("a key that JSON has", kind_of(key));
-    append("\"");
+    text_.append("\"");
     add(key, 0);
-    append("\"");
+    text_.append("\"");
   }
 
   void add_dict(const Dict& dict, size_t level) {
@@ -201,21 +205,21 @@ class Json {
       }
       std::ranges::sort(entries, {}, [](const auto* entry) { return entry->first.text(); });
     }
-    append("{");
+    text_.append("{");
     for (size_t i = 0; i < entries.size(); ++i) {
-      if (i > 0) append(style_.between);
+      if (i > 0) text_.append(style_.between);
       start_line(level + 1);
       add_key(entries[i]->first);
-      append(style_.after_key);
+      text_.append(style_.after_key);
       add(entries[i]->second, level + 1);
     }
     if (!entries.empty()) start_line(level);
-    append("}");
+    text_.append("}");
   }
 
   const JsonStyle& style_;
   Work& work_;
-  std::string text_;
+  BoundedText text_;
 };
 
 }  // namespace
