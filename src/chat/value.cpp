@@ -178,7 +178,12 @@ void set_attribute(Namespace& names, const std::string& name, Value value, Work&
   names.attributes.insert_or_assign(name, std::move(value));
 }
 
-Value from_json(const nlohmann::ordered_json& json, Work& work) {
+namespace {
+
+// `level`: of a container, 1 for the outermost. Values that are too deep are refused on the way
+// down, before they need the stack.
+Value value_at(const nlohmann::ordered_json& json, size_t level, Work& work) {
+  if (json.is_structured() && level > kMostNesting) work.fail_nesting();
   using Type = nlohmann::ordered_json::value_t;
   switch (json.type()) {
     case Type::null:
@@ -199,13 +204,13 @@ Value from_json(const nlohmann::ordered_json& json, Work& work) {
     }
     case Type::array: {
       Values items;
-      for (const auto& item : json) items.push_back(from_json(item, work));
+      for (const auto& item : json) items.push_back(value_at(item, level + 1, work));
       return make_list(std::move(items), work);
     }
     case Type::object: {
       std::vector<std::pair<Value, Value>> entries;
       for (const auto& [key, value] : json.items()) {
-        entries.emplace_back(key, from_json(value, work));
+        entries.emplace_back(key, value_at(value, level + 1, work));
       }
       return make_dict(std::move(entries), work);
     }
@@ -215,5 +220,9 @@ Value from_json(const nlohmann::ordered_json& json, Work& work) {
   }
   work.refuse("a variable of this kind");
 }
+
+}  // namespace
+
+Value from_json(const nlohmann::ordered_json& json, Work& work) { return value_at(json, 1, work); }
 
 }  // namespace wavroute::chat

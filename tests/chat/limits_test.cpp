@@ -38,6 +38,10 @@ TEST(Limits, OfLevelsInAValue) {
               HasSubstr("levels in each other"));
   const std::string nested = times(5000, "[") + times(5000, "]");
   EXPECT_THAT(refusal("x", "{\"messages\": " + nested + "}"), HasSubstr("levels in each other"));
+  const auto levels = [](int count) { return times(count, "[") + times(count, "]"); };
+  EXPECT_THAT(refusal("x", "{\"messages\": " + levels(101) + "}"),
+              HasSubstr("levels in each other"));
+  EXPECT_EQ(testing::rendered("x", "{\"messages\": " + levels(100) + "}"), "x");
 }
 
 TEST(Limits, OfTextsAndTime) {
