@@ -79,9 +79,10 @@ class Decoder {
   // Builds the model with the initial values of `seed`. Throws UserError for sizes or options that
   // contradict each other.
   Decoder(DecoderSpec spec, Precision precision, at::Device device, uint64_t seed);
-  // Without memory for the parameters: names and shapes are known, allocate() makes the values.
+  // Without memory for the parameters: names and shapes are known, allocate() makes the values;
+  // zeros without a seed, for values that are read from a file.
   Decoder(DecoderSpec spec, Precision precision, at::Device device);
-  void allocate(uint64_t seed);
+  void allocate(std::optional<uint64_t> seed);
   ~Decoder();
   Decoder(const Decoder&) = delete;
   Decoder& operator=(const Decoder&) = delete;

@@ -76,8 +76,10 @@ class ParameterTable {
   Parameter& declare_fused_vector(std::vector<ParameterSlice> slices);
 
   // Makes the buffers and fills them from `seed`: a parameter's values depend on the seed and its
-  // checkpoint name alone, so schemes that share a parameter share its values.
-  void allocate(at::ScalarType storage, at::ScalarType compute, at::Device device, uint64_t seed);
+  // checkpoint name alone, so schemes that share a parameter share its values. Zeros without a
+  // seed.
+  void allocate(at::ScalarType storage, at::ScalarType compute, at::Device device,
+                std::optional<uint64_t> seed);
 
   // Copies the values into their compute type. Call it after every change of a value.
   void refresh_compute();

@@ -61,7 +61,7 @@ Decoder::Decoder(DecoderSpec spec, Precision precision, at::Device device, uint6
   allocate(seed);
 }
 
-void Decoder::allocate(uint64_t seed) {
+void Decoder::allocate(std::optional<uint64_t> seed) {
   table_.allocate(storage_type(precision_), compute_type(precision_), device_, seed);
 }
 

@@ -247,7 +247,7 @@ void load_parameters(Decoder& model, const fs::path& folder) {
   const SafetensorsFile file = open_weights(folder);
   refuse_unknown(file, model);
   require_parameters(file, model.parameters());
-  if (model.parameters().groups().empty()) model.allocate(0);
+  if (model.parameters().groups().empty()) model.allocate(std::nullopt);
   read_tensors(file, model.parameters(), value_buffers(model.parameters()), "", /*convert=*/true);
   model.parameters().refresh_compute();
 }

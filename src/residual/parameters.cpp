@@ -115,7 +115,7 @@ Parameter& ParameterTable::declare_fused_vector(std::vector<ParameterSlice> slic
 }
 
 void ParameterTable::allocate(at::ScalarType storage, at::ScalarType compute, at::Device device,
-                              uint64_t seed) {
+                              std::optional<uint64_t> seed) {
   const auto group_of = [](const Parameter& p) { return p.decay == Decay::kYes ? 0 : 1; };
   const int64_t step = kAlignment / static_cast<int64_t>(c10::elementSize(compute));
   std::array<int64_t, 2> sizes{};
@@ -140,15 +140,17 @@ void ParameterTable::allocate(at::ScalarType storage, at::ScalarType compute, at
   for (Parameter& parameter : parameters_) {
     FlatGroup& group = groups_[group_of(parameter)];
     parameter.value = parameter.view(group.value).detach();
-    for (const ParameterSlice& slice : parameter.slices) {
-      fill(slice, seed, parameter.rows(slice, parameter.value));
+    if (seed) {
+      for (const ParameterSlice& slice : parameter.slices) {
+        fill(slice, *seed, parameter.rows(slice, parameter.value));
+      }
     }
     parameter.value.set_requires_grad(true);
     parameter.value.mutable_grad() = parameter.view(group.grad);
     parameter.compute =
         group.compute.defined() ? parameter.view(group.compute).detach() : parameter.value;
   }
-  refresh_compute();
+  if (seed) refresh_compute();
 }
 
 void ParameterTable::refresh_compute() {

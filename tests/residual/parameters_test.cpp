@@ -249,5 +249,15 @@ TEST(InitialValues, OutputInitIsTheDeviationOfTheTwoOutputProjectionsAlone) {
   }
 }
 
+TEST(ParameterTable, WithoutASeedHasZerosToReadValuesInto) {
+  ParameterTable table;
+  const Parameter& matrix = table.declare("m", {3, 4}, Decay::kYes, {0.0, 1.0});
+  const Parameter& gain = table.declare("g", {4}, Decay::kNo, {1.0});
+  table.allocate(at::kFloat, at::kBFloat16, at::kCPU, std::nullopt);
+  EXPECT_EQ(matrix.value.count_nonzero().item<int64_t>(), 0);
+  EXPECT_EQ(matrix.compute.count_nonzero().item<int64_t>(), 0);
+  EXPECT_EQ(gain.value.count_nonzero().item<int64_t>(), 0);
+}
+
 }  // namespace
 }  // namespace wavroute
