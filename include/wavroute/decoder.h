@@ -49,6 +49,9 @@ struct InferenceState {
   int64_t capacity = 0;                  // of each
   std::vector<at::Tensor> keys, values;  // per visit [B, kv_heads, capacity, head width]
   std::unique_ptr<DecodeState> residual;
+  // Of the last pass, where it can begin again: opening one costs as much as several reads. It may
+  // hold what follows from the parameters, which must not change while a state is in use.
+  std::unique_ptr<Stream> stream;
 
   // Sequence b alone, to take its prompt in: shares keys and values. Its position is to be copied
   // back. Only where `residual` is null.

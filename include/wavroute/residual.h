@@ -113,6 +113,11 @@ class Stream {
 
   // e [B,T,d] in the storage type.
   virtual void begin(const at::Tensor& embedding) = 0;
+  // True: begin() may follow a read-out, in place of opening a stream with these options; no
+  // parameter may have changed since this one was opened.
+  [[nodiscard]] virtual bool can_begin_again(const StreamOptions& /*options*/) const {
+    return false;
+  }
   // h_l [B,T,d] in the storage type.
   [[nodiscard]] virtual at::Tensor read(const Site& site) = 0;
   // u_l [B,T,d] in the compute type. It must not change until its backward: a stream may keep it.

@@ -22,7 +22,7 @@ void row_products(const TokenProducts<C>& p, int64_t row, int64_t token) {
       sums[t] = fma(weight, lanes.load(p.x[token + t] + c), sums[t]);
     }
   });
-  for (int t = 0; t < kTokens; ++t) store_number(p.y[token + t] + row, sum(sums[t]));
+  store_products(p, row, token, sums);
 }
 
 template <typename C>

@@ -19,6 +19,7 @@ struct TokenProducts {
   Grid<const float> x;             // [n, k]
   Grid<const C> w;                 // [m, k]
   Grid<C> y;                       // [n, m]
+  Grid<float> wide_y;              // the same in float, in place of y; null: y
 };
 
 // Attention of T new tokens of each of B sequences, as Attention's (attention.h), over keys and

@@ -207,7 +207,7 @@ void row_products(const Q8Products<C>& p, int64_t row, int64_t token) {
       sums[t] = fma(__builtin_convertvector(dots(w, x), Vec), of_both, sums[t]);
     }
   });
-  for (int t = 0; t < kTokens; ++t) store_number(p.y[token + t] + row, sum(sums[t]));
+  store_products(p, row, token, sums);
 }
 
 template <typename C>

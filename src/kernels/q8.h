@@ -47,6 +47,7 @@ struct Q8Products {
   Grid<const float> x_scales;      // [n, k / kQ8Block]
   Q8Rows w;                        // [m, k]
   Grid<C> y;                       // [n, m]
+  Grid<float> wide_y;              // the same in float, in place of y; null: y
 };
 
 template <typename C>

@@ -27,5 +27,19 @@ inline void for_token_groups(int64_t begin, int64_t end, int64_t tokens, const M
   }
 }
 
+// Elements (token + t, row) of p.y or p.wide_y: the sums of sums[t]'s lanes.
+template <typename Products, int kTokens>
+inline void store_products(const Products& p, int64_t row, int64_t token,
+                           const Vec (&sums)[kTokens]) {
+  for (int t = 0; t < kTokens; ++t) {
+    const float y = sum(sums[t]);
+    if (p.wide_y) {
+      p.wide_y[token + t][row] = y;
+    } else {
+      store_number(p.y[token + t] + row, y);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace wavroute::kernels::WAVROUTE_ISA

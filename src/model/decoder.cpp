@@ -162,7 +162,11 @@ PreNorm Decoder::final_norm() const {
 }
 
 at::Tensor Decoder::head_of(const at::Tensor& x, ops::Backend& backend) const {
-  const at::Tensor logits = product(backend, x.flatten(0, 1), *head_);
+  const at::Tensor rows = x.flatten(0, 1);
+  const at::Tensor logits =
+      head_->quants.defined()
+          ? backend.project_logits(rows, ops::Q8Matrix{head_->quants, head_->scales})
+          : backend.project_logits(rows, head_->compute);
   return logits.view({x.size(0), x.size(1), logits.size(1)});
 }
 
@@ -253,7 +257,11 @@ ForwardResult Decoder::forward(const at::Tensor& ids, const ForwardOptions& opti
   stream_options.decode = options.state != nullptr ? options.state->residual.get() : nullptr;
   stream_options.taps = options.taps;
   stream_options.any_order = !program.is_plain();
-  const std::unique_ptr<Stream> stream = residual_->open(stream_options);
+  std::unique_ptr<Stream> stream;
+  if (options.state != nullptr) stream = std::move(options.state->stream);
+  if (stream == nullptr || !stream->can_begin_again(stream_options)) {
+    stream = residual_->open(stream_options);
+  }
   stream->begin(backend.embed(embedding_->value, ids));
   for (size_t visit = 0; visit < program.layers().size(); ++visit) {
     for (const SublayerKind kind : {SublayerKind::kAttention, SublayerKind::kMlp}) {
@@ -267,7 +275,12 @@ ForwardResult Decoder::forward(const at::Tensor& ids, const ForwardOptions& opti
     for (int64_t& position : options.state->positions) position += ids.size(1);
   }
   const at::Tensor logits = options.state == nullptr ? head(out) : head_of(out, backend);
-  return {logits.to(storage_type(precision_)), stream->auxiliary_loss(), stream->mean_depth()};
+  ForwardResult result = {logits.to(storage_type(precision_)), stream->auxiliary_loss(),
+                          stream->mean_depth()};
+  if (options.state != nullptr && stream->can_begin_again(stream_options)) {
+    options.state->stream = std::move(stream);
+  }
+  return result;
 }
 
 }  // namespace wavroute

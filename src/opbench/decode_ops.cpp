@@ -33,7 +33,7 @@ void show_few_products(const Problem& p, const Visit& visit) {
     visit(
         {"forward",
          size_of(tokens, rows, p.width),
-         {[&]() -> Tensors { return {ops::few_products(arena, x, w)}; }},
+         {[&]() -> Tensors { return {ops::few_products(arena, x, w, x.scalar_type())}; }},
          {[&]() -> Tensors { return {at::linear(x, w)}; }},
          bytes_of({x, w}) + static_cast<double>(tokens * rows) * static_cast<double>(w.itemsize()),
          /*flops=*/0,
@@ -52,7 +52,7 @@ void show_q8_products(const Problem& p, const Visit& visit) {
     visit(
         {"forward",
          size_of(tokens, rows, p.width),
-         {[&]() -> Tensors { return {ops::q8_products(arena, x, w)}; }},
+         {[&]() -> Tensors { return {ops::q8_products(arena, x, w, x.scalar_type())}; }},
          {[&]() -> Tensors { return {at::linear(ops::rounded_to_blocks(x), numbers).to(p.type)}; }},
          bytes_of({x, w.quants, w.scales}) +
              static_cast<double>(tokens * rows) * static_cast<double>(x.itemsize()),

@@ -84,6 +84,9 @@ class Backend {
 
   // x w^T: x [tokens, n], w [m, n] -> [tokens, m]
   [[nodiscard]] virtual at::Tensor project(const at::Tensor& x, const at::Tensor& w) = 0;
+  // The same in the storage type, where x and w are bf16 too: rounded to bf16, the best logits of a
+  // token are often equal. (Rounded all the same where the products of many tokens are.)
+  [[nodiscard]] virtual at::Tensor project_logits(const at::Tensor& x, const at::Tensor& w) = 0;
   // du w: the gradient of x. du [tokens, m] -> [tokens, n]
   [[nodiscard]] virtual at::Tensor project_backward(const at::Tensor& du, const at::Tensor& w) = 0;
   // grad += du^T x: the gradient of w, in the storage type.
@@ -118,8 +121,9 @@ class Backend {
                                                     const kernels::AttentionShape& shape,
                                                     const RopeTable& rope,
                                                     const KeyValues& cache) = 0;
-  // x w^T with a matrix in blocks of q8_0.
+  // The same with a matrix in blocks of q8_0.
   [[nodiscard]] virtual at::Tensor project(const at::Tensor& x, const Q8Matrix& w) = 0;
+  [[nodiscard]] virtual at::Tensor project_logits(const at::Tensor& x, const Q8Matrix& w) = 0;
 
   // a = silu(gate) * up: gate_up [tokens, 2 hidden] -> [tokens, hidden]
   [[nodiscard]] virtual at::Tensor swiglu(const at::Tensor& gate_up) = 0;

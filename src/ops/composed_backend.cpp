@@ -31,6 +31,11 @@ class ComposedBackend final : public Backend {
   [[nodiscard]] at::Tensor project(const at::Tensor& x, const at::Tensor& w) override {
     return at::linear(x, w);
   }
+  [[nodiscard]] at::Tensor project_logits(const at::Tensor& x, const at::Tensor& w) override {
+    if (x.scalar_type() != at::kBFloat16) return project(x, w);
+    if (x.is_cuda()) return at::mm(x, w.t(), at::kFloat);  // of CUDA alone
+    return at::linear(x.to(at::kFloat), w.to(at::kFloat));
+  }
   [[nodiscard]] at::Tensor project_backward(const at::Tensor& du, const at::Tensor& w) override {
     return at::mm(du, w);
   }
@@ -112,7 +117,10 @@ class ComposedBackend final : public Backend {
     return at::cat(ys).reshape({shape.batch * shape.length, shape.heads * shape.width});
   }
   [[nodiscard]] at::Tensor project(const at::Tensor& x, const Q8Matrix& w) override {
-    return at::linear(rounded_to_blocks(x), dequantised(w)).to(x.scalar_type());
+    return project_logits(x, w).to(x.scalar_type());
+  }
+  [[nodiscard]] at::Tensor project_logits(const at::Tensor& x, const Q8Matrix& w) override {
+    return at::linear(rounded_to_blocks(x), dequantised(w));
   }
 
   [[nodiscard]] at::Tensor swiglu(const at::Tensor& gate_up) override {

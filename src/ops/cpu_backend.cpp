@@ -32,7 +32,11 @@ class CpuBackend final : public Backend, public RouteOperators {
   void begin_pass() override { arena_.begin_pass(); }
 
   [[nodiscard]] at::Tensor project(const at::Tensor& x, const at::Tensor& w) override {
-    return are_few(x, w) ? few_products(arena_, x, w) : ops::project(arena_, x, w);
+    return are_few(x, w) ? few_products(arena_, x, w, x.scalar_type()) : ops::project(arena_, x, w);
+  }
+  [[nodiscard]] at::Tensor project_logits(const at::Tensor& x, const at::Tensor& w) override {
+    return are_few(x, w) ? few_products(arena_, x, w, at::kFloat)
+                         : ops::project(arena_, x, w).to(at::kFloat);
   }
   [[nodiscard]] at::Tensor project_backward(const at::Tensor& du, const at::Tensor& w) override {
     return ops::project_backward(arena_, du, w);
@@ -86,7 +90,10 @@ class CpuBackend final : public Backend, public RouteOperators {
     return ops::cached_attention(arena_, qkv, shape, rope, cache);
   }
   [[nodiscard]] at::Tensor project(const at::Tensor& x, const Q8Matrix& w) override {
-    return q8_products(arena_, x, w);
+    return q8_products(arena_, x, w, x.scalar_type());
+  }
+  [[nodiscard]] at::Tensor project_logits(const at::Tensor& x, const Q8Matrix& w) override {
+    return q8_products(arena_, x, w, at::kFloat);
   }
   [[nodiscard]] at::Tensor swiglu(const at::Tensor& gate_up) override {
     return ops::swiglu(arena_, gate_up);

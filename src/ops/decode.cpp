@@ -95,13 +95,22 @@ bool are_few(const at::Tensor& x, const at::Tensor& w) {
          (type == at::kFloat || type == at::kBFloat16);
 }
 
-at::Tensor few_products(Memory& memory, const at::Tensor& x, const at::Tensor& w) {
+at::Tensor few_products(Memory& memory, const at::Tensor& x, const at::Tensor& w,
+                        at::ScalarType type) {
   const int64_t tokens = x.size(0), outputs = w.size(0);
-  at::Tensor y = memory.empty({tokens, outputs}, x.scalar_type());
+  at::Tensor y = memory.empty({tokens, outputs}, type);
   with_type(x.scalar_type(), [&]<typename C>() {
     const at::Tensor wide = widened<C>(memory, x);
-    const kernels::TokenProducts<C> args = {x.size(1), tokens, rows_in<float>(wide), rows_in<C>(w),
-                                            rows_out<C>(y)};
+    kernels::TokenProducts<C> args;
+    args.inputs = x.size(1);
+    args.tokens = tokens;
+    args.x = rows_in<float>(wide);
+    args.w = rows_in<C>(w);
+    if (type == at::kFloat) {
+      args.wide_y = rows_out<float>(y);
+    } else {
+      args.y = rows_out<C>(y);
+    }
     const auto kernel = kernels::chosen_kernels().decode->of<C>().products;
     parallel_for(
         outputs, [&](int64_t begin, int64_t end) { kernel(args, begin, end); }, kFewestRows);

@@ -27,7 +27,9 @@ struct KeyValues {
 inline constexpr int64_t kFewTokens = 8;
 // Whether few_products takes them.
 [[nodiscard]] bool are_few(const at::Tensor& x, const at::Tensor& w);
-// x w^T: x [tokens, n], w [m, n] of one type, float or bfloat16 -> [tokens, m]
-[[nodiscard]] at::Tensor few_products(Memory& memory, const at::Tensor& x, const at::Tensor& w);
+// x w^T in `type`, theirs or float: x [tokens, n], w [m, n] of one type, float or bfloat16
+// -> [tokens, m]
+[[nodiscard]] at::Tensor few_products(Memory& memory, const at::Tensor& x, const at::Tensor& w,
+                                      at::ScalarType type);
 
 }  // namespace wavroute::ops

@@ -75,19 +75,25 @@ std::vector<Q8Matrix> quantise(std::span<const at::Tensor> matrices) {
 
 Q8Matrix quantise(const at::Tensor& matrix) { return quantise(std::span(&matrix, 1))[0]; }
 
-at::Tensor q8_products(Memory& memory, const at::Tensor& x, const Q8Matrix& w) {
+at::Tensor q8_products(Memory& memory, const at::Tensor& x, const Q8Matrix& w,
+                       at::ScalarType type) {
   const int64_t tokens = x.size(0), outputs = w.quants.size(0);
-  at::Tensor y = memory.empty({tokens, outputs}, x.scalar_type());
+  at::Tensor y = memory.empty({tokens, outputs}, type);
   with_type(x.scalar_type(), [&]<typename C>() {
     const Q8Tokens all = rounded<C>(memory, x);
     const auto kernel = kernels::chosen_kernels().q8->by_type.of<C>().products;
     for (int64_t first = 0; first < tokens; first += kTokensAtOnce) {
-      const kernels::Q8Products<C> args = {x.size(1),
-                                           std::min(kTokensAtOnce, tokens - first),
-                                           rows_in<int8_t>(all.quants).from(first),
-                                           rows_in<float>(all.scales).from(first),
-                                           {rows_in<int8_t>(w.quants), rows_in<uint16_t>(w.scales)},
-                                           rows_out<C>(y).from(first)};
+      kernels::Q8Products<C> args;
+      args.inputs = x.size(1);
+      args.tokens = std::min(kTokensAtOnce, tokens - first);
+      args.x = rows_in<int8_t>(all.quants).from(first);
+      args.x_scales = rows_in<float>(all.scales).from(first);
+      args.w = {rows_in<int8_t>(w.quants), rows_in<uint16_t>(w.scales)};
+      if (type == at::kFloat) {
+        args.wide_y = rows_out<float>(y).from(first);
+      } else {
+        args.y = rows_out<C>(y).from(first);
+      }
       parallel_for(
           outputs, [&](int64_t begin, int64_t end) { kernel(args, begin, end); }, kFewestRows);
     }

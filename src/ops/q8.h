@@ -20,8 +20,9 @@ struct Q8Matrix {
 [[nodiscard]] Q8Matrix quantise(const at::Tensor& matrix);
 // The same of several, one after the other in memory, as a pass reads them.
 [[nodiscard]] std::vector<Q8Matrix> quantise(std::span<const at::Tensor> matrices);
-// x w^T in x's type, for any number of tokens, which are rounded to blocks as well.
-[[nodiscard]] at::Tensor q8_products(Memory& memory, const at::Tensor& x, const Q8Matrix& w);
+// x w^T in `type`, x's or float, for any number of tokens, which are rounded to blocks as well.
+[[nodiscard]] at::Tensor q8_products(Memory& memory, const at::Tensor& x, const Q8Matrix& w,
+                                     at::ScalarType type);
 // x as the blocks of q8_products have it: floats.
 [[nodiscard]] at::Tensor rounded_to_blocks(const at::Tensor& x);
 // The numbers that the blocks stand for, float.

@@ -113,7 +113,7 @@ struct RunningForms {
 
 // after = before + u
 struct PartWrite {
-  at::Tensor u;  // [tokens, d] in the compute type; undefined: nothing is written
+  at::Tensor u;  // [tokens, d] or [B, T, d] in the compute type; undefined: nothing is written
   int part = 0;
   at::Tensor before;  // [tokens, d] float; undefined: this is the part's first update
   at::Tensor after;   // [tokens, d] float

@@ -38,7 +38,18 @@ PartsStream::PartsStream(const RoutedResidual& scheme, const StreamOptions& opti
     : NormedStream(options),
       scheme_(scheme),
       routes_(*options.backend->routes()),
-      memory_(options.backend->memory()) {}
+      memory_(options.backend->memory()) {
+  for (int64_t block = 0; block < blocks().count; ++block) {
+    for (int64_t writes = 0; writes <= blocks().length; ++writes) {
+      arrangements_.push_back(make_arrangement(block, std::min(writes, blocks().length_of(block))));
+    }
+  }
+}
+
+bool PartsStream::can_begin_again(const StreamOptions& options) const {
+  return !record_ && !options.record && options.backend == options_.backend &&
+         options.taps == nullptr && !options.any_order;
+}
 
 // ---- parts and forms ---------------------------------------------------------------------------
 
@@ -58,7 +69,7 @@ int PartsStream::slot(int64_t block, int64_t position) const {
 }
 
 // The first update of a block is positive in every sum, so that slot 0 always comes first.
-PartsStream::Arrangement PartsStream::arrangement(int64_t block, int64_t writes) const {
+PartsStream::Arrangement PartsStream::make_arrangement(int64_t block, int64_t writes) const {
   std::array<bool, ops::kMostParts> present = {};
   for (int64_t position = 0; position < writes; ++position) {
     present[static_cast<size_t>(slot(block, position))] = true;
@@ -135,8 +146,9 @@ PartsStream::Readers& PartsStream::enter(int64_t block, int64_t position, at::Sc
                           "a block has one type");
     return readers_.at(block);
   }
-  if (!record_) readers_.clear();
-  if (readers_block_ >= 0 && readers_.contains(readers_block_)) {
+  const bool few = tokens_ <= ops::kFewTokens;
+  if (!record_ && !few) readers_.clear();
+  if (record_ && readers_block_ >= 0 && readers_.contains(readers_block_)) {
     readers_[readers_block_].group.mixed.reset();
   }
   readers_block_ = block;
@@ -144,9 +156,11 @@ PartsStream::Readers& PartsStream::enter(int64_t block, int64_t position, at::Sc
   auto [place, fresh] = readers_.try_emplace(block);
   Readers& readers = place->second;
   if (fresh || (record_ && !readers.group.logits.defined())) readers = make_readers(block);
+  at::Tensor& mixed = readers.group.mixed;
+  if (!record_ && mixed.defined() && mixed.scalar_type() == type) return readers;
   const int64_t routers = readers.count();
   readers.two_phase = position == 0 && two_phase_wins(first_row(block), routers);
-  readers.group.mixed = memory_.empty_apart(readers.two_phase ? routers : 1, {tokens_, d_}, type);
+  mixed = memory_.empty_apart(readers.two_phase ? routers : 1, {tokens_, d_}, type);
   return readers;
 }
 
@@ -154,13 +168,19 @@ PartsStream::Readers& PartsStream::enter(int64_t block, int64_t position, at::Sc
 
 void PartsStream::begin(const at::Tensor& embedding) {
   const at::NoGradGuard no_grad;
-  shape_ = embedding.sizes().vec();
-  d_ = embedding.size(-1);
-  tokens_ = embedding.numel() / d_;
-  const int64_t rows = first_row(blocks().count);
-  bank_ = memory_.empty_apart(rows, {tokens_, d_}).unbind();
-  ratio_ = memory_.empty_apart(rows, {tokens_});
-  inverse_ = memory_.empty_apart(rows, {tokens_});
+  if (record_ || embedding.sizes() != at::IntArrayRef(shape_)) {
+    shape_ = embedding.sizes().vec();
+    d_ = embedding.size(-1);
+    tokens_ = embedding.numel() / d_;
+    const int64_t rows = first_row(blocks().count);
+    bank_ = memory_.empty_apart(rows, {tokens_, d_}).unbind();
+    ratio_ = memory_.empty_apart(rows, {tokens_});
+    inverse_ = memory_.empty_apart(rows, {tokens_});
+    readers_.clear();
+  }
+  block_ = writes_ = 0;
+  parts_ = {};
+  readers_block_ = -1;
   bank_[0].copy_(embedding.reshape({tokens_, d_}));
   routes_.source_scalars(bank_[0], bank_[0], eps(), ratio_[0], inverse_[0]);
 }
@@ -172,7 +192,7 @@ void PartsStream::write(const Site& site, const at::Tensor& update) {
     writes_ = 0;
     parts_ = {};
   }
-  pending_ = update.reshape({tokens_, d_}).contiguous();
+  pending_ = update.contiguous();
   update_type_ = pending_.scalar_type();
   ++writes_;
 }
@@ -188,11 +208,11 @@ ops::PartWrite PartsStream::take_pending() {
   write.before = part;
   pending_.reset();
   if (!part.defined() && write.u.scalar_type() == at::kFloat) {
-    part = write.u;
+    part = write.u.view({tokens_, d_});
     return {};
   }
   part = write.after = memory_.empty({tokens_, d_}, at::kFloat);
-  const Arrangement now = arrangement(block_, writes_);
+  const Arrangement& now = arrangement(block_, writes_);
   write.part =
       static_cast<int>(std::find(now.slot.begin(), now.slot.end(), place) - now.slot.begin());
   return write;
@@ -202,7 +222,7 @@ ops::PartWrite PartsStream::take_pending() {
 void PartsStream::flush() {
   if (!pending_.defined()) return;
   at::Tensor& part = parts_[static_cast<size_t>(slot(block_, writes_ - 1))];
-  const at::Tensor update = std::move(pending_);
+  const at::Tensor update = pending_.view({tokens_, d_});
   pending_.reset();
   if (!part.defined() && update.scalar_type() == at::kFloat) {
     part = update;
@@ -223,7 +243,7 @@ at::Tensor PartsStream::read_embedding(const PreNorm& norm) {
 // The end of the block that was written: its sums become rows of the bank.
 ops::BlockEnd PartsStream::end_block(at::ScalarType type) {
   ops::BlockEnd end;
-  const Arrangement last = arrangement(block_, writes_);
+  const Arrangement& last = arrangement(block_, writes_);
   end.type = type;
   end.write = take_pending();
   end.parts = parts_of(last, parts_);
@@ -255,7 +275,7 @@ at::Tensor PartsStream::merge(int64_t block, int64_t position, const PreNorm& no
   read.router = position;
   read.eps = eps();
   if (position > 0) {
-    const Arrangement now = arrangement(block, position);
+    const Arrangement& now = arrangement(block, position);
     read.write = take_pending();
     read.parts = parts_of(now, parts_);
     read.sources = sources_of(now);

@@ -28,6 +28,8 @@ class PartsStream final : public NormedStream {
   PartsStream(const RoutedResidual& scheme, const StreamOptions& options);
 
   void begin(const at::Tensor& embedding) override;
+  // The next tokens of a sequence: the bank and what the readers of a block gathered are kept.
+  [[nodiscard]] bool can_begin_again(const StreamOptions& options) const override;
   void write(const Site& site, const at::Tensor& update) override;
   [[nodiscard]] at::Tensor read_normed(const Site& site, const PreNorm& norm) override;
   [[nodiscard]] at::Tensor read_out_normed(const PreNorm& norm) override;
@@ -89,7 +91,10 @@ class PartsStream final : public NormedStream {
   [[nodiscard]] float sign(int64_t block, int64_t position, int64_t sum) const;
   // The slot of the part that the update goes to: bit s - 1 is set where its sign in sum s is -1.
   [[nodiscard]] int slot(int64_t block, int64_t position) const;
-  [[nodiscard]] Arrangement arrangement(int64_t block, int64_t writes) const;
+  [[nodiscard]] const Arrangement& arrangement(int64_t block, int64_t writes) const {
+    return arrangements_[static_cast<size_t>(block * (blocks().length + 1) + writes)];
+  }
+  [[nodiscard]] Arrangement make_arrangement(int64_t block, int64_t writes) const;
   // The sum that collects the gradient of a form: the first one that is this form.
   [[nodiscard]] static int owner(const Arrangement& arrangement, int form);
   // The running sources of a reader.
@@ -116,7 +121,8 @@ class PartsStream final : public NormedStream {
   const RoutedResidual& scheme_;
   ops::RouteOperators& routes_;
   ops::Memory& memory_;
-  std::vector<int64_t> shape_;  // of e: B, T, d
+  std::vector<Arrangement> arrangements_;  // [blocks, 1 + sublayers of one]
+  std::vector<int64_t> shape_;             // of e: B, T, d
   int64_t tokens_ = 0, d_ = 0;
   std::vector<at::Tensor> bank_;  // of [tokens, d]: e, then of each block S and its details
   at::Tensor ratio_, inverse_;    // [rows, tokens] of finished rows
@@ -125,8 +131,9 @@ class PartsStream final : public NormedStream {
   PartRows parts_;                // of the block, without the pending update
   at::Tensor pending_;            // an update that is not in its part yet
   at::ScalarType update_type_ = at::kFloat;
-  int64_t readers_block_ = -1;          // whose readers are next
-  std::map<int64_t, Readers> readers_;  // by block, as the backward needs them
+  int64_t readers_block_ = -1;  // whose readers are next
+  // By block: this one's, those that the backward needs, all of a pass of few tokens.
+  std::map<int64_t, Readers> readers_;
   std::vector<Record> records_;
   // Backward.
   std::vector<at::Tensor> grad_;  // of the bank's rows

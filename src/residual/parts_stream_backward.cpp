@@ -28,7 +28,7 @@ at::Tensor PartsStream::write_backward(const Site& site) {
 // Sums that are one form from here on join theirs.
 void PartsStream::collect_forms(ops::RunningReadBackward& read, const Record& record, int64_t block,
                                 int64_t position) const {
-  const Arrangement now = arrangement(block, position);
+  const Arrangement& now = arrangement(block, position);
   Arrangement later = arrangement(block, position + 1);
   if (position + 1 == blocks().length_of(block)) later.form = {0, 1, 2};  // finished: each its own
   read.parts = parts_of(now, record.parts);

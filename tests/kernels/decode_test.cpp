@@ -40,7 +40,7 @@ struct Problem {
         w(random_values<C>(kOutputs * inputs, 2)),
         y(static_cast<size_t>(tokens * kOutputs), stored<C>(-77)) {}
   TokenProducts<C> call() {
-    return {inputs, tokens, {x.data(), inputs}, {w.data(), inputs}, {y.data(), kOutputs}};
+    return {inputs, tokens, {x.data(), inputs}, {w.data(), inputs}, {y.data(), kOutputs}, {}};
   }
   int64_t inputs, tokens;
   std::vector<float> x;
@@ -87,6 +87,22 @@ TEST_P(DecodeTest, AProductIsTheSameInAnyRangeBesideAnyTokens) {
     }
     expect_same_bits(parts.y, whole.y);
     expect_same_bits(alone.y, whole.y);
+  });
+}
+
+TEST_P(DecodeTest, AWideProductIsTheOneBeforeItsRounding) {
+  for_both_types([&]<typename C>() {
+    Problem<C> p(333, 3);
+    kernels<C>().products(p.call(), 0, kOutputs);
+    std::vector<float> wide(p.y.size());
+    std::vector<C> rounded;
+    auto call = p.call();
+    call.y = {};
+    call.wide_y = {wide.data(), kOutputs};
+    kernels<C>().products(call, 0, kOutputs);
+    for (const float number : wide) rounded.push_back(stored<C>(number));
+    expect_same_bits(rounded, p.y);
+    expect_near(wide, reference(333, 3, to_double(p.x), to_double(p.w)), kTolerance<float>);
   });
 }
 

@@ -73,7 +73,8 @@ std::vector<C> multiply(const Q8ProductKernels<C>& kernels, const Rounded<C>& x,
                     {x.quants.data(), x.columns},
                     {x.scales.data(), x.columns / kQ8Block},
                     w.rows(),
-                    {y.data(), rows}},
+                    {y.data(), rows},
+                    {}},
                    0, rows);
   return y;
 }
@@ -230,7 +231,8 @@ TEST_P(Q8Test, AProductIsTheSameInAnyRangeBesideAnyTokens) {
                                 {x.quants.data(), kColumns},
                                 {x.scales.data(), kColumns / kQ8Block},
                                 w.rows(),
-                                {parts.data(), kOutputs}};
+                                {parts.data(), kOutputs},
+                                {}};
     kernels<C>().products(call, 5, 9);
     for (int64_t i = 0; i < std::ssize(parts); ++i) {
       const bool outside = i % kOutputs < 5 || i % kOutputs >= 9;

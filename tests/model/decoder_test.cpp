@@ -139,6 +139,47 @@ TEST(Decoder, RefusesIdsThatAreNoTokens) {
   }
 }
 
+// What a stream that begins again has kept is what a new one computes.
+TEST(Decoder, DecodesTheSameBitsWithAKeptStreamAndWithNewOnes) {
+  for (const SchemeCase& c : scheme_cases()) {
+    for (const Precision precision : {Precision::kFp32, Precision::kBf16}) {
+      const auto model = scattered_model(small_spec(c), precision);
+      const at::Tensor ids = random_tokens(2, 9);
+      const auto decode = [&](bool keeps) {
+        InferenceState state = model->inference_state(2, 9);
+        ForwardOptions options;
+        options.state = &state;
+        std::vector<at::Tensor> logits;
+        for (const auto& [begin, length] :
+             std::vector<std::pair<int64_t, int64_t>>{{0, 3}, {3, 1}, {4, 1}, {5, 2}, {7, 1}}) {
+          if (!keeps) state.stream.reset();
+          logits.push_back(model->forward(ids.narrow(1, begin, length), options).logits);
+        }
+        return at::cat(logits, 1);
+      };
+      EXPECT_TRUE(at::equal(decode(true), decode(false))) << c.label;
+    }
+  }
+}
+
+TEST(Decoder, KeepsTheStreamOfARoutedModelBetweenTokens) {
+  const auto model = scattered_model(small_spec("wav"), Precision::kFp32);
+  InferenceState state = model->inference_state(1, 4);
+  ForwardOptions options;
+  options.state = &state;
+  const at::Tensor ids = random_tokens(1, 3);
+  static_cast<void>(model->forward(ids.narrow(1, 0, 1), options));
+  const Stream* kept = state.stream.get();
+  ASSERT_NE(kept, nullptr);
+  static_cast<void>(model->forward(ids.narrow(1, 1, 1), options));
+  EXPECT_EQ(state.stream.get(), kept);
+  // A pass with taps runs on stock operators: it neither uses nor leaves one.
+  RecordingTaps taps;
+  options.taps = &taps;
+  static_cast<void>(model->forward(ids.narrow(1, 2, 1), options));
+  EXPECT_EQ(state.stream, nullptr);
+}
+
 TEST(Decoder, RefusesMoreTokensThanItsCacheHolds) {
   const auto model = fresh_model(small_spec("prenorm"));
   InferenceState state = model->inference_state(2, 8);

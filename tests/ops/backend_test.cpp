@@ -134,6 +134,33 @@ TEST_P(EveryType, ProjectsFewTokensAndByBlocksOfQ8) {
   }
 }
 
+TEST_P(EveryType, ProjectsToLogits) {
+  for (const int64_t tokens : {1, 8, 21}) {
+    const at::Tensor x = random_values({tokens, 64}, type()), w = random_values({70, 64}, type());
+    const Q8Matrix blocks = quantise(w);
+    expect_same([&](Backend& backend) -> std::vector<at::Tensor> {
+      return {backend.project_logits(x, w), backend.project_logits(x, blocks)};
+    });
+  }
+}
+
+// Two logits of one bf16 number: which is larger decides a greedy token.
+TEST(Logits, OfFewTokensAreNotRoundedToBf16) {
+  const at::Tensor x = random_values({3, 64}, at::kBFloat16),
+                   w = random_values({70, 64}, at::kBFloat16);
+  const at::Tensor whole = at::mm(x.to(at::kDouble), w.to(at::kDouble).t());
+  const at::Tensor by_blocks =
+      at::mm(rounded_to_blocks(x).to(at::kDouble), dequantised(quantise(w)).to(at::kDouble).t());
+  for (const auto& backend : {make_cpu_backend(), make_composed_backend(at::kCPU)}) {
+    const auto error = [&](const at::Tensor& logits, const at::Tensor& expected) {
+      EXPECT_EQ(logits.scalar_type(), at::kFloat);
+      return (logits.to(at::kDouble) - expected).abs().max().item<double>();
+    };
+    EXPECT_LE(error(backend->project_logits(x, w), whole), 1e-5);  // 0.03 if they were
+    EXPECT_LE(error(backend->project_logits(x, quantise(w)), by_blocks), 1e-5);
+  }
+}
+
 TEST_P(EveryType, AddsABiasAndItsGradient) {
   const at::Tensor rows = random_values({kTokens, 100}, type()), bias = random_values({100});
   expect_same([&](Backend& backend) -> std::vector<at::Tensor> {
