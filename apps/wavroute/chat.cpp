@@ -206,6 +206,10 @@ int run(const ChatArguments& arguments) {
     throw expected("--json or --show-prompt", "both");
   }
   const LoadedModel loaded = load(arguments.model);
+  if (loaded.choice) {
+    throw expected("one program for a conversation", "a choice, " + arguments.model.program, {},
+                   "--program @FILE takes one from a file");
+  }
   Conversation conversation(loaded, arguments);
   const bool is_typed = is_terminal(STDIN_FILENO) && is_terminal(STDOUT_FILENO);
   Turns turns(is_typed);

@@ -18,6 +18,7 @@ void add_chat(CLI::App& root, Action& action);
 void add_export(CLI::App& root, Action& action);
 void add_import(CLI::App& root, Action& action);
 void add_compare(CLI::App& root, Action& action);
+void add_program(CLI::App& root, Action& action);
 void add_report(CLI::App& root, Action& action);
 void add_bench(CLI::App& root, Action& action);
 void add_config(CLI::App& root, Action& action);

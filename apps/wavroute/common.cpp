@@ -68,13 +68,24 @@ void check_vocabulary(const LoadedModel& loaded) {
                  "use the tokenizer that the model was trained with");
 }
 
+constexpr std::string_view kChoice = "auto:";  // then a file of `wavroute program train`
+
+std::optional<ProgramChoice> read_choice(const ModelArguments& arguments,
+                                         const LoadedModel& loaded) {
+  if (!arguments.program.starts_with(kChoice)) return std::nullopt;
+  ProgramChoice choice = ProgramChoice::read(arguments.program.substr(kChoice.size()),
+                                             *loaded.model, loaded.tokenizer->hash());
+  for (const LayerProgram& program : choice.programs()) loaded.model->check_program(program);
+  return choice;
+}
+
 std::optional<LayerProgram> parse_program(const ModelArguments& arguments, const Decoder& model) {
   if (!arguments.program.empty() && !arguments.layers.empty()) {
     throw expected("--program or --layers", "both", {},
                    "--layers every-other is short for a program");
   }
   const std::string text = arguments.program.empty() ? arguments.layers : arguments.program;
-  if (text.empty()) return std::nullopt;
+  if (text.empty() || text.starts_with(kChoice)) return std::nullopt;
   LayerProgram program = LayerProgram::parse(text, model.spec().model.layers);
   model.check_program(program);
   return program;
@@ -123,7 +134,8 @@ void add_model_arguments(CLI::App& command, ModelArguments& arguments, const std
       ->check(integer_from(0, std::numeric_limits<int>::max()))
       ->capture_default_str();
   command.add_option("--program", arguments.program,
-                     "Layers to run, in order: 0-11,12x3,14-23 (default: all, once)");
+                     "Layers to run, in order: 0-11,12x3,14-23; @FILE: a JSON list of them; "
+                     "auto:FILE: as a predictor of 'program train' chooses (default: all, once)");
   command.add_option("--layers", arguments.layers, "Layers to keep: 'every-other', or a list");
   command.add_option("--tokenizer", arguments.tokenizer,
                      "'bytes', for a folder without one of our tokenizers");
@@ -162,6 +174,7 @@ LoadedModel load(const ModelArguments& arguments) {
   }
   check_vocabulary(loaded);
   loaded.program = parse_program(arguments, *loaded.model);
+  loaded.choice = read_choice(arguments, loaded);
   loaded.free_memory = usable_memory(config, probe_machine());
   return loaded;
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "io/checkpoint.h"
+#include "model/program_choice.h"
 #include "wavroute/decoder.h"
 #include "wavroute/tokenizer.h"
 
@@ -19,7 +20,7 @@ struct ModelArguments {
   std::filesystem::path run;
   std::string checkpoint;            // "", "best" or a step
   std::string precision;             // "auto", "fp32", "bf16", or "q8_0" where that is allowed
-  std::string program;               // layer program, empty = all layers
+  std::string program;               // layer program, @FILE, auto:FILE; empty = all layers
   std::string layers;                // "every-other" or a list: the same in the terms of pruning
   std::string tokenizer;             // of a folder without a tokenizer of ours: "bytes"
   std::vector<std::string> options;  // residual options to change: "gate_reuse=prompt"
@@ -41,7 +42,8 @@ struct LoadedModel {
   std::unique_ptr<Decoder> model;
   std::shared_ptr<const Tokenizer> tokenizer;
   std::optional<LayerProgram> program;
-  uint64_t free_memory = 0;  // bytes on the model's device, with the model loaded
+  std::optional<ProgramChoice> choice;  // --program auto:FILE
+  uint64_t free_memory = 0;             // bytes on the model's device, with the model loaded
 
   [[nodiscard]] const LayerProgram* program_or_null() const {
     return program ? &*program : nullptr;

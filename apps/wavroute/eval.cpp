@@ -70,13 +70,20 @@ TokenView open_data(const EvalArguments& arguments, const Tokenizer& tokenizer) 
 int eval(const EvalArguments& arguments) {
   if (!arguments.logits.empty()) check_writable(arguments.logits);
   const LoadedModel loaded = load(arguments.model);
+  if (loaded.choice && !arguments.logits.empty()) {
+    throw expected("one program with --logits", "a choice, " + arguments.model.program);
+  }
   const TokenView tokens = open_data(arguments, *loaded.tokenizer);
   // A text shorter than a window is a window of its own length.
   const int64_t context =
       std::min(arguments.context > 0 ? arguments.context : loaded.model->spec().model.context,
                tokens.size() - 1);
   const EvalWindows windows(tokens, context, arguments.tokens);
-  const EvaluationOptions options{{}, loaded.program_or_null(), arguments.batch, arguments.prompt};
+  EvaluationOptions options;
+  options.program = loaded.program_or_null();
+  options.choice = loaded.choice ? &*loaded.choice : nullptr;
+  options.rows = arguments.batch;
+  options.prompt = arguments.prompt;
   const Evaluation result = evaluate(*loaded.model, windows, *loaded.tokenizer, options);
   if (!result.is_finite()) {
     throw Failure(expectation("a finite loss", std::abs(result.loss),

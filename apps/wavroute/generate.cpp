@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <vector>
@@ -65,8 +66,45 @@ Prompts encode(const GenerateArguments& arguments, const Tokenizer& tokenizer) {
   return prompts;
 }
 
+// The program of each prompt; null: that of the command line, or all layers.
+std::vector<const LayerProgram*> programs_of(const LoadedModel& loaded, const Prompts& prompts) {
+  std::vector<const LayerProgram*> programs(prompts.ids.size(), loaded.program_or_null());
+  for (size_t i = 0; loaded.choice && i < programs.size(); ++i) {
+    const std::vector<int64_t> ids(prompts.ids[i].begin(), prompts.ids[i].end());
+    const at::Tensor features = prompt_features(*loaded.model, ids, loaded.choice->prompt());
+    programs[i] = &loaded.choice->programs()[loaded.choice->choose(features)];
+  }
+  return programs;
+}
+
+// Prompts of one program are continued together.
+GenerationResult generate_by_program(const LoadedModel& loaded, const Prompts& prompts,
+                                     const std::vector<const LayerProgram*>& programs,
+                                     const GenerateArguments& arguments, const OnToken& on_token) {
+  std::map<const LayerProgram*, std::vector<size_t>> groups;
+  for (size_t i = 0; i < programs.size(); ++i) groups[programs[i]].push_back(i);
+  GenerationResult all;
+  all.ids.resize(programs.size());
+  for (const auto& [program, members] : groups) {
+    if (StopSignal::requested()) break;
+    std::vector<std::vector<uint32_t>> ids;
+    for (const size_t i : members) ids.push_back(prompts.ids[i]);
+    const auto& indices = members;
+    GenerationResult some =
+        generate(*loaded.model, ids, arguments.tokens, arguments.sampling, program, {},
+                 [&](size_t index, uint32_t token) { return on_token(indices[index], token); });
+    for (size_t k = 0; k < members.size(); ++k) all.ids[members[k]] = std::move(some.ids[k]);
+    all.prefill_seconds += some.prefill_seconds;
+    all.decode_seconds += some.decode_seconds;
+    all.cache_bytes += some.cache_bytes;
+    all.mean_depth = some.mean_depth;  // act alone has one, and takes no programs
+  }
+  return all;
+}
+
 void print_json(const Prompts& prompts, const std::vector<Writer>& writers,
-                const GenerationResult& result, double rate) {
+                const std::vector<const LayerProgram*>& programs, const GenerationResult& result,
+                double rate) {
   for (size_t i = 0; i < writers.size(); ++i) {
     nlohmann::ordered_json object = {{"prompt", prompts.texts[i]},
                                      {"text", writers[i].text()},
@@ -77,6 +115,7 @@ void print_json(const Prompts& prompts, const std::vector<Writer>& writers,
                                      {"cache_bytes", result.cache_bytes},
                                      {"prefill_seconds", result.prefill_seconds},
                                      {"tokens_per_s", rate}};
+    if (programs[i] != nullptr) object["program"] = programs[i]->text();
     if (result.mean_depth > 0.0) object["mean_depth"] = result.mean_depth;
     print(object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
   }
@@ -106,21 +145,21 @@ int run(const GenerateArguments& arguments) {
   std::vector<Writer> writers(prompts.ids.size(), Writer(loaded, arguments.stops));
   bool has_ended = false;
   if (streams) print(prompts.texts[0]);
+  const std::vector<const LayerProgram*> programs = programs_of(loaded, prompts);
   const GenerationResult result =
-      generate(*loaded.model, prompts.ids, arguments.tokens, arguments.sampling,
-               loaded.program_or_null(), {}, [&](size_t index, uint32_t token) {
-                 has_ended = std::ranges::find(ends, token) != ends.end();
-                 if (!has_ended) show(writers[index].feed(token));
-                 has_ended = has_ended || writers[index].has_stopped();
-                 return !has_ended && !StopSignal::requested();
-               });
+      generate_by_program(loaded, prompts, programs, arguments, [&](size_t index, uint32_t token) {
+        has_ended = std::ranges::find(ends, token) != ends.end();
+        if (!has_ended) show(writers[index].feed(token));
+        has_ended = has_ended || writers[index].has_stopped();
+        return !has_ended && !StopSignal::requested();
+      });
   for (Writer& writer : writers) show(writer.finish());
   size_t count = 0;
   for (const auto& ids : result.ids) count += ids.size();
   const auto later = static_cast<double>(count - result.ids.size());
   const double rate = later > 0 ? later / result.decode_seconds : 0.0;
   if (arguments.json) {
-    print_json(prompts, writers, result, rate);
+    print_json(prompts, writers, programs, result, rate);
     return 0;
   }
   for (size_t i = 0; !streams && i < writers.size(); ++i) {

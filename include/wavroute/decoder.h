@@ -31,12 +31,16 @@ class LayerProgram {
   // All layers once.
   explicit LayerProgram(int64_t layers);
   // "0-11,12x3,14-23": layer numbers from 0, ranges inclusive, xN repeats a layer or range.
-  // "every-other": layers 0, 2, 4, ... Throws UserError.
+  // "every-other": layers 0, 2, 4, ... "@FILE": a JSON list of layers. Throws UserError.
   static LayerProgram parse(const std::string& text, int64_t layers);
+  // The layers `order`, at least one, each below `layers`.
+  LayerProgram(std::vector<int64_t> order, int64_t layers);
 
   [[nodiscard]] const std::vector<int64_t>& layers() const { return order_; }
   // True: every layer once, in order.
   [[nodiscard]] bool is_plain() const { return plain_; }
+  // As parse() takes it.
+  [[nodiscard]] std::string text() const;
 
  private:
   std::vector<int64_t> order_;

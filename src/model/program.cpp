@@ -1,9 +1,10 @@
 #include <fmt/format.h>
 
 #include <charconv>
-#include <numeric>
 #include <string_view>
+#include <utility>
 
+#include "program/layer_list.h"
 #include "wavroute/decoder.h"
 #include "wavroute/error.h"
 
@@ -53,27 +54,28 @@ void append_piece(std::string_view piece, int64_t layers, std::vector<int64_t>& 
 
 }  // namespace
 
-LayerProgram::LayerProgram(int64_t layers) : order_(static_cast<size_t>(layers)) {
-  std::iota(order_.begin(), order_.end(), int64_t{0});
-}
+LayerProgram::LayerProgram(int64_t layers) : order_(all_layers(layers)) {}
+
+LayerProgram::LayerProgram(std::vector<int64_t> order, int64_t layers)
+    : order_(std::move(order)), plain_(order_ == all_layers(layers)) {}
+
+std::string LayerProgram::text() const { return program_text(order_); }
 
 LayerProgram LayerProgram::parse(const std::string& text, int64_t layers) {
-  const LayerProgram plain(layers);
-  LayerProgram program(layers);
-  program.order_.clear();
+  if (text.starts_with('@')) return {read_layer_list(text.substr(1), layers), layers};
+  std::vector<int64_t> order;
   if (text == "every-other") {
-    for (int64_t layer = 0; layer < layers; layer += 2) program.order_.push_back(layer);
+    for (int64_t layer = 0; layer < layers; layer += 2) order.push_back(layer);
   } else {
     std::string_view rest = text;
     while (true) {
       const size_t comma = rest.find(',');
-      append_piece(rest.substr(0, comma), layers, program.order_);
+      append_piece(rest.substr(0, comma), layers, order);
       if (comma == std::string_view::npos) break;
       rest = rest.substr(comma + 1);
     }
   }
-  program.plain_ = program.order_ == plain.order_;
-  return program;
+  return {std::move(order), layers};
 }
 
 }  // namespace wavroute

@@ -17,13 +17,24 @@
 namespace wavroute {
 namespace {
 
+// Of one window.
+const LayerProgram& choose(const Decoder& model, const at::Tensor& ids,
+                           const ProgramChoice& choice) {
+  const int64_t* first = ids.const_data_ptr<int64_t>();
+  const std::vector<int64_t> window(first, first + ids.numel());
+  return choice.programs()[choice.choose(prompt_features(model, window, choice.prompt()))];
+}
+
 // Logits of all positions, or of those after the prompt.
-ForwardResult forward(const Decoder& model, const at::Tensor& ids,
+ForwardResult forward(const Decoder& model, const at::Tensor& ids, const LayerProgram* program,
                       const EvaluationOptions& options) {
-  ForwardOptions forward_options{options.progress, options.program, nullptr, nullptr, false};
-  if (options.prompt == 0) return model.forward(ids, forward_options);
-  InferenceState state = model.inference_state(ids.size(0), ids.size(1), options.program);
+  ForwardOptions forward_options{options.progress, program, nullptr, nullptr, false};
+  // A program runs on our kernels with a cache alone.
+  const bool is_plain = program == nullptr || program->is_plain();
+  if (options.prompt == 0 && is_plain) return model.forward(ids, forward_options);
+  InferenceState state = model.inference_state(ids.size(0), ids.size(1), program);
   forward_options.state = &state;
+  if (options.prompt == 0) return model.forward(ids, forward_options);
   static_cast<void>(model.forward(ids.narrow(1, 0, options.prompt), forward_options));
   return model.forward(ids.narrow(1, options.prompt, ids.size(1) - options.prompt),
                        forward_options);
@@ -45,10 +56,16 @@ Evaluation evaluate(const Decoder& model, const EvalWindows& windows, const Toke
   const ScoredBytes scored(tokenizer);
   double loss_sum = 0.0, depth_sum = 0.0;
   int64_t bytes = 0;
-  for (int64_t begin = 0; begin < windows.count(); begin += options.rows) {
-    const int64_t end = std::min(begin + options.rows, windows.count());
+  const int64_t rows = options.choice != nullptr ? 1 : options.rows;
+  for (int64_t begin = 0; begin < windows.count(); begin += rows) {
+    const int64_t end = std::min(begin + rows, windows.count());
     const Batch batch = batch_of(windows, begin, end);
-    const ForwardResult out = forward(model, batch.inputs.to(model.device()), options);
+    const LayerProgram* program = options.program;
+    if (options.choice != nullptr) {
+      program = &choose(model, batch.inputs, *options.choice);
+      depth_sum += static_cast<double>(program->layers().size());
+    }
+    const ForwardResult out = forward(model, batch.inputs.to(model.device()), program, options);
     const at::Tensor targets =
         batch.targets.narrow(1, options.prompt, context - options.prompt).flatten();
     loss_sum += at::cross_entropy_loss(out.logits.flatten(0, 1), targets.to(model.device()), {},

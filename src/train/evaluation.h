@@ -4,6 +4,7 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include "data/batches.h"
+#include "model/program_choice.h"
 #include "wavroute/decoder.h"
 #include "wavroute/tokenizer.h"
 
@@ -12,7 +13,7 @@ namespace wavroute {
 struct Evaluation {
   double loss = 0.0;           // nats per token
   double bits_per_byte = 0.0;  // of the text
-  double mean_depth = 0.0;     // layers per token; 0 where every token goes through all
+  double mean_depth = 0.0;     // layers per token, where tokens or windows differ; else 0
   int64_t tokens = 0;          // scored
 
   [[nodiscard]] bool is_finite() const;  // the loss
@@ -21,7 +22,8 @@ struct Evaluation {
 struct EvaluationOptions {
   Progress progress;
   const LayerProgram* program = nullptr;
-  int64_t rows = 8;    // windows per pass
+  const ProgramChoice* choice = nullptr;  // of a program for each window; in place of `program`
+  int64_t rows = 8;                       // windows per pass
   int64_t prompt = 0;  // > 0: this many tokens of each window are read into a cache, unscored
 };
 

@@ -5,6 +5,7 @@
 #include "model/generate.h"
 #include "model/sublayer.h"
 #include "tests/model/small_model.h"
+#include "tests/temporary_folder.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -61,6 +62,19 @@ TEST(LayerProgram, RefusesAnythingElse) {
                            "0x9999"}) {
     EXPECT_THROW(static_cast<void>(LayerProgram::parse(text, 5)), UserError) << "'" << text << "'";
   }
+}
+
+TEST(LayerProgram, IsReadFromAFileAndWrittenAsItIsRead) {
+  const TemporaryFolder folder;
+  put(folder / "p.json", "[0, 1, 3, 3, 4]");
+  const LayerProgram program = LayerProgram::parse("@" + (folder / "p.json").string(), 5);
+  EXPECT_EQ(program.layers(), (Layers{0, 1, 3, 3, 4}));
+  EXPECT_EQ(program.text(), "0-1,3x2,4");
+  EXPECT_EQ(LayerProgram::parse(program.text(), 5).layers(), program.layers());
+  EXPECT_TRUE(LayerProgram(Layers{0, 1, 2}, 3).is_plain());
+  EXPECT_FALSE(LayerProgram(Layers{0, 2, 1}, 3).is_plain());
+  EXPECT_THROW(static_cast<void>(LayerProgram::parse("@" + (folder / "p.json").string(), 4)),
+               UserError);
 }
 
 TEST(LayerProgram, NamesTheLayersThatThereAre) {
