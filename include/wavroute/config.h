@@ -116,6 +116,12 @@ struct CompareConfig {
   std::vector<int64_t> depths;  // empty = model.layers
   std::vector<int64_t> seeds;   // empty = train.seed
   std::vector<CompareVariant> variants;
+  int64_t last = 3;  // a run's loss is the mean of its last evaluations
+  std::optional<double> target_loss = std::nullopt;  // none: "auto", the baseline's own
+  std::vector<double> budgets;  // the baseline is also trained for these multiples of the steps
+  std::vector<double> lrs;      // tried on the first seed; empty = optimizer.lr
+  bool wider_baseline = true;   // beside schemes with over 1 % more parameters
+  std::optional<int64_t> jobs = std::nullopt;  // cells at a time; none: "auto"
 };
 
 struct Config {

@@ -77,8 +77,9 @@ bool read(const Node& node, double& out) {
   return number != nullptr;
 }
 
-bool read(const Node& node, std::optional<double>& out) {
-  double number = 0.0;
+template <typename Number>
+bool read(const Node& node, std::optional<Number>& out) {
+  Number number = 0;
   const bool is_auto = node.string() != nullptr && *node.string() == "auto";
   if (!is_auto && !read(node, number)) return false;
   out = is_auto ? std::nullopt : std::optional(number);
@@ -143,6 +144,7 @@ constexpr std::string_view kExpected[] = {
     "a list of integers",
     "a list of strings",
     "a number or \"auto\"",
+    "an integer or \"auto\"",
     "a string",
     "\"default\" or a table {rope_type = \"linear\", \"llama3\" or \"yarn\", factor = ...} with "
     "the names of Hugging Face's rope_scaling"};
@@ -162,7 +164,8 @@ void check_range(const Field& field, const Slot& slot, const Assignment& a) {
         using T = std::remove_pointer_t<decltype(value)>;
         if constexpr (std::is_same_v<T, int64_t> || std::is_same_v<T, double>) {
           check(*value);
-        } else if constexpr (std::is_same_v<T, std::optional<double>>) {
+        } else if constexpr (std::is_same_v<T, std::optional<double>> ||
+                             std::is_same_v<T, std::optional<int64_t>>) {
           if (*value) check(**value);
         } else if constexpr (std::is_same_v<T, std::vector<int64_t>> ||
                              std::is_same_v<T, std::vector<double>>) {

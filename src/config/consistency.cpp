@@ -87,6 +87,8 @@ void check_comparison(const CompareConfig& compare, const Places& places) {
   check_unique(compare.schemes, places, "compare.schemes");
   check_unique(compare.depths, places, "compare.depths");
   check_unique(compare.seeds, places, "compare.seeds");
+  check_unique(compare.budgets, places, "compare.budgets");
+  check_unique(compare.lrs, places, "compare.lrs");
   std::vector<std::string> labels = compare.schemes;  // a row of the table is known by its label
   for (const CompareVariant& variant : compare.variants) {
     if (std::find(labels.begin(), labels.end(), variant.label) != labels.end()) {

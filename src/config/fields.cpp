@@ -142,6 +142,12 @@ std::vector<Field> sample_and_compare_fields() {
       {"compare", "schemes", slot<&C::compare, &P::schemes>},
       {"compare", "depths", slot<&C::compare, &P::depths>, size()},
       {"compare", "seeds", slot<&C::compare, &P::seeds>, at_least(0)},
+      {"compare", "last", slot<&C::compare, &P::last>, size()},
+      {"compare", "target_loss", slot<&C::compare, &P::target_loss>, above(0)},
+      {"compare", "budgets", slot<&C::compare, &P::budgets>, above(0)},
+      {"compare", "lrs", slot<&C::compare, &P::lrs>, above(0)},
+      {"compare", "wider_baseline", slot<&C::compare, &P::wider_baseline>},
+      {"compare", "jobs", slot<&C::compare, &P::jobs>, size()},
   };
 }
 

@@ -62,7 +62,7 @@ class ChoiceSlot {
 // Where a key's value is kept. An optional number is "auto" where it has no value.
 using Slot = std::variant<bool*, int64_t*, double*, std::string*, std::vector<double>*,
                           std::vector<int64_t>*, std::vector<std::string>*, std::optional<double>*,
-                          ChoiceSlot, RopeScaling*>;
+                          std::optional<int64_t>*, ChoiceSlot, RopeScaling*>;
 
 // The numbers that a key accepts; every item of a list must be within it. Never an infinity.
 struct Range {

@@ -61,6 +61,10 @@ std::string literal(const std::optional<double>& value) {
   return value ? literal(*value) : "\"auto\"";
 }
 
+std::string literal(const std::optional<int64_t>& value) {
+  return value ? literal(*value) : "\"auto\"";
+}
+
 std::string literal(const Node& node) {
   if (const Node::Table* table = node.table()) {
     std::string text = "{";

@@ -22,6 +22,7 @@ std::string literal(const char*) = delete;  // would become a bool
 [[nodiscard]] std::string literal(const std::string& value);
 // "auto" where there is none.
 [[nodiscard]] std::string literal(const std::optional<double>& value);
+[[nodiscard]] std::string literal(const std::optional<int64_t>& value);
 // A plain value, a list of them or an inline table; a date is a UserError.
 [[nodiscard]] std::string literal(const Node& node);
 [[nodiscard]] std::string literal(const OptionValue& value);

@@ -145,6 +145,8 @@ TEST_F(Print, ChangedKeysSeesEveryField) {
             *value += "x";
           } else if constexpr (std::is_same_v<T, std::optional<double>>) {
             *value = 0.5;
+          } else if constexpr (std::is_same_v<T, std::optional<int64_t>>) {
+            *value = 5;
           } else if constexpr (std::is_same_v<T, RopeScaling>) {
             value->rope_type = RopeType::kLinear;
             value->factor = 2.0;
