@@ -2,12 +2,17 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
+#include <charconv>
+#include <cmath>
 #include <map>
+#include <system_error>
 #include <utility>
 
 #include "base/printable.h"
 #include "io/json_text.h"
+#include "report/spikes.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -26,6 +31,21 @@ constexpr std::array<std::pair<CellStatus, const char*>, 6> kStatuses = {{
     {CellStatus::kRunning, "running"},
     {CellStatus::kStopped, "stopped"},
 }};
+
+constexpr std::array<std::pair<CellRole, const char*>, 3> kRoles = {{
+    {CellRole::kScheme, "scheme"},
+    {CellRole::kRate, "rate"},
+    {CellRole::kBudget, "budget"},
+}};
+
+CellRole parse_role(const std::string& text, const std::string& where) {
+  if (text.empty()) return CellRole::kScheme;  // a file of before there were others
+  for (const auto& [role, name] : kRoles) {
+    if (text == name) return role;
+  }
+  throw expected("a role scheme, rate or budget", printable(text), fmt::format("in {}", where),
+                 "run the comparison again: wavroute compare keeps what is finished");
+}
 
 CellStatus parse_status(const std::string& text, const std::string& where) {
   for (const auto& [status, name] : kStatuses) {
@@ -69,6 +89,13 @@ Cell parse_cell(const json& object, const std::string& where) {
   cell.seed = integer_at(object, "seed");
   cell.run = text_at(object, "run");
   cell.status = parse_status(text_at(object, "status"), where);
+  cell.role = parse_role(text_at(object, "role"), where);
+  cell.budget = number_at(object, "budget");
+  cell.lr = number_at(object, "lr");
+  cell.wider_for = text_at(object, "wider_for");
+  cell.loss = number_at(object, "loss");
+  cell.loss_bits = number_at(object, "loss_bits_per_byte");
+  cell.spikes = integer_at(object, "spikes");
   cell.val_loss = number_at(object, "val_loss");
   cell.bits_per_byte = number_at(object, "bits_per_byte");
   cell.parameters = number_at(object, "parameters");
@@ -110,6 +137,8 @@ Comparison parse_comparison(const json& document, const std::string& where) {
   result.created = text_at(document, "created");
   result.machine = object_at(document, "machine");
   result.corpus = object_at(document, "corpus");
+  result.last = std::max<int64_t>(1, integer_at(document, "last").value_or(1));
+  result.target_loss = number_at(document, "target_loss");
   const json cells = list_at(document, "cells", where);
   if (cells.size() > kMostCells) {
     throw expected(fmt::format("at most {} cells", kMostCells), cells.size(),
@@ -129,6 +158,13 @@ Comparison parse_comparison(const json& document, const std::string& where) {
 std::string to_string(CellStatus status) {
   for (const auto& [known, name] : kStatuses) {
     if (known == status) return name;
+  }
+  return "";
+}
+
+std::string to_string(CellRole role) {
+  for (const auto& [known, name] : kRoles) {
+    if (known == role) return name;
   }
   return "";
 }
@@ -169,15 +205,25 @@ nlohmann::ordered_json comparison_document(const Comparison& comparison) {
                    {"created", comparison.created},
                    {"machine", comparison.machine},
                    {"corpus", comparison.corpus},
+                   {"last", comparison.last},
+                   {"target_loss", nullptr},
                    {"cells", Json::array()},
                    {"speed", Json::array()}};
+  if (comparison.target_loss) document["target_loss"] = *comparison.target_loss;
   for (const Cell& cell : comparison.cells) {
     Json entry = {{"label", cell.label},
                   {"scheme", cell.scheme},
+                  {"role", to_string(cell.role)},
                   {"run", cell.run.string()},
                   {"status", to_string(cell.status)}};
     put(entry, "depth", cell.depth);
     put(entry, "seed", cell.seed);
+    put(entry, "lr", cell.lr);
+    put(entry, "budget", cell.budget);
+    if (!cell.wider_for.empty()) entry["wider_for"] = cell.wider_for;
+    put(entry, "loss", cell.loss);
+    put(entry, "loss_bits_per_byte", cell.loss_bits);
+    put(entry, "spikes", cell.spikes);
     put_or_null(entry, "val_loss", cell.val_loss);
     put_or_null(entry, "bits_per_byte", cell.bits_per_byte);
     put(entry, "parameters", cell.parameters);
@@ -196,10 +242,64 @@ nlohmann::ordered_json comparison_document(const Comparison& comparison) {
   return document;
 }
 
-void take_run(Cell& cell, const RunData& run) {
+namespace {
+
+// The validation points by tokens; of two at one step, the later.
+std::vector<CurvePoint> curve_of(const RunData& run) {
+  std::vector<CurvePoint> curve;
+  const double tokens_per_step = run.tokens_per_step.value_or(0.0);
+  if (tokens_per_step <= 0.0) return curve;
+  for (const ValidationPoint& point : run.validation) {
+    const double tokens = static_cast<double>(point.step) * tokens_per_step;
+    if (!curve.empty() && curve.back().tokens == tokens) curve.pop_back();
+    curve.push_back({tokens, point.loss});
+  }
+  return curve;
+}
+
+// The bits per byte of the last evaluations, as a curve of which mean_of_last is taken.
+std::vector<CurvePoint> bits_of(const RunData& run) {
+  std::vector<CurvePoint> bits;
+  for (const ValidationPoint& point : run.validation) {
+    const auto step = static_cast<double>(point.step);
+    if (!bits.empty() && bits.back().tokens == step) bits.pop_back();
+    if (point.bits_per_byte) bits.push_back({step, *point.bits_per_byte});
+  }
+  return bits;
+}
+
+int64_t spikes_of(const RunData& run) {
+  std::vector<double> losses;
+  losses.reserve(run.train.size());
+  for (const TrainPoint& point : run.train) losses.push_back(point.loss);
+  return count_spikes(losses);
+}
+
+// optimizer.lr of the run's settings.
+std::optional<double> lr_of(const RunSettings& settings) {
+  const auto found = settings.find("optimizer.lr");
+  if (found == settings.end()) return std::nullopt;
+  const std::string& text = found->second;
+  double value = 0.0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return error == std::errc() && std::isfinite(value) ? std::optional(value) : std::nullopt;
+}
+
+}  // namespace
+
+void take_run(Cell& cell, const RunData& run, int64_t last) {
   cell.status = status_of(run);
   cell.val_loss = run.val_loss;
   cell.bits_per_byte = run.bits_per_byte;
+  cell.curve = curve_of(run);
+  cell.loss = cell.loss_bits = std::nullopt;
+  if (run.val_loss && last > 1) {
+    const auto count = static_cast<std::size_t>(last);
+    cell.loss = mean_of_last(cell.curve, count);
+    cell.loss_bits = mean_of_last(bits_of(run), count);
+  }
+  if (!run.train.empty()) cell.spikes = spikes_of(run);
+  if (const auto lr = lr_of(run.settings)) cell.lr = lr;
   cell.parameters = run.parameters;
   cell.flops_per_token = run.flops_per_token;
   cell.settings = run.settings;

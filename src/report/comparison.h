@@ -9,10 +9,18 @@
 #include <string>
 #include <vector>
 
+#include "report/loss_curve.h"
 #include "report/run_data.h"
 #include "report/run_settings.h"
 
 namespace wavroute {
+
+// What a cell is for.
+enum class CellRole {
+  kScheme,  // a sample of a scheme or a variant
+  kRate,    // a learning rate that was tried on the first seed: in no mean
+  kBudget,  // the first row trained for another number of steps: in no mean
+};
 
 enum class CellStatus { kFinished, kDiverged, kFailed, kPending, kRunning, kStopped };
 
@@ -24,8 +32,16 @@ struct Cell {
   std::optional<int64_t> seed;
   std::filesystem::path run;  // relative to the folder of compare.json; may be empty
   CellStatus status = CellStatus::kPending;
-  std::optional<double> val_loss;       // nats per token
+  CellRole role = CellRole::kScheme;
+  std::optional<double> budget;  // of kBudget: its steps, as a multiple of the others'
+  std::optional<double> lr;
+  std::string wider_for;                // a wider baseline has as many parameters as this label
+  std::optional<double> val_loss;       // the last evaluation's, nats per token
   std::optional<double> bits_per_byte;  // of the text
+  std::optional<double> loss;           // the mean of the last evaluations; none: val_loss
+  std::optional<double> loss_bits;      // bits per byte, likewise
+  std::vector<CurvePoint> curve;        // validation
+  std::optional<int64_t> spikes;        // of its training loss
   std::optional<double> parameters;
   std::optional<double> flops_per_token;  // forward and backward
   RunSettings settings;                   // what was run; empty if only the label is known
@@ -52,6 +68,8 @@ struct Comparison {
   nlohmann::json corpus = nlohmann::json::object();
   std::vector<Cell> cells;
   std::vector<Speed> speed;
+  int64_t last = 1;                   // evaluations that a cell's loss is the mean of
+  std::optional<double> target_loss;  // of tokens to target; none: the reference's loss
   // True: the cells of one grid, their speeds measured in turn. False: runs that were trained on
   // their own, each with the speed of its training.
   bool is_grid = true;
@@ -64,8 +82,12 @@ struct Comparison {
 // "finished", "diverged", "failed", "pending", "running", "stopped": as compare.json spells it.
 [[nodiscard]] std::string to_string(CellStatus status);
 
-// Updates a cell from its run's folder: status, results, and what was run.
-void take_run(Cell& cell, const RunData& run);
+// "scheme", "rate", "budget".
+[[nodiscard]] std::string to_string(CellRole role);
+
+// Updates a cell from its run's folder: status, results, and what was run. `last`: evaluations that
+// its loss is the mean of.
+void take_run(Cell& cell, const RunData& run, int64_t last = 1);
 
 // A comparison of runs that were trained on their own: cells in the order given. A cell's label is
 // the run's name where the names tell the configurations apart, else its scheme.

@@ -54,15 +54,17 @@ void label_runs(ReportSection& section, const std::vector<std::size_t>& cell_of_
 
 // What the run itself says goes before what compare.json says of it, which is of the comparison's
 // end: the run may have gone on since.
-void check_cell(Cell& cell, const RunData& run) {
+void check_cell(Cell& cell, const RunData& run, int64_t last) {
   const Cell told = cell;
-  take_run(cell, run);
+  take_run(cell, run, last);
   const bool has_result = cell.status == CellStatus::kFinished && cell.val_loss;
   const bool told_end = told.status == CellStatus::kFailed || told.status == CellStatus::kDiverged;
   if (!has_result && (told_end || cell.status == CellStatus::kPending)) cell.status = told.status;
   if (!has_result && told.status == CellStatus::kFinished) {
     cell.val_loss = told.val_loss;
     cell.bits_per_byte = told.bits_per_byte;
+    cell.loss = told.loss;
+    cell.loss_bits = told.loss_bits;
   }
   if (told.parameters) cell.parameters = told.parameters;
   if (told.flops_per_token) cell.flops_per_token = told.flops_per_token;
@@ -102,7 +104,7 @@ ReportSection read_comparison(const fs::path& folder) {
       RunData run = read_run(run_folder);
       if (cell.depth) run.depth = cell.depth;
       if (cell.seed) run.seed = cell.seed;
-      check_cell(cell, run);
+      check_cell(cell, run, section.comparison.last);
       cell.unplanned = unplanned(folder, run);
       section.runs.push_back(std::move(run));
       cell_of_run.push_back(i);

@@ -131,7 +131,7 @@ std::string table_html(const Table& table) {
                         column.numeric ? "number" : "text", html_escaped(column.heading));
   }
   html += "</tr></thead>\n<tbody>\n";
-  for (std::size_t row = 0; row < table.rows.size(); ++row) {
+  for (std::size_t row = 0; row < table.compared; ++row) {
     const bool new_depth = row > 0 && table.rows[row].depth != table.rows[row - 1].depth;
     html += new_depth ? "<tr class=\"new-depth\">" : "<tr>";
     for (const TableColumn& column : columns) {
@@ -139,19 +139,17 @@ std::string table_html(const Table& table) {
       if (column.name == "label") {
         html += fmt::format("<th scope=\"row\" class=\"text\">{}</th>", text);
       } else {
-        const bool shown = column.name == "difference" && table.rows[row].difference &&
-                           table.rows[row].difference->excludes_zero();
+        const bool shown = column.name == "difference" && table.rows[row].is_shown();
         html += fmt::format("<td class=\"{}{}\">{}</td>", column.numeric ? "number" : "text",
                             shown ? " shown" : "", text);
       }
     }
     html += "</tr>\n";
   }
-  const bool any_shown = std::ranges::any_of(
-      table.rows, [](const TableRow& r) { return r.difference && r.difference->excludes_zero(); });
+  const bool any_shown = std::ranges::any_of(table.rows, &TableRow::is_shown);
   return html + fmt::format("</tbody>\n</table>\n</div>\n<p class=\"note\">{}{}</p>\n",
                             html_escaped(table.note),
-                            any_shown ? " Bold: the interval excludes zero." : "");
+                            any_shown ? " Bold: p < 0.05, adjusted." : "");
 }
 
 }  // namespace

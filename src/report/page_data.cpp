@@ -179,7 +179,7 @@ json page_data(std::span<const ReportSection> sections) {
       const TableRow& row = section.table.rows[section.row_of_run[i]];
       runs.push_back(run_data(section.runs[i], row, reference_label(section.table, row), prefix));
     }
-    for (const TableRow& row : section.table.rows) {
+    for (const TableRow& row : section.table.compared_rows()) {
       rows.push_back({{"label", prefix + row.label},
                       {"depth", or_null(row.depth)},
                       {"tokens_per_s", or_null(row.tokens_per_s)},

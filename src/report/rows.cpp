@@ -7,6 +7,7 @@
 #include <map>
 #include <numeric>
 #include <set>
+#include <utility>
 
 #include "base/utf8.h"
 
@@ -18,6 +19,8 @@ constexpr std::size_t kShownValue = 40;  // bytes
 
 bool same_thing(const TableRow& row, const Cell& cell) {
   if (row.cell_label != cell.label || row.depth != cell.depth) return false;
+  if (row.role != cell.role || row.budget != cell.budget) return false;
+  if (row.role == CellRole::kRate && row.lr != cell.lr) return false;
   const bool by_settings = !row.settings.empty() && !cell.settings.empty();
   if (by_settings && row.settings != cell.settings) return false;
   // Settings don't say how large a vocabulary a text has, nor how much of it was scored. Runs of
@@ -45,6 +48,8 @@ void take_cell(TableRow& row, const Cell& cell) {
     row.measure = cell.measure;
   }
   row.is_planned = row.is_planned && cell.unplanned.empty();
+  if (!row.lr) row.lr = cell.lr;
+  if (row.wider_for.empty()) row.wider_for = cell.wider_for;
   if (!row.parameters) row.parameters = cell.parameters;
   if (!row.flops_per_token) row.flops_per_token = cell.flops_per_token;
 }
@@ -146,6 +151,14 @@ void name_differences(const std::vector<Cell>& cells, Table& table,
   }
 }
 
+// The label of a row that is in no comparison.
+std::string tried_label(const TableRow& row) {
+  if (row.role == CellRole::kBudget) {
+    return fmt::format("{}, {} x steps", row.cell_label, row.budget.value_or(0.0));
+  }
+  return fmt::format("{}, lr {}", row.cell_label, row.lr.value_or(0.0));
+}
+
 // Which of two cells with the same seed represents it.
 bool says_more(CellStatus a, CellStatus b) {
   return a == CellStatus::kFinished && b != CellStatus::kFinished;
@@ -184,18 +197,26 @@ void group_cells(const std::vector<Cell>& cells, Table& table) {
       row->label = row->cell_label = cell.label;
       row->scheme = cell.scheme;
       row->depth = cell.depth;
+      row->role = cell.role;
+      row->budget = cell.budget;
     }
     take_cell(*row, cell);
     row_of.push_back(static_cast<std::size_t>(row - rows.begin()));
   }
   std::vector<std::size_t> order(rows.size()), place(rows.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
-  std::ranges::stable_sort(order, {}, [&](std::size_t i) { return rows[i].depth; });
+  std::ranges::stable_sort(order, {}, [&](std::size_t i) {
+    return std::pair(rows[i].role != CellRole::kScheme, rows[i].depth);
+  });
   for (std::size_t i = 0; i < order.size(); ++i) {
     place[order[i]] = i;
     table.rows.push_back(std::move(rows[order[i]]));
   }
   for (const std::size_t row : row_of) table.row_of_cell.push_back(place[row]);
+  const auto tried = std::ranges::find_if(
+      table.rows, [](const TableRow& row) { return row.role != CellRole::kScheme; });
+  table.compared = static_cast<std::size_t>(tried - table.rows.begin());
+  for (auto row = tried; row != table.rows.end(); ++row) row->label = tried_label(*row);
 
   for (std::size_t i = 0; i < table.rows.size(); ++i) {
     const auto samples = samples_of(cells, table, i);
@@ -203,10 +224,10 @@ void group_cells(const std::vector<Cell>& cells, Table& table) {
     table.rows[i].duplicates =
         static_cast<std::size_t>(std::ranges::count(table.row_of_cell, i)) - samples.size();
   }
-  for (std::size_t begin = 0; begin < table.rows.size();) {
+  for (std::size_t begin = 0; begin < table.compared;) {
     std::vector<std::size_t> same_depth;
     std::size_t end = begin;
-    for (; end < table.rows.size() && table.rows[end].depth == table.rows[begin].depth; ++end) {
+    for (; end < table.compared && table.rows[end].depth == table.rows[begin].depth; ++end) {
       same_depth.push_back(end);
     }
     name_differences(cells, table, same_depth);

@@ -55,6 +55,8 @@ void add_row(RunData& run, Metrics& metrics, const json& row, const std::string&
                    fmt::format("in {}", where), "fix or remove that line");
   }
   if (const auto loss = row_number(row, "loss", where)) run.train.push_back({*step, *loss});
+  const auto tokens = row_number(row, "tokens", where);
+  if (tokens && *step > 0) run.tokens_per_step = *tokens / static_cast<double>(*step);
   const auto val_loss = row_number(row, "val_loss", where);
   const auto bits_per_byte = row_number(row, "bits_per_byte", where);
   if (val_loss) run.validation.push_back({*step, *val_loss, bits_per_byte});

@@ -38,6 +38,7 @@ struct RunData {
   std::optional<int64_t> steps;             // planned; of an unfinished run, those so far
   std::vector<TrainPoint> train;            // by step
   std::vector<ValidationPoint> validation;  // by step
+  std::optional<double> tokens_per_step;    // of a training step
   std::optional<double> val_loss, bits_per_byte;
   std::optional<double> tokens_per_s;  // of the training run
   std::optional<double> peak_rss_bytes, parameters, flops_per_token;

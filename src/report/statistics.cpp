@@ -63,6 +63,11 @@ double student_t_probability(double t, double degrees) {
   return t > 0.0 ? 1.0 - tail : tail;
 }
 
+double student_t_two_sided(double t, double degrees) {
+  if (!std::isfinite(t)) return std::isnan(t) ? kNan : 0.0;
+  return incomplete_beta(degrees / 2.0, 0.5, degrees / (degrees + t * t));
+}
+
 double student_t_quantile(double probability, double degrees) {
   if (!(probability > 0.0 && probability < 1.0) || !(degrees > 0.0)) return kNan;
   if (probability < 0.5) return -student_t_quantile(1.0 - probability, degrees);
@@ -88,10 +93,19 @@ PairedDifference paired_difference(std::span<const double> a, std::span<const do
   PairedDifference result{mean(differences), std::nullopt, a.size()};
   if (a.size() >= 2) {
     const double n = static_cast<double>(a.size());
-    result.half_width =
-        student_t_quantile(0.975, n - 1.0) * sample_standard_deviation(differences) / std::sqrt(n);
+    const double error = sample_standard_deviation(differences) / std::sqrt(n);
+    result.half_width = student_t_quantile(0.975, n - 1.0) * error;
+    // Equal pairs (0 / 0) show no difference.
+    result.p = result.mean == 0.0 ? 1.0 : student_t_two_sided(result.mean / error, n - 1.0);
   }
   return result;
+}
+
+std::optional<double> noise_floor(std::span<const double> losses) {
+  if (losses.size() < 2) return std::nullopt;
+  const auto n = static_cast<double>(losses.size());
+  return student_t_quantile(0.975, n - 1.0) * sample_standard_deviation(losses) *
+         std::sqrt(2.0 / n);
 }
 
 }  // namespace wavroute

@@ -23,10 +23,15 @@ namespace wavroute {
 // two-sided 95 % interval in standard errors.
 [[nodiscard]] double student_t_quantile(double probability, double degrees);
 
+// P(|T| >= |t|), accurate where it is tiny.
+[[nodiscard]] double student_t_two_sided(double t, double degrees);
+
 struct PairedDifference {
   double mean = 0.0;                 // of a_i - b_i
   std::optional<double> half_width;  // of the 95 % interval; none for a single pair
   std::size_t n = 0;                 // pairs
+  // Of the two-sided paired t-test; none for a single pair.
+  std::optional<double> p = std::nullopt;
 
   // False for a single pair: without an interval nothing is shown.
   [[nodiscard]] bool excludes_zero() const;
@@ -36,5 +41,10 @@ struct PairedDifference {
 // number of values, at least one, in the same order of seeds; throws std::invalid_argument if not.
 [[nodiscard]] PairedDifference paired_difference(std::span<const double> a,
                                                  std::span<const double> b);
+
+// The half width of the 95 % interval of the difference between the means of two draws of n runs
+// of one configuration: t(0.975, n - 1) s sqrt(2 / n), s from these n losses. A difference within
+// it is what another choice of seeds makes. Nothing for fewer than two.
+[[nodiscard]] std::optional<double> noise_floor(std::span<const double> losses);
 
 }  // namespace wavroute

@@ -1,4 +1,5 @@
-// The paragraph at the top of the page. It claims no more than the intervals do.
+#include "report/summary_words.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -54,21 +55,21 @@ std::string one_run(const RunData& run) {
   return text + ".";
 }
 
-std::string what_was_compared(const ReportSection& section) {
+std::string what_was_compared(const Comparison& comparison, const Table& table) {
   std::vector<std::string> labels, depths;
   std::set<int64_t> seeds;
-  for (const TableRow& row : section.table.rows) {
+  for (const TableRow& row : table.compared_rows()) {
     if (std::ranges::find(labels, row.label) == labels.end()) labels.push_back(row.label);
     const auto depth = row.depth ? fmt::format("{}", *row.depth) : std::string();
     if (row.depth && std::ranges::find(depths, depth) == depths.end()) depths.push_back(depth);
   }
-  for (const Cell& cell : section.comparison.cells) {
+  for (const Cell& cell : comparison.cells) {
     if (cell.seed) seeds.insert(*cell.seed);
   }
   std::string text = labels.size() == 1 ? labels.front() : joined(labels);
   if (!depths.empty()) text += fmt::format(" at {} layers", joined(depths));
   if (!seeds.empty()) text += fmt::format(", {}", counted(seeds.size(), "seed"));
-  return fmt::format("{}: {}.", counted(section.comparison.cells.size(), "run"), text);
+  return fmt::format("{}: {}.", counted(comparison.cells.size(), "run"), text);
 }
 
 std::string how_they_ended(const Table& table) {
@@ -101,20 +102,28 @@ std::string not_compared(std::span<const TableRow> rows, const std::string& refe
   return fmt::format("The losses of {} are not compared with {}'s.", joined(parts), reference);
 }
 
+// "haares (−0.0846 ± 0.0775, p = 0.012)"
+std::string difference_entry(const TableRow& row) {
+  std::string numbers = format_difference(*row.difference);
+  if (row.p_holm) {
+    const std::string p = format_p(*row.p_holm);
+    numbers += fmt::format(", p {}{}", p.starts_with('<') ? "" : "= ", p);
+  }
+  return fmt::format("{} ({})", row.label, unbroken(numbers));
+}
+
 // The rows of one depth, sorted into what their differences to the reference show.
-std::string differences(std::span<const TableRow> rows, const std::string& reference) {
-  std::vector<std::string> lower, higher, same, single;
+std::string differences(std::span<const TableRow> rows, const std::string& reference,
+                        std::size_t comparisons) {
+  std::vector<std::string> lower, higher, same, open, single;
   for (const TableRow& row : rows) {
     if (!row.difference) continue;
     const PairedDifference& difference = *row.difference;
-    const auto entry = fmt::format("{} ({})", row.label, unbroken(format_difference(difference)));
-    if (!difference.half_width) {
-      single.push_back(entry);
-    } else if (!difference.excludes_zero()) {
-      same.push_back(entry);
-    } else {
-      (difference.mean < 0.0 ? lower : higher).push_back(entry);
-    }
+    auto& list = !difference.half_width       ? single
+                 : row.is_shown()             ? (difference.mean < 0.0 ? lower : higher)
+                 : difference.excludes_zero() ? open
+                                              : same;
+    list.push_back(difference_entry(row));
   }
   std::vector<std::string> parts;
   if (!lower.empty()) {
@@ -127,6 +136,11 @@ std::string differences(std::span<const TableRow> rows, const std::string& refer
     parts.push_back(fmt::format("no difference shown to {} for {}, whose interval contains zero",
                                 reference, joined(same)));
   }
+  if (!open.empty()) {
+    parts.push_back(
+        fmt::format("no difference shown to {} for {}: one of {} comparisons may look so by chance",
+                    reference, joined(open), comparisons));
+  }
   if (!single.empty()) {
     parts.push_back(
         fmt::format("one seed only, so no difference shown; the measured difference to {} is {}",
@@ -137,6 +151,85 @@ std::string differences(std::span<const TableRow> rows, const std::string& refer
   for (std::size_t i = 0; i < parts.size(); ++i)
     text += fmt::format("{}{}", i > 0 ? "; " : "", parts[i]);
   return text + ".";
+}
+
+std::string noise(std::span<const TableRow> rows, const std::string& reference) {
+  const auto floor = rows.front().noise_floor;
+  const bool has_difference =
+      std::ranges::any_of(rows, [](const TableRow& row) { return row.difference.has_value(); });
+  if (!floor || !has_difference) return {};
+  return fmt::format("Other seeds alone move {}'s mean by up to {} (noise floor).", reference,
+                     unbroken(fmt::format("± {:.4f}", *floor)));
+}
+
+// Of the rows with a lower loss: what it would cost the reference. Other differences are worth
+// nothing that could be told from chance.
+std::string worth(std::span<const TableRow> rows, const std::string& reference) {
+  std::vector<std::string> parts;
+  for (const TableRow& row : rows) {
+    if (!row.is_shown() || !row.equal_loss_compute) continue;
+    std::string part =
+        fmt::format("{:.2f} times the compute for {}'s loss", *row.equal_loss_compute, row.label);
+    if (row.is_extrapolated) part += " (beyond its largest budget, so extrapolated)";
+    if (row.effective_speedup) {
+      part += fmt::format(", {:.2f} times the time at the measured speeds", *row.effective_speedup);
+    }
+    parts.push_back(std::move(part));
+  }
+  if (parts.empty()) return {};
+  return fmt::format("{} would need {}.", reference, joined(parts));
+}
+
+std::string parameters(std::span<const TableRow> rows, const std::string& reference) {
+  constexpr double kWorthSaying = 0.01;
+  std::vector<std::string> parts;
+  for (const TableRow& row : rows) {
+    if (!row.parameter_share || *row.parameter_share <= kWorthSaying || !row.wider_for.empty()) {
+      continue;
+    }
+    std::string part = fmt::format("{} {:.1f} %", row.label, 100.0 * *row.parameter_share);
+    for (const TableRow& other : rows) {
+      if (other.wider_for == row.cell_label) part += fmt::format(" (as many as {})", other.label);
+    }
+    parts.push_back(std::move(part));
+  }
+  if (parts.empty()) return {};
+  return fmt::format("More parameters than {}: {}.", reference, joined(parts));
+}
+
+std::string how_rates_were_chosen(const Table& table) {
+  if (table.rates.empty()) return {};
+  bool own = false;
+  std::vector<std::string> chosen, ends;
+  for (const RateChoice& choice : table.rates) {
+    own = own || choice.on_own_seed;
+    const std::string name =
+        choice.depth ? fmt::format("{} at {} layers", choice.label, *choice.depth) : choice.label;
+    chosen.push_back(fmt::format("{} {}", name, choice.lr));
+    if (choice.end_of_grid() != 0) {
+      ends.push_back(fmt::format("{} (a {} one may be better)", name,
+                                 choice.end_of_grid() < 0 ? "lower" : "higher"));
+    }
+  }
+  std::string text = fmt::format(
+      " Learning rates, the best of {} on the first seed: {}; {}.",
+      table.rates.front().tried.size(), joined(chosen),
+      own ? "chosen and reported on the same seed, which makes every loss look better than it is"
+          : "the losses are of the other seeds");
+  if (!ends.empty())
+    text += fmt::format(" The best was at the end of the grid for {}.", joined(ends));
+  return text;
+}
+
+std::string decisions(const Table& table) {
+  std::vector<std::string> parts;
+  for (const DepthDecision& decision : table.decisions) {
+    parts.push_back(fmt::format("{} of {} at {} layers", decision.accuracy.agree,
+                                counted(decision.accuracy.pairs, "pair"), decision.depth));
+  }
+  if (parts.empty()) return {};
+  return fmt::format(" The order of losses is that of {} layers for {}.",
+                     table.decisions.front().deepest, joined(parts));
 }
 
 std::string speeds(std::span<const TableRow> rows, const std::string& reference) {
@@ -151,28 +244,31 @@ std::string speeds(std::span<const TableRow> rows, const std::string& reference)
 
 }  // namespace
 
-std::vector<std::string> summary_words(const ReportSection& section) {
-  if (section.comparison.cells.size() == 1 && section.runs.size() == 1) {
-    return {one_run(section.runs.front())};
-  }
-  const Table& table = section.table;
-  std::vector<std::string> paragraphs = {what_was_compared(section) + how_they_ended(table)};
-  for (std::size_t begin = 0; begin < table.rows.size();) {
+std::string summary_paragraph(const Comparison& comparison, const Table& table) {
+  std::string text = what_was_compared(comparison, table) + how_they_ended(table);
+  for (std::size_t begin = 0; begin < table.compared;) {
     std::size_t end = begin + 1;
-    while (end < table.rows.size() && table.rows[end].depth == table.rows[begin].depth) ++end;
-    const auto rows = std::span(table.rows).subspan(begin, end - begin);
+    while (end < table.compared && table.rows[end].depth == table.rows[begin].depth) ++end;
+    const auto rows = table.compared_rows().subspan(begin, end - begin);
     std::string said;
     const auto reference = std::ranges::find(rows, true, &TableRow::is_reference);
     const std::string& name = reference == rows.end() ? table.reference : reference->label;
     for (const std::string& part :
-         {differences(rows, name), not_compared(rows, name), speeds(rows, name)}) {
+         {differences(rows, name, table.comparisons), noise(rows, name), worth(rows, name),
+          not_compared(rows, name), parameters(rows, name), speeds(rows, name)}) {
       if (!part.empty()) said += (said.empty() ? "" : " ") + part;
     }
-    if (!said.empty()) {
-      paragraphs.push_back(fmt::format("{}: {}", depth_words(rows.front().depth), said));
-    }
+    if (!said.empty()) text += fmt::format(" {}: {}", depth_words(rows.front().depth), said);
     begin = end;
   }
+  return text + decisions(table) + how_rates_were_chosen(table);
+}
+
+std::vector<std::string> summary_words(const ReportSection& section) {
+  if (section.comparison.cells.size() == 1 && section.runs.size() == 1) {
+    return {one_run(section.runs.front())};
+  }
+  std::vector<std::string> paragraphs = {summary_paragraph(section.comparison, section.table)};
   if (!section.unread.empty()) {
     paragraphs.push_back(
         fmt::format("Left out, because it can't be read: {}.", joined(section.unread)));

@@ -10,28 +10,11 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "report/row_losses.h"
 #include "report/rows.h"
 
 namespace wavroute {
 namespace {
-
-using Losses = std::map<int64_t, double>;  // by seed
-
-// A cell without a seed counts on its own: its key is negative, which no seed is.
-int64_t seed_key(const Cell& cell, std::size_t index) {
-  return cell.seed.value_or(-1 - static_cast<int64_t>(index));
-}
-
-// The finite losses of the samples that finished.
-Losses losses_of(const Comparison& comparison, const Table& table, std::size_t row) {
-  Losses losses;
-  for (const std::size_t i : samples_of(comparison.cells, table, row)) {
-    const Cell& cell = comparison.cells[i];
-    if (cell.status != CellStatus::kFinished || !cell.val_loss) continue;
-    if (std::isfinite(*cell.val_loss)) losses[seed_key(cell, i)] = *cell.val_loss;
-  }
-  return losses;
-}
 
 std::optional<double> mean_of(const std::vector<double>& values) {
   if (values.empty()) return std::nullopt;
@@ -45,8 +28,9 @@ void fill_losses(Table& table, std::size_t row, const Comparison& comparison,
   for (const auto& [seed, loss] : losses) nats.push_back(loss);
   for (const std::size_t i : samples_of(comparison.cells, table, row)) {
     const Cell& cell = comparison.cells[i];
-    if (losses.contains(seed_key(cell, i)) && cell.bits_per_byte) {
-      bits.push_back(*cell.bits_per_byte);
+    if (!losses.contains(seed_key(cell, i))) continue;
+    if (const auto value = cell.loss_bits ? cell.loss_bits : cell.bits_per_byte) {
+      bits.push_back(*value);
     }
   }
   table.rows[row].loss = mean_of(nats);
@@ -129,7 +113,7 @@ void fill_speed(Table& table, std::size_t at, const Comparison& comparison) {
 const TableRow* reference_of(const Table& table, const std::optional<int64_t>& depth,
                              const std::string& cell_label) {
   const TableRow* found = nullptr;
-  for (const TableRow& row : table.rows) {
+  for (const TableRow& row : table.compared_rows()) {
     if (row.depth != depth) continue;
     if (row.label == table.reference) return &row;
     if (!found && row.cell_label == cell_label) found = &row;
@@ -162,8 +146,9 @@ std::string difference_note(const Table& table) {
   if (pairs >= 2) {
     note = fmt::format(
         " Difference: to {}, seed by seed, with the 95 % interval of Student's t over n seeds; a "
-        "single seed (n=1) has no interval.",
-        table.reference);
+        "single seed (n=1) has no interval. p: of the paired t-test, adjusted by Holm for the {} "
+        "comparison{} of the table.",
+        table.reference, table.comparisons, table.comparisons == 1 ? "" : "s");
   } else if (pairs == 1) {
     note = fmt::format(
         " Difference: to {}. One seed (n=1) has no interval and can't tell a difference from "
@@ -190,13 +175,51 @@ std::string difference_note(const Table& table) {
   return note;
 }
 
+// The columns of what a difference is worth.
+std::string worth_note(const Table& table) {
+  const auto any = [&](const std::function<bool(const TableRow&)>& holds) {
+    return std::ranges::any_of(table.compared_rows(), holds);
+  };
+  std::string note;
+  if (any([](const TableRow& r) { return !r.is_reference && r.tokens_to_target; })) {
+    note += fmt::format(
+        " To target: tokens, and at the measured speed the time, until the validation loss is "
+        "first "
+        "as low as {}.",
+        any([](const TableRow& r) { return r.is_reference && r.target_loss != r.loss; })
+            ? fmt::format("{:.4f}", table.rows.front().target_loss.value_or(0.0))
+            : table.reference + "'s at the end");
+  }
+  if (any([](const TableRow& r) { return r.equal_loss_compute.has_value(); })) {
+    note += fmt::format(
+        " Equal loss: the compute, in multiples of its own, that {} would need for the row's loss; "
+        "*: beyond its largest budget, extrapolated. Speed-up: that times the ratio of speeds.",
+        table.reference);
+  }
+  for (const TableRow& row : table.compared_rows()) {
+    if (row.equal_loss_why.empty() || table.compared == table.rows.size()) continue;
+    note += fmt::format(" No equal-loss compute for {}: {}.", row.label, row.equal_loss_why);
+  }
+  if (any([](const TableRow& r) { return !r.wider_for.empty(); })) {
+    note +=
+        fmt::format(" {}: with a wider MLP, for as many parameters as another row has.",
+                    labels_where(table, [](const TableRow& r) { return !r.wider_for.empty(); }));
+  }
+  return note;
+}
+
 std::string note_of(const Table& table, const Comparison& comparison) {
   const auto any = [&](const std::function<bool(const TableRow&)>& holds) {
     return std::ranges::any_of(table.rows, holds);
   };
   std::string note;
   if (any([](const TableRow& r) { return r.loss.has_value(); })) {
-    note = "Loss: validation cross-entropy, nats per token, mean over the seeds.";
+    note = comparison.last > 1
+               ? fmt::format(
+                     "Loss: validation cross-entropy, nats per token: the mean of the last {} "
+                     "evaluations of a run, then over the seeds.",
+                     comparison.last)
+               : "Loss: validation cross-entropy, nats per token, mean over the seeds.";
   }
   note += difference_note(table);
   if (any([](const TableRow& r) { return r.pending + r.running + r.stopped > 0; })) {
@@ -206,6 +229,7 @@ std::string note_of(const Table& table, const Comparison& comparison) {
     note += fmt::format(" Several runs of one configuration and seed count once: {}.",
                         labels_where(table, [](const TableRow& r) { return r.duplicates > 0; }));
   }
+  note += worth_note(table);
   if (any([](const TableRow& r) { return r.tokens_per_s.has_value(); })) {
     note += comparison.is_grid ? " Speed and memory: training steps, measured in turn."
                                : " Speed and memory: from each training run, not measured in turn.";
@@ -220,14 +244,21 @@ Table make_table(const Comparison& comparison) {
   group_cells(comparison.cells, table);
   if (comparison.cells.empty()) return table;
   const std::string& first = comparison.cells.front().label;
-  table.reference = table.rows[table.row_of_cell.front()].label;
+  const auto first_compared = std::ranges::find_if(comparison.cells, [&](const Cell& cell) {
+    return cell.role == CellRole::kScheme && cell.label == first;
+  });
+  table.reference = first;
+  if (first_compared != comparison.cells.end()) {
+    const auto i = static_cast<std::size_t>(first_compared - comparison.cells.begin());
+    table.reference = table.rows[table.row_of_cell[i]].label;
+  }
   const TableRow* reference = nullptr;  // of the current depth
   Losses reference_losses;
   for (std::size_t i = 0; i < table.rows.size(); ++i) {
     fill_losses(table, i, comparison, losses_of(comparison, table, i));
     fill_speed(table, i, comparison);
   }
-  for (std::size_t i = 0; i < table.rows.size(); ++i) {
+  for (std::size_t i = 0; i < table.compared; ++i) {
     TableRow& row = table.rows[i];
     if (i == 0 || row.depth != table.rows[i - 1].depth) {
       reference = reference_of(table, row.depth, first);
@@ -247,6 +278,7 @@ Table make_table(const Comparison& comparison) {
       row.speed_ratio = *row.tokens_per_s / *reference->tokens_per_s;
     }
   }
+  fill_worth(table, comparison);
   table.note = note_of(table, comparison);
   return table;
 }
@@ -254,6 +286,9 @@ Table make_table(const Comparison& comparison) {
 nlohmann::ordered_json table_rows(const Table& table) {
   using Json = nlohmann::ordered_json;
   const auto or_null = [](const auto& value) { return value ? Json(*value) : Json(); };
+  const auto text_or_null = [](const std::string& text) {
+    return text.empty() ? Json() : Json(text);
+  };
   Json rows = Json::array();
   for (const TableRow& row : table.rows) {
     Json keys = Json::object();
@@ -262,10 +297,12 @@ nlohmann::ordered_json table_rows(const Table& table) {
     if (row.difference) {
       difference = {{"mean", row.difference->mean},
                     {"half_width", or_null(row.difference->half_width)},
-                    {"n", row.difference->n}};
+                    {"n", row.difference->n},
+                    {"p", or_null(row.difference->p)}};
     }
     rows.push_back({{"label", row.label},
                     {"scheme", row.scheme},
+                    {"role", to_string(row.role)},
                     {"depth", or_null(row.depth)},
                     {"keys", keys},
                     {"seeds", row.seeds},
@@ -282,9 +319,49 @@ nlohmann::ordered_json table_rows(const Table& table) {
                     {"bits_per_byte_compare", row.bits_compare},
                     {"tokens_per_s", or_null(row.tokens_per_s)},
                     {"speed_ratio", or_null(row.speed_ratio)},
-                    {"peak_rss_bytes", or_null(row.peak_rss_bytes)}});
+                    {"peak_rss_bytes", or_null(row.peak_rss_bytes)},
+                    {"parameters", or_null(row.parameters)},
+                    {"noise_floor", or_null(row.noise_floor)},
+                    {"p_holm", or_null(row.p_holm)},
+                    {"target_loss", or_null(row.target_loss)},
+                    {"tokens_to_target", or_null(row.tokens_to_target)},
+                    {"seconds_to_target", or_null(row.seconds_to_target)},
+                    {"equal_loss_compute", or_null(row.equal_loss_compute)},
+                    {"equal_loss_extrapolated", row.is_extrapolated},
+                    {"equal_loss_why", text_or_null(row.equal_loss_why)},
+                    {"effective_speedup", or_null(row.effective_speedup)},
+                    {"parameter_share", or_null(row.parameter_share)},
+                    {"wider_for", text_or_null(row.wider_for)},
+                    {"spikes", row.spikes},
+                    {"lr", or_null(row.lr)},
+                    {"budget", or_null(row.budget)}});
   }
   return rows;
+}
+
+nlohmann::ordered_json table_decisions(const Table& table) {
+  auto result = nlohmann::ordered_json::array();
+  for (const DepthDecision& decision : table.decisions) {
+    result.push_back({{"depth", decision.depth},
+                      {"deepest", decision.deepest},
+                      {"pairs", decision.accuracy.pairs},
+                      {"agree", decision.accuracy.agree},
+                      {"accuracy", decision.accuracy.share()}});
+  }
+  return result;
+}
+
+nlohmann::ordered_json table_rates(const Table& table) {
+  auto result = nlohmann::ordered_json::array();
+  for (const RateChoice& choice : table.rates) {
+    result.push_back({{"label", choice.label},
+                      {"depth", choice.depth ? nlohmann::ordered_json(*choice.depth) : nullptr},
+                      {"lr", choice.lr},
+                      {"tried", choice.tried},
+                      {"at_end", choice.end_of_grid() != 0},
+                      {"on_own_seed", choice.on_own_seed}});
+  }
+  return result;
 }
 
 }  // namespace wavroute

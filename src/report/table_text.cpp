@@ -76,6 +76,27 @@ std::string difference_text(const TableRow& row) {
   return row.not_compared + (row.bits_compare ? ", see bits/byte" : "");
 }
 
+// "1.23M, 12.3 s": tokens, and the time where the speed is known.
+std::string target_text(const TableRow& row) {
+  if (!row.tokens_to_target) return row.target_loss ? "not reached" : std::string(kMissing);
+  std::string text = format_magnitude(*row.tokens_to_target);
+  if (row.seconds_to_target) text += ", " + format_duration(*row.seconds_to_target);
+  return text;
+}
+
+// "824K +0.4 %"
+std::string parameters_text(const TableRow& row) {
+  constexpr double kShown = 0.0005;  // of the reference's
+  std::string text = or_missing(row.parameters, format_magnitude);
+  if (row.parameter_share && std::abs(*row.parameter_share) >= kShown) {
+    text += fmt::format(" {}{:.1f} %", *row.parameter_share < 0.0 ? "−" : "+",
+                        100.0 * std::abs(*row.parameter_share));
+  }
+  return text;
+}
+
+std::string format_factor(double value) { return fmt::format("{:.2f}", value); }
+
 // A label with keys would be wider than the column below it.
 std::string reference_heading(const std::string& label) {
   constexpr std::size_t kMost = 40;  // bytes
@@ -113,6 +134,8 @@ std::string wrapped(const std::string& text, std::size_t width) {
 
 }  // namespace
 
+std::string format_p(double p) { return p < 0.001 ? "< 0.001" : fmt::format("{:.3f}", p); }
+
 std::string format_difference(const PairedDifference& difference) {
   std::string text = fmt::format("{:.4f}", std::abs(difference.mean));
   if (text != "0.0000") text.insert(0, difference.mean < 0.0 ? "−" : "+");
@@ -125,12 +148,15 @@ std::vector<TableColumn> table_columns(const Table& table) {
   std::vector<TableColumn> columns;
   const auto add = [&](std::string name, const std::string& heading, bool numeric, const Text& text,
                        const std::function<bool(const TableRow&)>& shown) {
-    if (std::ranges::none_of(table.rows, shown)) return;
+    if (std::ranges::none_of(table.compared_rows(), shown)) return;
     TableColumn column{std::move(name), on_one_line(heading), numeric, {}};
-    for (const TableRow& row : table.rows) column.cells.push_back(on_one_line(text(row)));
+    for (const TableRow& row : table.compared_rows())
+      column.cells.push_back(on_one_line(text(row)));
     columns.push_back(std::move(column));
   };
   const auto always = [](const TableRow&) { return true; };
+  const bool has_targets = std::ranges::any_of(
+      table.compared_rows(), [](const TableRow& r) { return !r.is_reference && r.target_loss; });
   const auto value = [&](const char* name, const char* heading, auto member, auto format) {
     add(
         name, heading, true, [=](const TableRow& r) { return or_missing(r.*member, format); },
@@ -144,9 +170,13 @@ std::vector<TableColumn> table_columns(const Table& table) {
       "configuration", "configuration", false,
       [](const TableRow& r) { return keys_text(r.differs); },
       [](const TableRow& r) { return !r.differs.empty(); });
+  if (!table.rates.empty()) {
+    value("lr", "lr", &TableRow::lr, [](double lr) { return fmt::format("{}", lr); });
+  }
   value("loss", "loss", &TableRow::loss, format_loss);
   add("difference", reference_heading(table.reference), true, difference_text,
       [](const TableRow& r) { return r.difference || !r.not_compared.empty(); });
+  value("p", "p", &TableRow::p_holm, format_p);
   value("bits_per_byte", "bits/byte", &TableRow::bits_per_byte, format_loss);
   value("tokens_per_s", "tokens/s", &TableRow::tokens_per_s, format_count);
   add(
@@ -155,9 +185,22 @@ std::vector<TableColumn> table_columns(const Table& table) {
         return or_missing(r.speed_ratio, [](double v) { return fmt::format("{:.2f}", v); });
       },
       [](const TableRow& r) { return r.speed_ratio.has_value() && !r.is_reference; });
+  add("target", "to target", true, target_text,
+      [&](const TableRow& r) { return has_targets && r.tokens_to_target.has_value(); });
+  add(
+      "equal_loss", "equal loss", true,
+      [](const TableRow& r) {
+        return or_missing(r.equal_loss_compute, format_factor) + (r.is_extrapolated ? "*" : "");
+      },
+      [](const TableRow& r) { return r.equal_loss_compute.has_value(); });
+  value("speedup", "speed-up", &TableRow::effective_speedup, format_factor);
   value("memory", "memory", &TableRow::peak_rss_bytes, format_bytes);
-  value("parameters", "parameters", &TableRow::parameters, format_magnitude);
+  add("parameters", "parameters", true, parameters_text,
+      [](const TableRow& r) { return r.parameters.has_value(); });
   value("flops", "FLOPs/token", &TableRow::flops_per_token, format_magnitude);
+  add(
+      "spikes", "spikes", true, [](const TableRow& r) { return fmt::format("{}", r.spikes); },
+      [](const TableRow& r) { return r.spikes > 0; });
   add("seeds", "seeds", false, seeds_text, always);
   return columns;
 }
@@ -187,7 +230,7 @@ std::string terminal_table(const Table& table) {
     for (std::size_t k = 0; k < widths[i]; ++k) rule += "─";
   }
   text += rule + "\n";
-  for (std::size_t row = 0; row < table.rows.size(); ++row) {
+  for (std::size_t row = 0; row < table.compared; ++row) {
     if (row > 0 && table.rows[row].depth != table.rows[row - 1].depth) text += "\n";
     line([&](const TableColumn& c) { return c.cells[row]; });
   }
@@ -203,7 +246,7 @@ std::string markdown_table(const Table& table) {
     rule += column.numeric ? "---:|" : "---|";
   }
   std::string text = head + "\n" + rule + "\n";
-  for (std::size_t row = 0; row < table.rows.size(); ++row) {
+  for (std::size_t row = 0; row < table.compared; ++row) {
     text += "|";
     for (const TableColumn& column : columns) {
       text += fmt::format(" {} |", escaped_for_markdown(column.cells[row]));

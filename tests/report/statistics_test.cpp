@@ -92,5 +92,44 @@ TEST(Statistics, PairsOfUnequalLengthAreRefused) {
   EXPECT_THROW((void)paired_difference({}, {}), std::invalid_argument);
 }
 
+// scipy 1.17: 2 * stats.t.sf(t, degrees).
+TEST(Statistics, TwoSidedTailsAgreeWithScipysToTheLastDigits) {
+  const struct {
+    double t, degrees, p;
+  } table[] = {{1, 1, 0.5000000000000001},
+               {2.5, 2, 0.12961172022151082},
+               {4, 9, 0.0031104283103858543},
+               {30, 2, 0.001109262681959659},
+               {12, 29, 9.060708333137183e-13}};
+  for (const auto& row : table) {
+    EXPECT_NEAR(student_t_two_sided(row.t, row.degrees), row.p, 1e-12 * row.p) << row.t;
+    EXPECT_NEAR(student_t_two_sided(-row.t, row.degrees), row.p, 1e-12 * row.p) << row.t;
+  }
+}
+
+// scipy 1.17: stats.ttest_rel(a, b).pvalue.
+TEST(Statistics, ThePValueOfAPairedDifferenceIsThatOfScipysPairedTest) {
+  const std::vector<double> a = {2.711, 2.684, 2.702}, b = {2.731, 2.725, 2.718};
+  EXPECT_NEAR(*paired_difference(a, b).p, 0.08039623299497561, 1e-12);
+  EXPECT_EQ(*paired_difference(a, a).p, 1.0);
+  EXPECT_FALSE(paired_difference(std::vector<double>{1.0}, std::vector<double>{2.0}).p);
+}
+
+TEST(Statistics, AnIntervalBesideZeroAndAPValueBelowFivePerCentAreOne) {
+  const std::vector<double> zero(3, 0.0);
+  for (const double shift : {0.01, 0.02, 0.0248, 0.0249, 0.03, 0.3}) {
+    const std::vector<double> a = {shift - 0.01, shift, shift + 0.01};
+    const auto difference = paired_difference(a, zero);
+    EXPECT_EQ(difference.excludes_zero(), *difference.p < 0.05) << shift;
+  }
+}
+
+// scipy 1.17: stats.t.ppf(0.975, n - 1) * std(x, ddof=1) * sqrt(2 / n).
+TEST(Statistics, TheNoiseFloorIsTheIntervalBetweenTwoMeansOfOneConfiguration) {
+  EXPECT_NEAR(*noise_floor(std::vector<double>{2.731, 2.725, 2.718}), 0.02285766686416019, 1e-12);
+  EXPECT_NEAR(*noise_floor(std::vector<double>{2.0, 2.1, 2.05, 1.98}), 0.12100970478724069, 1e-12);
+  EXPECT_FALSE(noise_floor(std::vector<double>{2.0}).has_value());
+}
+
 }  // namespace
 }  // namespace wavroute
