@@ -5,24 +5,25 @@
 
 #include <algorithm>
 #include <chrono>
+#include <condition_variable>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <set>
-#include <system_error>
 #include <thread>
 
 #include "base/machine.h"
-#include "base/printable.h"
 #include "base/utc.h"
+#include "compare/cell_checks.h"
 #include "compare/child.h"
+#include "compare/rates.h"
+#include "compare/result_files.h"
+#include "compare/speeds.h"
 #include "config/print.h"
 #include "io/file.h"
 #include "io/json_text.h"
 #include "io/link.h"
 #include "io/run_folder.h"
 #include "report/run_data.h"
-#include "report/run_settings.h"
-#include "report/table.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -30,92 +31,82 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::chrono::milliseconds kLockPause(100);
-constexpr int kLockTries = 200;
-
-// What the speed measurement needs of a trained cell.
-struct Trained {
-  std::optional<int64_t> vocab_size;
-  uint64_t peak_bytes = 0;
-  std::string corpus;  // its text, described
-};
-
-// A train process of a comparison that was killed ends its step and saves before it goes.
-void wait_until_free(const fs::path& folder, const std::function<bool()>& stop) {
-  for (int i = 0; i < kLockTries && !stop(); ++i) {
-    try {
-      const FileLock lock(folder);
-      return;
-    } catch (const UserError&) {
-      std::this_thread::sleep_for(kLockPause);
-    }
-  }
-}
-
-// What a cell's result follows from, but for its texts: those are known by their sha256
-// (check_text), wherever they lie.
-RunSettings settings_of(const std::string& toml, const std::string& file) {
-  RunSettings settings = read_run_config(toml, file).settings;
-  settings.erase("data.train");
-  settings.erase("data.valid");
-  return settings;
-}
-
 std::string loss_text(const std::optional<double>& loss) {
   return loss ? fmt::format("loss {:.4f}", *loss) : "no loss";
 }
 
+// How a training process ended: well where `trouble` is empty.
+struct TrainEnd {
+  std::string trouble;
+  bool is_elsewhere = false;  // another process has the cell's folder
+};
+
 class Run {
  public:
   Run(const Config& config, const std::vector<GridCell>& cells, const CompareOptions& options)
-      : cells_(cells), options_(options), trained_(cells.size()) {
+      : cells_(cells), options_(options), progress_(cells.size()), trained_(cells.size()) {
     comparison_.name = config.name;
     comparison_.created = utc_now();
+    comparison_.last = config.compare.last;
+    comparison_.target_loss = config.compare.target_loss;
     const Machine machine = probe_machine();
     comparison_.machine = {{"cpu", machine.cpu_model},
                            {"cores", machine.cores},
                            {"memory_bytes", machine.memory_total}};
     read_speed();
-    for (const GridCell& plan : cells) {
-      Cell cell;
-      cell.label = plan.label;
-      cell.scheme = plan.config.residual.scheme;
-      cell.depth = plan.config.model.layers;
-      cell.seed = plan.config.train.seed;
-      cell.run = fs::path("cells") / plan.folder;
-      comparison_.cells.push_back(std::move(cell));
-      const size_t i = comparison_.cells.size() - 1;
-      if (!fs::exists(folder(i) / "summary.json")) continue;
-      refuse_other_configuration(i);
-      take_old_result(i);
+    for (const GridCell& plan : cells_) comparison_.cells.push_back(planned_cell(plan));
+    for (const bool waits : {false, true}) {  // those on whose results others rest first
+      for (size_t i = 0; i < cells_.size(); ++i) {
+        if (cells_[i].needs.empty() != waits) take_old_result(i);
+      }
     }
   }
 
   CompareOutcome run() {
     make_folders(options_.out / "configs");
-    for (size_t i = 0; i < cells_.size(); ++i) {
-      if (options_.stop()) return {comparison_, false};
-      train(i);
-      try {
-        save();
-      } catch (const std::exception& error) {  // the save at the end must succeed
-        options_.say(fmt::format("compare.json: {}", error.what()));
-      }
+    train_all();
+    if (!options_.stop()) {
+      measure_speed();
+      save(/*is_end=*/true);
     }
-    if (options_.stop()) return {comparison_, false};
-    measure_speed();
-    save();
-    return {comparison_, !options_.stop()};
+    return {settled(), !options_.stop()};
+  }
+
+  Cell run_one(size_t i) {
+    if (const auto open = open_needs(i); !open.empty()) {
+      throw expected("the cells that decide its learning rate to have ended",
+                     fmt::format("unfinished {}", fmt::join(open, ", ")),
+                     "for cell " + cells_[i].folder, "run those first: --list-cells has them");
+    }
+    make_folders(options_.out / "configs");
+    train(i);
+    return comparison_.cells[i];
   }
 
  private:
-  fs::path config_path(size_t i) const {
-    return options_.out / "configs" / (cells_[i].folder + ".toml");
+  enum class Progress { kWaiting, kTraining, kEnded };
+
+  static Cell planned_cell(const GridCell& plan) {
+    Cell cell;
+    cell.label = plan.label;
+    cell.scheme = plan.config.residual.scheme;
+    cell.depth = plan.config.model.layers;
+    cell.seed = plan.config.train.seed;
+    cell.run = fs::path("cells") / plan.folder;
+    cell.role = plan.role;
+    cell.budget = plan.budget;
+    cell.wider_for = plan.wider_for;
+    if (plan.needs.empty()) cell.lr = plan.config.optimizer.lr;
+    return cell;
   }
-  fs::path log_path(size_t i) const {
-    return options_.out / "configs" / (cells_[i].folder + ".log");
+
+  CellPaths paths_of(size_t i) const { return {options_.out, cells_[i]}; }
+
+  // Several threads say what they do.
+  void say(const std::string& line) {
+    const std::scoped_lock lock(saying_);
+    options_.say(line);
   }
-  fs::path folder(size_t i) const { return options_.out / "cells" / cells_[i].folder; }
 
   // Speeds of an earlier call are kept until they are measured again.
   void read_speed() {
@@ -125,166 +116,194 @@ class Run {
     }
   }
 
-  // A cell counts only for the configuration that it was trained with.
-  void refuse_other_configuration(size_t i) const {
-    if (!fs::exists(config_path(i))) return;
-    const std::string stored = read_file(config_path(i));
-    const std::string file = config_path(i).string();
-    if (settings_of(stored, file) == settings_of(to_toml(cells_[i].config), file)) return;
-    throw expected(fmt::format("the configuration that cell {} was trained with", cells_[i].folder),
-                   "another", "in " + config_path(i).string(),
-                   "give the variant a new label, or another --out");
-  }
-
-  // Losses of cells are paired only if they come from the same text.
-  void check_text(size_t i) const {
-    const Measure& measure = comparison_.cells[i].measure;
-    const std::string text = measure.train_text + " " + measure.valid_text;
-    if (cells_[i].text.empty() || measure.train_text.empty() || text == cells_[i].text) return;
-    throw expected("one text for all cells, sha256 " + cells_[i].text, text,
-                   "in cell " + cells_[i].folder,
-                   "the text has changed since the first cells were trained: give another --out");
-  }
-
-  // The cells that an earlier call trained. Those that can't be read are trained again.
+  // A cell that an earlier call trained, if one did. What can't be read is trained again.
   void take_old_result(size_t i) {
+    const CellPaths paths = paths_of(i);
+    if (!fs::exists(paths.folder / "summary.json")) return;
+    const bool is_settled = open_needs(i).empty() && settle_rate(i);
+    if (is_settled) refuse_other_configuration(paths, cells_[i]);
     try {
       read_run_of(i);
     } catch (const UserError& error) {
-      options_.say(
-          fmt::format("{} can't be read, and is resumed: {}", cells_[i].folder, error.what()));
+      say(fmt::format("{} can't be read, and is resumed: {}", cells_[i].folder, error.what()));
       return;
     }
-    check_text(i);
-    refuse_other_run(i);
-  }
-
-  // What was trained in the cell's folder counts only where it is what the cell is to be: somebody
-  // may have given it more steps.
-  void refuse_other_run(size_t i) const {
-    const RunSettings planned = read_run_config(to_toml(cells_[i].config), "").settings;
-    const auto keys = unplanned_keys(planned, comparison_.cells[i].settings);
-    if (keys.empty()) return;
-    throw expected(
-        fmt::format("a run of the comparison's configuration for cell {}", cells_[i].folder),
-        fmt::format("one that differs in {}", fmt::join(keys, ", ")), "in " + folder(i).string(),
-        "remove or rename that folder to have the cell trained again, or give another "
-        "--out");
+    refuse_other_text(cells_[i], comparison_.cells[i].measure);
+    if (is_settled) refuse_other_run(paths, cells_[i], comparison_.cells[i].settings);
   }
 
   // The cell's state by its run folder.
   void read_run_of(size_t i) {
+    const RunData run = read_run(paths_of(i).folder);
     Cell& cell = comparison_.cells[i];
-    const RunData run = read_run(folder(i));
-    take_run(cell, run);
+    take_run(cell, run, comparison_.last);
     if (cell.status == CellStatus::kFinished && !cell.val_loss) cell.status = CellStatus::kFailed;
     trained_[i] = {integer_at(run.summary, "vocab_size"),
                    static_cast<uint64_t>(std::clamp(run.peak_rss_bytes.value_or(0.0), 0.0, 1e18)),
                    text_at(run.summary, "corpus")};
   }
 
+  // The cells that cell i waits for and that have no end yet, by their folders.
+  std::vector<std::string> open_needs(size_t i) const {
+    std::vector<std::string> open;
+    for (const size_t need : cells_[i].needs) {
+      if (!has_ended(comparison_.cells[need])) open.push_back(cells_[need].folder);
+    }
+    return open;
+  }
+
+  // Gives cell i the best of the rates that it waited for. False where none of them has a loss.
+  bool settle_rate(size_t i) {
+    if (cells_[i].needs.empty()) return true;
+    const auto best = best_rate(comparison_.cells, cells_[i].needs);
+    if (!best) return false;
+    cells_[i].config.optimizer.lr = cells_[*best].config.optimizer.lr;
+    comparison_.cells[i].lr = cells_[i].config.optimizer.lr;
+    return true;
+  }
+
+  // Each job takes the next cell that can start, until none is left.
+  void train_all() {
+    const auto work = [this] {
+      while (const auto i = next_cell()) {
+        train(*i);
+        {
+          const std::scoped_lock lock(mutex_);
+          progress_[*i] = Progress::kEnded;
+        }
+        changed_.notify_all();
+        try {
+          save(/*is_end=*/false);
+        } catch (const std::exception& error) {  // the save at the end must succeed
+          say(fmt::format("compare.json: {}", error.what()));
+        }
+      }
+    };
+    const auto jobs = static_cast<size_t>(std::max<int64_t>(1, options_.jobs));
+    std::vector<std::jthread> others;
+    for (size_t i = 1; i < std::min(jobs, cells_.size()); ++i) others.emplace_back(work);
+    work();
+  }
+
+  // Waits until a cell can start. Nothing: all have started, or the comparison is stopped.
+  std::optional<size_t> next_cell() {
+    constexpr std::chrono::milliseconds kLook(100);  // at options_.stop
+    std::unique_lock lock(mutex_);
+    while (!options_.stop()) {
+      bool any_waits = false;
+      for (size_t i = 0; i < cells_.size(); ++i) {
+        if (progress_[i] != Progress::kWaiting) continue;
+        any_waits = true;
+        const bool is_ready = std::ranges::all_of(
+            cells_[i].needs, [&](size_t need) { return progress_[need] == Progress::kEnded; });
+        if (!is_ready) continue;
+        progress_[i] = Progress::kTraining;
+        return i;
+      }
+      if (!any_waits) return std::nullopt;
+      changed_.wait_for(lock, kLook);
+    }
+    return std::nullopt;
+  }
+
   // Trains one cell. Whatever goes wrong with it is reported and marked.
   void train(size_t i) {
-    Cell& cell = comparison_.cells[i];
     const std::string place = fmt::format("[{}/{}] {} ", i + 1, cells_.size(), cells_[i].folder);
-    if (cell.status == CellStatus::kFinished) {
-      options_.say(fmt::format("{} is there: {}", place, loss_text(cell.val_loss)));
-      return;
-    }
+    if (!prepare(i, place)) return;
     const auto start = std::chrono::steady_clock::now();
-    cell.status = CellStatus::kPending;
-    std::string trouble;
+    TrainEnd end;
     try {
-      trouble = train_child(i);
+      end = train_child(i);
     } catch (const std::exception& error) {
-      trouble = error.what();
+      end.trouble = error.what();
     }
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    if (trouble.empty() && cell.status == CellStatus::kFinished) {
-      options_.say(fmt::format("{} {}  {:.0f} s", place, loss_text(cell.val_loss), seconds));
+    const std::scoped_lock lock(mutex_);
+    Cell& cell = comparison_.cells[i];
+    if (end.is_elsewhere) {
+      cell.status = CellStatus::kRunning;
+      say(fmt::format("{} is left to the process that trains it", place));
+      return;
+    }
+    if (end.trouble.empty() && cell.status == CellStatus::kFinished) {
+      say(fmt::format("{} {}  {:.0f} s", place, loss_text(cell.val_loss), seconds));
       return;
     }
     if (options_.stop()) return;  // the same signal stopped the child
     if (cell.status != CellStatus::kDiverged) cell.status = CellStatus::kFailed;
-    if (trouble.empty()) trouble = "it ended without a finite validation loss";
-    options_.say(fmt::format("{} {}: {}", place, to_string(cell.status), trouble));
+    if (end.trouble.empty()) end.trouble = "it ended without a finite validation loss";
+    say(fmt::format("{} {}: {}", place, to_string(cell.status), end.trouble));
   }
 
-  // What went wrong; empty if nothing did.
-  std::string train_child(size_t i) {
-    write_file_atomic(config_path(i), to_toml(cells_[i].config));
-    make_folders(folder(i));
-    wait_until_free(folder(i), options_.stop);
-    const ChildResult child =
-        run_child({options_.program, "train", config_path(i).string(), "--out", folder(i).string(),
-                   "--resume", "auto", "--planned"},
-                  log_path(i), options_.stop);
-    if (is_run_folder(folder(i))) read_run_of(i);
-    if (child.exit_code != 0) {
-      return fmt::format("exit code {}\n{}", child.exit_code, child.error_tail);
+  // What a cell needs before it is trained. False where it isn't: it is there, or can't be.
+  bool prepare(size_t i, const std::string& place) {
+    const std::scoped_lock lock(mutex_);
+    Cell& cell = comparison_.cells[i];
+    std::string trouble;
+    if (!settle_rate(i)) {
+      cell.status =
+          std::ranges::all_of(
+              cells_[i].needs,
+              [&](size_t need) { return comparison_.cells[need].status == CellStatus::kDiverged; })
+              ? CellStatus::kDiverged
+              : CellStatus::kFailed;
+      trouble = "none of its learning rates has a loss";
+    } else if (cell.status == CellStatus::kFinished) {
+      try {  // the rate may be another by now
+        refuse_other_configuration(paths_of(i), cells_[i]);
+        say(fmt::format("{} is there: {}", place, loss_text(cell.val_loss)));
+        return false;
+      } catch (const UserError& error) {
+        cell.status = CellStatus::kFailed;
+        trouble = fmt::format("{} ({})", error.what(), error.hint());
+      }
     }
-    check_text(i);
+    if (trouble.empty()) {
+      cell.status = CellStatus::kPending;
+      return true;
+    }
+    say(fmt::format("{} {}: {}", place, to_string(cell.status), trouble));
+    return false;
+  }
+
+  TrainEnd train_child(size_t i) {
+    const CellPaths paths = paths_of(i);
+    make_folders(paths.folder);
+    if (!wait_until_free(paths.folder, options_.stop)) return {{}, !options_.stop()};
+    write_file_atomic(paths.config, to_toml(cells_[i].config));
+    const ChildResult child = run_child({options_.program, "train", paths.config.string(), "--out",
+                                         paths.folder.string(), "--resume", "auto", "--planned"},
+                                        paths.log, options_.stop);
+    const std::scoped_lock lock(mutex_);
+    if (is_run_folder(paths.folder)) read_run_of(i);
+    if (child.exit_code != 0) {
+      return {fmt::format("exit code {}\n{}", child.exit_code, child.error_tail)};
+    }
+    refuse_other_text(cells_[i], comparison_.cells[i].measure);
     return {};
   }
 
-  // One job per label and depth, with the seed of its first cell, all steps taken in turn.
   void measure_speed() {
     if (!options_.measure_speed) return;
-    std::vector<SpeedJob> jobs;
-    std::vector<size_t> of;
-    std::set<std::pair<std::string, int64_t>> seen;
-    for (size_t i = 0; i < cells_.size(); ++i) {
-      const Cell& cell = comparison_.cells[i];
-      if (cell.status != CellStatus::kFinished || !seen.insert({cell.label, *cell.depth}).second) {
-        continue;
-      }
-      if (!trained_[i].vocab_size) {
-        options_.say(fmt::format("no speed of {} L{}: its summary.json names no vocab_size",
-                                 cell.label, *cell.depth));
-        continue;
-      }
-      SpeedJob job;
-      job.label = fmt::format("{} L{}", cell.label, *cell.depth);
-      job.scheme = cell.scheme;
-      job.config = folder(i) / "config.toml";
-      job.vocab_size = *trained_[i].vocab_size;
-      job.peak_bytes = trained_[i].peak_bytes;
-      jobs.push_back(std::move(job));
-      of.push_back(i);
-    }
-    if (jobs.empty()) return;
-    options_.say(fmt::format("measuring speed: {} models, their steps in turn", jobs.size()));
-    std::vector<SpeedResult> results;
-    try {
-      results = options_.measure_speed(jobs);
-    } catch (const std::exception& error) {  // the losses stand without it
-      options_.say(fmt::format("no speed: {}", error.what()));
-      return;
-    }
-    if (options_.stop()) return;  // the same signal stopped the workers
-    comparison_.speed.clear();
-    for (size_t j = 0; j < results.size(); ++j) {
-      const SpeedResult& result = results[j];
-      if (!result.error.empty()) {
-        options_.say(fmt::format("no speed of {}: {}", jobs[j].label, result.error));
-        continue;
-      }
-      const Cell& cell = comparison_.cells[of[j]];
-      if (static_cast<double>(result.parameters) != cell.parameters) {
-        options_.say(fmt::format(
-            "no speed of {}: {} parameters were trained, {} were timed", jobs[j].label,
-            cell.parameters ? fmt::format("{:.0f}", *cell.parameters) : "?", result.parameters));
-        continue;
-      }
-      Speed speed;
-      speed.label = cell.label;
-      speed.depth = cell.depth;
-      speed.tokens_per_s = result.tokens_per_s;
-      speed.ms_p50 = result.ms_p50;
-      speed.peak_rss_bytes = static_cast<double>(result.peak_bytes);
-      comparison_.speed.push_back(std::move(speed));
-    }
+    Comparison comparison = settled();
+    measure_speeds(comparison, trained_, options_);
+    comparison_.speed = std::move(comparison.speed);
+  }
+
+  // The comparison as it stands. A row with one seed alone reports the seed on which its learning
+  // rate was chosen.
+  Comparison settled() const {
+    Comparison comparison = comparison_;
+    promote_rates(comparison.cells);
+    return comparison;
+  }
+
+  void save(bool is_end) {
+    const std::scoped_lock lock(mutex_);
+    Comparison comparison = settled();
+    comparison.corpus = common_corpus();
+    write_results(comparison, options_.out, is_end, [this](const std::string& line) { say(line); });
   }
 
   // The text of all cells; empty where variants have others.
@@ -305,19 +324,13 @@ class Run {
     return corpus;
   }
 
-  void save() {
-    comparison_.corpus = common_corpus();
-    nlohmann::ordered_json document = comparison_document(comparison_);
-    document["rows"] = table_rows(make_table(comparison_));
-    constexpr auto kMendText = nlohmann::ordered_json::error_handler_t::replace;
-    write_file_atomic(options_.out / "compare.json",
-                      document.dump(2, ' ', false, kMendText) + "\n");
-  }
-
-  const std::vector<GridCell>& cells_;
+  std::vector<GridCell> cells_;  // with the learning rates that were chosen
   const CompareOptions& options_;
   Comparison comparison_;
-  std::vector<Trained> trained_;  // beside cells_
+  std::vector<Progress> progress_;  // beside cells_
+  std::vector<Trained> trained_;    // beside cells_
+  std::mutex mutex_, saying_;       // of all that is above; of options_.say
+  std::condition_variable changed_;
 };
 
 }  // namespace
@@ -327,8 +340,8 @@ void refuse_links(const fs::path& out, const std::vector<GridCell>& cells) {
     refuse_link(out / path, "a file or folder of the comparison itself",
                 "nothing is written through links: remove it, or give another --out");
   };
-  for (const char* name :
-       {".lock", "cells", "configs", "compare.json", "config.toml", "report.html"}) {
+  for (const char* name : {".lock", "cells", "configs", "compare.json", "config.toml",
+                           "report.html", kRowsCsv, kRowsSqlite}) {
     refuse(name);
   }
   for (const GridCell& cell : cells) {
@@ -362,6 +375,12 @@ CompareOutcome run_comparison(const Config& config, const std::vector<GridCell>&
   Run run(config, cells, options);
   if (options.begin) options.begin();
   return run.run();
+}
+
+Cell train_one_cell(const Config& config, const std::vector<GridCell>& cells, size_t index,
+                    const CompareOptions& options) {
+  Run run(config, cells, options);
+  return run.run_one(index);
 }
 
 }  // namespace wavroute

@@ -37,7 +37,8 @@ struct CompareOptions {
   std::function<void()>
       begin;  // called when no cell is refused, before anything is written; or null
   MeasureSpeed measure_speed = nullptr;  // null: no speeds
-  std::function<bool()> stop;            // asked between cells: true ends the comparison
+  int64_t jobs = 1;                      // cells that are trained at a time
+  std::function<bool()> stop;  // asked between cells, by any thread: true ends the comparison
   std::function<void(const std::string&)> say;
 };
 
@@ -53,11 +54,17 @@ struct CompareOutcome {
 
 // `out` exists and belongs to this process. Cells that are finished there are kept, others are
 // resumed or begun. A cell that fails or diverges is marked, whatever the reason, and the grid goes
-// on. Before the first cell starts, a UserError for a finished one of another configuration or
-// text.
+// on; one that another process trains is left to it. Before the first cell starts, a UserError for
+// a finished one of another configuration or text.
 [[nodiscard]] CompareOutcome run_comparison(const Config& config,
                                             const std::vector<GridCell>& cells,
                                             const CompareOptions& options);
+
+// Trains one cell of the grid, as a job of its own beside others: `out` need not belong to this
+// process, and of its files only the cell's are written. UserError where the cell's learning rate
+// is that of cells which have not ended; otherwise as run_comparison.
+[[nodiscard]] Cell train_one_cell(const Config& config, const std::vector<GridCell>& cells,
+                                  size_t index, const CompareOptions& options);
 
 // UserError for a link in `out` where the comparison would write: none is followed. Checked before
 // anything is written.

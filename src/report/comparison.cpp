@@ -92,7 +92,9 @@ Cell parse_cell(const json& object, const std::string& where) {
   cell.role = parse_role(text_at(object, "role"), where);
   cell.budget = number_at(object, "budget");
   cell.lr = number_at(object, "lr");
-  cell.wider_for = text_at(object, "wider_for");
+  for (const json& label : list_at(object, "wider_for", where)) {
+    if (label.is_string()) cell.wider_for.push_back(label.get<std::string>());
+  }
   cell.loss = number_at(object, "loss");
   cell.loss_bits = number_at(object, "loss_bits_per_byte");
   cell.spikes = integer_at(object, "spikes");

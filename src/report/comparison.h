@@ -35,7 +35,7 @@ struct Cell {
   CellRole role = CellRole::kScheme;
   std::optional<double> budget;  // of kBudget: its steps, as a multiple of the others'
   std::optional<double> lr;
-  std::string wider_for;                // a wider baseline has as many parameters as this label
+  std::vector<std::string> wider_for;   // labels whose parameters a wider baseline matches
   std::optional<double> val_loss;       // the last evaluation's, nats per token
   std::optional<double> bits_per_byte;  // of the text
   std::optional<double> loss;           // the mean of the last evaluations; none: val_loss

@@ -189,7 +189,8 @@ std::string parameters(std::span<const TableRow> rows, const std::string& refere
     }
     std::string part = fmt::format("{} {:.1f} %", row.label, 100.0 * *row.parameter_share);
     for (const TableRow& other : rows) {
-      if (other.wider_for == row.cell_label) part += fmt::format(" (as many as {})", other.label);
+      if (std::ranges::count(other.wider_for, row.cell_label) > 0)
+        part += fmt::format(" (as many as {})", other.label);
     }
     parts.push_back(std::move(part));
   }

@@ -331,7 +331,7 @@ nlohmann::ordered_json table_rows(const Table& table) {
                     {"equal_loss_why", text_or_null(row.equal_loss_why)},
                     {"effective_speedup", or_null(row.effective_speedup)},
                     {"parameter_share", or_null(row.parameter_share)},
-                    {"wider_for", text_or_null(row.wider_for)},
+                    {"wider_for", row.wider_for},
                     {"spikes", row.spikes},
                     {"lr", or_null(row.lr)},
                     {"budget", or_null(row.budget)}});

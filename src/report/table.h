@@ -47,10 +47,10 @@ struct TableRow {
   std::optional<double> flops_per_token;
 
   CellRole role = CellRole::kScheme;
-  std::optional<double> budget;  // of kBudget
-  std::optional<double> lr;      // of all its cells
-  std::string wider_for;         // of a wider baseline: the label whose parameters it has
-  int64_t spikes = 0;            // of the training losses of all its seeds
+  std::optional<double> budget;        // of kBudget
+  std::optional<double> lr;            // of all its cells
+  std::vector<std::string> wider_for;  // of a wider baseline: labels whose parameters it has
+  int64_t spikes = 0;                  // of the training losses of all its seeds
   // What the difference is worth; docs/compare.md defines each. The first is one for a depth.
   std::optional<double> noise_floor;      // nats per token
   std::optional<double> p_holm;           // of all differences of the table
