@@ -19,6 +19,7 @@
 #include "train/initial_weights.h"
 #include "train/process.h"
 #include "train/trainer.h"
+#include "tried_steps.h"
 #include "wavroute/error.h"
 
 namespace wavroute::app {
@@ -42,11 +43,11 @@ int dry_run(const Config& config) {
     note(fmt::format("wavroute: {}", difference));
   }
   const Config& resolved = session.config;
-  const double peak = measure_product_peak(session.model->precision(), resolved.model,
-                                           resolved.train.micro_batch * resolved.model.context,
-                                           session.model->device());
-  print(fmt::format("scheme           {}\n{}nothing was trained (--dry-run)\n",
-                    resolved.residual.scheme, forecast_text(session.forecast, resolved, peak)));
+  const std::vector<ExpectedTime> times =
+      expected_times({{resolved, session.forecast, session.corpus.tokenizer->vocab_size(),
+                       session.corpus.valid.size()}});
+  print(fmt::format("scheme           {}\n{}{}nothing was trained (--dry-run)\n",
+                    resolved.residual.scheme, forecast_text(session.forecast), times[0].line));
   finish_output();  // main doesn't check the output of training
   return 0;
 }

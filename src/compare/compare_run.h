@@ -47,8 +47,8 @@ struct CompareOutcome {
   bool complete = false;  // every cell was tried and the speed measured
 };
 
-// Which of the cells are finished in `out`, which belongs to this process: nothing of them is
-// needed any more. UserError where a newer version wrote the comparison or a cell.
+// Which of the cells are finished in `out`: nothing of them is needed any more. UserError where a
+// newer version wrote the comparison or a cell.
 [[nodiscard]] std::vector<bool> finished_cells(const std::filesystem::path& out,
                                                const std::vector<GridCell>& cells);
 

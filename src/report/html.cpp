@@ -191,7 +191,7 @@ void write_report(std::span<const fs::path> runs_or_compare_folders, const fs::p
   }
   const auto sections = read_sections(runs_or_compare_folders);
   std::string script;
-  for (const auto* file : {"chart.js", "curves.js", "panels.js", "report.js"}) {
+  for (const auto* file : {"chart.js", "bands.js", "curves.js", "panels.js", "report.js"}) {
     script += page_file(file);
   }
   const std::string created = sections.size() == 1 ? sections.front().comparison.created : "";

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
 
 #include "base/utf8.h"
 
@@ -16,6 +18,7 @@ constexpr std::size_t kMostTrainPoints = 800;  // more than a screen has columns
 constexpr std::size_t kMostValidationPoints = 2000;
 constexpr std::size_t kMostRoutingRows = 8192;  // sublayers, gates, depths: more is not a model
 constexpr std::size_t kLongestLabel = 200;      // bytes
+constexpr std::size_t kMostKeys = 24;           // to group by
 // A row has no cells for the sources that come after its own: half of the cells are empty in a
 // model whose sublayers read everything before them.
 constexpr std::size_t kPlacesPerWeight = 8, kFreePlaces = 4096;
@@ -147,10 +150,51 @@ json routing_data(const json& routing) {
           {"depth", halting_depth(routing)}};
 }
 
+// The keys in which any two runs differ; "seed" is one where they have several.
+std::vector<std::string> differing_keys(std::span<const ReportSection> sections) {
+  std::map<std::string, std::set<std::string>> values;
+  std::set<std::optional<int64_t>> seeds;
+  std::size_t runs = 0;
+  std::map<std::string, std::size_t> holders;
+  for (const ReportSection& section : sections) {
+    for (const RunData& run : section.runs) {
+      ++runs;
+      seeds.insert(run.seed);
+      for (const auto& [key, value] : run.settings) {
+        ++holders[key];
+        values[key].insert(value);
+      }
+    }
+  }
+  std::vector<std::string> keys;
+  for (const auto& [key, different] : values) {
+    const bool differs = different.size() > 1 || holders[key] < runs;
+    if (differs && key != "name" && keys.size() < kMostKeys) keys.push_back(key);
+  }
+  if (seeds.size() > 1) keys.emplace_back("seed");
+  return keys;
+}
+
+json values_of(const RunData& run, const std::vector<std::string>& keys) {
+  json values = json::object();
+  for (const std::string& key : keys) {
+    const auto found = run.settings.find(key);
+    if (found != run.settings.end()) {
+      const std::string value = shown_value(found->second);
+      values[key] = value.substr(0, utf8_boundary(value, kLongestLabel));
+    } else if (key == "seed" && run.seed) {
+      values[key] = std::to_string(*run.seed);
+    }
+  }
+  return values;
+}
+
 json run_data(const RunData& run, const TableRow& row, const std::string& reference,
-              const std::string& prefix) {
+              const std::string& prefix, const std::vector<std::string>& keys) {
   const bool is_compared = row.is_reference || row.difference.has_value();
   return {{"label", prefix + run.label},
+          {"tried", row.role != CellRole::kScheme},
+          {"keys", values_of(run, keys)},
           {"reference", is_compared ? json(prefix + reference) : json()},
           {"depth", or_null(run.depth)},
           {"seed", or_null(run.seed)},
@@ -172,12 +216,14 @@ std::string reference_label(const Table& table, const TableRow& row) {
 
 json page_data(std::span<const ReportSection> sections) {
   json runs = json::array(), rows = json::array();
+  const std::vector<std::string> keys = differing_keys(sections);
   for (const ReportSection& section : sections) {
     const std::string prefix =
         sections.size() > 1 && !section.name.empty() ? section.name + ": " : std::string();
     for (std::size_t i = 0; i < section.runs.size(); ++i) {
       const TableRow& row = section.table.rows[section.row_of_run[i]];
-      runs.push_back(run_data(section.runs[i], row, reference_label(section.table, row), prefix));
+      runs.push_back(
+          run_data(section.runs[i], row, reference_label(section.table, row), prefix, keys));
     }
     for (const TableRow& row : section.table.compared_rows()) {
       rows.push_back({{"label", prefix + row.label},

@@ -132,6 +132,9 @@ struct TableColumn {
 // For a Markdown document, likewise.
 [[nodiscard]] std::string markdown_table(const Table& table);
 
+// The text with newlines instead of spaces where a line would have more columns than `width`.
+[[nodiscard]] std::string wrapped(const std::string& text, std::size_t width);
+
 // "0.023", "< 0.001"
 [[nodiscard]] std::string format_p(double p);
 

@@ -112,6 +112,8 @@ std::string escaped_for_markdown(const std::string& text) {
   return result;
 }
 
+}  // namespace
+
 std::string wrapped(const std::string& text, std::size_t width) {
   std::string result;
   std::size_t column = 0;
@@ -131,8 +133,6 @@ std::string wrapped(const std::string& text, std::size_t width) {
   }
   return result;
 }
-
-}  // namespace
 
 std::string format_p(double p) { return p < 0.001 ? "< 0.001" : fmt::format("{:.3f}", p); }
 

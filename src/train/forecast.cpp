@@ -101,26 +101,22 @@ UserError beyond_memory(const Forecast& f) {
           : "not even one row at a time fits: train.recompute = \"layer\", or a smaller model");
 }
 
-double expected_seconds(const Forecast& f, const Config& config, double peak) {
-  const double tokens = tokens_per_step(config) * static_cast<double>(config.train.steps);
-  return f.flops_per_token * tokens / (kExpectedShareOfPeak * peak);
+double expected_step_seconds(const Forecast& f, const Config& config, double peak) {
+  return f.flops_per_token * tokens_per_step(config) / (kExpectedShareOfPeak * peak);
 }
 
-std::string forecast_text(const Forecast& f, const Config& config, double peak) {
+std::string forecast_text(const Forecast& f) {
   return fmt::format(
       "back end         {}\n"
       "parameters       {}\n"
       "FLOPs per token  {} (forward and backward)\n"
       "memory plan      {} = {} parameters and optimizer + {} activations of {} rows + {} "
       "evaluation "
-      "+ {} process\n"
-      "expected time    {} for {} steps of {} tokens, if {:.0f} % of {} FLOP/s are reached\n",
+      "+ {} process\n",
       ops::describe(f.backend), format_count(static_cast<double>(f.parameters)),
       format_magnitude(f.flops_per_token), format_bytes(f.memory.total()),
       format_bytes(f.memory.parameters), format_bytes(f.memory.activations), f.micro_batch,
-      format_bytes(f.memory.evaluation), format_bytes(f.memory.base),
-      format_duration(expected_seconds(f, config, peak)), config.train.steps,
-      format_count(tokens_per_step(config)), 100 * kExpectedShareOfPeak, format_magnitude(peak));
+      format_bytes(f.memory.evaluation), format_bytes(f.memory.base));
 }
 
 }  // namespace wavroute

@@ -43,10 +43,11 @@ struct Forecast {
 // The error for a forecast that doesn't fit; it names a micro_batch that does.
 [[nodiscard]] UserError beyond_memory(const Forecast& forecast);
 
-// An estimate of the seconds of all steps if matrix products reach `peak` [FLOP/s].
-[[nodiscard]] double expected_seconds(const Forecast& forecast, const Config& config, double peak);
-// The lines of --dry-run: parameters, FLOPs per token, memory plan, expected time.
-[[nodiscard]] std::string forecast_text(const Forecast& forecast, const Config& config,
-                                        double peak);
+// An estimate of the seconds of a step, where none was tried, if matrix products reach `peak`
+// [FLOP/s].
+[[nodiscard]] double expected_step_seconds(const Forecast& forecast, const Config& config,
+                                           double peak);
+// The lines of --dry-run: back end, parameters, FLOPs per token, memory plan.
+[[nodiscard]] std::string forecast_text(const Forecast& forecast);
 
 }  // namespace wavroute

@@ -49,6 +49,7 @@ class CompareRun : public ::testing::Test {
     options.measure_speed = measure_speed_;
     options.stop = [] { return false; };
     options.say = [this](const std::string& line) { said_.push_back(line); };
+    options.jobs = jobs_;
     cells_ = expand_grid(config_, catalog());
     return run_comparison(config_, cells_, options);
   }
@@ -65,6 +66,7 @@ class CompareRun : public ::testing::Test {
   std::vector<GridCell> cells_;
   std::vector<std::string> said_;
   MeasureSpeed measure_speed_;
+  int64_t jobs_ = 1;
 };
 
 // What a cell writes: summary.json with this status and loss.
@@ -224,6 +226,110 @@ TEST_F(CompareRun, RefusesLinksWhereItWouldWrite) {
     EXPECT_THROW(refuse_links(out, cells_), UserError) << name;
     fs::remove(out / name);
   }
+}
+
+// A program whose loss is 1 for the learning rate that it finds in its configuration's name, in its
+// text, or 2 for any other.
+std::string best_at(const std::string& lr) {
+  return "*) if grep -q '^lr = " + lr + "$' \"$2\"; then loss=1; else loss=2; fi;\n" +
+         R"(printf '{"status": "finished", "val_loss": %s}' $loss > "$4/summary.json";;)";
+}
+
+double lr_of(const Comparison& comparison, std::size_t i) {
+  return comparison.cells.at(i).lr.value();
+}
+
+TEST_F(CompareRun, TheBestRateOfTheFirstSeedGoesToTheOthers) {
+  config_.compare.lrs = {1e-3, 3e-3, 1e-2};
+  config_.compare.seeds = {1, 2, 3};
+  for (const int64_t jobs : {1, 3}) {
+    jobs_ = jobs;
+    fs::remove_all(folder_ / "out");
+    const CompareOutcome outcome = compare(best_at("0.003"));
+    ASSERT_EQ(outcome.comparison.cells.size(), 10U);
+    for (const std::size_t i : {3, 4, 8, 9}) {
+      EXPECT_EQ(lr_of(outcome.comparison, i), 3e-3) << i;
+      EXPECT_THAT(read_file(folder_ / "out/configs" / (cells_[i].folder + ".toml")),
+                  HasSubstr("\nlr = 0.003\n"));
+    }
+    const Table table = make_table(outcome.comparison);
+    EXPECT_EQ(table.compared, 2U);
+    EXPECT_EQ(table.rows[0].seeds, 2U);  // not the one on which the rate was chosen
+    EXPECT_FALSE(table.rates.at(0).on_own_seed);
+  }
+}
+
+TEST_F(CompareRun, OneSeedReportsTheBestRateOnItself) {
+  config_.compare.lrs = {1e-3, 3e-3, 1e-2};
+  config_.compare.seeds = {1};
+  const CompareOutcome outcome = compare(best_at("0.01"));
+  const Table table = make_table(outcome.comparison);
+  ASSERT_EQ(table.compared, 2U);
+  EXPECT_EQ(table.rows[0].loss, 1.0);
+  EXPECT_EQ(table.rows[0].lr, 1e-2);
+  EXPECT_TRUE(table.rates.at(0).on_own_seed);
+  EXPECT_EQ(table.rates.at(0).end_of_grid(), 1);
+}
+
+TEST_F(CompareRun, ARowWhoseRatesAllDivergeIsARow) {
+  config_.compare.lrs = {1e-3, 3e-3};
+  const CompareOutcome outcome =
+      compare(R"(*prenorm*) echo '{"status": "diverged"}' > "$4/summary.json"; exit 1;;)"
+              "\n" +
+              best_at("0.001"));
+  const Table table = make_table(outcome.comparison);
+  ASSERT_EQ(table.compared, 2U);
+  EXPECT_EQ(table.rows[0].diverged, 1U);
+  EXPECT_EQ(table.rows[1].loss, 1.0);
+  EXPECT_THAT(said_, Contains(HasSubstr("none of its learning rates has a loss")));
+}
+
+TEST_F(CompareRun, AResumedGridKeepsTheRatesThatItChose) {
+  config_.compare.lrs = {1e-3, 3e-3};
+  static_cast<void>(compare(best_at("0.003")));
+  said_.clear();
+  const CompareOutcome again = compare("*) exit 7;;");  // nothing is trained again
+  EXPECT_EQ(lr_of(again.comparison, 2), 3e-3);
+  for (const std::string& line : said_) EXPECT_THAT(line, HasSubstr("is there"));
+}
+
+TEST_F(CompareRun, CellsAreTrainedSideBySide) {
+  jobs_ = 4;
+  // Each cell waits until all four have begun: one after the other they would wait for ever.
+  const std::string body =
+      "*) touch \"$4/../../$(basename \"$4\").begun\"; n=0;\n"
+      "while [ $(ls \"$4/../..\" | grep -c begun) -lt 4 ] && [ $n -lt 100 ]; do sleep 0.1; "
+      "n=$((n+1)); done;\n"
+      "[ $n -lt 100 ] && echo '" +
+      std::string(kGood) + "' > \"$4/summary.json\";;";
+  using enum CellStatus;
+  EXPECT_THAT(statuses(compare(body)),
+              ::testing::ElementsAre(kFinished, kFinished, kFinished, kFinished));
+}
+
+TEST_F(CompareRun, OneCellIsTrainedAndTheGridsFilesAreLeftAlone) {
+  config_.compare.lrs = {1e-3, 3e-3};
+  cells_ = expand_grid(config_, catalog());
+  CompareOptions options;
+  options.out = folder_ / "out";
+  make_folders(options.out);
+  options.program = program(best_at("0.003")).string();
+  options.stop = [] { return false; };
+  options.say = [](const std::string&) {};
+  try {
+    static_cast<void>(train_one_cell(config_, cells_, 2, options));
+    ADD_FAILURE() << "a cell was trained whose learning rate is not known";
+  } catch (const UserError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("prenorm-lr0.001-L12-s1"));
+  }
+  for (const std::size_t i : {0, 1, 2}) {
+    EXPECT_EQ(train_one_cell(config_, cells_, i, options).status, CellStatus::kFinished);
+  }
+  EXPECT_FALSE(fs::exists(options.out / "compare.json"));
+  const CompareOutcome rest = compare(best_at("0.003"));  // collects
+  EXPECT_EQ(lr_of(rest.comparison, 2), 3e-3);
+  EXPECT_TRUE(fs::exists(options.out / "compare.json"));
+  EXPECT_TRUE(fs::exists(options.out / "rows.csv"));
 }
 
 }  // namespace

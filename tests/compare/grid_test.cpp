@@ -127,5 +127,72 @@ TEST(Grid, DepthsHaveTheRangeOfLayers) {
   EXPECT_THROW(static_cast<void>(expand_grid(config, catalog())), UserError);
 }
 
+std::vector<std::string> folders_of(const std::vector<GridCell>& cells) {
+  std::vector<std::string> folders;
+  for (const GridCell& cell : cells) folders.push_back(cell.folder);
+  return folders;
+}
+
+TEST(Grid, EveryRowTriesTheSameRatesOnTheFirstSeedAndItsOtherSeedsWait) {
+  Config config = grid_of({"prenorm", "wav"});
+  config.compare.seeds = {1, 2, 3};
+  config.compare.lrs = {1e-3, 3e-3};
+  const auto cells = expand_grid(config, catalog());
+  EXPECT_THAT(folders_of(cells),
+              ::testing::ElementsAre("prenorm-lr0.001-L12-s1", "prenorm-lr0.003-L12-s1",
+                                     "prenorm-L12-s2", "prenorm-L12-s3", "wav-lr0.001-L12-s1",
+                                     "wav-lr0.003-L12-s1", "wav-L12-s2", "wav-L12-s3"));
+  EXPECT_EQ(cells[1].role, CellRole::kRate);
+  EXPECT_EQ(cells[1].config.optimizer.lr, 3e-3);
+  EXPECT_THAT(cells[2].needs, ::testing::ElementsAre(0, 1));
+  EXPECT_THAT(cells[7].needs, ::testing::ElementsAre(4, 5));
+}
+
+TEST(Grid, AVariantHasNoRateOfItsOwnWhereRatesAreTried) {
+  Config config = grid_of({"prenorm"}, {{"low", {"optimizer.lr=1e-4"}}});
+  config.compare.lrs = {1e-3, 3e-3};
+  EXPECT_THAT(refusal(config), HasSubstr("optimizer.lr"));
+}
+
+TEST(Grid, BudgetsTrainTheFirstRowLongerAndEvaluateItAtTheSameStages) {
+  Config config = grid_of({"prenorm", "wav"});
+  config.compare.budgets = {0.5, 1.0, 2.0};
+  config.compare.seeds = {1, 2};
+  config.train.steps = 100;
+  config.train.eval_every = 20;
+  config.train.save_every = 0;
+  const auto cells = expand_grid(config, catalog());
+  EXPECT_THAT(folders_of(cells),
+              ::testing::ElementsAre("prenorm-L12-s1", "prenorm-L12-s2", "wav-L12-s1", "wav-L12-s2",
+                                     "prenorm-x0.5-L12-s1", "prenorm-x0.5-L12-s2",
+                                     "prenorm-x2-L12-s1", "prenorm-x2-L12-s2"));
+  EXPECT_EQ(cells[4].config.train.steps, 50);
+  EXPECT_EQ(cells[4].config.train.eval_every, 10);
+  EXPECT_EQ(cells[4].config.train.save_every, 0);
+  EXPECT_EQ(cells[4].budget, 0.5);
+  EXPECT_EQ(cells[6].config.train.steps, 200);
+  EXPECT_EQ(cells[6].role, CellRole::kBudget);
+}
+
+TEST(Grid, AWiderBaselineHasTheParametersOfARowThatAddsMoreThanOnePerCent) {
+  Config config = grid_of({"prenorm", "wav", "gated"},
+                          {{"large", {"model.width=512", "residual.scheme=\"prenorm\""}}});
+  const SchemeCatalog three = {{"prenorm", "", {}}, {"wav", "", {}}, {"gated", "", {}}};
+  config.model.layers = 2;
+  config.model.width = 256;  // a column more in the hidden layer of each MLP: 3 * 256 * 2 = 1536
+  const auto cells = expand_grid(config, three);
+  const std::vector<int64_t> parameters = {1000000, 1009999, 1015000, 4000000};
+  const auto wider = wider_baselines(cells, parameters);
+  ASSERT_EQ(wider.size(), 1U);            // wav adds 1 %, large is another model
+  EXPECT_EQ(wider[0].hidden, 1024 + 10);  // 15000 / 1536 = 9.8
+  EXPECT_THAT(wider[0].labels, ::testing::ElementsAre("gated"));
+  const auto with = expand_grid(config, three, wider);
+  ASSERT_EQ(with.size(), 5U);
+  EXPECT_EQ(with[4].label, "prenorm-h1034");
+  EXPECT_EQ(with[4].config.model.hidden, 1034);
+  EXPECT_EQ(with[4].config.residual.scheme, "prenorm");
+  EXPECT_THAT(with[4].wider_for, ::testing::ElementsAre("gated"));
+}
+
 }  // namespace
 }  // namespace wavroute

@@ -54,9 +54,19 @@ function swatch({ color, marker }) {
 function drawCurves(section, runs, style) {
   const series = makeSeries(runs);
   const depths = [...new Set(runs.map((run) => run.depth))].sort((a, b) => a - b);
+  const tried = () => new Set(runs.filter((run) => run.tried).map((run) => run.label));
   const state = {
-    depth: depths.length > 1 ? depths[depths.length - 1] : "all",
-    view: "loss", range: "all", scale: "linear", off: new Set(), step: null,
+    depth: depths.length > 1 ? depths[depths.length - 1] : "all", group: "label", seeds: "each",
+    view: "loss", range: "all", scale: "linear", off: tried(), step: null,
+  };
+  // Colour, marker and legend follow the group: the label, or the value of any key that differs.
+  const groupOf = (run) => state.group === "label" ? run.label : run.keys[state.group] ?? NONE;
+  const groups = () => [...new Set(runs.map(groupOf))];
+  const styleOf = (run, byDepth) => {
+    if (state.group === "label") return style(run, byDepth);
+    const index = groups().indexOf(groupOf(run));
+    return { ...style(run, byDepth), color: `var(--series-${index % 8})`,
+      marker: Math.floor(index / 8) % 3 };
   };
   const figure = element("figure");
   const svg = shape("svg", { tabindex: 0, role: "img",
@@ -68,14 +78,17 @@ function drawCurves(section, runs, style) {
   let drawn = null;  // the last drawing's scales and area
 
   const atDepth = (s) => state.depth === "all" || s.run.depth === state.depth;
-  const isOn = (s) => atDepth(s) && !state.off.has(s.run.label);
-  const linesOf = (s) => state.view === "loss" ? [s.train, s.validation] : [s.difference];
-  const name = (run, withSeed) => [run.label,
+  const isOn = (s) => atDepth(s) && !state.off.has(groupOf(s.run));
+  const dotted = (s) => state.view === "loss" ? s.validation : s.difference;
+  const linesOf = (s) => state.view === "loss" && state.seeds === "each"
+    ? [s.train, s.validation] : [dotted(s)];
+  const bands = (on) => bandGroups(on, (s) => `${s.run.depth} ${groupOf(s.run)}`);
+  const name = (run, withSeed) => [groupOf(run),
     state.depth === "all" && depths.length > 1 ? `${run.depth} layers` : null,
     withSeed && run.seed !== null && sharesSeed(run) ? `seed ${run.seed}` : null,
   ].filter((part) => part !== null).join(", ");
-  const sharesSeed = (run) =>
-    runs.some((other) => other !== run && other.label === run.label && other.depth === run.depth);
+  const sharesSeed = (run) => runs.some((other) =>
+    other !== run && groupOf(other) === groupOf(run) && other.depth === run.depth);
 
   function domain(on) {
     const steps = on.flatMap((s) => linesOf(s).flatMap((line) => line.steps));
@@ -107,21 +120,35 @@ function drawCurves(section, runs, style) {
 
   // One group per run, drawn or not: hidden runs keep their place.
   function curve(s, x, y) {
-    const { color, dash, marker } = style(s.run, state.depth === "all");
+    const { color, dash, marker } = styleOf(s.run, state.depth === "all");
     const group = shape("g", { class: "curve", "data-run": s.index });
-    if (!isOn(s)) { group.setAttribute("display", "none"); return group; }
+    if (!isOn(s) || state.seeds === "band") { group.setAttribute("display", "none"); return group; }
     const line = (points, kind) => points.steps.length && group.append(shape("path", {
       class: kind, d: path(points, x, y), style: `stroke:${color}`, "stroke-dasharray": dash }));
     if (state.view === "loss") line(s.train, s.validation.steps.length ? "train" : "train alone");
-    const dotted = state.view === "loss" ? s.validation : s.difference;
-    line(dotted, "validation");
-    dotted.steps.forEach((step, i) => {
-      group.append(dot(x.at(step), y.at(dotted.values[i]), color, marker));
+    const points = dotted(s);
+    line(points, "validation");
+    points.steps.forEach((step, i) => {
+      group.append(dot(x.at(step), y.at(points.values[i]), color, marker));
     });
     if (s.run.status === "diverged" && state.view === "loss" && s.train.steps.length) {
       group.append(shape("text", { class: "end", x: x.at(s.train.steps.at(-1)),
         y: y.at(s.train.values.at(-1)) + 5, "text-anchor": "middle", style: `fill:${color}` }, "\u00d7"));
     }
+    return group;
+  }
+
+  function band(members, x, y) {
+    const { color, dash, marker } = styleOf(members[0].run, state.depth === "all");
+    const group = shape("g", { class: "seeds" });
+    const line = meanAndRange(members.map(dotted).filter((l) => l.steps.length));
+    if (!line.steps.length) return group;
+    group.append(shape("path", { class: "band", d: bandPath(line, x, y), style: `fill:${color}` }),
+      shape("path", { class: "validation", d: path(line, x, y), style: `stroke:${color}`,
+        "stroke-dasharray": dash }));
+    line.steps.forEach((step, i) => {
+      group.append(dot(x.at(step), y.at(line.values[i]), color, marker));
+    });
     return group;
   }
 
@@ -152,6 +179,7 @@ function drawCurves(section, runs, style) {
       width: area.right - area.left + 10, height: area.bottom - area.top + 5 }));
     const lines = shape("g", { "clip-path": "url(#plot)" });
     lines.append(...series.map((s) => curve(s, x, y)));
+    if (state.seeds === "band") lines.append(...bands(on).map((members) => band(members, x, y)));
     svg.append(clip, lines, shape("g", { class: "reading" }));
     if (state.step !== null) read(state.step);
   }
@@ -162,18 +190,18 @@ function drawCurves(section, runs, style) {
       const i = lastAtOrBefore(line.steps, at);
       return i < 0 ? null : line.values[i];
     };
-    const dotted = (s) => state.view === "loss" ? s.validation : s.difference;
     const measured = Math.max(...on.map((s) => {
       const i = lastAtOrBefore(dotted(s).steps, step);
       return i < 0 ? -1 : dotted(s).steps[i];
     }));
     const rows = on.map((s) => ({
       s, name: name(s.run, true),
-      train: state.view === "loss" && step <= (s.train.steps.at(-1) ?? -1)
+      train: state.view === "loss" && state.seeds === "each" && step <= (s.train.steps.at(-1) ?? -1)
         ? valueAt(s.train, step) : null,
       dotted: dotted(s).steps.includes(measured) ? valueAt(dotted(s), measured) : null,
     }));
-    return { measured, rows: rows.length > 12 ? meansOver(rows) : rows };
+    const asMeans = rows.length > 12 || state.seeds === "band";
+    return { measured, rows: asMeans ? meansOver(rows) : rows };
   }
 
   function meansOver(rows) {
@@ -202,7 +230,7 @@ function drawCurves(section, runs, style) {
       .filter((row) => row.train !== null || row.dotted !== null)
       .sort((a, b) => (a.dotted ?? a.train) - (b.dotted ?? b.train))
       .map((row) => element("tr", {},
-        element("th", {}, swatch(style(row.s.run, true)), row.name),
+        element("th", {}, swatch(styleOf(row.s.run, true)), row.name),
         ...(hasTrain ? [element("td", { class: "number" }, fixed(row.train, 4))] : []),
         ...(hasDotted ? [element("td", { class: "number" }, format(row.dotted))] : [])));
     return [element("b", {}, `Step ${count(step)}`), element("table", {},
@@ -229,11 +257,11 @@ function drawCurves(section, runs, style) {
   const redraw = () => { if (drawn) draw(drawn.width); };
 
   function fillLegend() {
-    const labels = [...new Set(series.filter(atDepth).map((s) => s.run.label))];
+    const labels = [...new Set(series.filter(atDepth).map((s) => groupOf(s.run)))];
     legend.replaceChildren(...labels.map((label) => {
-      const run = runs.find((r) => r.label === label);
+      const run = runs.find((r) => groupOf(r) === label);
       const button = element("button", { type: "button", "aria-pressed": !state.off.has(label) },
-        swatch(style(run, false)), label);
+        swatch(styleOf(run, false)), label);
       button.addEventListener("click", () => {
         if (!state.off.delete(label)) state.off.add(label);
         button.setAttribute("aria-pressed", !state.off.has(label));
@@ -247,9 +275,12 @@ function drawCurves(section, runs, style) {
     const words = state.view === "difference"
       ? "Validation loss minus the reference's with the same seed at the same step; below zero is better than the reference."
       : series.some((s) => s.validation.steps.length)
-        ? "Thin: training loss, smoothed over 2 % of the run. Thick with points: validation loss. "
+        ? state.seeds === "band" ? "Validation loss. "
+          : "Thin: training loss, smoothed over 2 % of the run. Thick with points: validation loss. "
         : "Training loss, smoothed over 2 % of the run; no validation was recorded. ";
-    caption.textContent = words + (state.depth === "all" && depths.length > 1
+    const bandWords = state.seeds === "band"
+      ? " Line: the mean of the runs of a group. Band: from the lowest to the highest of them." : "";
+    caption.textContent = words + bandWords + (state.depth === "all" && depths.length > 1
       ? " Dashes: the fewer the layers, the shorter." : "") +
       (state.view === "loss" && runs.some((run) => run.status === "diverged")
         ? " A cross ends a run that diverged." : "");
@@ -257,6 +288,7 @@ function drawCurves(section, runs, style) {
 
   const set = (key) => (value) => {
     state[key] = value;
+    if (key === "group") state.off = value === "label" ? tried() : new Set();
     fillLegend();
     fillCaption();
     redraw();
@@ -270,6 +302,16 @@ function drawCurves(section, runs, style) {
     const reference = runs.find((run) => run.reference !== null).reference;
     controls.append(choice("Show", [["loss", "loss"], ["difference", `difference to ${reference}`]],
       state.view, set("view")));
+  }
+  const keys = [...new Set(runs.flatMap((run) => Object.keys(run.keys)))];
+  if (keys.length) {
+    const select = element("select", { id: "group" }, element("option", { value: "label" }, "scheme"),
+      ...keys.map((key) => element("option", { value: key }, key)));
+    select.addEventListener("change", () => set("group")(select.value));
+    controls.append(element("label", { class: "choice", for: "group" }, "Group by ", select));
+  }
+  if (runs.some(sharesSeed)) {
+    controls.append(choice("Seeds", [["each", "each"], ["band", "band"]], state.seeds, set("seeds")));
   }
   controls.append(
     choice("Steps", [["all", "all"], ["half", "last half"]], state.range, set("range")),

@@ -1,8 +1,9 @@
 // Puts the page together. The data is
-//   { runs: [{ label, reference, depth, seed, status, train: { steps, loss },
+//   { runs: [{ label, tried, keys, reference, depth, seed, status, train: { steps, loss },
 //              validation: { steps, loss, bits_per_byte }, routing }],
 //     rows: [{ label, depth, tokens_per_s, ratio, memory }] }
-// with null for what is not known; routing is null or
+// with null for what is not known; tried: a learning rate or a budget, hidden at first; keys: those of
+// the configuration in which any two runs differ, with their values; routing is null or
 //   { step, tokens, sources: { columns: [{ label, type }], rows: [{ weights, ... }] }, gates,
 //     depth: { mean, shares } }.
 
