@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <map>
@@ -101,8 +102,12 @@ class ProductPeaks {
   std::map<std::tuple<Precision, int64_t, int64_t, int64_t, int64_t>, double> peaks_;
 };
 
-// Beside `trainings`; those that are not worth trying have an error.
-std::vector<StepResult> tried(const std::vector<PlannedTraining>& trainings) {
+struct Tried {
+  std::vector<StepResult> steps;  // beside the trainings; those that are not worth it have an error
+  double start_seconds = 0.0;     // of a process until its model is there, on average
+};
+
+Tried try_steps(const std::vector<PlannedTraining>& trainings) {
   const Scratch scratch;
   std::vector<StepJob> jobs;
   std::vector<size_t> of;
@@ -126,25 +131,33 @@ std::vector<StepResult> tried(const std::vector<PlannedTraining>& trainings) {
   StepPlan plan;
   plan.warmup = 1;
   plan.rounds = kRounds;
-  std::vector<StepResult> results(trainings.size());
-  for (StepResult& result : results) result.error = "a step is too long to be tried";
-  if (jobs.empty()) return results;
+  Tried tried;
+  tried.steps.resize(trainings.size());
+  for (StepResult& result : tried.steps) result.error = "a step is too long to be tried";
+  if (jobs.empty()) return tried;
   plan.memory_limit = usable_memory(trainings[of.front()].config, probe_machine());
+  const auto begin = std::chrono::steady_clock::now();
   const std::vector<StepResult> measured = measure_steps(jobs, plan);
-  for (size_t j = 0; j < measured.size(); ++j) results[of[j]] = measured[j];
-  return results;
+  std::chrono::duration<double> starts = std::chrono::steady_clock::now() - begin;
+  for (size_t j = 0; j < measured.size(); ++j) {
+    starts -= std::chrono::duration<double, std::milli>(measured[j].first_ms +
+                                                        kRounds * measured[j].ms_p50);
+    tried.steps[of[j]] = measured[j];
+  }
+  tried.start_seconds = std::max(0.0, starts.count() / static_cast<double>(measured.size()));
+  return tried;
 }
 
 }  // namespace
 
 std::vector<ExpectedTime> expected_times(const std::vector<PlannedTraining>& trainings) {
-  const std::vector<StepResult> results = tried(trainings);
+  const Tried tried = try_steps(trainings);
   ProductPeaks peaks;
   std::vector<ExpectedTime> times;
   for (size_t i = 0; i < trainings.size(); ++i) {
     const PlannedTraining& training = trainings[i];
     const Config& config = training.config;
-    const StepResult& result = results[i];
+    const StepResult& result = tried.steps[i];
     double step = 0.0;
     std::string how;
     if (result.ok()) {
@@ -162,7 +175,7 @@ std::vector<ExpectedTime> expected_times(const std::vector<PlannedTraining>& tra
         static_cast<double>(std::min(config.data.eval_tokens, training.valid_tokens));
     const double evaluation = step * scored / tokens_per_step(config) * kEvaluationCost;
     ExpectedTime& time = times.emplace_back();
-    time.seconds = step * static_cast<double>(config.train.steps) +
+    time.seconds = tried.start_seconds + step * static_cast<double>(config.train.steps) +
                    evaluation * static_cast<double>(evaluations);
     time.line = fmt::format(
         "expected time    {} for {} steps of {} tokens at {:.1f} ms, {} evaluation{} ({})\n",

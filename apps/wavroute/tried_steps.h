@@ -18,7 +18,7 @@ struct PlannedTraining {
 };
 
 struct ExpectedTime {
-  double seconds = 0.0;  // of all steps and evaluations
+  double seconds = 0.0;  // of the start of a process, all steps and evaluations
   std::string line;      // "expected time ...", with a newline
 };
 

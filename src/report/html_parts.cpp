@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
 
 namespace wavroute {
@@ -121,11 +122,24 @@ std::string run_details(const RunData& run, const json& machine) {
   return details(run_title(run), content);
 }
 
-std::string table_html(const Table& table) {
-  const auto columns = table_columns(table);
-  std::string html =
-      "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Results\">\n<table>\n"
-      "<thead><tr>";
+// Of a table with many columns, those that say what a row costs stand in a table of their own: no
+// window is wide enough for all.
+bool is_of_cost(const TableColumn& column) {
+  constexpr std::array<std::string_view, 8> kNames = {
+      "tokens_per_s", "ratio", "target", "equal_loss", "speedup", "memory", "parameters", "flops"};
+  return std::ranges::find(kNames, column.name) != kNames.end();
+}
+
+bool names_the_row(const TableColumn& column) {
+  return column.name == "depth" || column.name == "label";
+}
+
+std::string columns_html(const Table& table, const std::vector<TableColumn>& columns,
+                         std::string_view name) {
+  std::string html = fmt::format(
+      "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{}\">\n<table>\n"
+      "<thead><tr>",
+      name);
   for (const TableColumn& column : columns) {
     html += fmt::format("<th scope=\"col\" class=\"{}\">{}</th>",
                         column.numeric ? "number" : "text", html_escaped(column.heading));
@@ -146,9 +160,23 @@ std::string table_html(const Table& table) {
     }
     html += "</tr>\n";
   }
+  return html + "</tbody>\n</table>\n</div>\n";
+}
+
+std::string table_html(const Table& table) {
+  constexpr std::size_t kMostInOne = 12;
+  const auto all = table_columns(table);
+  std::vector<TableColumn> results, costs;
+  for (const TableColumn& column : all) {
+    if (!is_of_cost(column)) results.push_back(column);
+    if (is_of_cost(column) || names_the_row(column)) costs.push_back(column);
+  }
+  const std::string html = all.size() <= kMostInOne
+                               ? columns_html(table, all, "Results")
+                               : columns_html(table, results, "Results") + "<h3>Cost</h3>\n" +
+                                     columns_html(table, costs, "Cost");
   const bool any_shown = std::ranges::any_of(table.rows, &TableRow::is_shown);
-  return html + fmt::format("</tbody>\n</table>\n</div>\n<p class=\"note\">{}{}</p>\n",
-                            html_escaped(table.note),
+  return html + fmt::format("<p class=\"note\">{}{}</p>\n", html_escaped(table.note),
                             any_shown ? " Bold: p < 0.05, adjusted." : "");
 }
 

@@ -136,14 +136,20 @@ void name_differences(const std::vector<Cell>& cells, Table& table,
                       const std::vector<std::size_t>& rows) {
   std::map<std::size_t, std::vector<std::string>> said;
   separate_labels(cells, table, rows, said);
+  // A wider baseline is what its label says; learning rates that were tried have a column.
+  const bool has_rates =
+      std::ranges::any_of(cells, [](const Cell& cell) { return cell.role == CellRole::kRate; });
   std::vector<const TableRow*> members;
-  members.reserve(rows.size());
-  for (const std::size_t i : rows) members.push_back(&table.rows[i]);
+  for (const std::size_t i : rows) {
+    if (table.rows[i].wider_for.empty()) members.push_back(&table.rows[i]);
+  }
   const auto keys = differing_keys(members);
   for (const std::size_t i : rows) {
     TableRow& row = table.rows[i];
+    if (!row.wider_for.empty()) continue;
     for (RowKey& entry : keys_of(row, keys)) {
       const bool in_label = std::ranges::count(said[i], entry.key) > 0 ||
+                            (has_rates && entry.key == "optimizer.lr") ||
                             shown_value(entry.value) == row.cell_label ||
                             entry.key == "model.layers";
       if (!in_label) row.differs.push_back(std::move(entry));

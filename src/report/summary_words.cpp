@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <set>
+#include <tuple>
 
 #include "base/numbers.h"
 #include "report/page_data.h"
@@ -200,25 +201,31 @@ std::string parameters(std::span<const TableRow> rows, const std::string& refere
 
 std::string how_rates_were_chosen(const Table& table) {
   if (table.rates.empty()) return {};
+  const bool several_depths = std::ranges::any_of(table.rates, [&](const RateChoice& choice) {
+    return choice.depth != table.rates.front().depth;
+  });
   bool own = false;
-  std::vector<std::string> chosen, ends;
+  std::vector<std::string> chosen, lowest, highest;
   for (const RateChoice& choice : table.rates) {
     own = own || choice.on_own_seed;
-    const std::string name =
-        choice.depth ? fmt::format("{} at {} layers", choice.label, *choice.depth) : choice.label;
+    const std::string name = several_depths && choice.depth
+                                 ? fmt::format("{} at {} layers", choice.label, *choice.depth)
+                                 : choice.label;
     chosen.push_back(fmt::format("{} {}", name, choice.lr));
-    if (choice.end_of_grid() != 0) {
-      ends.push_back(fmt::format("{} (a {} one may be better)", name,
-                                 choice.end_of_grid() < 0 ? "lower" : "higher"));
-    }
+    if (choice.end_of_grid() < 0) lowest.push_back(name);
+    if (choice.end_of_grid() > 0) highest.push_back(name);
   }
   std::string text = fmt::format(
       " Learning rates, the best of {} on the first seed: {}; {}.",
       table.rates.front().tried.size(), joined(chosen),
       own ? "chosen and reported on the same seed, which makes every loss look better than it is"
           : "the losses are of the other seeds");
-  if (!ends.empty())
-    text += fmt::format(" The best was at the end of the grid for {}.", joined(ends));
+  for (const auto& [rows, word, beyond] :
+       {std::tuple(&lowest, "lowest", "lower"), std::tuple(&highest, "highest", "higher")}) {
+    if (rows->empty()) continue;
+    text += fmt::format(" The best was the {} of the grid for {}: a {} one may be better.", word,
+                        joined(*rows), beyond);
+  }
   return text;
 }
 

@@ -125,7 +125,7 @@ const TableRow* reference_of(const Table& table, const std::optional<int64_t>& d
 std::string labels_where(const Table& table, const std::function<bool(const TableRow&)>& member) {
   constexpr std::size_t kMost = 4;
   std::vector<std::string> labels;
-  for (const TableRow& row : table.rows) {
+  for (const TableRow& row : table.compared_rows()) {
     if (member(row) && std::ranges::find(labels, row.label) == labels.end()) {
       labels.push_back(row.label);
     }

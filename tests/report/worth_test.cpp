@@ -236,7 +236,7 @@ TEST(Worth, ALearningRateAtTheEndOfTheGridIsFlagged) {
     EXPECT_FALSE(table.rates[0].on_own_seed);
     EXPECT_EQ(table_rates(table).at(0).at("at_end"), end != 0);
     const std::string words = summary_paragraph(comparison, table);
-    EXPECT_EQ(words.find("end of the grid") != std::string::npos, end != 0) << words;
+    EXPECT_EQ(words.find("of the grid for") != std::string::npos, end != 0) << words;
     EXPECT_THAT(words, HasSubstr("the losses are of the other seeds"));
     EXPECT_DOUBLE_EQ(*row(table, "prenorm").loss, 2.1);  // not of the seed that chose
   }

@@ -257,7 +257,8 @@ function drawCurves(section, runs, style) {
   const redraw = () => { if (drawn) draw(drawn.width); };
 
   function fillLegend() {
-    const labels = [...new Set(series.filter(atDepth).map((s) => groupOf(s.run)))];
+    const shown = series.filter(atDepth).sort((a, b) => a.run.tried - b.run.tried);
+    const labels = [...new Set(shown.map((s) => groupOf(s.run)))];
     legend.replaceChildren(...labels.map((label) => {
       const run = runs.find((r) => groupOf(r) === label);
       const button = element("button", { type: "button", "aria-pressed": !state.off.has(label) },

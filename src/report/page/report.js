@@ -107,7 +107,7 @@ function buildPage() {
   }
   section("bars").hidden = !drawBars(section("bars"), data.rows, color);
   const routed = data.runs.filter((run) => run.routing && (run.routing.sources.columns.length ||
-    run.routing.gates.length || run.routing.depth));
+    run.routing.gates.length || run.routing.depth)).sort((a, b) => a.tried - b.tried);
   if (routed.length) {
     section("routing").hidden = false;
     const routing = drawRouting(section("routing"), routed);
