@@ -29,7 +29,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int kRounds = 3;
-constexpr int64_t kTokens = 4096;    // of a step that is tried: more take as long per token
+constexpr int64_t kTokens = 2048;    // of a step that is tried: more take as long per token
 constexpr double kMostFlops = 2e12;  // of one: about ten seconds on two cores
 constexpr double kEvaluationCost = 1.0 / 3.0;  // of a token, in tokens that are trained on
 

@@ -160,7 +160,7 @@ std::string noise(std::span<const TableRow> rows, const std::string& reference) 
       std::ranges::any_of(rows, [](const TableRow& row) { return row.difference.has_value(); });
   if (!floor || !has_difference) return {};
   return fmt::format("Other seeds alone move {}'s mean by up to {} (noise floor).", reference,
-                     unbroken(fmt::format("± {:.4f}", *floor)));
+                     fmt::format("{:.4f}", *floor));
 }
 
 // Of the rows with a lower loss: what it would cost the reference. Other differences are worth

@@ -51,7 +51,7 @@ struct TableRow {
   std::optional<double> lr;            // of all its cells
   std::vector<std::string> wider_for;  // of a wider baseline: labels whose parameters it has
   int64_t spikes = 0;                  // of the training losses of all its seeds
-  // What the difference is worth; docs/compare.md defines each. The first is one for a depth.
+  // What the difference is worth; method.md section 12 defines each. The first is one for a depth.
   std::optional<double> noise_floor;      // nats per token
   std::optional<double> p_holm;           // of all differences of the table
   std::optional<double> parameter_share;  // of the reference's, that this row has more

@@ -10,6 +10,7 @@ extends = "small.toml"
 [compare]
 schemes = ["prenorm", "wav"]
 seeds = [1, 2]
+wider_baseline = false  # routers are many parameters beside width 16
 """
 
 VARIANTS = """
@@ -17,6 +18,7 @@ extends = "small.toml"
 [compare]
 schemes = ["prenorm"]
 seeds = [1]
+wider_baseline = false
 [[compare.variant]]
 label = "wild"
 optimizer.lr = 1e30
@@ -33,6 +35,13 @@ def write_grids(folder: Path) -> Path:
     (folder / "grid.toml").write_text(GRID)
     (folder / "variants.toml").write_text(VARIANTS)
     return folder
+
+
+def mean_of_last(out, cell, count=3):
+    """The mean of the last evaluations of a cell, from its metrics.jsonl."""
+    rows = [json.loads(line) for line in (out / "cells" / cell / "metrics.jsonl").open()]
+    values = [row["val_loss"] for row in rows if "val_loss" in row]
+    return sum(values[-count:]) / len(values[-count:])
 
 
 def losses(out):

@@ -175,6 +175,37 @@ def test_differences_are_drawn_seed_by_seed(four_runs, tmp_path):
     assert points == [0, 0, 5, 5]  # the reference itself has none
 
 
+def test_seeds_are_drawn_as_one_band_a_scheme(four_runs, tmp_path):
+    document = dom(four_runs, tmp_path, script=press("band"))
+    bands = re.findall(r'<g class="seeds".*?</g>', document)
+    assert len(bands) == 2
+    for band in bands:
+        assert band.count('class="band"') == 1 and band.count('class="point"') == 5
+        assert "NaN" not in band
+    assert "from the lowest to the highest" in document
+
+
+def test_runs_are_grouped_by_any_key_that_differs(tmp_path):
+    folders = []
+    for seed, lr in ((1, "0.001"), (2, "0.001"), (1, "0.01"), (2, "0.01")):
+        folders.append(make_run(tmp_path / f"{lr}-{seed}", "wav", seed=seed))
+        (folders[-1] / "config.toml").write_text(
+            f"[model]\nlayers = 12\n[optimizer]\nlr = {lr}\n[train]\nseed = {seed}\n"
+        )
+    page = report(folders, tmp_path / "report.html")
+    script = (
+        "const by = document.getElementById('group'); by.value = 'optimizer.lr';"
+        "by.dispatchEvent(new Event('change'));"
+    )
+    document = dom(page, tmp_path, script=script)
+    select = re.search(r'<select id="group">.*?</select>', document).group(0)
+    assert re.findall(r'value="([^"]*)"', select) == ["label", "optimizer.lr", "seed"]
+    legend = re.search(r'<div class="legend">.*?</div>', document).group(0)
+    assert re.findall(r"</svg>([^<]*)</button>", legend) == ["0.001", "0.01"]
+    colors = re.findall(r'<g class="curve".*?stroke:var\(--series-(\d)\)', document)
+    assert colors == ["0", "0", "1", "1"]
+
+
 def test_arrow_keys_read_values(four_runs, tmp_path):
     script = (
         "document.querySelector('#curves svg[tabindex]').dispatchEvent("

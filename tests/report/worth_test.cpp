@@ -294,6 +294,38 @@ TEST(Worth, ALossIsTheMeanOfTheLastEvaluationsOfARun) {
   EXPECT_THAT(make_table(comparison).note, HasSubstr("mean of the last 3 evaluations"));
 }
 
+// The example of method.md section 12; p-values by scipy 1.17: stats.ttest_rel.
+TEST(Worth, TheMethodsExampleIsWhatTheTableSays) {
+  Comparison comparison;
+  const auto add = [&](const std::string& label, const std::vector<double>& losses) {
+    for (std::size_t i = 0; i < losses.size(); ++i) {
+      comparison.cells.push_back(cell(label, 12, static_cast<int64_t>(i) + 1, losses[i]));
+    }
+  };
+  add("prenorm", {2.731, 2.725, 2.718});
+  add("haares", {2.712, 2.705, 2.699});
+  add("wav", {2.711, 2.684, 2.702});
+  for (const auto& [budget, loss] : {std::pair(0.5, 2.902), std::pair(2.0, 2.6)}) {
+    for (const int64_t seed : {1, 2, 3}) {
+      comparison.cells.push_back(with(cell("prenorm", 12, seed, loss), CellRole::kBudget, budget));
+    }
+  }
+  comparison.speed = {{"prenorm", 12, 100.0, {}, {}}, {"haares", 12, 78.0, {}, {}}};
+  const Table table = make_table(comparison);
+  const TableRow &haares = row(table, "haares"), &wav = row(table, "wav");
+  EXPECT_NEAR(haares.difference->mean, -0.019333333333333275, 1e-12);
+  EXPECT_NEAR(*haares.difference->half_width, 0.0014342175765833147, 1e-9);
+  EXPECT_NEAR(*haares.p_holm, 2 * 0.00029713267629637977, 1e-12);
+  EXPECT_NEAR(*wav.difference->half_width, 0.033359049908925784, 1e-9);
+  EXPECT_NEAR(*wav.p_holm, 0.08039623299497561, 1e-12);
+  EXPECT_NEAR(*wav.noise_floor, 0.02285766686416019, 1e-12);
+  EXPECT_TRUE(haares.is_shown());
+  EXPECT_FALSE(wav.is_shown());
+  // Ratios of budgets are 2: L_inf = (2.902 * 2.6 - 2.72467^2) / (2.902 + 2.6 - 2 * 2.72467).
+  EXPECT_NEAR(*haares.equal_loss_compute, 1.0971853803412144, 1e-5);
+  EXPECT_NEAR(*haares.effective_speedup, 0.8558045966661473, 1e-5);
+}
+
 TEST(Worth, TheNamesThatScriptsReadAreInEveryRow) {
   const auto rows = table_rows(make_table(with_budgets({})));
   for (const char* key :
