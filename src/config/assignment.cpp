@@ -188,16 +188,12 @@ void check_range(const Field& field, const Slot& slot, const Assignment& a) {
                  a.about(), suggestion(word, choices, "the choices"));
 }
 
-// "" and the name of the corpus are not paths; every other path becomes absolute.
+// "" and the name of the corpus are not paths; every other path becomes absolute. A preset lies in
+// no folder: its paths are relative to the current one.
 void resolve_path(std::string& path, const Assignment& a) {
   if (path.empty() || path == kCorpus) return;
-  if (!a.place.folder) {
-    throw expected(a.key == "tokenizer" ? "\"bytes\" or \"chars\" in a preset"
-                                        : fmt::format("\"{}\" in a preset", kCorpus),
-                   fmt::format("the path '{}'", path), a.about(),
-                   "give the path in a file of your own that extends the preset, or with --set");
-  }
-  path = std::filesystem::absolute(*a.place.folder / path).lexically_normal().string();
+  const std::filesystem::path folder = a.place.folder.value_or(".");
+  path = std::filesystem::absolute(folder / path).lexically_normal().string();
 }
 
 // What can only be a path: a word without a folder and an ending is a misspelt choice.

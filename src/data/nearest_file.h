@@ -6,7 +6,8 @@
 
 namespace wavroute {
 
-// The file in the same folder with the most similar name, as a hint.
+// A hint: the command that prepares it, for the name of a recipe's folder ("text8",
+// "tinystories-chars"); else the file in the same folder with the most similar name.
 [[nodiscard]] std::string nearest_beside(const std::filesystem::path& path);
 
 }  // namespace wavroute
