@@ -24,5 +24,6 @@ void add_bench(CLI::App& root, Action& action);
 void add_config(CLI::App& root, Action& action);
 void add_data(CLI::App& root, Action& action);
 void add_doctor(CLI::App& root, Action& action);
+void add_completion(CLI::App& root, Action& action);
 
 }  // namespace wavroute::app

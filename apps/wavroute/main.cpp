@@ -148,7 +148,7 @@ int run(int argc, char** argv) {
   Action action;
   for (const auto add :
        {add_train, add_compare, add_report, add_eval, add_generate, add_chat, add_program,
-        add_import, add_export, add_bench, add_config, add_data, add_doctor}) {
+        add_import, add_export, add_bench, add_config, add_data, add_doctor, add_completion}) {
     add(root, action);
   }
   if (const auto refused = refuse_unknown_command(root, argc, argv)) return *refused;
