@@ -22,6 +22,7 @@ namespace wavroute {
 namespace ops {
 class Backend;
 }
+class Coefficients;
 
 enum class SublayerKind { kAttention, kMlp };
 
@@ -88,6 +89,8 @@ struct StreamOptions {
   DecodeState* decode = nullptr;  // of the same Residual; null: the sequence starts here
   bool any_order = false;         // layers may be left out, repeated or in another order
   Taps* taps = nullptr;
+  // Keeps the coefficients of this pass, or gives those of another (residual/coefficients.h).
+  Coefficients* coefficients = nullptr;
 };
 
 // The norm between a read and its sublayer: x = gain * h / sqrt(mean h^2 + eps).

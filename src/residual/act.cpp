@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "residual/additive.h"
+#include "residual/coefficients.h"
 #include "residual/options.h"
 #include "residual/schemes.h"
 #include "wavroute/error.h"
@@ -137,21 +138,27 @@ class ActStream final : public ComposedStream {
   }
 
  private:
-  // The halting unit after a layer.
-  void halt(int64_t layer, const at::Tensor& running, State& state) const {
+  // How much of the state after a layer a token puts into its output, who halts there, and the sum
+  // of p after it, all [B,T].
+  [[nodiscard]] std::vector<at::Tensor> halting(int64_t layer, const at::Tensor& running,
+                                                const State& state) const {
     const at::Tensor sum = state[kSum];
     const at::Tensor remainder = 1.0 - sum;
-    at::Tensor weight = remainder, stops = running;
-    if (layer + 1 < scheme_.layers()) {
-      const HaltingUnit& unit = scheme_.unit(layer);
-      const at::Tensor p =
-          at::sigmoid(at::matmul(state[kState], unit.weight->value[0]) + unit.bias->value);
-      const at::Tensor full = (sum + p).detach() >= scheme_.threshold();
-      stops = running * full;
-      weight = at::where(full, remainder, p);
-      state[kSum] = sum + running * p;
-    }
-    weight = running * weight;
+    if (layer + 1 == scheme_.layers()) return {running * remainder, running, sum};
+    const HaltingUnit& unit = scheme_.unit(layer);
+    const at::Tensor p =
+        at::sigmoid(at::matmul(state[kState], unit.weight->value[0]) + unit.bias->value);
+    const at::Tensor full = (sum + p).detach() >= scheme_.threshold();
+    return {running * at::where(full, remainder, p), running * full, sum + running * p};
+  }
+
+  // The halting unit after a layer.
+  void halt(int64_t layer, const at::Tensor& running, State& state) const {
+    const at::Tensor remainder = 1.0 - state[kSum];
+    const std::vector<at::Tensor> halted = coefficients_of(
+        options(), {.tokens = true}, [&] { return halting(layer, running, state); });
+    const at::Tensor &weight = halted[0], &stops = halted[1];
+    state[kSum] = halted[2];
     state[kOutput] = at::addcmul(state[kOutput], weight.unsqueeze(-1), state[kState]);
     const auto depth = static_cast<double>(layer + 1);
     state[kPonder] = state[kPonder] + stops * (remainder + depth);

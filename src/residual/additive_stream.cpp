@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include "residual/coefficients.h"
 #include "residual/prenorm_op.h"
 
 namespace wavroute {
@@ -36,7 +37,9 @@ void AdditiveStream::write(const Site& site, const at::Tensor& update) {
   pending_.coefficient = term.coefficient;
   if (term.scale == nullptr) return;
   const auto part = [&](const at::Tensor& all) { return term.row < 0 ? all : all[term.row]; };
-  pending_.scale = part(term.scale->value.detach());
+  const at::Tensor scale = part(term.scale->value.detach());
+  pending_.scale = coefficients_of(options_, {.channels = scale.numel() > 1},
+                                   [&] { return std::vector<at::Tensor>{scale}; })[0];
   pending_.scale_grad = part(term.scale->value.grad());
 }
 

@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include "residual/coefficients.h"
+
 namespace wavroute {
 namespace {
 
@@ -115,9 +117,12 @@ at::Tensor BankStream::mix_selected(const std::optional<Site>& site) {
   at::Tensor weights;
   if (selection.rows.size() > 1) {
     const at::Tensor rows = chosen_of(bank_, selection);
-    const RowScalars scalars = scalars_of(site, selection, kinds_of(selection), rows);
-    h = mix_rows(rows, scalars);
-    weights = scalars.weight;
+    h = mix_rows(rows, coefficients_of(options_, {.tokens = true}, [&] {
+                   const RowScalars scalars =
+                       scalars_of(site, selection, kinds_of(selection), rows);
+                   weights = scalars.weight;
+                   return std::vector<at::Tensor>{scalars.weight * scalars.ratio};
+                 })[0]);
   }
   if (options_.taps != nullptr) {
     tell_taps(site, selection, weights.defined() ? weights : at::ones_like(power_.narrow(0, 0, 1)));

@@ -9,6 +9,7 @@
 #include <map>
 
 #include "residual/additive.h"
+#include "residual/coefficients.h"
 #include "residual/options.h"
 #include "residual/schemes.h"
 #include "wavroute/error.h"
@@ -83,7 +84,7 @@ class Gated final : public AdditiveResidual {
 
   void declare(ParameterTable& table) override {
     const int64_t rank = get<int64_t>(given(), "rank");
-    const int64_t outputs = get<bool>(given(), "per_channel") ? size().width : 1;
+    const int64_t outputs = is_per_channel() ? size().width : 1;
     const auto inputs = static_cast<int64_t>(windows().size()) * size().width;
     for (int64_t i = 0; i < size().sublayers(); ++i) {
       const std::string prefix =
@@ -135,6 +136,7 @@ class Gated final : public AdditiveResidual {
   [[nodiscard]] const std::vector<int64_t>& windows() const {
     return get<std::vector<int64_t>>(given(), "windows");
   }
+  [[nodiscard]] bool is_per_channel() const { return get<bool>(given(), "per_channel"); }
   [[nodiscard]] bool reuses_prompt() const {
     return get<std::string>(given(), "gate_reuse") == "prompt";
   }
@@ -183,8 +185,11 @@ class GatedStream final : public ComposedStream {
   [[nodiscard]] State next(const Site& site, const State& state, const at::Tensor& update,
                            bool live) const override {
     if (frozen_) return {state[0] + update};
-    const at::Tensor alpha = live && memory_ != nullptr ? remembered_alpha(site, state[0])
-                                                        : alpha_of(site, state[0], {});
+    const at::Tensor alpha =
+        coefficients_of(options(), {.tokens = true, .channels = scheme_.is_per_channel()}, [&] {
+          return State{live && memory_ != nullptr ? remembered_alpha(site, state[0])
+                                                  : alpha_of(site, state[0], {})};
+        })[0];
     if (live && options().taps != nullptr) options().taps->on_gate(site, alpha);
     return {at::addcmul(state[0], alpha, update.to(state[0].scalar_type()))};
   }

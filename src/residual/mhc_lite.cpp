@@ -10,6 +10,7 @@
 #include <numeric>
 
 #include "ops/zero_rows.h"
+#include "residual/coefficients.h"
 #include "residual/composed.h"
 #include "residual/configured.h"
 #include "residual/options.h"
@@ -173,8 +174,26 @@ class MhcLiteStream final : public ComposedStream {
   }
 
   [[nodiscard]] State enter(const Site& site, const State& state) const override {
-    const Mixer& mixer = scheme_.mixer(site);
     const at::Tensor& x = state[0];
+    const State mixes =
+        coefficients_of(options(), {.tokens = true}, [&] { return mixes_of(site, x); });
+    return {batched_product(backend(), mixes[0], x).squeeze(-2), x, mixes[1], mixes[2]};
+  }
+
+  [[nodiscard]] State next(const Site&, const State& state, const at::Tensor& update,
+                           bool live) const override {
+    at::Tensor carried = batched_product(backend(), state[kCarry], state[kStreams]);
+    const at::Tensor u = update.to(carried.scalar_type()).unsqueeze(-2);
+    // In place where no graph needs the rows without it: what a pass keeps then lies end to end.
+    return {live ? carried.addcmul_(state[kWrite], u) : at::addcmul(carried, state[kWrite], u)};
+  }
+
+  [[nodiscard]] at::Tensor output(const State& state) const override { return state[0].sum(-2); }
+
+ private:
+  // H_pre [B,T,1,n], H_post [B,T,n,1] and H_res [B,T,n,n] of the streams x [B,T,n,d].
+  [[nodiscard]] State mixes_of(const Site& site, const at::Tensor& x) const {
+    const Mixer& mixer = scheme_.mixer(site);
     // Of the storage type throughout: in bf16 the logits would lose what tells the streams apart.
     const at::Tensor normed = ops::rms_norm(x.flatten(-2), mixer.gain->value, scheme_.norm_eps());
     const auto products =
@@ -189,21 +208,9 @@ class MhcLiteStream final : public ComposedStream {
     const at::Tensor shares = at::log_softmax(logits(kRes), -1).exp();
     const at::Tensor carry = product(backend(), shares, permutations_)
                                  .unflatten(-1, {scheme_.streams(), scheme_.streams()});
-    return {batched_product(backend(), read, x).squeeze(-2), x,
-            2.0 * at::sigmoid(logits(kPost)).unsqueeze(-1), carry};
+    return {read, 2.0 * at::sigmoid(logits(kPost)).unsqueeze(-1), carry};
   }
 
-  [[nodiscard]] State next(const Site&, const State& state, const at::Tensor& update,
-                           bool live) const override {
-    at::Tensor carried = batched_product(backend(), state[kCarry], state[kStreams]);
-    const at::Tensor u = update.to(carried.scalar_type()).unsqueeze(-2);
-    // In place where no graph needs the rows without it: what a pass keeps then lies end to end.
-    return {live ? carried.addcmul_(state[kWrite], u) : at::addcmul(carried, state[kWrite], u)};
-  }
-
-  [[nodiscard]] at::Tensor output(const State& state) const override { return state[0].sum(-2); }
-
- private:
   const MhcLite& scheme_;
   at::Tensor permutations_;  // [n n, n!]
 };

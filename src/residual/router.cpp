@@ -79,8 +79,11 @@ RowScalars row_scalars(const at::Tensor& rows, const at::Tensor& power, const Ro
 }
 
 at::Tensor mix_rows(const at::Tensor& rows, const RowScalars& scalars) {
+  return mix_rows(rows, scalars.weight * scalars.ratio);
+}
+
+at::Tensor mix_rows(const at::Tensor& rows, const at::Tensor& coefficients) {
   const at::NoGradGuard no_grad;
-  const at::Tensor coefficients = scalars.weight * scalars.ratio;
   if (!rows.is_cpu()) {
     const at::Tensor per_token = coefficients.flatten(1).t().unsqueeze(1);  // [B T, 1, n]
     return at::bmm(per_token, by_token(rows)).view(rows[0].sizes());

@@ -42,6 +42,8 @@ struct RowKinds {
                                      double matching_eps);
 // h [B,T,d] = sum_j a_j ratio_j V_j
 [[nodiscard]] at::Tensor mix_rows(const at::Tensor& rows, const RowScalars& scalars);
+// The same from a_j ratio_j [n,B,T].
+[[nodiscard]] at::Tensor mix_rows(const at::Tensor& rows, const at::Tensor& coefficients);
 // The backward of mix_rows (method.md section 4): adds to row_grads [n,B,T,d] and to the gradients
 // of the router. grad [B,T,d] is that of h.
 void mix_rows_backward(const at::Tensor& rows, const RowScalars& scalars, const RowKinds& kinds,
