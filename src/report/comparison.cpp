@@ -274,7 +274,7 @@ int64_t spikes_of(const RunData& run) {
   std::vector<double> losses;
   losses.reserve(run.train.size());
   for (const TrainPoint& point : run.train) losses.push_back(point.loss);
-  return count_spikes(losses);
+  return static_cast<int64_t>(find_spikes(losses).size());
 }
 
 // optimizer.lr of the run's settings.

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <numeric>
@@ -162,27 +161,6 @@ std::string title_of(std::span<const ReportSection> sections) {
   return title;
 }
 
-std::string now_in_utc() {
-  const auto now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
-  std::tm calendar{};
-  gmtime_r(&now, &calendar);
-  return fmt::format("{:04}-{:02}-{:02} {:02}:{:02} UTC", calendar.tm_year + 1900,
-                     calendar.tm_mon + 1, calendar.tm_mday, calendar.tm_hour, calendar.tm_min);
-}
-
-// Replaces every {{name}} in one pass, so that inserted text is never searched itself.
-std::string filled(std::string_view page, const std::map<std::string, std::string>& values) {
-  std::string result;
-  while (true) {
-    const std::size_t open = page.find("{{");
-    const std::size_t close = page.find("}}", open == page.npos ? 0 : open);
-    result += page.substr(0, open);
-    if (open == page.npos || close == page.npos) return result;
-    result += values.at(std::string(page.substr(open + 2, close - open - 2)));
-    page.remove_prefix(close + 2);
-  }
-}
-
 }  // namespace
 
 void write_report(std::span<const fs::path> runs_or_compare_folders, const fs::path& out) {
@@ -191,7 +169,8 @@ void write_report(std::span<const fs::path> runs_or_compare_folders, const fs::p
   }
   const auto sections = read_sections(runs_or_compare_folders);
   std::string script;
-  for (const auto* file : {"chart.js", "bands.js", "curves.js", "panels.js", "report.js"}) {
+  for (const auto* file : {"theme.js", "chart.js", "bands.js", "curves.js", "lines.js", "layers.js",
+                           "panels.js", "report.js"}) {
     script += page_file(file);
   }
   const std::string created = sections.size() == 1 ? sections.front().comparison.created : "";

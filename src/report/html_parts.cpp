@@ -5,7 +5,12 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
+#include <ctime>
+#include <map>
 #include <nlohmann/json.hpp>
+
+#include "report/spikes.h"
 
 namespace wavroute {
 namespace {
@@ -104,12 +109,28 @@ std::string run_title(const RunData& run) {
   return title;
 }
 
+// "none", or how many and where the first are.
+std::string spikes_of(const RunData& run) {
+  std::vector<double> losses;
+  for (const TrainPoint& point : run.train) losses.push_back(point.loss);
+  const std::vector<std::size_t> spikes = find_spikes(losses);
+  if (spikes.empty()) return "none";
+  constexpr std::size_t kNamed = 8;
+  std::string steps;
+  for (std::size_t i = 0; i < std::min(spikes.size(), kNamed); ++i) {
+    steps += fmt::format("{}{}", i == 0 ? "" : ", ", run.train[spikes[i]].step);
+  }
+  return fmt::format("{}, at step {}{}", spikes.size(), steps,
+                     spikes.size() > kNamed ? ", ..." : "");
+}
+
 std::string run_details(const RunData& run, const json& machine) {
   json facts = {{"folder", run.folder.string()}, {"status", run.status}};
   const int64_t reached = run.train.empty() ? 0 : run.train.back().step;
   if (reached > 0) facts["last training step"] = reached;
   if (run.val_loss) facts["validation loss"] = fmt::format("{:.5f}", *run.val_loss);
   if (run.bits_per_byte) facts["bits per byte"] = fmt::format("{:.5f}", *run.bits_per_byte);
+  if (!run.train.empty()) facts["spikes of the loss"] = spikes_of(run);
   if (run.tokens_per_s) facts["tokens per second, training"] = format_count(*run.tokens_per_s);
   if (run.peak_rss_bytes) facts["peak memory, training"] = format_bytes(*run.peak_rss_bytes);
   std::string content = definitions(facts);
@@ -212,8 +233,9 @@ std::string html_escaped(std::string_view text) {
   return result;
 }
 
-std::string script_json(const json& data) {
-  const std::string text = data.dump(-1, ' ', true, json::error_handler_t::replace);
+namespace {
+
+std::string script_text(const std::string& text) {
   std::string result;
   result.reserve(text.size());
   for (const char c : text) {
@@ -224,6 +246,36 @@ std::string script_json(const json& data) {
     }
   }
   return result;
+}
+
+}  // namespace
+
+std::string script_json(const json& data) {
+  return script_text(data.dump(-1, ' ', true, json::error_handler_t::replace));
+}
+
+std::string script_json(const nlohmann::ordered_json& data) {
+  return script_text(data.dump(-1, ' ', true, json::error_handler_t::replace));
+}
+
+std::string filled(std::string_view page, const std::map<std::string, std::string>& values) {
+  std::string result;
+  while (true) {
+    const std::size_t open = page.find("{{");
+    const std::size_t close = page.find("}}", open == page.npos ? 0 : open);
+    result += page.substr(0, open);
+    if (open == page.npos || close == page.npos) return result;
+    result += values.at(std::string(page.substr(open + 2, close - open - 2)));
+    page.remove_prefix(close + 2);
+  }
+}
+
+std::string now_in_utc() {
+  const auto now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
+  std::tm calendar{};
+  gmtime_r(&now, &calendar);
+  return fmt::format("{:04}-{:02}-{:02} {:02}:{:02} UTC", calendar.tm_year + 1900,
+                     calendar.tm_mon + 1, calendar.tm_mday, calendar.tm_hour, calendar.tm_min);
 }
 
 std::string html_summary(std::span<const ReportSection> sections) {

@@ -1,6 +1,7 @@
 // The parts of the page that are plain HTML, so that they show without JavaScript.
 #pragma once
 
+#include <map>
 #include <span>
 #include <string>
 #include <string_view>
@@ -15,6 +16,14 @@ namespace wavroute {
 // JSON for a <script type="application/json">: no "<" in it can close the element, and text that
 // is not UTF-8 is repaired.
 [[nodiscard]] std::string script_json(const nlohmann::json& data);
+[[nodiscard]] std::string script_json(const nlohmann::ordered_json& data);
+
+// `page` with every {{name}} replaced by its value, in one pass, so that inserted text is never
+// searched itself.
+[[nodiscard]] std::string filled(std::string_view page,
+                                 const std::map<std::string, std::string>& values);
+// "2026-11-27 17:05 UTC"
+[[nodiscard]] std::string now_in_utc();
 
 [[nodiscard]] std::string html_summary(std::span<const ReportSection> sections);
 [[nodiscard]] std::string html_tables(std::span<const ReportSection> sections);

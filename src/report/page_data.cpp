@@ -16,6 +16,7 @@ using nlohmann::json;
 
 constexpr std::size_t kMostTrainPoints = 800;  // more than a screen has columns for
 constexpr std::size_t kMostValidationPoints = 2000;
+constexpr std::size_t kMostLayerPoints = 200, kMostLayerLines = 1024;
 constexpr std::size_t kMostRoutingRows = 8192;  // sublayers, gates, depths: more is not a model
 constexpr std::size_t kLongestLabel = 200;      // bytes
 constexpr std::size_t kMostKeys = 24;           // to group by
@@ -63,6 +64,38 @@ json validation_curve(const std::vector<ValidationPoint>& points) {
     bits.push_back(or_null(point.bits_per_byte));
   }
   return {{"steps", steps}, {"loss", losses}, {"bits_per_byte", bits}};
+}
+
+// {"steps", "stream", "update", "entropy"}: of each a list of lines, one per reader, with a value
+// or null at each step. Of very many steps every n-th and the last.
+json layer_curves(const std::vector<LayerPoint>& points) {
+  if (points.empty()) return nullptr;
+  std::vector<const LayerPoint*> shown;
+  const std::size_t stride = points.size() / kMostLayerPoints + 1;
+  for (std::size_t i = 0; i < points.size(); ++i) {
+    if (i % stride == 0 || i + 1 == points.size()) shown.push_back(&points[i]);
+  }
+  json curves = {{"steps", json::array()}};
+  for (const LayerPoint* point : shown) curves["steps"].push_back(point->step);
+  const auto put = [&](const char* key, auto list) {
+    std::size_t lines = 0;
+    for (const LayerPoint* point : shown) lines = std::max(lines, (point->*list).size());
+    json all = json::array();
+    for (std::size_t line = 0; line < std::min(lines, kMostLayerLines); ++line) {
+      json values = json::array();
+      for (const LayerPoint* point : shown) {
+        const auto& numbers = point->*list;
+        const auto value = line < numbers.size() ? numbers[line] : std::nullopt;
+        values.push_back(value ? json(rounded(*value)) : json());
+      }
+      all.push_back(std::move(values));
+    }
+    curves[key] = std::move(all);
+  };
+  put("stream", &LayerPoint::stream);
+  put("update", &LayerPoint::update);
+  put("entropy", &LayerPoint::entropy);
+  return curves;
 }
 
 json list_at(const json& object, const char* key) {
@@ -201,6 +234,7 @@ json run_data(const RunData& run, const TableRow& row, const std::string& refere
           {"status", run.status},
           {"train", train_curve(run.train)},
           {"validation", validation_curve(run.validation)},
+          {"layers", layer_curves(run.layers)},
           {"routing", routing_data(run.routing)}};
 }
 

@@ -47,7 +47,25 @@ struct Metrics {
   bool lost_finite = false;  // the last of them is not a finite number
 };
 
-// One row of metrics.jsonl: a training row, an evaluation row, or both.
+// A list of a row's object "layers"; another type than a list is an error, other things than
+// numbers in it are none.
+std::vector<std::optional<double>> layer_numbers(const json& layers, const char* key,
+                                                 const std::string& where) {
+  std::vector<std::optional<double>> numbers;
+  const auto found = layers.find(key);
+  if (found == layers.end()) return numbers;
+  if (!found->is_array()) {
+    throw expected(fmt::format("a list at layers.{}", key), json_excerpt(*found),
+                   fmt::format("in {}", where), "fix or remove that line");
+  }
+  for (const json& value : *found) {
+    const double number = value.is_number() ? value.get<double>() : NAN;
+    numbers.push_back(std::isfinite(number) ? std::optional(number) : std::nullopt);
+  }
+  return numbers;
+}
+
+// One row of metrics.jsonl: a training row, an evaluation row, or both; or the layers at a step.
 void add_row(RunData& run, Metrics& metrics, const json& row, const std::string& where) {
   const auto step = integer_at(row, "step");
   if (!step || *step < 0) {
@@ -57,6 +75,11 @@ void add_row(RunData& run, Metrics& metrics, const json& row, const std::string&
   if (const auto loss = row_number(row, "loss", where)) run.train.push_back({*step, *loss});
   const auto tokens = row_number(row, "tokens", where);
   if (tokens && *step > 0) run.tokens_per_step = *tokens / static_cast<double>(*step);
+  if (const auto layers = row.find("layers"); layers != row.end() && layers->is_object()) {
+    run.layers.push_back({*step, layer_numbers(*layers, "stream", where),
+                          layer_numbers(*layers, "update", where),
+                          layer_numbers(*layers, "entropy", where)});
+  }
   const auto val_loss = row_number(row, "val_loss", where);
   const auto bits_per_byte = row_number(row, "bits_per_byte", where);
   if (val_loss) run.validation.push_back({*step, *val_loss, bits_per_byte});
@@ -86,6 +109,7 @@ Metrics read_metrics(RunData& run, const fs::path& file) {
   const auto by_step = [](const auto& a, const auto& b) { return a.step < b.step; };
   std::ranges::stable_sort(run.train, by_step);
   std::ranges::stable_sort(run.validation, by_step);
+  std::ranges::stable_sort(run.layers, by_step);
   if (!speeds.empty()) {
     const auto middle = speeds.begin() + static_cast<std::ptrdiff_t>(speeds.size() / 2);
     std::ranges::nth_element(speeds, middle);

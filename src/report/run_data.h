@@ -24,6 +24,15 @@ struct ValidationPoint {
   std::optional<double> bits_per_byte;  // of the text
 };
 
+// The layers at a step of training, where train.log_layers asked for them. Null for what is not a
+// number.
+struct LayerPoint {
+  int64_t step = 0;
+  // Root mean square of what each sublayer reads (the read-out last) and of what it writes; entropy
+  // of its router.
+  std::vector<std::optional<double>> stream, update, entropy;
+};
+
 // The files of a run folder that a report shows. A value that the folder doesn't give is absent.
 struct RunData {
   std::filesystem::path folder;
@@ -39,6 +48,7 @@ struct RunData {
   std::vector<TrainPoint> train;            // by step
   std::vector<ValidationPoint> validation;  // by step
   std::optional<double> tokens_per_step;    // of a training step
+  std::vector<LayerPoint> layers;           // by step
   std::optional<double> val_loss, bits_per_byte;
   std::optional<double> tokens_per_s;  // of the training run
   std::optional<double> peak_rss_bytes, parameters, flops_per_token;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <vector>
 
 #include "report/statistics.h"
 
@@ -14,35 +13,35 @@ constexpr double kDeviations = 4.0;
 // Of a loss that stands still, rounding alone is no spike.
 constexpr double kLeastDeviation = 1e-6;  // of the mean
 
+// What a loss may be after these.
+double limit_after(std::span<const double> recent) {
+  const double center = mean(recent);
+  const double least = kLeastDeviation * std::abs(center);
+  return center + kDeviations * std::max(sample_standard_deviation(recent), least);
+}
+
 }  // namespace
 
-int64_t count_spikes(std::span<const double> losses) {
+std::vector<std::size_t> find_spikes(std::span<const double> losses) {
   std::vector<double> recent;  // at most kWindow
   std::vector<double> above;   // the spike that is going on
-  int64_t spikes = 0;
+  std::vector<std::size_t> spikes;
   const auto remember = [&](double loss) {
     if (recent.size() == kWindow) recent.erase(recent.begin());
     recent.push_back(loss);
   };
-  for (const double loss : losses) {
-    bool is_spike = !std::isfinite(loss);
-    if (!is_spike && recent.size() >= kFewest) {
-      const double center = mean(recent);
-      const double deviation =
-          std::max(sample_standard_deviation(recent), kLeastDeviation * std::abs(center));
-      is_spike = loss > center + kDeviations * deviation;
-    }
-    if (!is_spike) {
+  for (std::size_t i = 0; i < losses.size(); ++i) {
+    const double loss = losses[i];
+    if (std::isfinite(loss) && (recent.size() < kFewest || loss <= limit_after(recent))) {
       above.clear();
       remember(loss);
       continue;
     }
-    if (above.empty()) ++spikes;
+    if (above.empty()) spikes.push_back(i);
     above.push_back(loss);
-    if (above.size() > kWindow) {
-      for (const double value : above) {
-        if (std::isfinite(value)) remember(value);
-      }
+    if (above.size() <= kWindow) continue;
+    for (const double value : above) {
+      if (std::isfinite(value)) remember(value);
     }
   }
   return spikes;

@@ -10,7 +10,6 @@
 #include "report/holm.h"
 #include "report/loss_curve.h"
 #include "report/scaling_fit.h"
-#include "report/spikes.h"
 
 namespace wavroute {
 namespace {
@@ -113,48 +112,6 @@ TEST(Decision, CountsThePairsThatTheDeepestOrdersAlike) {
   EXPECT_EQ(accuracy.pairs, 3U);
   EXPECT_EQ(accuracy.agree, 2U);
   EXPECT_DOUBLE_EQ(accuracy.share(), 2.0 / 3.0);
-}
-
-// A falling loss with a ripple of about 0.02.
-std::vector<double> calm(std::size_t rows) {
-  std::vector<double> losses;
-  for (std::size_t i = 0; i < rows; ++i) {
-    losses.push_back(2.0 + 3.0 * std::exp(-0.05 * static_cast<double>(i)) +
-                     0.02 * std::sin(2.7 * static_cast<double>(i)));
-  }
-  return losses;
-}
-
-TEST(Spikes, ACalmRunHasNone) {
-  EXPECT_EQ(count_spikes(calm(300)), 0);
-  EXPECT_EQ(count_spikes({}), 0);
-  EXPECT_EQ(count_spikes(std::vector<double>(100, 2.0)), 0);
-}
-
-TEST(Spikes, EachSuddenRiseIsOneHoweverLongItLasts) {
-  std::vector<double> losses = calm(300);
-  losses[120] += 0.5;
-  losses[200] += 0.5;
-  losses[201] += 0.4;
-  losses[260] = std::numeric_limits<double>::quiet_NaN();
-  EXPECT_EQ(count_spikes(losses), 3);
-}
-
-TEST(Spikes, ARiseOfFourDeviationsIsNotYetOne) {
-  // Mean 1 and deviation d of +-0.1 in turn over 32 values: d^2 = 32 * 0.01 / 31.
-  std::vector<double> losses;
-  for (int i = 0; i < 32; ++i) losses.push_back(i % 2 == 0 ? 0.9 : 1.1);
-  const double deviation = std::sqrt(32 * 0.01 / 31);
-  losses.push_back(1.0 + 3.999 * deviation);
-  EXPECT_EQ(count_spikes(losses), 0);
-  losses.back() = 1.0 + 4.001 * deviation;
-  EXPECT_EQ(count_spikes(losses), 1);
-}
-
-TEST(Spikes, ALossThatStaysAtAnotherLevelIsOne) {
-  std::vector<double> losses = calm(200);
-  for (std::size_t i = 100; i < losses.size(); ++i) losses[i] += 1.0;
-  EXPECT_EQ(count_spikes(losses), 1);
 }
 
 }  // namespace

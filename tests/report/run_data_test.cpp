@@ -41,6 +41,25 @@ TEST(RunData, RowsWithValidationGoToBothCurves) {
   EXPECT_EQ(run.tokens_per_s, 240.0);  // the summary's, not the median of the rows
 }
 
+TEST(RunData, RowsWithLayersAreCurvesOfTheirOwn) {
+  const TemporaryFolder folder;
+  const auto run = make_run(folder.path() / "run");
+  const std::string rows = testing::get(run / "metrics.jsonl");
+  write(run / "metrics.jsonl",
+        rows + R"({"step":4,"layers":{"stream":[1.5,null],"update":[0.5],"entropy":[null,0.25]}})" +
+            "\n" + R"({"step":2,"layers":{"stream":[1.0,2.0],"update":[0.25]}})" + "\n");
+  const RunData data = read_run(run);
+  EXPECT_EQ(data.train.size(), 4U);
+  ASSERT_EQ(data.layers.size(), 2U);  // by step
+  EXPECT_EQ(data.layers[0].step, 2);
+  EXPECT_EQ(data.layers[0].stream, (std::vector<std::optional<double>>{1.0, 2.0}));
+  EXPECT_EQ(data.layers[1].stream, (std::vector<std::optional<double>>{1.5, std::nullopt}));
+  EXPECT_EQ(data.layers[1].entropy, (std::vector<std::optional<double>>{std::nullopt, 0.25}));
+  write(run / "metrics.jsonl", rows + R"({"step":4,"layers":{"stream":"no list"}})" + "\n");
+  EXPECT_THAT(user_error([&] { (void)read_run(run); }),
+              AllOf(HasSubstr("a list at layers.stream"), HasSubstr("metrics.jsonl:6")));
+}
+
 TEST(RunData, ATokenizerOfAFileIsKnownByItsHashNotItsPlace) {
   const TemporaryFolder folder;
   const auto run_with = [&](const std::string& name, const std::string& path, const char* hash) {

@@ -1,35 +1,12 @@
 // Puts the page together. The data is
 //   { runs: [{ label, tried, keys, reference, depth, seed, status, train: { steps, loss },
-//              validation: { steps, loss, bits_per_byte }, routing }],
+//              validation: { steps, loss, bits_per_byte }, layers, routing }],
 //     rows: [{ label, depth, tokens_per_s, ratio, memory }] }
 // with null for what is not known; tried: a learning rate or a budget, hidden at first; keys: those of
-// the configuration in which any two runs differ, with their values; routing is null or
+// the configuration in which any two runs differ, with their values; layers is null or
+// { steps, stream, update, entropy }, each but the steps a list of lines; routing is null or
 //   { step, tokens, sources: { columns: [{ label, type }], rows: [{ weights, ... }] }, gates,
 //     depth: { mean, shares } }.
-
-function setUpTheme() {
-  const root = document.documentElement;
-  const button = document.getElementById("theme");
-  const system = window.matchMedia("(prefers-color-scheme: dark)");
-  const remembered = { get: () => null, set: () => {} };
-  try {  // a page opened from a file may have no storage
-    const storage = window.localStorage;
-    remembered.get = () => storage.getItem("wavroute-theme");
-    remembered.set = (theme) => storage.setItem("wavroute-theme", theme);
-    if (["light", "dark"].includes(remembered.get())) root.dataset.theme = remembered.get();
-  } catch { /* the button still works, for as long as the page is open */ }
-  const current = () => root.dataset.theme ?? (system.matches ? "dark" : "light");
-  const other = () => (current() === "dark" ? "light" : "dark");
-  const update = () => { button.textContent = other() === "dark" ? "Dark" : "Light"; };
-  button.addEventListener("click", () => {
-    root.dataset.theme = other();
-    try { remembered.set(root.dataset.theme); } catch { /* likewise */ }
-    update();
-  });
-  system.addEventListener("change", update);
-  button.hidden = false;
-  update();
-}
 
 // Colour and marker follow the label, dashes the depth.
 function makeStyle(data) {
@@ -44,10 +21,13 @@ function makeStyle(data) {
   return { color, style };
 }
 
+function title(run) {
+  return [run.label, run.depth === null ? null : `${run.depth} layers`,
+    run.seed === null ? null : `seed ${run.seed}`].filter((part) => part !== null).join(", ");
+}
+
 function drawRouting(section, runs) {
   const holder = element("div");
-  const title = (run) => [run.label, run.depth === null ? null : `${run.depth} layers`,
-    run.seed === null ? null : `seed ${run.seed}`].filter((part) => part !== null).join(", ");
   const handles = { readSome: () => {} };
 
   function show(run) {
@@ -106,6 +86,11 @@ function buildPage() {
     if (location.hash === "#test-hover") curves.readMiddle();
   }
   section("bars").hidden = !drawBars(section("bars"), data.rows, color);
+  const layered = data.runs.filter((run) => run.layers);
+  if (layered.length) {
+    section("layers").hidden = false;
+    drawRunLayers(section("layers"), layered);
+  }
   const routed = data.runs.filter((run) => run.routing && (run.routing.sources.columns.length ||
     run.routing.gates.length || run.routing.depth)).sort((a, b) => a.tried - b.tried);
   if (routed.length) {
