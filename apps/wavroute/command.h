@@ -13,6 +13,7 @@ using Action = std::function<int()>;
 // Each adds its subcommand to `root` and, when it is chosen, sets `action`.
 void add_train(CLI::App& root, Action& action);
 void add_eval(CLI::App& root, Action& action);
+void add_inspect(CLI::App& root, Action& action);
 void add_generate(CLI::App& root, Action& action);
 void add_chat(CLI::App& root, Action& action);
 void add_export(CLI::App& root, Action& action);

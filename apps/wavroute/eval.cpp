@@ -11,10 +11,9 @@
 #include "base/output.h"
 #include "command.h"
 #include "common.h"
-#include "data/characters.h"
-#include "data/corpus.h"
 #include "io/file.h"
 #include "model/model_folder.h"
+#include "text_arguments.h"
 #include "train/batch.h"
 #include "train/evaluation.h"
 #include "validators.h"
@@ -26,8 +25,7 @@ namespace {
 struct EvalArguments {
   ModelArguments model;
   std::string data;
-  std::string format = "auto";
-  std::string unknown;
+  TextArguments text;
   std::filesystem::path logits;
   int64_t tokens = 0;
   int64_t batch = 8;
@@ -53,27 +51,13 @@ void check_writable(const std::filesystem::path& path) {
   const AtomicFile there(followed_link(path));
 }
 
-// Without --unknown a model that has a token for unknown characters reads them as that.
-TokenView open_data(const EvalArguments& arguments, const Tokenizer& tokenizer) {
-  const UnknownText usual = unknown_token(tokenizer) ? UnknownText::kUnk : UnknownText::kError;
-  int64_t unknown = 0;
-  TokenView tokens =
-      open_tokens(arguments.data, tokenizer, find_choice<DataFormat>(arguments.format).value(),
-                  find_choice<UnknownText>(arguments.unknown).value_or(usual), &unknown);
-  if (unknown > 0) {
-    note(fmt::format("wavroute: {} unknown characters in {}: their bytes are not scored",
-                     format_count(static_cast<double>(unknown)), arguments.data));
-  }
-  return tokens;
-}
-
 int eval(const EvalArguments& arguments) {
   if (!arguments.logits.empty()) check_writable(arguments.logits);
   const LoadedModel loaded = load(arguments.model);
   if (loaded.choice && !arguments.logits.empty()) {
     throw expected("one program with --logits", "a choice, " + arguments.model.program);
   }
-  const TokenView tokens = open_data(arguments, *loaded.tokenizer);
+  const TokenView tokens = open_text(arguments.data, arguments.text, *loaded.tokenizer);
   // A text shorter than a window is a window of its own length.
   const int64_t context =
       std::min(arguments.context > 0 ? arguments.context : loaded.model->spec().model.context,
@@ -120,23 +104,8 @@ void add_eval(CLI::App& root, Action& action) {
   auto* command = root.add_subcommand("eval", "Measure the loss of a model on any text");
   auto arguments = std::make_shared<EvalArguments>();
   add_model_arguments(*command, arguments->model, "fp32");
-  command
-      ->add_option("--data", arguments->data,
-                   "A text file, a token file, raw token ids (--format), torch-source, or a folder "
-                   "that data prepare made: its validation split")
-      ->required();
-  command
-      ->add_option("--format", arguments->format,
-                   "How --data is read: auto (a token file, else text), text, bytes (any bytes), "
-                   "tokens16 or tokens32 (raw ids of 16 or 32 bits)")
-      ->check(CLI::IsMember({"auto", "text", "bytes", "tokens16", "tokens32"}))
-      ->capture_default_str();
-  command
-      ->add_option(
-          "--unknown", arguments->unknown,
-          "Characters that a vocabulary of characters lacks: error, drop, or unk, the token "
-          "that a model trained with data.unknown = \"unk\" has for them")
-      ->check(CLI::IsMember({"error", "drop", "unk"}));
+  command->add_option("--data", arguments->data, kTextHelp)->required();
+  add_text_arguments(*command, arguments->text);
   command->add_option("--logits", arguments->logits,
                       "Write ids and logits of the first batch to this safetensors file");
   command->add_option("--tokens", arguments->tokens, "Score at most this many tokens; 0: all")

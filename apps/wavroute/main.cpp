@@ -147,7 +147,7 @@ int run(int argc, char** argv) {
   root.require_subcommand(1);
   Action action;
   for (const auto add :
-       {add_train, add_compare, add_report, add_eval, add_generate, add_chat, add_program,
+       {add_train, add_compare, add_report, add_eval, add_inspect, add_generate, add_chat, add_program,
         add_import, add_export, add_bench, add_config, add_data, add_doctor, add_completion}) {
     add(root, action);
   }

@@ -87,6 +87,7 @@ struct TrainConfig {
   int64_t seed = 1;
   std::string init = "";  // a folder whose weights training starts from; empty: none
   int64_t log_every = 10;
+  int64_t log_layers = 0;  // sizes of the layers every so many steps; 0 = never
   int64_t eval_every = 200;
   int64_t save_every = 500;
   int64_t keep = 2;

@@ -118,6 +118,7 @@ std::vector<Field> train_fields() {
       {"train", "seed", slot<&C::train, &T::seed>, at_least(0)},
       {.section = "train", .key = "init", .slot = slot<&C::train, &T::init>, .is_path = true},
       {"train", "log_every", slot<&C::train, &T::log_every>, size_or_zero()},
+      {"train", "log_layers", slot<&C::train, &T::log_layers>, size_or_zero()},
       {"train", "eval_every", slot<&C::train, &T::eval_every>, size_or_zero()},
       {"train", "save_every", slot<&C::train, &T::save_every>, size_or_zero()},
       {"train", "keep", slot<&C::train, &T::keep>, size()},

@@ -15,9 +15,16 @@ namespace {
 constexpr std::string_view kHash = "sha256:";
 constexpr size_t kShownDigits = 8;
 
-constexpr std::array<std::string_view, 9> kNeutral = {
-    "name",       "train.seed",    "train.log_every",   "train.eval_every", "train.save_every",
-    "train.keep", "train.threads", "train.micro_batch", "train.recompute"};
+constexpr std::array<std::string_view, 10> kNeutral = {"name",
+                                                       "train.seed",
+                                                       "train.log_every",
+                                                       "train.log_layers",
+                                                       "train.eval_every",
+                                                       "train.save_every",
+                                                       "train.keep",
+                                                       "train.threads",
+                                                       "train.micro_batch",
+                                                       "train.recompute"};
 
 // "1" for 1.0: a file that was written by hand may spell a number either way.
 std::string canonical(std::string value) {

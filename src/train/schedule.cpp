@@ -40,6 +40,16 @@ double schedule_factor(const ScheduleConfig& schedule, int64_t step, SchedulePla
   return 1.0;
 }
 
+double random_walk_reach(double lr, const ScheduleConfig& schedule, int64_t steps,
+                         SchedulePlan plan) {
+  double squares = 0.0;
+  for (int64_t step = 0; step < steps; ++step) {
+    const double rate = lr * schedule_factor(schedule, step, plan);
+    squares += rate * rate;
+  }
+  return std::sqrt(squares);
+}
+
 ExtendedPlan extend_plan(const ScheduleConfig& schedule, SchedulePlan plan, int64_t step,
                          int64_t steps) {
   const std::string more = fmt::format("{} steps instead of {}: ", steps, plan.end);

@@ -22,6 +22,11 @@ struct SchedulePlan {
 [[nodiscard]] double schedule_factor(const ScheduleConfig& schedule, int64_t step,
                                      SchedulePlan plan);
 
+// How far a coefficient goes in `steps` updates by chance alone: under Adam each moves it by about
+// the learning rate, up or down, so that the distance is the root of the sum of their squares.
+[[nodiscard]] double random_walk_reach(double lr, const ScheduleConfig& schedule, int64_t steps,
+                                       SchedulePlan plan);
+
 // The plan of a run that is at `step` updates and gets `steps` in all, and a sentence about it for
 // the user. The factors of updates up to `step` don't change; UserError if wsd's decay has begun.
 struct ExtendedPlan {

@@ -9,6 +9,7 @@
 #include <numbers>
 
 #include "base/numbers.h"
+#include "inspect/layer_sizes.h"
 #include "io/file.h"
 #include "model/device.h"
 #include "train/process.h"
@@ -228,6 +229,7 @@ void Trainer::step(JsonlWriter& metrics) {
   state_.progress.step += 1;
   state_.tokens += session_.tokens_per_step();
   metrics.append(step_row(result, lr, taken.count()));
+  log_layers(batch, metrics);
   for (Interval* interval : {&interval_, &total_}) interval->add(result.loss, taken.count());
   if (is_due(state_.progress.step, config_.train.log_every, config_.train.steps)) {
     report_interval(result, lr);
@@ -264,6 +266,15 @@ nlohmann::ordered_json Trainer::step_row(const TrainStepResult& result, double l
   if (halts || result.auxiliary != 0.0) row["aux_loss"] = result.auxiliary;
   if (halts) row["mean_depth"] = result.mean_depth;
   return row;
+}
+
+void Trainer::log_layers(const Batch& batch, JsonlWriter& metrics) {
+  const int64_t every = config_.train.log_layers;
+  if (every == 0 || !is_due(state_.progress.step, every, config_.train.steps)) return;
+  // One sequence of the step that has just been done, with the weights that it left.
+  const at::Tensor ids = batch.slice(0, 1).inputs.to(session_.model->device());
+  const nlohmann::ordered_json sizes = layer_sizes(*session_.model, ids, state_.progress);
+  metrics.append({{"step", state_.progress.step}, {"layers", sizes}});
 }
 
 double Trainer::seconds_left() const {

@@ -57,6 +57,8 @@ class Trainer {
   // The row of metrics.jsonl of the step that has just been done.
   [[nodiscard]] nlohmann::ordered_json step_row(const TrainStepResult& result, double lr,
                                                 double seconds) const;
+  // The row of the layers' sizes, where it is time for one.
+  void log_layers(const Batch& batch, JsonlWriter& metrics);
   void evaluate(JsonlWriter& metrics);
   // Writes what the run can do without: failures cost a warning.
   void side_file(const std::filesystem::path& path, const std::function<void()>& write);
