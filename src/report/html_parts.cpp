@@ -97,6 +97,7 @@ std::string commands(const ReportSection& section) {
   text += fmt::format(
       "wavroute train {0}/config.toml --out NEW_FOLDER   # the same run again\n"
       "wavroute eval {0} --data FILE                     # its loss on any text\n"
+      "wavroute inspect {0} --data FILE -o PAGE.html     # what its routers and layers do\n"
       "wavroute generate {0} --prompt TEXT\n",
       run);
   return details("Commands", fmt::format("<pre tabindex=\"0\">{}</pre>\n", html_escaped(text)));

@@ -7,7 +7,7 @@ import paths
 import pytest
 from cli_tools import assert_error, assert_ok, sets, steps_of, write_project
 
-COMMANDS = ["train", "compare", "report", "eval", "generate", "bench", "config", "data",
+COMMANDS = ["train", "compare", "report", "eval", "generate", "inspect", "bench", "config", "data",
             "doctor"]
 
 
