@@ -95,6 +95,12 @@ Json place_of(const Inspection& inspection, size_t reader) {
           {"kind", site.kind == SublayerKind::kMlp ? "mlp" : "attention"}};
 }
 
+// Of what the reader after it reads; after the last sublayer that is the read-out.
+double loss_if_last(const Inspection& inspection, size_t reader, int64_t group) {
+  const size_t next = std::min(reader + 1, inspection.sites.size());
+  return ReaderMeans(inspection.readers[next], inspection.counts, group).feature(kLoss);
+}
+
 Json sublayer_json(const Inspection& inspection, size_t reader) {
   const ReaderSums& sums = inspection.readers[reader];
   const ReaderMeans means(sums, inspection.counts, 0);
@@ -119,10 +125,7 @@ Json sublayer_json(const Inspection& inspection, size_t reader) {
                     {"update", of_sublayer(kUpdate)},
                     {"gradient", of_sublayer(kGradient)}};
   entry["cosine"] = of_sublayer(kCosine);
-  // Of what the next one reads; after the last sublayer that is the read-out.
-  const size_t next = std::min(reader + 1, inspection.sites.size());
-  entry["loss_if_last"] =
-      ReaderMeans(inspection.readers[next], inspection.counts, 0).feature(kLoss);
+  entry["loss_if_last"] = loss_if_last(inspection, reader, 0);
   return entry;
 }
 
@@ -153,10 +156,12 @@ Json group_json(const Inspection& inspection, size_t group) {
   Json sublayers = Json::array();
   double entropy = 0.0, details = 0.0, age = 0.0, gate = 0.0;
   int64_t routers = 0, gates = 0;
-  for (const ReaderSums& sums : inspection.readers) {
+  for (size_t reader = 0; reader < inspection.readers.size(); ++reader) {
+    const ReaderSums& sums = inspection.readers[reader];
     const ReaderMeans means(sums, inspection.counts, g);
     Json of_reader = Json::object();
     means.put_routing(of_reader);
+    of_reader["loss_if_last"] = loss_if_last(inspection, reader, g);
     of_reader["gate"] = sums.gate_counts.empty() ? Json() : Json(means.feature(kGate));
     sublayers.push_back(std::move(of_reader));
     age += means.feature(kAge);

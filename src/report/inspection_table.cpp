@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -135,17 +136,37 @@ std::string text_table(const Json& texts) {
   return table(std::move(columns));
 }
 
-// All verdicts of a metric, or a few of them and how many more there are.
+// All verdicts of a metric, or a few of them and how many more there are; of those that every
+// sublayer has, the ones with the largest values.
 std::string verdict_lines(const Json& verdicts) {
-  std::map<std::string, size_t> total, shown;
-  for (const Json& verdict : verdicts) ++total[verdict.at("metric").get<std::string>()];
-  std::string text;
+  std::vector<std::string> metrics;
+  std::map<std::string, std::vector<Json>> of_metric;
   for (const Json& verdict : verdicts) {
     const std::string metric = verdict.at("metric");
-    if (shown[metric]++ < kMostOfAMetric) {
-      text += "- " + verdict.at("text").get<std::string>() + "\n";
-    } else if (shown[metric] == total[metric]) {
-      text += fmt::format("- and {} more of {}\n", total[metric] - kMostOfAMetric, metric);
+    if (!of_metric.contains(metric)) metrics.push_back(metric);
+    of_metric[metric].push_back(verdict);
+  }
+  std::string text;
+  for (const std::string& metric : metrics) {
+    std::vector<Json>& list = of_metric[metric];
+    if (metric == "reach_ratio" || metric == "ablation") {
+      std::ranges::stable_sort(list, std::ranges::greater(), [](const Json& verdict) {
+        return std::abs(verdict.at("value").get<double>());
+      });
+      const auto beyond = std::ranges::count_if(list, [](const Json& verdict) {
+        return std::abs(verdict.at("value").get<double>()) >= verdict.at("threshold").get<double>();
+      });
+      text += metric == "ablation"
+                  ? fmt::format("- what was learnt at {} of {} sublayers changes the loss\n",
+                                beyond, list.size())
+                  : fmt::format("- {} of {} coefficients left their start\n", beyond, list.size());
+    }
+    const size_t shown = std::min(list.size(), kMostOfAMetric);
+    for (size_t i = 0; i < shown; ++i) {
+      text += "- " + list[i].at("text").get<std::string>() + "\n";
+    }
+    if (shown < list.size()) {
+      text += fmt::format("- and {} more of {}\n", list.size() - shown, metric);
     }
   }
   return text;

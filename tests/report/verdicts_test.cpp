@@ -184,6 +184,26 @@ TEST(InspectionText, HasTheSublayersTheTokensAndTheVerdicts) {
   EXPECT_NE(text.find("- verdict 4\n- and 2 more of top_weight\n"), std::string::npos) << text;
 }
 
+// Every router has such a verdict: the text begins with those that matter most.
+TEST(InspectionText, BeginsWithTheLargestOfWhatEverySublayerHas) {
+  Json document = usual();
+  document["ablation"] = Json::array();
+  for (int64_t i = 1; i <= 6; ++i) {
+    document["ablation"].push_back({{"sublayer", i},
+                                    {"name", "router " + std::to_string(i)},
+                                    {"loss", 1.0},
+                                    {"difference", i == 5 ? 0.5 : 1e-3 * static_cast<double>(i)}});
+  }
+  document["verdicts"] = verdicts_of(document);
+  const std::string text = inspection_text(document);
+  const size_t counted = text.find("- what was learnt at 1 of 6 sublayers changes the loss\n");
+  const size_t first = text.find("of router 5 put back"),
+               second = text.find("of router 6 put back");
+  EXPECT_LT(counted, first);
+  EXPECT_LT(first, second);
+  EXPECT_EQ(text.find("of router 1 put back"), std::string::npos);
+}
+
 TEST(InspectionText, PutsTwoTextsSideBySide) {
   Json document = usual();
   Json text = document;

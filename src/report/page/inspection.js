@@ -32,29 +32,42 @@ function withPart(section, data, draw) {
 
 function drawMixing(section, data) {
   return withPart(section, data, (holder, part) => {
-    const matrix = part.depth_mixing, names = readers(part);
+    const weights = part.depth_mixing, names = readers(part);
+    // Of e and of the updates.
+    const sizes = [part.sublayers[0].norms.stream, ...part.sublayers.slice(0, -1)
+      .map((one) => one.norms.update)];
+    const shares = weights.map((row) => {
+      const parts = row.map((value, c) => (value === null ? null : value * sizes[c]));
+      const sum = parts.reduce((total, value) => total + Math.abs(value ?? 0), 0);
+      return parts.map((value) => (value === null ? null : sum ? value / sum : 0));
+    });
     const size = (row) => Math.max(...row.filter((value) => value !== null).map(Math.abs), 0);
-    const most = Math.max(...matrix.map(size));
-    let byRow = false;
+    let byRow = false, matrix = weights, most = Math.max(...weights.map(size));
     const grid = {
       rows: names,
       columns: ["e", ...names.slice(0, -1).map((_, i) => `${i + 1}`)],
       widest: 30,
       value: (r, c) => matrix[r][c],
       full: (r) => (byRow ? size(matrix[r]) : most),
-      words: (r, c) => [short(matrix[r][c]), `${names[r]} reads what`,
-        c === 0 ? "the embedding is" : `${names[c - 1]} (sublayer ${c}) wrote`],
+      words: (r, c) => [`weight ${short(weights[r][c])}`,
+        `${fixed(100 * Math.abs(shares[r][c]), 2)} % of what it reads, by size`,
+        `${names[r]} reads ${c === 0 ? "the embedding" : `${names[c - 1]} (sublayer ${c})`}`],
       label: "Depth-mixing matrix: readers are rows, writes are columns",
     };
     const controls = element("div", { class: "controls" });
     const figure = element("figure", {}, element("figcaption", {},
       "The depth-mixing matrix: the weight with which a reader (row) takes the embedding e and the " +
-      "update of each sublayer (column), its mean over tokens and channels. The shade follows the " +
-      `square root of the size, and is full at ${short(most)} or at the largest of its row; orange ` +
-      "is negative. A plain transformer has 1 everywhere."));
+      "update of each sublayer (column), its mean over tokens and channels; 1 everywhere in a plain " +
+      "transformer. Shares are weights times the size of what was written, as parts of their row. " +
+      `The shade follows the square root; orange is negative. The largest weight is ${short(most)}.`));
     holder.append(controls, figure);
     const drawn = drawGrid(figure, grid);
-    controls.append(choice("Full shade at the largest of", [["all", "the matrix"], ["row", "its row"]],
+    controls.append(choice("Show", [["weights", "weights"], ["shares", "shares of what is read"]],
+      "weights", (key) => {
+        matrix = key === "weights" ? weights : shares;
+        most = Math.max(...matrix.map(size));
+        drawn.redraw();
+      }), choice("Full shade at the largest of", [["all", "the matrix"], ["row", "its row"]],
       "all", (key) => { byRow = key === "row"; drawn.redraw(); }));
     return drawn;
   });
@@ -125,8 +138,11 @@ function drawLayers(section, data) {
     log: true, unit: "" });
   const perPart = (value) => parts.map(([name, part], i) => ({ name, color: LINE(i),
     values: part.sublayers.map(value) }));
+  const losses = perPart((one) => one.loss_if_last);
+  const all = losses.flatMap((one) => one.values);
   panel("Loss if the model ended here", "What the next sublayer would read, through the final norm " +
-    "and the head.", { series: perPart((one) => one.loss_if_last), unit: "nats per token" });
+    "and the head.", { series: losses, unit: "nats per token",
+    log: Math.min(...all) > 0 && Math.max(...all) > 4 * Math.min(...all) });
   panel("Neighbours", "Cosine of what a sublayer reads with what the next one reads.",
     { series: perPart((one) => one.cosine), unit: "cosine" });
   return panel("Age of what is read", "Sublayers since it was written: a mean weighted by the size " +
@@ -134,16 +150,20 @@ function drawLayers(section, data) {
 }
 
 const MEASURES = [["details", "share of details"], ["entropy", "entropy"], ["gate", "gate"],
-  ["age", "age of what is read"]];
+  ["age", "age of what is read"], ["loss_if_last", "loss if the model ended here"]];
 
 function drawTokens(section, data) {
   return withPart(section, data, (holder, part) => {
     const groups = Object.entries(part.tokens).filter(([, group]) => group.tokens > 0);
-    const has = (key) => groups.some(([, group]) => group.sublayers.some((one) => one[key]));
+    // Not what is the same for all tokens: the age in a plain transformer.
+    const has = (key) => names.some((_, r) => groups.some(([, group]) => {
+      const one = group.sublayers[r][key], first = groups[0][1].sublayers[r][key];
+      return one !== null && Math.abs(one - first) > 1e-9;
+    }));
+    const names = readers(part);
     const measures = MEASURES.filter(([key]) => has(key));
     if (!measures.length) return null;
     let key = measures[0][0];
-    const names = readers(part);
     const value = (r, c) => {
       const one = groups[c][1].sublayers[r];
       if ((key === "details" || key === "entropy") && one.weights.length < 2) return null;
