@@ -146,9 +146,9 @@ int run(int argc, char** argv) {
                         fmt::format("wavroute {} ({})", build_info().version, build_info().commit));
   root.require_subcommand(1);
   Action action;
-  for (const auto add :
-       {add_train, add_compare, add_report, add_eval, add_inspect, add_generate, add_chat, add_program,
-        add_import, add_export, add_bench, add_config, add_data, add_doctor, add_completion}) {
+  for (const auto add : {add_train, add_compare, add_report, add_eval, add_inspect, add_generate,
+                         add_chat, add_program, add_import, add_export, add_bench, add_config,
+                         add_data, add_doctor, add_completion}) {
     add(root, action);
   }
   if (const auto refused = refuse_unknown_command(root, argc, argv)) return *refused;
