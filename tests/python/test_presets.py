@@ -11,7 +11,7 @@ from paths import REPOSITORY, call
 
 PRESETS = sorted(path.stem for path in (REPOSITORY / "configs").glob("*.toml"))
 PREPARED = [name for name in PRESETS
-            if re.search(r"corpora/|paper-tinystories|gpt2-124m",
+            if re.search(r"corpora/|paper-tinystories|stories-small|gpt2-124m",
                          (REPOSITORY / "configs" / f"{name}.toml").read_text())]  # fmt: skip
 
 
