@@ -11,13 +11,15 @@
 
 namespace wavroute::kernels::cuda {
 
+// `bias` [running]: the reader's of its running sources, whose own `bias` is not looked at.
 template <typename C>
-void write_read(const WriteRead<C>& args, int64_t rows, Stream stream);
+void write_read(const WriteRead<C>& args, const float* bias, int64_t rows, Stream stream);
 template <typename C>
 void finish_block(const FinishBlock<C>& args, int64_t rows, Stream stream);
-// `scratch`: read_backward_floats(rows, d).
+// `bias` as above; `scratch`: read_backward_floats(rows, d).
 template <typename C>
-void read_backward(const ReadBackward<C>& args, int64_t rows, float* scratch, Stream stream);
+void read_backward(const ReadBackward<C>& args, const float* bias, int64_t rows, float* scratch,
+                   Stream stream);
 [[nodiscard]] int64_t read_backward_floats(int64_t rows, int64_t d);
 template <typename C>
 void update_grad(const UpdateGrad<C>& args, int64_t rows, Stream stream);

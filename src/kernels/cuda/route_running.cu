@@ -17,8 +17,8 @@ struct Weights {
 // From dot and square of every form, [dot 0, square 0, dot 1, ..]; `keeps`: this thread stores what
 // the backward needs.
 template <typename C, int kSums>
-WAVROUTE_DEVICE Weights weigh(const WriteRead<C>& a, int64_t row, const float (&sums)[kSums],
-                              bool keeps) {
+WAVROUTE_DEVICE Weights weigh(const WriteRead<C>& a, const float* bias, int64_t row,
+                              const float (&sums)[kSums], bool keeps) {
   const float d = static_cast<float>(a.d);
   const float summary = sums[1] / d + a.matching_eps;
   float logit[kMostRunning], ratio[kMostRunning];
@@ -35,7 +35,7 @@ WAVROUTE_DEVICE Weights weigh(const WriteRead<C>& a, int64_t row, const float (&
     }
     ratio[s] = root(matched);
     const float inverse = inverse_root(matched * mean + a.norm_eps);
-    logit[s] = ratio[s] * inverse * dot + source.bias;
+    logit[s] = ratio[s] * inverse * dot + bias[s];
     peak = logit[s] > peak ? logit[s] : peak;
     if (!keeps) continue;
     if (source.dot != nullptr) source.dot[row] = dot;
@@ -61,7 +61,7 @@ WAVROUTE_DEVICE Weights weigh(const WriteRead<C>& a, int64_t row, const float (&
 }
 
 template <typename C, int n, int kPacks, int kParts>
-WAVROUTE_KERNEL write_read_rows(WriteRead<C> a, int64_t rows, RowShape shape) {
+WAVROUTE_KERNEL write_read_rows(WriteRead<C> a, const float* bias, int64_t rows, RowShape shape) {
   constexpr int kForms = form_count(kParts);
   const Team team(shape);
   const int64_t row = block() * shape.teams + team.number;
@@ -83,7 +83,7 @@ WAVROUTE_KERNEL write_read_rows(WriteRead<C> a, int64_t rows, RowShape shape) {
   }
   if constexpr (kForms > 0) team.sum(sums);
   Weights w = {};
-  if (is_row) w = weigh(a, row, sums, team.lane == 0);
+  if (is_row) w = weigh(a, bias, row, sums, team.lane == 0);
   float square[1] = {0.0F};
   if (is_row) {
     team.for_packs<n, kPacks>(a.d, [&](int p, int64_t c) {
@@ -152,14 +152,14 @@ WAVROUTE_KERNEL finish_rows(FinishBlock<C> a, int64_t rows, RowShape shape) {
 }  // namespace
 
 template <typename C>
-void write_read(const WriteRead<C>& a, int64_t rows, Stream stream) {
+void write_read(const WriteRead<C>& a, const float* bias, int64_t rows, Stream stream) {
   const bool in_packs = a.d % 4 == 0 && takes_packs(a.write) && takes_packs(a.parts) &&
                         takes_packs(a.query) && takes_packs(a.mixed) && takes_packs(a.gain) &&
                         takes_packs(a.h) && takes_packs(a.x);
   with_packs(in_packs, a.d, [&]<int n, int kPacks>(const RowShape& shape) {
     with_parts(a.parts, [&]<int kParts>() {
       launch(write_read_rows<C, n, kPacks, kParts>, shape.launch(rows, 2 * kMostForms), stream, a,
-             rows, shape);
+             bias, rows, shape);
     });
   });
 }
@@ -178,8 +178,8 @@ void finish_block(const FinishBlock<C>& a, int64_t rows, Stream stream) {
   });
 }
 
-template void write_read(const WriteRead<float>&, int64_t, Stream);
-template void write_read(const WriteRead<Bf16>&, int64_t, Stream);
+template void write_read(const WriteRead<float>&, const float*, int64_t, Stream);
+template void write_read(const WriteRead<Bf16>&, const float*, int64_t, Stream);
 template void finish_block(const FinishBlock<float>&, int64_t, Stream);
 template void finish_block(const FinishBlock<Bf16>&, int64_t, Stream);
 

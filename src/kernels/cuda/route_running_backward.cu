@@ -23,7 +23,7 @@ struct Chain {
 };
 
 template <typename C>
-WAVROUTE_DEVICE Chain derive(const ReadBackward<C>& a, int64_t row,
+WAVROUTE_DEVICE Chain derive(const ReadBackward<C>& a, const float* bias, int64_t row,
                              const float (&m)[Products::kCount], bool keeps) {
   const float d = static_cast<float>(a.d);
   Chain chain;
@@ -38,7 +38,7 @@ WAVROUTE_DEVICE Chain derive(const ReadBackward<C>& a, int64_t row,
     if (s >= a.running) continue;
     const RunningSourceGrad& source = a.sources[s];
     const float ratio = source.ratio[row], k = ratio * source.inverse[row];
-    const float weight = exponential(k * source.dot[row] + source.bias - a.lse[row]);
+    const float weight = exponential(k * source.dot[row] + bias[s] - a.lse[row]);
     const float dh_v = chain.dx_part * pick(m, Products::kGv + source.form) -
                        chain.h_part * pick(m, Products::kHv + source.form);
     chain.dlogit[s] = weight * (ratio * dh_v - along);
@@ -59,8 +59,8 @@ struct ReadParts {
 };
 
 template <typename C, int n, int kPacks, int kParts>
-WAVROUTE_KERNEL read_backward_rows(ReadBackward<C> a, int64_t rows, int64_t part_rows, ReadParts to,
-                                   RowShape shape) {
+WAVROUTE_KERNEL read_backward_rows(ReadBackward<C> a, const float* bias, int64_t rows,
+                                   int64_t part_rows, ReadParts to, RowShape shape) {
   constexpr int kForms = form_count(kParts);
   const Team team(shape);
   const int64_t part = block() * shape.teams + team.number;
@@ -95,7 +95,7 @@ WAVROUTE_KERNEL read_backward_rows(ReadBackward<C> a, int64_t rows, int64_t part
     }
     team.sum(m);
     if (!is_row) continue;
-    const Chain chain = derive(a, row, m, team.lane == 0);
+    const Chain chain = derive(a, bias, row, m, team.lane == 0);
     for (int s = 0; s < kMostRunning; ++s) bias_sum[s] += chain.dlogit[s];
     team.for_packs<n, kPacks>(a.d, [&](int p, int64_t c) {
       float gain[n], dh[n], q[n], du[n] = {};
@@ -175,7 +175,8 @@ int64_t read_backward_floats(int64_t rows, int64_t d) {
 }
 
 template <typename C>
-void read_backward(const ReadBackward<C>& a, int64_t rows, float* scratch, Stream stream) {
+void read_backward(const ReadBackward<C>& a, const float* bias, int64_t rows, float* scratch,
+                   Stream stream) {
   const int64_t part_rows = rows_of_part(rows), parts = part_count(rows);
   ReadParts to;
   if (a.gain_grad != nullptr) to.gain = scratch;
@@ -194,7 +195,7 @@ void read_backward(const ReadBackward<C>& a, int64_t rows, float* scratch, Strea
   with_packs(in_packs, a.d, [&]<int n, int kPacks>(const RowShape& shape) {
     with_parts(a.parts, [&]<int kParts>() {
       launch(read_backward_rows<C, n, kPacks, kParts>, shape.launch(parts, Products::kCount),
-             stream, a, rows, part_rows, to, shape);
+             stream, a, bias, rows, part_rows, to, shape);
     });
   });
   if (to.gain != nullptr) add_parts_to(to.gain, parts, a.d, {a.gain_grad, a.d}, a.d, stream);
@@ -212,8 +213,8 @@ void update_grad(const UpdateGrad<C>& a, int64_t rows, Stream stream) {
          stream, a, rows, shape);
 }
 
-template void read_backward(const ReadBackward<float>&, int64_t, float*, Stream);
-template void read_backward(const ReadBackward<Bf16>&, int64_t, float*, Stream);
+template void read_backward(const ReadBackward<float>&, const float*, int64_t, float*, Stream);
+template void read_backward(const ReadBackward<Bf16>&, const float*, int64_t, float*, Stream);
 template void update_grad(const UpdateGrad<float>&, int64_t, Stream);
 template void update_grad(const UpdateGrad<Bf16>&, int64_t, Stream);
 

@@ -1,9 +1,12 @@
-// The kernels for GPUs on the emulator, as tables that the tests of the CPU's kernels take: a range
-// of rows is a launch over these rows alone.
+// The kernels for GPUs, on the emulator or on a GPU (runs.h), as tables that the tests of the CPU's
+// kernels take: a range of rows is a launch over these rows alone.
+#include <memory>
+#include <utility>
+
 #include "kernels/cuda/elementwise.h"
-#include "kernels/cuda/emulator.h"
 #include "kernels/cuda/route.h"
 #include "kernels/cuda/stream.h"
+#include "tests/kernels/cuda/runs.h"
 #include "tests/kernels/kernel_test.h"
 
 namespace wavroute::kernels {
@@ -57,12 +60,21 @@ struct SourcesFrom {
   }
 };
 
+// The biases of running sources, which the kernels have in memory of their own.
+template <typename Args>
+std::vector<float> take_biases(Args& args) {
+  std::vector<float> biases;
+  for (auto& source : args.sources) biases.push_back(std::exchange(source.bias, NAN));
+  return biases;
+}
+
 template <Order order>
 struct Emulated {
   template <typename C>
   static void write_read(const WriteRead<C>& args, int64_t begin, int64_t end) {
     WriteRead<C> a = args;
     a.write = from(a.write, begin), a.parts = from(a.parts, begin);
+    const std::vector<float> bias = take_biases(a);
     for (RunningSource& source : a.sources) {
       source.dot = from(source.dot, begin), source.ratio = from(source.ratio, begin);
       source.inverse = from(source.inverse, begin);
@@ -70,8 +82,8 @@ struct Emulated {
     a.peak = from(a.peak, begin), a.mass = from(a.mass, begin), a.mixed = from(a.mixed, begin);
     a.lse = from(a.lse, begin), a.inverse_rms = from(a.inverse_rms, begin);
     a.h = from(a.h, begin), a.x = from(a.x, begin);
-    set_order(order);
-    cuda::write_read(a, end - begin, nullptr);
+    const cuda::Runs runs(order);
+    cuda::write_read(a, bias.data(), end - begin, nullptr);
   }
   template <typename C>
   static void finish_block(const FinishBlock<C>& args, int64_t begin, int64_t end) {
@@ -81,7 +93,7 @@ struct Emulated {
       a.rows[s] = from(a.rows[s], begin);
       a.ratio[s] = from(a.ratio[s], begin), a.inverse[s] = from(a.inverse[s], begin);
     }
-    set_order(order);
+    const cuda::Runs runs(order);
     cuda::finish_block(a, end - begin, nullptr);
   }
   template <typename C>
@@ -89,6 +101,7 @@ struct Emulated {
     ReadBackward<C> a = args;
     a.dx = from(a.dx, begin), a.h = from(a.h, begin), a.parts = from(a.parts, begin);
     a.inverse_rms = from(a.inverse_rms, begin), a.lse = from(a.lse, begin);
+    const std::vector<float> bias = take_biases(a);
     for (RunningSourceGrad& source : a.sources) {
       source.dot = from(source.dot, begin), source.ratio = from(source.ratio, begin);
       source.inverse = from(source.inverse, begin);
@@ -99,15 +112,15 @@ struct Emulated {
     a.dh = from(a.dh, begin), a.along = from(a.along, begin), a.du = from(a.du, begin);
     const int64_t floats = cuda::read_backward_floats(end - begin, a.d);
     std::vector<float> scratch(static_cast<size_t>(floats), NAN);
-    set_order(order);
-    cuda::read_backward(a, end - begin, scratch.data(), nullptr);
+    const cuda::Runs runs(order);
+    cuda::read_backward(a, bias.data(), end - begin, scratch.data(), nullptr);
   }
   template <typename C>
   static void update_grad(const UpdateGrad<C>& args, int64_t begin, int64_t end) {
     UpdateGrad<C> a = args;
     for (auto& grad : a.grads) grad = from(grad, begin);
     a.du = from(a.du, begin);
-    set_order(order);
+    const cuda::Runs runs(order);
     cuda::update_grad(a, end - begin, nullptr);
   }
   template <typename R>
@@ -115,7 +128,7 @@ struct Emulated {
     SourceScalars<R> s = args;
     s.row = from(s.row, begin), s.summary = from(s.summary, begin);
     s.ratio = from(s.ratio, begin), s.inverse = from(s.inverse, begin);
-    set_order(order);
+    const cuda::Runs runs(order);
     cuda::source_scalars(s, end - begin, nullptr);
   }
   template <typename R, typename M>
@@ -124,7 +137,7 @@ struct Emulated {
     const SourcesFrom<R> sources(p, begin);
     p.logits = columns_from(p.logits, begin), p.mixed = rows_from(p.mixed, begin);
     p.peak = columns_from(p.peak, begin), p.mass = columns_from(p.mass, begin);
-    set_order(order);
+    const cuda::Runs runs(order);
     cuda::mix(p, end - begin, nullptr);
   }
   template <typename R, typename M>
@@ -138,7 +151,7 @@ struct Emulated {
     p.along = columns_from(p.along, begin);
     const int64_t floats = cuda::mix_backward_floats(end - begin, p.d, p.routers, p.sources);
     std::vector<float> scratch(static_cast<size_t>(floats), NAN);
-    set_order(order);
+    const cuda::Runs runs(order);
     cuda::mix_backward(p, end - begin, scratch.data(), nullptr);
   }
   template <typename C>
@@ -146,7 +159,7 @@ struct Emulated {
     AddNorm<C> a = args;
     a.h = from(a.h, begin), a.u = from(a.u, begin), a.h_out = from(a.h_out, begin);
     a.x = from(a.x, begin), a.inverse_rms = from(a.inverse_rms, begin);
-    set_order(order);
+    const cuda::Runs runs(order);
     cuda::add_norm(a, end - begin, nullptr);
   }
   template <typename C>
@@ -156,18 +169,18 @@ struct Emulated {
     a.dh = from(a.dh, begin), a.du = from(a.du, begin);
     a.inverse_rms = from(a.inverse_rms, begin);
     std::vector<float> scratch(static_cast<size_t>(2 * cuda::partial_sums(end - begin) * a.d), NAN);
-    set_order(order);
+    const cuda::Runs runs(order);
     cuda::add_norm_backward(a, end - begin, scratch.data(), nullptr);
   }
   template <typename C>
   static void swiglu(const Swiglu<C>& args, int64_t begin, int64_t end) {
-    set_order(order);
+    const cuda::Runs runs(order);
     cuda::swiglu<C>({args.hidden, from(args.gate_up, begin), from(args.a, begin)}, end - begin,
                     nullptr);
   }
   template <typename C>
   static void swiglu_backward(const SwigluBackward<C>& args, int64_t begin, int64_t end) {
-    set_order(order);
+    const cuda::Runs runs(order);
     cuda::swiglu_backward<C>({args.hidden, from(args.gate_up, begin), from(args.da, begin)},
                              end - begin, nullptr);
   }
@@ -176,27 +189,30 @@ struct Emulated {
     CrossEntropy<C> a = args;
     a.logits = from(a.logits, begin), a.targets = from(a.targets, begin);
     a.loss = from(a.loss, begin);
-    set_order(order);
+    const cuda::Runs runs(order);
     cuda::cross_entropy(a, end - begin, nullptr);
   }
   static void adamw(const AdamwStep& args, int64_t begin, int64_t end) {
     AdamwStep s = args;
     s.value = from(s.value, begin), s.grad = from(s.grad, begin), s.copy = from(s.copy, begin);
     s.first = from(s.first, begin), s.second = from(s.second, begin);
-    const cuda::AdamwScalars scalars{s.lr, s.correction1, s.correction2, s.grad_scale, 1};
+    const auto scalars = std::make_unique<cuda::AdamwScalars>(
+        cuda::AdamwScalars{s.lr, s.correction1, s.correction2, s.grad_scale, 1});
     s.lr = s.correction1 = s.correction2 = s.grad_scale = NAN;  // what the kernel must not read
-    set_order(order);
-    cuda::adamw(s, &scalars, end - begin, nullptr);
+    const cuda::Runs runs(order);
+    cuda::adamw(s, scalars.get(), end - begin, nullptr);
   }
   static double sum_of_squares(const float* x, int64_t begin, int64_t end) {
     std::vector<double> scratch(static_cast<size_t>(cuda::square_parts(end - begin)), NAN);
-    double sum = NAN;
-    set_order(order);
-    cuda::sum_of_squares(x + begin, end - begin, scratch.data(), &sum, nullptr);
-    return sum;
+    const auto sum = std::make_unique<double>(NAN);
+    {
+      const cuda::Runs runs(order);
+      cuda::sum_of_squares(x + begin, end - begin, scratch.data(), sum.get(), nullptr);
+    }
+    return *sum;
   }
   static void add_bf16(const Bf16* numbers, float* to, int64_t begin, int64_t end) {
-    set_order(order);
+    const cuda::Runs runs(order);
     cuda::add_bf16(numbers + begin, to + begin, end - begin, nullptr);
   }
 
@@ -235,6 +251,9 @@ struct Emulated {
 }  // namespace
 
 std::vector<TestedKernels> tested_kernels() {
+#if defined(WAVROUTE_ON_GPU)
+  return {Emulated<Order::kForwards>::table("gpu")};
+#endif
   return {Emulated<Order::kBackwards>::table("backwards"),
           Emulated<Order::kShuffled>::table("shuffled")};
 }
