@@ -2,38 +2,18 @@
 
 #include <ATen/ATen.h>
 
+#include "ops/norm_arguments.h"
 #include "ops/parallel.h"
-#include "ops/typed.h"
 
 namespace wavroute::ops {
 namespace {
 
-int64_t token_count(const at::Tensor& h) { return h.size(-1) == 0 ? 0 : h.numel() / h.size(-1); }
-
-// scale in the kernels' form, [d].
-at::Tensor full_scale(const Addend& addend, int64_t d) {
-  if (!addend.scale.defined()) return {};
-  return addend.scale.numel() == d ? addend.scale.detach()
-                                   : addend.scale.detach().expand({d}).contiguous();
-}
-
 // h_out = h + addend, and its norm if `normed` has tensors for it. u and x are of `type`.
 void run_add_norm(const at::Tensor& h, const Addend& addend, const at::Tensor& h_out,
                   const Norm& norm, const Normed& normed, at::ScalarType type) {
-  const int64_t d = h.size(-1);
-  const at::Tensor scale = full_scale(addend, d);
+  const at::Tensor scale = full_scale(addend, h.size(-1));
   with_type(type, [&]<typename C>() {
-    kernels::AddNorm<C> args;
-    args.d = d;
-    args.h = rows_in<float>(h);
-    args.u = rows_in<C>(addend.u);
-    args.scale = in<float>(scale);
-    args.coefficient = static_cast<float>(addend.coefficient);
-    args.h_out = rows_out<float>(h_out);
-    args.gain = in<float>(norm.gain);
-    args.eps = static_cast<float>(norm.eps);
-    args.x = rows_out<C>(normed.x);
-    args.inverse_rms = out<float>(normed.inverse_rms);
+    const auto args = arguments<C>(h, addend, scale, h_out, norm, normed);
     const auto kernel = kernels::chosen_kernels().stream->of<C>().add_norm;
     parallel_for(token_count(h), [&](int64_t begin, int64_t end) { kernel(args, begin, end); });
   });
@@ -70,18 +50,7 @@ at::Tensor add_norm_backward(Memory& memory, const at::Tensor& dx, const Normed&
   const PartialSums gain_grad(memory, chunks, d, norm.gain.defined());
   const PartialSums scale_grad(memory, chunks, d, scaled);
   with_type(type, [&]<typename C>() {
-    kernels::AddNormBackward<C> args;
-    args.d = d;
-    args.dx = rows_in<C>(dx);
-    args.h = rows_in<float>(forward.h);
-    args.inverse_rms = in<float>(forward.inverse_rms);
-    args.gain = in<float>(norm.gain);
-    args.dh = rows_out<float>(dh);
-    args.first = first;
-    args.u = rows_in<C>(addend.u);
-    args.scale = in<float>(scale);
-    args.coefficient = static_cast<float>(addend.coefficient);
-    args.du = rows_out<C>(du);
+    const auto args = arguments<C>(dx, forward, norm, addend, scale, dh, first, du);
     const auto kernel = kernels::chosen_kernels().stream->of<C>().add_norm_backward;
     for_chunks(tokens, [&](int64_t chunk, int64_t begin, int64_t end) {
       kernels::AddNormBackward<C> own = args;
