@@ -10,11 +10,12 @@ RopeRows::RopeRows(at::Tensor frequency, double scale, const at::TensorOptions& 
 
 RopeTable RopeRows::of(int64_t first, int64_t length) {
   const std::lock_guard lock(mutex_);
-  const int64_t have = table_.cos.defined() ? table_.cos.size(0) : 0, wanted = first + length;
-  if (!table_.cos.defined() || wanted > have) {
-    table_ = rope_table(0, std::max(wanted, 2 * have), frequency_, scale_, options_);
+  const int64_t have = tables_.empty() ? 0 : tables_.back().cos.size(0), wanted = first + length;
+  if (tables_.empty() || wanted > have) {
+    tables_.push_back(rope_table(0, std::max(wanted, 2 * have), frequency_, scale_, options_));
   }
-  return {table_.cos.narrow(0, first, length), table_.sin.narrow(0, first, length)};
+  const RopeTable& table = tables_.back();
+  return {table.cos.narrow(0, first, length), table.sin.narrow(0, first, length)};
 }
 
 }  // namespace wavroute::ops

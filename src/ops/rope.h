@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <mutex>
+#include <vector>
 
 #include "ops/attention.h"
 
@@ -24,7 +25,7 @@ class RopeRows {
   double scale_;
   at::TensorOptions options_;
   std::mutex mutex_;
-  RopeTable table_;
+  std::vector<RopeTable> tables_;  // the last one is used; recorded passes use those before it
 };
 
 }  // namespace wavroute::ops
