@@ -3,7 +3,8 @@
 #
 # Reads:   WAVROUTE_PYTHON (cache or environment): the interpreter with the wheel;
 #          else ./.venv/bin/python, else python3.
-# Defines: TorchWheel_ROOT, TorchWheel_VERSION, TorchWheel_CUDA (ON for a CUDA wheel)
+# Defines: TorchWheel_ROOT, TorchWheel_VERSION, TorchWheel_CUDA (ON for a CUDA wheel),
+#          TorchWheel_CUDA_VERSION (13.0; empty for others)
 #          TorchWheel::torch  headers and libraries, with an rpath to the wheel
 #          TorchWheel::openmp the OpenMP library of libtorch's threads
 #          TorchWheel::fmt    only the fmt headers that torch bundles; src/base/fmt.cpp is the library
@@ -24,12 +25,19 @@ execute_process(
   COMMAND "${WAVROUTE_PYTHON}" -c "import importlib.util as u, os, re
 p = os.path.dirname(u.find_spec('torch').origin)
 print(p)
-print(re.search(r'__version__ = .([0-9.]+)', open(p + '/version.py').read()).group(1))"
+v = open(p + '/version.py').read()
+print(re.search(r'__version__ = .([0-9.]+)', v).group(1))
+print((re.search(r'^cuda.* = .([0-9.]+)', v, re.M) or [0, ''])[1])"
   OUTPUT_VARIABLE _torch ERROR_QUIET OUTPUT_STRIP_TRAILING_WHITESPACE RESULT_VARIABLE _failed)
 if(NOT _failed)
   string(REPLACE "\n" ";" _torch "${_torch}")
   list(GET _torch 0 TorchWheel_ROOT)
   list(GET _torch 1 TorchWheel_VERSION)
+  list(LENGTH _torch _count)
+  set(TorchWheel_CUDA_VERSION "")
+  if(_count GREATER 2)
+    list(GET _torch 2 TorchWheel_CUDA_VERSION)
+  endif()
 endif()
 
 include(FindPackageHandleStandardArgs)

@@ -115,6 +115,8 @@ class Decoder {
 
   // Throws UserError where our kernels don't serve the device or the precision.
   void use_kernels(KernelChoice choice);
+  // A back end of the caller's, of the model's device, in the place of our kernels.
+  void use_backend(std::unique_ptr<ops::Backend> backend);
   // What passes run on, and the optimizer.
   [[nodiscard]] ops::Backend& backend() const { return *backend_; }
   // What a pass with these needs runs on: backend(), or stock operators where that lacks one.
@@ -135,8 +137,9 @@ class Decoder {
   DecoderSpec spec_;
   Precision precision_;
   at::Device device_;
-  std::unique_ptr<ops::Backend> composed_, cpu_;  // cpu_: null where it cannot be
-  ops::Backend* backend_ = nullptr;               // one of them
+  std::unique_ptr<ops::Backend> composed_;
+  std::unique_ptr<ops::Backend> ours_;  // null where our kernels don't serve
+  ops::Backend* backend_ = nullptr;     // one of them
   std::unique_ptr<Residual> residual_;
   ParameterTable table_;
   Parameter* embedding_ = nullptr;

@@ -66,13 +66,22 @@ void Decoder::allocate(std::optional<uint64_t> seed) {
 }
 
 void Decoder::use_kernels(KernelChoice choice) {
-  if (choice == KernelChoice::kFused && cpu_ == nullptr) {
-    throw expected("fp32 or bf16 on the CPU for train.kernels = \"fused\"",
-                   fmt::format("{} on {}", to_string(precision_), device_.str()), {},
-                   "train.kernels = \"auto\" takes stock operators there");
+  if (choice == KernelChoice::kFused && ours_ == nullptr) {
+    const bool lacks_gpu = device_.is_cuda() && precision_ != Precision::kFp64;
+    throw expected(
+        "fp32 or bf16 on the CPU, or on a GPU that this build has kernels for, for train.kernels = "
+        "\"fused\"",
+        fmt::format("{} on {}", to_string(precision_), device_.str()), {},
+        lacks_gpu ? ops::why_no_cuda_backend()
+                  : std::string("train.kernels = \"auto\" takes stock operators there"));
   }
-  const bool composed = cpu_ == nullptr || choice == KernelChoice::kComposed;
-  backend_ = composed ? composed_.get() : cpu_.get();
+  const bool composed = ours_ == nullptr || choice == KernelChoice::kComposed;
+  backend_ = composed ? composed_.get() : ours_.get();
+}
+
+void Decoder::use_backend(std::unique_ptr<ops::Backend> backend) {
+  ours_ = std::move(backend);
+  backend_ = ours_.get();
 }
 
 ops::Backend& Decoder::backend_for(const ops::PassNeeds& needs) const {
@@ -84,8 +93,10 @@ Decoder::Decoder(DecoderSpec spec, Precision precision, at::Device device)
       precision_(precision),
       device_(device),
       composed_(ops::make_composed_backend(device)) {
-  // Our kernels are for the CPU, in float and bfloat16.
-  if (device.is_cpu() && precision != Precision::kFp64) cpu_ = ops::make_cpu_backend();
+  // Our kernels are in float and bfloat16.
+  if (precision != Precision::kFp64) {
+    ours_ = device.is_cpu() ? ops::make_cpu_backend() : ops::make_cuda_backend(device);
+  }
   use_kernels(KernelChoice::kAuto);
   residual_ =
       find_scheme(spec_.scheme)

@@ -89,7 +89,7 @@ double composed_evaluation(const Sizes& s, const Residual& residual) {
 MemoryPlan plan_memory(const DecoderSpec& spec, const Residual& residual, int64_t parameter_count,
                        const TrainingShape& shape) {
   const Sizes s = sizes_of(spec, shape.precision);
-  const bool on_kernels = shape.backend == ops::BackendKind::kCpu;
+  const bool on_kernels = shape.backend != ops::BackendKind::kComposed;
   const int64_t segment = segment_of(spec, residual, shape.recompute);
   const StreamMemory stream =
       stream_memory(residual, {spec.model.width, 2 * spec.model.layers, segment, s.narrow});

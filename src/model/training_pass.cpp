@@ -127,7 +127,12 @@ HeadResult head_pass(Decoder& model, ops::Backend& backend, const at::Tensor& x,
             .view({x.size(0), x.size(1), logits.size(1)});
   }
   // The logits become their gradient.
-  const double loss = backend.cross_entropy(logits, targets.flatten(), options.loss_weight);
+  double loss = 0.0;
+  if (options.sums.defined()) {
+    backend.steps()->cross_entropy(logits, targets.flatten(), options.loss_weight, options.sums[0]);
+  } else {
+    loss = backend.cross_entropy(logits, targets.flatten(), options.loss_weight);
+  }
   backend.add_weight_grad(logits, rows, weight.value.mutable_grad());
   return {loss, backend.project_backward(logits, weight.compute).view(x.sizes())};
 }
@@ -153,12 +158,16 @@ PassResult training_pass(Decoder& model, const at::Tensor& ids, const at::Tensor
     head = head_pass(model, backend, x, targets, options);
   }
   result.loss_sum = head.loss_sum;
-  if (const at::Tensor value = stream.auxiliary_loss(); value.defined()) {
-    result.auxiliary = value.item<double>();
-  }
-  if (const at::Tensor value = stream.mean_depth(); value.defined()) {
-    result.mean_depth = value.item<double>();
-  }
+  const auto take = [&](const at::Tensor& value, int64_t place, double& number) {
+    if (!value.defined()) return;
+    if (options.sums.defined()) {
+      options.sums[place].add_(value.detach(), options.auxiliary_weight);
+    } else {
+      number = value.item<double>();
+    }
+  };
+  take(stream.auxiliary_loss(), 1, result.auxiliary);
+  take(stream.mean_depth(), 2, result.mean_depth);
   stream.read_out_normed_backward(norm, std::exchange(head.grad, {}), options.auxiliary_weight);
   driver.backward();
   backend.add_rows(ids, stream.begin_backward(), embedding.value.mutable_grad());

@@ -22,6 +22,9 @@ struct PassOptions {
   double auxiliary_weight = 1.0;
   const LayerProgram* program = nullptr;  // null: the layers that the scheme runs; else kNone only
   at::Tensor* logits = nullptr;           // receives the logits [B,T,V]
+  // [3] double on the device: the sums of PassResult are added to it, the last two times
+  // auxiliary_weight, and not returned: the host waits for nothing. For back ends with steps().
+  at::Tensor sums;
 };
 
 // Runs one micro-batch and adds to the gradients of model's parameters:

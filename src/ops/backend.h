@@ -2,6 +2,7 @@
 // and ask nothing about devices.
 //
 //   cpu        our kernels, on the CPU, in fp32 and bf16 (ops/cpu_backend.cpp)
+//   cuda       our kernels, on an NVIDIA GPU, in fp32 and bf16 (ops/cuda)
 //   composed   stock operators throughout, on any device and in any type: the oracle of the others,
 //              with which it shares no kernel (ops/composed_backend.cpp)
 //
@@ -17,6 +18,7 @@
 
 #include "ops/attention.h"
 #include "ops/decode.h"
+#include "ops/device_steps.h"
 #include "ops/memory.h"
 #include "ops/norm.h"
 #include "ops/q8.h"
@@ -24,7 +26,7 @@
 
 namespace wavroute::ops {
 
-enum class BackendKind { kComposed, kCpu };
+enum class BackendKind { kComposed, kCpu, kCuda };
 
 // What a pass may need besides a forward and backward of every layer once, in order.
 struct PassNeeds {
@@ -77,6 +79,8 @@ class Backend {
   [[nodiscard]] virtual bool serves(const PassNeeds& needs) const = 0;
   // Null: routed schemes run on a bank of rows (residual/bank_stream.h).
   [[nodiscard]] virtual RouteOperators* routes() = 0;
+  // Null: a step's numbers are the host's.
+  [[nodiscard]] virtual DeviceSteps* steps() { return nullptr; }
 
   // Where tensors of a pass are made; a pass begins.
   [[nodiscard]] virtual Memory& memory() = 0;
@@ -107,7 +111,8 @@ class Backend {
                                                      const Norm& norm, const Addend& addend,
                                                      at::Tensor dh, bool first) = 0;
 
-  // Causal attention from position 0: see ops/attention.h.
+  // Causal attention from position 0: see ops/attention.h. May rotate the queries and keys in
+  // place; the backward takes what is left.
   [[nodiscard]] virtual Attended attention(const at::Tensor& qkv,
                                            const kernels::AttentionShape& shape,
                                            const RopeTable& rope) = 0;
@@ -144,9 +149,13 @@ class Backend {
   virtual void adamw(const AdamwBuffers& buffers, const AdamwNumbers& numbers) = 0;
 };
 
-// "composed", or "cpu" with the instruction set of its kernels: "cpu (avx2)".
+// "composed", "cuda", or "cpu" with the instruction set of its kernels: "cpu (avx2)".
 [[nodiscard]] std::string describe(BackendKind kind);
 [[nodiscard]] std::unique_ptr<Backend> make_cpu_backend();
 [[nodiscard]] std::unique_ptr<Backend> make_composed_backend(at::Device device);
+// Null where this build has none, or not for this device (why_no_cuda_backend).
+[[nodiscard]] std::unique_ptr<Backend> make_cuda_backend(at::Device device);
+// In words; empty where make_cuda_backend makes one for a GPU.
+[[nodiscard]] std::string why_no_cuda_backend();
 
 }  // namespace wavroute::ops

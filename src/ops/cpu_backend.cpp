@@ -169,6 +169,7 @@ void CpuBackend::adamw(const AdamwBuffers& buffers, const AdamwNumbers& numbers)
 
 std::string describe(BackendKind kind) {
   if (kind == BackendKind::kComposed) return "composed";
+  if (kind == BackendKind::kCuda) return "cuda";
   return "cpu (" + kernels::to_string(kernels::chosen_kernels().isa) + ")";
 }
 

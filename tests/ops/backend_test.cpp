@@ -1,4 +1,5 @@
-// Every operator of the CPU's back end against the composed one, which shares no kernel with it.
+// Every operator of a back end on our kernels against the composed one, which shares no kernel with
+// it.
 #include "ops/backend.h"
 
 #include <ATen/ATen.h>
@@ -9,6 +10,7 @@
 #include <cmath>
 
 #include "ops/rope.h"
+#include "tests/ops/tested_backend.h"
 
 namespace wavroute::ops {
 namespace {
@@ -16,8 +18,14 @@ namespace {
 constexpr int64_t kTokens = 2 * 17, kWidth = 48, kHidden = 72, kVocabulary = 29;
 
 at::Tensor random_values(at::IntArrayRef sizes, at::ScalarType type = at::kFloat) {
-  return at::randn(sizes, at::TensorOptions().dtype(at::kFloat)).to(type);
+  return at::randn(sizes, at::TensorOptions().dtype(at::kFloat)).to(type).to(tested_device());
 }
+at::TensorOptions table_options() {
+  return at::TensorOptions().dtype(at::kFloat).device(tested_device());
+}
+at::Tensor on_device(const at::Tensor& tensor) { return tensor.to(tested_device()); }
+at::Tensor ones(at::IntArrayRef sizes) { return on_device(at::ones(sizes)); }
+at::Tensor zeros(at::IntArrayRef sizes) { return on_device(at::zeros(sizes)); }
 
 // Both back ends do `call`; what they give, and what they leave in the tensors that it returns, is
 // the same up to rounding.
@@ -28,16 +36,16 @@ class EveryType : public ::testing::TestWithParam<at::ScalarType> {
 
   template <typename Call>
   void expect_same(const Call& call) {
-    const auto cpu = make_cpu_backend(), composed = make_composed_backend(at::kCPU);
+    const auto tested = make_tested_backend(), composed = make_composed_backend(tested_device());
     const at::NoGradGuard no_grad;
-    const std::vector<at::Tensor> actual = call(*cpu), expected = call(*composed);
+    const std::vector<at::Tensor> actual = call(*tested), expected = call(*composed);
     ASSERT_EQ(actual.size(), expected.size());
     for (size_t i = 0; i < actual.size(); ++i) {
       ASSERT_EQ(actual[i].sizes(), expected[i].sizes()) << i;
-      const at::Tensor whole = expected[i].to(at::kDouble);
+      const at::Tensor whole = expected[i].cpu().to(at::kDouble);
       const double size = whole.norm().item<double>();
       ASSERT_GT(size, 0.0) << i;
-      const double error = (actual[i].to(at::kDouble) - whole).norm().item<double>();
+      const double error = (actual[i].cpu().to(at::kDouble) - whole).norm().item<double>();
       EXPECT_LE(error, (type() == at::kFloat ? 1e-5 : 1e-2) * size) << i;
     }
   }
@@ -51,7 +59,7 @@ TEST_P(EveryType, ProjectsAndGivesBothGradients) {
                    w = random_values({kHidden, kWidth}, type()),
                    du = random_values({kTokens, kHidden}, type());
   expect_same([&](Backend& backend) -> std::vector<at::Tensor> {
-    at::Tensor grad = at::ones({kHidden, kWidth});  // added to
+    at::Tensor grad = ones({kHidden, kWidth});  // added to
     backend.add_weight_grad(du, x, grad);
     return {backend.project(x, w), backend.project_backward(du, w), grad};
   });
@@ -67,10 +75,9 @@ TEST_P(EveryType, AddsAndNormsAndGivesTheirGradients) {
     for (const bool norms : {true, false}) {
       for (const bool first : {true, false}) {
         expect_same([&](Backend& backend) -> std::vector<at::Tensor> {
-          const Norm norm{norms ? gain : at::Tensor(), 1e-3,
-                          norms ? at::ones({kWidth}) : at::Tensor()};
+          const Norm norm{norms ? gain : at::Tensor(), 1e-3, norms ? ones({kWidth}) : at::Tensor()};
           Addend addend{u, scale, 0.5, {}};
-          if (scales > 0) addend.scale_grad = at::ones({scales});
+          if (scales > 0) addend.scale_grad = ones({scales});
           const Normed normed = backend.add_norm(h, addend, norm, type());
           const at::Tensor dh = later.clone();
           const at::Tensor du = backend.add_norm_backward(dx, normed, norm, addend, dh, first);
@@ -89,22 +96,23 @@ TEST_P(EveryType, AttendsAndGivesTheGradient) {
     const kernels::AttentionShape shape = {2, 17, 3, kv_heads, 16};
     const at::Tensor qkv = random_values({2 * 17, shape.row()}, type()),
                      dy = random_values({2 * 17, 48}, type());
-    const RopeTable rope = rope_table(0, 17, 16, 100.0, at::kFloat);
+    const RopeTable rope = rope_table(0, 17, 16, 100.0, table_options());
     expect_same([&](Backend& backend) -> std::vector<at::Tensor> {
-      const Attended attended = backend.attention(qkv, shape, rope);
-      return {attended.y, backend.attention_backward(qkv, attended, dy, shape, rope)};
+      const at::Tensor own = qkv.clone();  // may be rotated in place
+      const Attended attended = backend.attention(own, shape, rope);
+      return {attended.y, backend.attention_backward(own, attended, dy, shape, rope)};
     });
   }
 }
 
 TEST_P(EveryType, AttendsOverACache) {
   for (const int64_t first : {int64_t{1}, int64_t{5}, int64_t{12}}) {
-    const RopeTable rope = rope_table(0, 20, 16, 100.0, at::kFloat);
+    const RopeTable rope = rope_table(0, 20, 16, 100.0, table_options());
     const at::Tensor start = random_values({2 * first, 5 * 16}, type()),
                      next = random_values({2, 5 * 16}, type()),
                      chunk = random_values({2 * 3, 5 * 16}, type());
     expect_same([&](Backend& backend) -> std::vector<at::Tensor> {
-      const at::TensorOptions options = at::TensorOptions().dtype(type());
+      const at::TensorOptions options = table_options().dtype(type());
       const at::Tensor keys = at::zeros({2, 1, 20, 16}, options), values = at::zeros_like(keys);
       std::vector<at::Tensor> results;
       std::vector<int64_t> positions = {0, 0};
@@ -166,7 +174,7 @@ TEST_P(EveryType, AddsABiasAndItsGradient) {
   expect_same([&](Backend& backend) -> std::vector<at::Tensor> {
     const at::Tensor sum = rows.clone();
     backend.add_bias(sum, bias);
-    const at::Tensor grad = at::ones({100});
+    const at::Tensor grad = ones({100});
     backend.add_bias_grad(rows, grad);
     return {sum, grad};
   });
@@ -174,10 +182,10 @@ TEST_P(EveryType, AddsABiasAndItsGradient) {
 
 TEST_P(EveryType, ABiasHasTheSameGradientWithAnyNumberOfThreads) {
   const at::Tensor rows = random_values({1000, 200}, type());
-  const auto backend = make_cpu_backend();
+  const auto backend = make_tested_backend();
   const auto gradient = [&](int threads) {
     at::set_num_threads(threads);
-    at::Tensor grad = at::zeros({200});
+    at::Tensor grad = zeros({200});
     backend->add_bias_grad(rows, grad);
     return grad;
   };
@@ -202,7 +210,7 @@ TEST_P(EveryType, LooksUpTokensAndScoresThem) {
   const at::Tensor table = random_values({kVocabulary, kWidth}),
                    rows = random_values({2, 17, kWidth}),
                    logits = random_values({kTokens, kVocabulary}, type());
-  const at::Tensor ids = at::randint(kVocabulary, {2, 17}, at::kLong);
+  const at::Tensor ids = on_device(at::randint(kVocabulary, {2, 17}, at::kLong));
   at::Tensor targets = ids.flatten().clone();
   targets[3] = -100;
   expect_same([&](Backend& backend) -> std::vector<at::Tensor> {
@@ -218,7 +226,7 @@ TEST_P(EveryType, LooksUpTokensAndScoresThem) {
 TEST_P(EveryType, UpdatesParametersAlikeAndLeavesNoGradient) {
   const at::Tensor value = random_values({1000}), gradient = random_values({1000});
   expect_same([&](Backend& backend) -> std::vector<at::Tensor> {
-    AdamwBuffers buffers{value.clone(), gradient.clone(), at::zeros({1000}), at::zeros({1000}), {}};
+    AdamwBuffers buffers{value.clone(), gradient.clone(), zeros({1000}), zeros({1000}), {}};
     if (type() != at::kFloat) buffers.copy = value.to(type());
     const double squares = backend.sum_of_squares(buffers.grad);
     AdamwNumbers numbers{.lr = 0.01,
@@ -239,13 +247,13 @@ TEST_P(EveryType, UpdatesParametersAlikeAndLeavesNoGradient) {
   });
 }
 
-TEST(CpuBackend, LacksProgramsAndTapsAndDecodes) {
-  const auto cpu = make_cpu_backend(), composed = make_composed_backend(at::kCPU);
-  EXPECT_TRUE(cpu->serves({}));
-  EXPECT_TRUE(cpu->serves({.decoding = true}));
-  EXPECT_FALSE(cpu->serves({.program = true}));
-  EXPECT_TRUE(cpu->serves({.program = true, .decoding = true}));
-  EXPECT_FALSE(cpu->serves({.taps = true}));
+TEST(Backend, OfOurKernelsLacksProgramsAndTapsAndDecodes) {
+  const auto ours = make_tested_backend(), composed = make_composed_backend(tested_device());
+  EXPECT_TRUE(ours->serves({}));
+  EXPECT_TRUE(ours->serves({.decoding = true}));
+  EXPECT_FALSE(ours->serves({.program = true}));
+  EXPECT_TRUE(ours->serves({.program = true, .decoding = true}));
+  EXPECT_FALSE(ours->serves({.taps = true}));
   EXPECT_TRUE(composed->serves({.program = true, .taps = true, .decoding = true}));
 }
 

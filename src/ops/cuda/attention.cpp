@@ -1,0 +1,114 @@
+// Attention of the back end `cuda`: our rotation in place, then libtorch's kernels over heads.
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include "kernels/cuda/heads.h"
+#include "ops/cuda/cuda_backend.h"
+#include "ops/heads.h"
+#include "ops/typed.h"
+
+namespace wavroute::ops {
+namespace {
+
+namespace cuda = kernels::cuda;
+using kernels::AttentionShape;
+
+// Queries, keys and values of qkv [B T, (H + 2 G) w], each [B,T,heads,w], in its memory.
+struct HeadViews {
+  at::Tensor q, k, v;
+};
+HeadViews views_of(const at::Tensor& qkv, const AttentionShape& shape) {
+  const at::Tensor all =
+      qkv.view({shape.batch, shape.length, shape.heads + 2 * shape.kv_heads, shape.width});
+  return {all.narrow(2, 0, shape.heads), all.narrow(2, shape.heads, shape.kv_heads),
+          all.narrow(2, shape.heads + shape.kv_heads, shape.kv_heads)};
+}
+
+// Heads [B,T,heads,w] as the kernels take them.
+template <typename C>
+cuda::Heads<C> heads_of(const at::Tensor& x) {
+  return {out<std::remove_const_t<C>>(x), x.stride(0), x.stride(1), x.stride(2)};
+}
+
+// On libtorch's operators for any type, differentiable.
+at::Tensor stock_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+  const int64_t heads = q.size(2);
+  return at::scaled_dot_product_attention(q.transpose(1, 2), repeat_heads(k.transpose(1, 2), heads),
+                                          repeat_heads(v.transpose(1, 2), heads), std::nullopt, 0.0,
+                                          /*is_causal=*/q.size(1) > 1)
+      .transpose(1, 2);
+}
+
+FlashGrads stock_attention_backward(const HeadViews& heads, const at::Tensor& dy) {
+  const at::AutoGradMode with_grad(true);
+  const auto leaf = [](const at::Tensor& x) { return x.detach().set_requires_grad(true); };
+  const at::Tensor q = leaf(heads.q), k = leaf(heads.k), v = leaf(heads.v);
+  const auto grads = torch::autograd::grad({stock_attention(q, k, v)}, {q, k, v}, {dy});
+  return {grads[0], grads[1], grads[2]};
+}
+
+at::Tensor with_adjacent_numbers(const at::Tensor& x) {
+  return x.stride(3) == 1 ? x : x.contiguous();
+}
+
+}  // namespace
+
+Attended CudaBackend::attention(const at::Tensor& qkv, const AttentionShape& shape,
+                                const RopeTable& rope) {
+  const HeadViews heads = views_of(qkv, shape);
+  with_type(qkv.scalar_type(), [&]<typename C>() {
+    cuda::RotateHeads<C> args;
+    args.shape = shape;
+    args.query = heads_of<const C>(heads.q);
+    args.key = heads_of<const C>(heads.k);
+    args.query_to = heads_of<C>(heads.q);
+    args.key_to = heads_of<C>(heads.k);
+    args.cos = in<float>(rope.cos);
+    args.sin = in<float>(rope.sin);
+    cuda::rotate_heads(args, stream());
+  });
+  const std::vector<int64_t> rows = {shape.batch * shape.length, shape.heads * shape.width};
+  if (!gpu_->has_flash(shape.width, qkv.scalar_type())) {
+    return {stock_attention(heads.q, heads.k, heads.v).reshape(rows), {}};
+  }
+  const FlashResult result = gpu_->flash_attention(heads.q, heads.k, heads.v);
+  return {result.y.reshape(rows), result.lse};
+}
+
+at::Tensor CudaBackend::attention_backward(const at::Tensor& qkv, const Attended& forward,
+                                           const at::Tensor& dy, const AttentionShape& shape,
+                                           const RopeTable& rope) {
+  const HeadViews heads = views_of(qkv, shape);  // rotated
+  const std::vector<int64_t> sizes = {shape.batch, shape.length, shape.heads, shape.width};
+  const at::Tensor grad = dy.reshape(sizes);
+  FlashGrads grads = forward.lse.defined() ? gpu_->flash_attention_backward(
+                                                 heads.q, heads.k, heads.v,
+                                                 {forward.y.view(sizes), forward.lse}, grad)
+                                           : stock_attention_backward(heads, grad);
+  for (at::Tensor* part : {&grads.q, &grads.k, &grads.v}) *part = with_adjacent_numbers(*part);
+  at::Tensor dqkv = memory_.empty_like(qkv);
+  const HeadViews to = views_of(dqkv, shape);
+  with_type(qkv.scalar_type(), [&]<typename C>() {
+    cuda::RotateHeads<C> args;
+    args.shape = shape;
+    args.query = heads_of<const C>(grads.q);
+    args.key = heads_of<const C>(grads.k);
+    args.value = heads_of<const C>(grads.v);
+    args.query_to = heads_of<C>(to.q);
+    args.key_to = heads_of<C>(to.k);
+    args.value_to = heads_of<C>(to.v);
+    args.cos = in<float>(rope.cos);
+    args.sin = in<float>(rope.sin);
+    args.back = true;
+    cuda::rotate_heads(args, stream());
+  });
+  return dqkv;
+}
+
+at::Tensor CudaBackend::cached_attention(const at::Tensor& qkv, const AttentionShape& shape,
+                                         const RopeTable& rope, const KeyValues& cache) {
+  return composed_->cached_attention(qkv, shape, rope, cache);
+}
+
+}  // namespace wavroute::ops
