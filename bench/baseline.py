@@ -232,6 +232,13 @@ def peak_memory_bytes(o):
     raise RuntimeError("expected a line VmHWM in /proc/self/status, given none")
 
 
+def compiled(model, provider):
+    """The model as torch.compile makes it, "compile" being its default mode; as it is for "eager"."""
+    if provider == "eager":
+        return model
+    return torch.compile(model, mode=None if provider == "compile" else provider)
+
+
 class Trainer:
     def __init__(self, options):
         o = self.options = options
@@ -241,7 +248,7 @@ class Trainer:
         self.model = Decoder(o).to(o.device)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=o.lr, betas=(0.9, 0.95), fused=True)
-        self.loss_of = torch.compile(self.model) if o.provider == "compile" else self.model
+        self.loss_of = compiled(self.model, o.provider)
         self.ids, self.targets = (
             torch.randint(o.vocab, (o.batch, o.context), device=o.device) for _ in range(2))
 
@@ -309,7 +316,7 @@ def parse(arguments=None):
     parser.add_argument("--supports", action=Supports, nargs=0,
                         help="print the schemes and their options as one JSON line, and end")
     parser.add_argument("--scheme", required=True, choices=DETAILS)
-    parser.add_argument("--provider", default="eager", choices=("eager", "compile"))
+    parser.add_argument("--provider", default="eager", choices=("eager", "compile", "reduce-overhead", "max-autotune"))
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     for name, default in (("layers", 12), ("width", 256), ("batch", 4), ("context", 256),

@@ -262,7 +262,7 @@ void add_bench(CLI::App& root, Action& action) {
   step->add_option("--schemes", options->schemes, "Default: compare.schemes")->delimiter(',');
   step->add_option("--baselines", options->baselines, "PyTorch baselines to time as well")
       ->delimiter(',')
-      ->check(CLI::IsMember({"eager", "compile", "none"}))
+      ->check(CLI::IsMember({"eager", "compile", "reduce-overhead", "max-autotune", "none"}))
       ->capture_default_str();
   step->add_option("--precision", options->precisions, "Default: train.precision")
       ->delimiter(',')

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <iostream>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <span>
 
@@ -16,7 +17,7 @@
 #include "model/cost.h"
 #include "model/device.h"
 #include "train/session.h"
-#include "train/step.h"
+#include "train/stepper.h"
 #include "wavroute/error.h"
 
 namespace wavroute::app {
@@ -44,6 +45,7 @@ class Worker {
         config_.train.micro_batch > 0 ? config_.train.micro_batch : config_.train.batch;
     plan_.recompute = config_.train.recompute;
     fill_batch();
+    stepper_ = make_stepper(model_, optimizer_, plan_);
   }
 
   [[nodiscard]] Json describe() const {
@@ -66,8 +68,8 @@ class Worker {
     const auto start = std::chrono::steady_clock::now();
     // No number of steps: gates that are frozen early in training are not frozen here.
     const Pass pass{true, static_cast<uint64_t>(config_.train.seed), {steps_++, 0}};
-    const TrainStepResult result =
-        train_step(model_, optimizer_, batch_, plan_, pass, config_.optimizer.lr);
+    stepper_->start(batch_, pass, config_.optimizer.lr);
+    const TrainStepResult result = stepper_->finish();
     wait_for(model_.device());  // the update is only queued on a GPU
     const std::chrono::duration<double, std::milli> ms = std::chrono::steady_clock::now() - start;
     if (!result.is_finite()) {
@@ -111,6 +113,7 @@ class Worker {
   AdamW optimizer_;
   Batch batch_;
   TrainStepPlan plan_;
+  std::unique_ptr<Stepper> stepper_;
   int64_t steps_ = 0;
 };
 

@@ -18,6 +18,7 @@
 #include "common.h"
 #include "data/token_cache.h"
 #include "kernels/kernels.h"
+#include "ops/backend.h"
 #include "train/session.h"
 #include "waiting.h"
 
@@ -52,6 +53,7 @@ nlohmann::ordered_json examine() {
   found["precision_auto"] = to_string(resolve_machine(Config{}, machine).train.precision);
   found["gpus"] = gpus;
   found["gpu_names"] = machine.gpus;
+  found["gpu_kernels_missing"] = ops::why_no_cuda_backend();
   found["memory_total"] = machine.memory_total;
   found["memory_available"] = machine.memory_available;
   found["cache_folder"] = cache_folder().string();
@@ -98,6 +100,9 @@ std::string screen(const nlohmann::ordered_json& f) {
   const auto names = f.at("gpu_names").get<std::vector<std::string>>();
   const std::string by_cuda = gpus == 0 ? "none" : fmt::format("{} by CUDA", gpus);
   line("GPU", names.empty() ? by_cuda : fmt::format("{}, of {}", by_cuda, fmt::join(names, ", ")));
+  const std::string lacks = text("gpu_kernels_missing");
+  if (lacks.empty()) line("", "this build has kernels for it (train.kernels = \"fused\")");
+  if (!lacks.empty() && (gpus > 0 || !names.empty())) line("", "no kernels of ours: " + lacks);
   line("memory", fmt::format("{}, {} of it available", gibibytes(f.at("memory_total")),
                              gibibytes(f.at("memory_available"))));
   line("cache", text("cache_folder").empty() ? "none" : text("cache_folder"));

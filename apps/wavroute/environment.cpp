@@ -37,30 +37,34 @@ Json variables() {
   return set;
 }
 
+std::string kernels_of(const TrainConfig& train) {
+  if (train.kernels != KernelChoice::kFused) return std::string(to_string(train.kernels));
+  return train.device == DeviceKind::kCuda ? "cuda"
+                                           : kernels::to_string(kernels::chosen_kernels().isa);
+}
+
 Json environment(const Session& session) {
   const BuildInfo& build = build_info();
   const TrainConfig& train = session.config.train;
-  return {
-      {"format", kRunFormat},
-      {"wavroute", build.version},
-      {"commit", build.commit},
-      {"torch", build.torch_version},
-      {"torch_isa", at::get_cpu_capability()},
-      {"compiler", build.compiler},
-      {"cpu", session.machine.cpu_model},
-      {"isa", session.machine.instruction_sets},
-      {"gpus", session.machine.gpus},
-      {"cores", session.machine.cores},
-      {"kernels", train.kernels == KernelChoice::kFused ? to_string(kernels::chosen_kernels().isa)
-                                                        : to_string(train.kernels)},
-      {"threads", train.threads},
-      {"memory_bytes", session.machine.memory_total},
-      {"device", to_string(train.device)},
-      {"precision", to_string(train.precision)},
-      {"variables", variables()},
-      {"corpus", session.corpus.description},
-      {"train_sha256", session.corpus.train_sha256},
-      {"valid_sha256", session.corpus.valid_sha256}};
+  return {{"format", kRunFormat},
+          {"wavroute", build.version},
+          {"commit", build.commit},
+          {"torch", build.torch_version},
+          {"torch_isa", at::get_cpu_capability()},
+          {"compiler", build.compiler},
+          {"cpu", session.machine.cpu_model},
+          {"isa", session.machine.instruction_sets},
+          {"gpus", session.machine.gpus},
+          {"cores", session.machine.cores},
+          {"kernels", kernels_of(train)},
+          {"threads", train.threads},
+          {"memory_bytes", session.machine.memory_total},
+          {"device", to_string(train.device)},
+          {"precision", to_string(train.precision)},
+          {"variables", variables()},
+          {"corpus", session.corpus.description},
+          {"train_sha256", session.corpus.train_sha256},
+          {"valid_sha256", session.corpus.valid_sha256}};
 }
 
 std::string plain(const nlohmann::json& value) {

@@ -26,7 +26,7 @@ namespace wavroute {
 
 struct StepJob {
   std::string label;
-  std::string provider;  // "wavroute", "eager", "compile"
+  std::string provider;  // "wavroute", "eager", "compile", or another mode of torch.compile
   std::string scheme;
   std::vector<std::string> argv;
   std::map<std::string, std::string> env;  // added to the environment of this process

@@ -125,6 +125,7 @@ std::vector<Field> train_fields() {
       choice<&C::train, &T::precision>("train", "precision", {"auto", "bf16", "fp32"}),
       choice<&C::train, &T::kernels>("train", "kernels"),
       choice<&C::train, &T::device>("train", "device"),
+      {"train", "deterministic", slot<&C::train, &T::deterministic>},
       {"train", "threads", slot<&C::train, &T::threads>, size_or_zero()},
   };
 }

@@ -19,18 +19,36 @@ AdamW::AdamW(ParameterTable& table, const OptimizerConfig& config)
   }
 }
 
-void AdamW::update(ops::Backend& backend, double lr, double grad_scale) {
+template <typename Update>
+void AdamW::for_groups(const Update& update) const {
   const at::NoGradGuard no_grad;
-  ++updates_;
   for (size_t g = 0; g < table_.groups().size(); ++g) {
     const FlatGroup& group = table_.groups()[g];
     if (group.value.numel() == 0) continue;
-    const double decay = group.decay == Decay::kYes ? config_.weight_decay : 0.0;
-    backend.adamw(
-        {group.value, group.grad, first_[g], second_[g], group.compute},
-        {lr, config_.betas[0], config_.betas[1], config_.eps, decay, updates_, grad_scale});
+    ops::AdamwNumbers numbers;
+    numbers.beta1 = config_.betas[0];
+    numbers.beta2 = config_.betas[1];
+    numbers.eps = config_.eps;
+    numbers.weight_decay = group.decay == Decay::kYes ? config_.weight_decay : 0.0;
+    update({group.value, group.grad, first_[g], second_[g], group.compute}, numbers);
   }
+}
+
+void AdamW::update(ops::Backend& backend, double lr, double grad_scale) {
+  ++updates_;
+  for_groups([&](const ops::AdamwBuffers& buffers, ops::AdamwNumbers numbers) {
+    numbers.lr = lr;
+    numbers.update = updates_;
+    numbers.grad_scale = grad_scale;
+    backend.adamw(buffers, numbers);
+  });
   zeroed_ = true;
+}
+
+void AdamW::update(ops::DeviceSteps& steps, const ops::StepMemory& step) const {
+  for_groups([&](const ops::AdamwBuffers& buffers, const ops::AdamwNumbers& numbers) {
+    steps.adamw(buffers, numbers, step);
+  });
 }
 
 double gradient_norm(ops::Backend& backend, const ParameterTable& table) {

@@ -20,17 +20,25 @@ class AdamW {
   // Refreshes the copies in the compute type and leaves the gradients at zero.
   void update(ops::Backend& backend, double lr, double grad_scale = 1.0);
 
+  // The update as part of a step on the device, of the buffers alone: updates() is the caller's.
+  void update(ops::DeviceSteps& steps, const ops::StepMemory& step) const;
+
   // True, once, after an update that set the gradients to zero.
   [[nodiscard]] bool take_zeroed() { return std::exchange(zeroed_, false); }
 
   // Bias correction counts updates; a resume sets it.
   [[nodiscard]] int64_t updates() const { return updates_; }
   void set_updates(int64_t updates) { updates_ = updates; }
+  [[nodiscard]] const OptimizerConfig& config() const { return config_; }
   // First and second moments, one flat buffer per group of the table.
   [[nodiscard]] const std::vector<at::Tensor>& first_moments() const { return first_; }
   [[nodiscard]] const std::vector<at::Tensor>& second_moments() const { return second_; }
 
  private:
+  // Calls update(buffers, numbers) for every group, with what the configuration says.
+  template <typename Update>
+  void for_groups(const Update& update) const;
+
   ParameterTable& table_;
   OptimizerConfig config_;
   std::vector<at::Tensor> first_, second_;

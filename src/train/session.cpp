@@ -15,6 +15,7 @@
 #include "base/threads.h"
 #include "config/print.h"
 #include "model/device.h"
+#include "ops/backend.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -36,9 +37,9 @@ bool multiplies_bf16_fast(const Machine& machine, const ModelConfig& model) {
 
 // The same seed gives the same bits on a GPU too, where libtorch must be told so: otherwise
 // attention's gradient is summed in any order.
-void ask_for_repeatable_kernels() {
+void ask_for_repeatable_kernels(bool asked) {
   at::Context& context = at::globalContext();
-  context.setDeterministicAlgorithms(true, /*warn_only=*/false);
+  context.setDeterministicAlgorithms(asked, /*warn_only=*/false);
   context.setDeterministicFillUninitializedMemory(false);       // for debugging; a write per tensor
   setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*replace=*/0);  // libtorch requires a setting
 }
@@ -67,9 +68,10 @@ Config resolve_machine(Config config, const Machine& machine) {
     throw expected("a GPU for train.device = \"cuda\"", "none that libtorch sees", {},
                    "wavroute doctor lists the devices; device = \"auto\" uses what is available");
   }
-  if (on_gpu) ask_for_repeatable_kernels();
+  if (on_gpu) ask_for_repeatable_kernels(train.deterministic);
   if (train.kernels == KernelChoice::kAuto) {
-    train.kernels = on_gpu ? KernelChoice::kComposed : KernelChoice::kFused;
+    const bool serves = !on_gpu || ops::why_no_cuda_backend().empty();
+    train.kernels = serves ? KernelChoice::kFused : KernelChoice::kComposed;
   }
   train.threads = threads_to_use(train.threads, machine);
   at::set_num_threads(static_cast<int>(train.threads));

@@ -139,15 +139,21 @@ bool Trainer::run() {
 
 void Trainer::train(JsonlWriter& metrics) {
   const int64_t steps = config_.train.steps;
-  while (state_.progress.step < steps && !StopSignal::requested()) {
-    step(metrics);
-    const int64_t done = state_.progress.step;
+  stepper_ = make_stepper(*session_.model, optimizer_, plan_);
+  started_ = state_.progress.step;
+  while (started_ < steps && !StopSignal::requested()) {
+    start_step();
+    const int64_t done = started_;
     const bool saves = is_due(done, config_.train.save_every, steps);
     const bool evaluates = is_due(done, config_.train.eval_every, steps);
+    const bool waits = saves || evaluates || StopSignal::requested();
+    const int64_t under_way = waits ? 0 : stepper_->most_under_way() - 1;
+    while (started_ - state_.progress.step > under_way) finish_step(metrics);
     // A loss beside each checkpoint says which is the best, unless the user wants none.
     if (evaluates || (saves && config_.train.eval_every > 0)) evaluate(metrics);
     if (saves) save(metrics);
   }
+  while (started_ > state_.progress.step) finish_step(metrics);
   if (saved_step_ != state_.progress.step) save(metrics);
 }
 
@@ -217,14 +223,26 @@ void Trainer::announce() const {
       format_bytes(session_.forecast.memory.total()), peak_flops_ / 1e9));
 }
 
-void Trainer::step(JsonlWriter& metrics) {
-  const auto start = std::chrono::steady_clock::now();
-  const Batch batch = batch_of(batches_, state_.progress.step);
-  const Pass pass{true, static_cast<uint64_t>(config_.train.seed), state_.progress};
-  const double lr = learning_rate();
-  const TrainStepResult result = train_step(*session_.model, optimizer_, batch, plan_, pass, lr);
+void Trainer::start_step() {
+  if (started_ == state_.progress.step) since_ = std::chrono::steady_clock::now();
+  const Batch batch = batch_of(batches_, started_);
+  Pass pass{true, static_cast<uint64_t>(config_.train.seed), state_.progress};
+  pass.progress.step = started_;
+  stepper_->start(batch, pass, learning_rate(started_));
+  ++started_;
+  if (const std::string trouble = stepper_->take_trouble(); !trouble.empty()) {
+    console_.warn(fmt::format("warning: steps are not recorded, which makes them slower: {}",
+                              trouble.substr(0, trouble.find('\n'))));
+  }
+}
+
+void Trainer::finish_step(JsonlWriter& metrics) {
+  const double lr = learning_rate(state_.progress.step);
+  const TrainStepResult result = stepper_->finish();
   if (!result.is_finite()) stop_at(result);
-  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+  const auto now = std::chrono::steady_clock::now();
+  const std::chrono::duration<double> taken = now - since_;
+  since_ = now;
 
   state_.progress.step += 1;
   state_.tokens += session_.tokens_per_step();
@@ -237,9 +255,8 @@ void Trainer::step(JsonlWriter& metrics) {
   console_.bar(state_.progress.step, config_.train.steps, seconds_left());
 }
 
-double Trainer::learning_rate() const {
-  return config_.optimizer.lr *
-         schedule_factor(config_.schedule, state_.progress.step, schedule_plan());
+double Trainer::learning_rate(int64_t step) const {
+  return config_.optimizer.lr * schedule_factor(config_.schedule, step, schedule_plan());
 }
 
 void Trainer::stop_at(const TrainStepResult& result) {

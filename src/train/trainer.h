@@ -1,8 +1,10 @@
 // The training loop of one run folder.
 #pragma once
 
+#include <chrono>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string_view>
@@ -15,6 +17,7 @@
 #include "train/schedule.h"
 #include "train/session.h"
 #include "train/step.h"
+#include "train/stepper.h"
 
 namespace wavroute {
 
@@ -52,8 +55,10 @@ class Trainer {
 
   void announce() const;
   void train(JsonlWriter& metrics);
-  void step(JsonlWriter& metrics);
-  [[nodiscard]] double learning_rate() const;  // of the next step
+  void start_step();
+  // Waits for the earliest step that is under way.
+  void finish_step(JsonlWriter& metrics);
+  [[nodiscard]] double learning_rate(int64_t step) const;
   // The row of metrics.jsonl of the step that has just been done.
   [[nodiscard]] nlohmann::ordered_json step_row(const TrainStepResult& result, double lr,
                                                 double seconds) const;
@@ -83,6 +88,9 @@ class Trainer {
   EvalWindows windows_;
   TrainStepPlan plan_;
   RunState state_;
+  std::unique_ptr<Stepper> stepper_;
+  int64_t started_ = 0;                          // steps, the finished ones included
+  std::chrono::steady_clock::time_point since_;  // when the next step to finish was started
   double peak_flops_ = 0.0;
   Interval interval_;
   Interval total_;  // of this process, for the time left and the summary
