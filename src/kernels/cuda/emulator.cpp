@@ -20,7 +20,7 @@ namespace wavroute::kernels::cuda::emulator {
 namespace {
 
 constexpr int kWarp = 32;
-constexpr size_t kStackBytes = size_t{256} << 10;
+constexpr size_t kStackBytes = size_t{256} << 10, kMostFibres = 1024;
 
 enum class Wait { kNone, kBarrier, kShuffle, kDone };
 
@@ -40,8 +40,8 @@ void enter_stack(void* /*kept*/, const void** /*bottom*/, size_t* /*bytes*/) {}
 struct Fibre {
   ucontext_t context = {};  // where it begins
   std::jmp_buf place = {};  // where it waits; without the system calls of swapcontext
-  bool is_new = true;
-  char* stack = nullptr;
+  bool is_new = true;       // it has not begun, or what it was at is given up
+  std::unique_ptr<char[]> stack;
   void* fake_stack = nullptr;
   Wait wait = Wait::kNone;
   const void* given = nullptr;  // of a shuffle
@@ -52,13 +52,11 @@ struct Fibre {
 
 Order order = Order::kForwards;
 
-// Stacks are kept: the pages of new ones would take longer than most kernels.
-char* stack_of(size_t thread) {
-  static std::vector<std::unique_ptr<char[]>> stacks;
-  while (stacks.size() <= thread) {
-    stacks.push_back(std::make_unique_for_overwrite<char[]>(kStackBytes));
-  }
-  return stacks[thread].get();
+// Fibres are kept from launch to launch, each in a loop over the threads that it is: to begin one
+// costs system calls and the pages of a stack, more than most kernels.
+std::span<Fibre> first_fibres(size_t count) {
+  static std::vector<Fibre> kept(kMostFibres);
+  return {kept.data(), count};
 }
 
 // The launch that runs.
@@ -69,22 +67,15 @@ class Launch {
         threads_(threads),
         shared_((shared_bytes + sizeof(max_align_t) - 1) / sizeof(max_align_t)),
         thread_(thread),
-        fibres_(static_cast<size_t>(threads)),
+        fibres_(first_fibres(static_cast<size_t>(threads))),
         turns_(static_cast<size_t>(threads)) {
-    for (size_t t = 0; t < fibres_.size(); ++t) fibres_[t].stack = stack_of(t);
     std::iota(turns_.begin(), turns_.end(), 0);
     if (order == Order::kBackwards) std::ranges::reverse(turns_);
     if (order == Order::kShuffled) std::ranges::shuffle(turns_, std::mt19937(7));
   }
 
   void run();
-  void wait(Wait what) {
-    Fibre& fibre = current();
-    fibre.wait = what;
-    leave_stack(&fibre.fake_stack, host_bottom_, host_bytes_);
-    if (_setjmp(fibre.place) == 0) _longjmp(host_, 1);
-    enter_stack(fibre.fake_stack, &host_bottom_, &host_bytes_);
-  }
+  void wait(Wait what);
 
   Fibre& current() { return fibres_[static_cast<size_t>(now_)]; }
   [[nodiscard]] int thread() const { return now_; }
@@ -95,8 +86,8 @@ class Launch {
 
  private:
   static void begin();
-  void start(Fibre& fibre);
   void resume(int thread);
+  void enter(Fibre& fibre);
   void run_block();
   // Lets those go on who wait for each other and are all there; whether there were any.
   bool release();
@@ -106,7 +97,7 @@ class Launch {
   int threads_;
   std::vector<max_align_t> shared_;
   const std::function<void()>& thread_;
-  std::vector<Fibre> fibres_;
+  std::span<Fibre> fibres_;
   std::vector<int> turns_;
   std::jmp_buf host_ = {};
   void* host_fake_stack_ = nullptr;
@@ -118,31 +109,42 @@ class Launch {
 
 Launch* launch = nullptr;
 
-void Launch::begin() {
-  enter_stack(nullptr, &launch->host_bottom_, &launch->host_bytes_);
-  launch->thread_();
-  launch->current().wait = Wait::kDone;
-  leave_stack(nullptr, launch->host_bottom_, launch->host_bytes_);  // for good
-  _longjmp(launch->host_, 1);
+void Launch::wait(Wait what) {
+  Fibre& fibre = current();
+  fibre.wait = what;
+  leave_stack(&fibre.fake_stack, host_bottom_, host_bytes_);
+  if (_setjmp(fibre.place) == 0) _longjmp(host_, 1);
+  // A fibre that was done may go on in another launch than this one, which is gone then.
+  enter_stack(fibre.fake_stack, &launch->host_bottom_, &launch->host_bytes_);
 }
 
-void Launch::start(Fibre& fibre) {
+void Launch::begin() {
+  enter_stack(nullptr, &launch->host_bottom_, &launch->host_bytes_);
+  for (;;) {
+    launch->thread_();
+    launch->wait(Wait::kDone);  // until it is a thread of another block or launch
+  }
+}
+
+// Begins a fibre on its stack.
+void Launch::enter(Fibre& fibre) {
+  fibre.is_new = false;
   getcontext(&fibre.context);
-  fibre.context.uc_stack.ss_sp = fibre.stack;
+  fibre.context.uc_stack.ss_sp = fibre.stack.get();
   fibre.context.uc_stack.ss_size = kStackBytes;
   fibre.context.uc_link = nullptr;
-  fibre.wait = Wait::kNone;
-  fibre.is_new = true;
   makecontext(&fibre.context, &Launch::begin, 0);
+  setcontext(&fibre.context);
 }
 
 void Launch::resume(int thread) {
   now_ = thread;
-  leave_stack(&host_fake_stack_, current().stack, kStackBytes);
+  std::unique_ptr<char[]>& stack = current().stack;
+  if (stack == nullptr) stack = std::make_unique_for_overwrite<char[]>(kStackBytes);
+  leave_stack(&host_fake_stack_, stack.get(), kStackBytes);
   if (_setjmp(host_) == 0) {
     if (!current().is_new) _longjmp(current().place, 1);
-    current().is_new = false;
-    setcontext(&current().context);
+    enter(current());
   }
   enter_stack(host_fake_stack_, nullptr, nullptr);
 }
@@ -171,13 +173,14 @@ bool Launch::release() {
 }
 
 void Launch::run_block() {
-  for (Fibre& fibre : fibres_) start(fibre);
+  for (Fibre& fibre : fibres_) fibre.wait = Wait::kNone;
   do {
     for (const int thread : turns_) {
       if (fibres_[static_cast<size_t>(thread)].wait == Wait::kNone) resume(thread);
     }
   } while (release());
   if (std::ranges::any_of(fibres_, [](const Fibre& f) { return f.wait != Wait::kDone; })) {
+    for (Fibre& fibre : fibres_) fibre.is_new = true;
     throw std::logic_error("threads of a block wait for others that went another way");
   }
 }
