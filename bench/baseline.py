@@ -316,7 +316,8 @@ def parse(arguments=None):
     parser.add_argument("--supports", action=Supports, nargs=0,
                         help="print the schemes and their options as one JSON line, and end")
     parser.add_argument("--scheme", required=True, choices=DETAILS)
-    parser.add_argument("--provider", default="eager", choices=("eager", "compile", "reduce-overhead", "max-autotune"))
+    parser.add_argument("--provider", default="eager",
+                        choices=("eager", "compile", "reduce-overhead", "max-autotune"))
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     for name, default in (("layers", 12), ("width", 256), ("batch", 4), ("context", 256),

@@ -18,7 +18,7 @@
 #include "common.h"
 #include "data/token_cache.h"
 #include "kernels/kernels.h"
-#include "ops/backend.h"
+#include "model/device.h"
 #include "train/session.h"
 #include "waiting.h"
 
@@ -53,7 +53,7 @@ nlohmann::ordered_json examine() {
   found["precision_auto"] = to_string(resolve_machine(Config{}, machine).train.precision);
   found["gpus"] = gpus;
   found["gpu_names"] = machine.gpus;
-  found["gpu_kernels_missing"] = ops::why_no_cuda_backend();
+  found["gpu_kernels_missing"] = why_no_gpu_kernels();
   found["memory_total"] = machine.memory_total;
   found["memory_available"] = machine.memory_available;
   found["cache_folder"] = cache_folder().string();

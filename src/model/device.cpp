@@ -10,6 +10,8 @@
 #include <fstream>
 #include <string>
 
+#include "ops/backend.h"
+
 namespace wavroute {
 
 int64_t peak_memory_bytes(at::Device device) {
@@ -27,6 +29,8 @@ int64_t peak_memory_bytes(at::Device device) {
 void wait_for(at::Device device) {
   if (!device.is_cpu()) at::accelerator::synchronizeDevice(device.index());
 }
+
+std::string why_no_gpu_kernels() { return ops::why_no_cuda_backend(); }
 
 double measure_product_peak(Precision precision, const ModelConfig& model, int64_t tokens,
                             at::Device device) {

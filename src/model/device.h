@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "wavroute/decoder.h"
 
@@ -14,6 +15,9 @@ namespace wavroute {
 
 // Waits until `device` has done all that it was given.
 void wait_for(at::Device device);
+
+// What this build lacks to run our kernels on a GPU, in words; empty: nothing.
+[[nodiscard]] std::string why_no_gpu_kernels();
 
 // FLOP/s of the best of a few matrix products of the sizes that a model of this width multiplies,
 // with the current number of threads.

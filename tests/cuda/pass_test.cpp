@@ -52,6 +52,41 @@ TEST_P(CudaPass, IsTheSameBitForBitWithLayersRecomputed) {
   expect_equal(actual.gradients, expected.gradients);
 }
 
+TEST_P(CudaPass, TakesAnEmptyBatch) {
+  for (const Precision precision : {Precision::kFp32, Precision::kBf16}) {
+    const auto model = cuda_model(small_spec(GetParam()), precision);
+    const at::Tensor ids =
+        at::empty({0, model->spec().model.context}, at::kLong).to(ops::tested_device());
+    PassOptions options;
+    options.pass = training();
+    model->parameters().zero_grad();
+    EXPECT_EQ(training_pass(*model, ids, ids, options).loss_sum, 0.0);
+    for (const FlatGroup& group : model->parameters().groups()) {
+      EXPECT_EQ(group.grad.abs().sum().item<double>(), 0.0);
+    }
+  }
+}
+
+TEST_P(CudaPass, DecodesLikeTheComposedOne) {
+  const DecoderSpec spec = small_spec(GetParam());
+  const at::Tensor ids = random_tokens(2, spec.model.context);
+  const auto decoded = [&](const Decoder& model) {
+    InferenceState state = model.inference_state(ids.size(0), ids.size(1));
+    ForwardOptions options;
+    options.state = &state;
+    std::vector<at::Tensor> logits;
+    for (int64_t begin = 0; begin < ids.size(1);) {
+      const int64_t count = begin == 0 ? 5 : 1;
+      const at::Tensor next = ids.narrow(1, begin, count).to(model.device());
+      logits.push_back(model.forward(next, options).logits.cpu());
+      begin += count;
+    }
+    return at::cat(logits, 1);
+  };
+  const at::Tensor exact = decoded(*scattered_model(spec));
+  EXPECT_LE(error_of(decoded(*cuda_model(spec, Precision::kFp32)), exact), 1e-5);
+}
+
 TEST_P(CudaPass, EvaluatesLikeTheComposedOne) {
   const DecoderSpec spec = small_spec(GetParam());
   const at::Tensor ids = random_tokens(2, spec.model.context);

@@ -117,8 +117,8 @@ TEST_P(EveryType, AttendsOverACache) {
       std::vector<at::Tensor> results;
       std::vector<int64_t> positions = {0, 0};
       const auto take = [&](const at::Tensor& qkv, int64_t length) {
-        results.push_back(
-            backend.cached_attention(qkv, {2, length, 3, 1, 16}, rope, {keys, values, positions}));
+        results.push_back(backend.cached_attention(qkv.clone(), {2, length, 3, 1, 16}, rope,
+                                                   {keys, values, positions}));
         for (int64_t& position : positions) position += length;
       };
       take(start, first);

@@ -20,6 +20,7 @@ WAVROUTE_KERNEL rotate_pairs(RotateHeads<C> r, int64_t heads, int64_t count) {
   const int64_t half = r.shape.width / 2, packs = half / n, place = i / packs, c = i % packs * n;
   const int64_t token = place / heads, t = token % r.shape.length, b = token / r.shape.length;
   int64_t head = place % heads;
+  const int64_t position = r.positions != nullptr ? r.positions[b] + t : t;
   const C* from = nullptr;
   C* to = nullptr;
   bool turns = true;
@@ -28,11 +29,11 @@ WAVROUTE_KERNEL rotate_pairs(RotateHeads<C> r, int64_t heads, int64_t count) {
     to = at_head(r.query_to, b, t, head);
   } else if (head -= r.shape.heads; head < r.shape.kv_heads) {
     from = at_head(r.key, b, t, head);
-    to = at_head(r.key_to, b, t, head);
+    to = at_head(r.key_to, b, position, head);
   } else {
     head -= r.shape.kv_heads;
     from = at_head(r.value, b, t, head);
-    to = at_head(r.value_to, b, t, head);
+    to = at_head(r.value_to, b, position, head);
     turns = false;
   }
   float first[n], second[n];
@@ -40,8 +41,8 @@ WAVROUTE_KERNEL rotate_pairs(RotateHeads<C> r, int64_t heads, int64_t count) {
   load<n>(from + half + c, second);
   if (turns) {
     float cos[n], sin[n];
-    load<n>(r.cos + t * half + c, cos);
-    load<n>(r.sin + t * half + c, sin);
+    load<n>(r.cos + position * half + c, cos);
+    load<n>(r.sin + position * half + c, sin);
     for (int k = 0; k < n; ++k) {
       const float a = first[k], s = r.back ? -sin[k] : sin[k];
       first[k] = a * cos[k] - second[k] * s;

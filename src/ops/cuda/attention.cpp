@@ -3,6 +3,8 @@
 #include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <algorithm>
+
 #include "kernels/cuda/heads.h"
 #include "ops/cuda/cuda_backend.h"
 #include "ops/heads.h"
@@ -13,6 +15,8 @@ namespace {
 
 namespace cuda = kernels::cuda;
 using kernels::AttentionShape;
+
+constexpr int64_t kMostCachedWidth = 256;  // of a head
 
 // Queries, keys and values of qkv [B T, (H + 2 G) w], each [B,T,heads,w], in its memory.
 struct HeadViews {
@@ -69,7 +73,7 @@ Attended CudaBackend::attention(const at::Tensor& qkv, const AttentionShape& sha
     cuda::rotate_heads(args, stream());
   });
   const std::vector<int64_t> rows = {shape.batch * shape.length, shape.heads * shape.width};
-  if (!gpu_->has_flash(shape.width, qkv.scalar_type())) {
+  if (qkv.numel() == 0 || !gpu_->has_flash(shape.width, qkv.scalar_type())) {
     return {stock_attention(heads.q, heads.k, heads.v).reshape(rows), {}};
   }
   const FlashResult result = gpu_->flash_attention(heads.q, heads.k, heads.v);
@@ -106,9 +110,52 @@ at::Tensor CudaBackend::attention_backward(const at::Tensor& qkv, const Attended
   return dqkv;
 }
 
+at::Tensor CudaBackend::positions_of(const KeyValues& cache) {
+  if (!std::ranges::equal(positions_, cache.positions)) {
+    positions_.assign(cache.positions.begin(), cache.positions.end());
+    device_positions_ = at::tensor(positions_, at::kLong).to(gpu_->device());
+  }
+  return device_positions_;
+}
+
 at::Tensor CudaBackend::cached_attention(const at::Tensor& qkv, const AttentionShape& shape,
                                          const RopeTable& rope, const KeyValues& cache) {
-  return composed_->cached_attention(qkv, shape, rope, cache);
+  if (shape.length > kFewTokens || shape.width > kMostCachedWidth) {
+    return composed_->cached_attention(qkv, shape, rope, cache);
+  }
+  const HeadViews heads = views_of(qkv, shape);
+  // [B, G, capacity, w] as heads by position.
+  const at::Tensor keys = cache.keys.transpose(1, 2), values = cache.values.transpose(1, 2);
+  const at::Tensor positions = positions_of(cache);
+  const int64_t most = std::ranges::max(cache.positions) + shape.length;
+  const at::Tensor scratch = floats(cuda::cached_attention_floats(shape, most));
+  at::Tensor y =
+      memory_.empty({shape.batch * shape.length, shape.heads * shape.width}, qkv.scalar_type());
+  with_type(qkv.scalar_type(), [&]<typename C>() {
+    cuda::RotateHeads<C> turn;
+    turn.shape = shape;
+    turn.query = heads_of<const C>(heads.q);
+    turn.key = heads_of<const C>(heads.k);
+    turn.value = heads_of<const C>(heads.v);
+    turn.query_to = heads_of<C>(heads.q);
+    turn.key_to = heads_of<C>(keys);
+    turn.value_to = heads_of<C>(values);
+    turn.cos = in<float>(rope.cos);
+    turn.sin = in<float>(rope.sin);
+    turn.positions = in<int64_t>(positions);
+    cuda::rotate_heads(turn, stream());
+    cuda::CachedAttention<C> args;
+    args.shape = shape;
+    args.query = heads_of<const C>(heads.q);
+    args.key = heads_of<const C>(keys);
+    args.value = heads_of<const C>(values);
+    args.positions = turn.positions;
+    args.most = most;
+    args.y = heads_of<C>(y.view({shape.batch, shape.length, shape.heads, shape.width}));
+    args.scratch = out<float>(scratch);
+    cuda::cached_attention(args, stream());
+  });
+  return y;
 }
 
 }  // namespace wavroute::ops

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "ops/backend.h"
 #include "ops/cuda/gpu.h"
@@ -90,6 +91,8 @@ class CudaBackend final : public Backend, public RouteOperators, public DeviceSt
   [[nodiscard]] kernels::cuda::Stream stream() const { return gpu_->stream(); }
   // Scratch memory, of an operator's own.
   [[nodiscard]] at::Tensor floats(int64_t count) { return memory_.empty({count}, at::kFloat); }
+  // Those of a cache, on the device: one copy serves all layers of a pass.
+  [[nodiscard]] at::Tensor positions_of(const KeyValues& cache);
   // The loss of each token.
   [[nodiscard]] at::Tensor token_losses(const at::Tensor& logits, const at::Tensor& targets,
                                         double weight);
@@ -97,6 +100,8 @@ class CudaBackend final : public Backend, public RouteOperators, public DeviceSt
   std::unique_ptr<Gpu> gpu_;
   SystemMemory memory_;
   std::unique_ptr<Backend> composed_;  // for what has no kernel here
+  std::vector<int64_t> positions_;     // positions_of's last
+  at::Tensor device_positions_;
 };
 
 }  // namespace wavroute::ops

@@ -3,7 +3,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/cuda/CUDAGraph.h>
-#include <c10/core/CachingDeviceAllocator.h>
+#include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
@@ -23,6 +23,8 @@ class GraphRecording final : public Recording {
     const c10::cuda::CUDAStream stream = c10::cuda::getStreamFromPool(false, device.index());
     const c10::cuda::CUDAStream before = c10::cuda::getCurrentCUDAStream(device.index());
     before.synchronize();
+    // What the same work took when it ran as it is: a graph has memory of its own.
+    c10::cuda::CUDACachingAllocator::emptyCache();
     const c10::cuda::CUDAStreamGuard guard(stream);
     graph_.capture_begin(pool, cudaStreamCaptureModeThreadLocal);
     try {

@@ -1,4 +1,4 @@
-// The rotation of heads.
+// The rotation of heads, and attention of a few tokens over a cache.
 #include "kernels/cuda/heads.h"
 
 #include "tests/kernels/cuda/runs.h"
@@ -82,6 +82,59 @@ TEST(RotatedHeads, AreTheSameInPlace) {
       rotate_heads(p.rotation(in_place, in_place, false), nullptr);
       wait_for_runs();
       expect_same_bits(in_place, apart);
+    }
+  });
+}
+
+// Two sequences of unlike length, of which the longer one goes over several parts.
+TEST(CachedAttention, IsTheSoftmaxOverAllPositionsUpToTheTokens) {
+  for_both_types([]<typename C>() {
+    for (const int64_t width : {6, 40}) {
+      const AttentionShape shape{2, 3, 4, 2, width};
+      constexpr int64_t kCapacity = 300;
+      const std::vector<int64_t> positions = {5, 290};
+      const auto query = random_values<C>(2 * 3 * 4 * width, 1, 2.0);
+      const auto key = random_values<C>(2 * 2 * kCapacity * width, 2, 2.0);
+      const auto value = random_values<C>(2 * 2 * kCapacity * width, 3);
+      std::vector<double> expected;
+      for (int64_t place = 0; place < 2 * 3 * 4; ++place) {
+        const int64_t head = place % 4, t = place / 4 % 3, b = place / 12;
+        const int64_t end = positions[static_cast<size_t>(b)] + t + 1;
+        const auto row = [&](const std::vector<C>& of, int64_t j, int64_t c) {
+          return to_double(
+              of[static_cast<size_t>(((b * 2 + head / 2) * kCapacity + j) * width + c)]);
+        };
+        std::vector<double> weights;
+        double sum = 0;
+        for (int64_t j = 0; j < end; ++j) {
+          double dot = 0;
+          for (int64_t c = 0; c < width; ++c) {
+            dot += to_double(query[static_cast<size_t>(place * width + c)]) * row(key, j, c);
+          }
+          weights.push_back(std::exp(dot / std::sqrt(static_cast<double>(width))));
+          sum += weights.back();
+        }
+        for (int64_t c = 0; c < width; ++c) {
+          double y = 0;
+          for (int64_t j = 0; j < end; ++j) y += weights[static_cast<size_t>(j)] * row(value, j, c);
+          expected.push_back(y / sum);
+        }
+      }
+      CachedAttention<C> args;
+      args.shape = shape;
+      args.query = {query.data(), 3 * 4 * width, 4 * width, width};
+      args.key = {key.data(), 2 * kCapacity * width, width, kCapacity * width};
+      args.value = {value.data(), 2 * kCapacity * width, width, kCapacity * width};
+      args.positions = positions.data();
+      args.most = 293;
+      std::vector<C> y(query.size());
+      args.y = {y.data(), 3 * 4 * width, 4 * width, width};
+      std::vector<float> scratch(static_cast<size_t>(cached_attention_floats(shape, 293)), NAN);
+      args.scratch = scratch.data();
+      run_in_order(emulator::Order::kShuffled);
+      cached_attention(args, nullptr);
+      wait_for_runs();
+      expect_near(y, expected, std::is_same_v<C, float> ? 1e-5 : 4e-3);
     }
   });
 }
