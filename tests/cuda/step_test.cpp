@@ -84,6 +84,37 @@ TEST_P(RecordedSteps, AreThoseOfTheHostBitForBit) {
   }
 }
 
+// Every scheme on a GPU; on the emulator a few steps of a few.
+std::vector<SchemeCase> compared_schemes() {
+  if (ops::tested_device().is_cuda()) return scheme_cases();
+  return {{"prenorm", "prenorm", {}}, {"wav", "wav", {}}};
+}
+class Losses : public ::testing::TestWithParam<SchemeCase> {};
+INSTANTIATE_TEST_SUITE_P(Registry, Losses, ::testing::ValuesIn(compared_schemes()),
+                         [](const auto& info) { return info.param.label; });
+
+TEST_P(Losses, AreThoseOfTheCpu) {
+  const DecoderSpec spec = small_spec(GetParam());
+  const int64_t steps = ops::tested_device().is_cuda() ? 20 : 4;
+  for (const auto& [precision, tolerance] :
+       {std::pair{Precision::kFp32, 1e-5}, {Precision::kBf16, 2e-3}}) {
+    const auto cpu = fresh_model(spec, precision);
+    cpu->use_kernels(KernelChoice::kFused);
+    const auto tested = fresh_model(spec, precision, 1, ops::tested_device());
+    tested->use_backend(ops::make_tested_backend());
+    AdamW cpu_optimizer(cpu->parameters(), {}), optimizer(tested->parameters(), {});
+    const TrainStepPlan plan{3, Recompute::kNone, 1.0};
+    RecordedStepper stepper(*tested, optimizer, plan);
+    for (int64_t step = 0; step < steps; ++step) {
+      const Batch batch = batch_of_step(spec, step);
+      const double expected =
+          train_step(*cpu, cpu_optimizer, batch, plan, pass_of_step(step), 1e-3).loss;
+      stepper.start(batch, pass_of_step(step), 1e-3);
+      EXPECT_NEAR(stepper.finish().loss, expected, tolerance * expected) << "step " << step;
+    }
+  }
+}
+
 // A step whose loss is not finite, and the one that was started after it.
 TEST(RecordedStep, ThatIsNotFiniteChangesNothingNorDoThoseAfterIt) {
   for (const char* scheme : {"prenorm", "wav"}) {

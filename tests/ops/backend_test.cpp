@@ -135,7 +135,8 @@ TEST_P(EveryType, AttendsOverACache) {
 TEST_P(EveryType, ProjectsFewTokensAndByBlocksOfQ8) {
   for (const int64_t tokens : {1, 3, 8, 21}) {
     const at::Tensor x = random_values({tokens, 64}, type()), w = random_values({70, 64}, type());
-    const Q8Matrix blocks = quantise(w);
+    const Q8Matrix made = quantise(w.cpu());
+    const Q8Matrix blocks{on_device(made.quants), on_device(made.scales)};
     expect_same([&](Backend& backend) -> std::vector<at::Tensor> {
       return {backend.project(x, w), backend.project(x, blocks)};
     });
