@@ -121,8 +121,8 @@ class Backend {
                                                       const kernels::AttentionShape& shape,
                                                       const RopeTable& rope) = 0;
 
-  // Attention of new tokens over the keys and values of earlier ones: see ops/decode.h. May rotate in
-  // place as well.
+  // Attention of new tokens over the keys and values of earlier ones: see ops/decode.h. May rotate
+  // in place as well.
   [[nodiscard]] virtual at::Tensor cached_attention(const at::Tensor& qkv,
                                                     const kernels::AttentionShape& shape,
                                                     const RopeTable& rope,

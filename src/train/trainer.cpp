@@ -146,9 +146,11 @@ void Trainer::train(JsonlWriter& metrics) {
     const int64_t done = started_;
     const bool saves = is_due(done, config_.train.save_every, steps);
     const bool evaluates = is_due(done, config_.train.eval_every, steps);
-    const bool waits = saves || evaluates || StopSignal::requested();
+    const bool logs = config_.train.log_layers > 0 && is_due(done, config_.train.log_layers, steps);
+    const bool waits = saves || evaluates || logs || StopSignal::requested();
     const int64_t under_way = waits ? 0 : stepper_->most_under_way() - 1;
     while (started_ - state_.progress.step > under_way) finish_step(metrics);
+    if (logs) log_layers(metrics);
     // A loss beside each checkpoint says which is the best, unless the user wants none.
     if (evaluates || (saves && config_.train.eval_every > 0)) evaluate(metrics);
     if (saves) save(metrics);
@@ -247,7 +249,6 @@ void Trainer::finish_step(JsonlWriter& metrics) {
   state_.progress.step += 1;
   state_.tokens += session_.tokens_per_step();
   metrics.append(step_row(result, lr, taken.count()));
-  log_layers(batch, metrics);
   for (Interval* interval : {&interval_, &total_}) interval->add(result.loss, taken.count());
   if (is_due(state_.progress.step, config_.train.log_every, config_.train.steps)) {
     report_interval(result, lr);
@@ -285,10 +286,9 @@ nlohmann::ordered_json Trainer::step_row(const TrainStepResult& result, double l
   return row;
 }
 
-void Trainer::log_layers(const Batch& batch, JsonlWriter& metrics) {
-  const int64_t every = config_.train.log_layers;
-  if (every == 0 || !is_due(state_.progress.step, every, config_.train.steps)) return;
-  // One sequence of the step that has just been done, with the weights that it left.
+// One sequence of the step that has just been done, with the weights that it left.
+void Trainer::log_layers(JsonlWriter& metrics) {
+  const Batch batch = batch_of(batches_, state_.progress.step - 1);
   const at::Tensor ids = batch.slice(0, 1).inputs.to(session_.model->device());
   const nlohmann::ordered_json sizes = layer_sizes(*session_.model, ids, state_.progress);
   metrics.append({{"step", state_.progress.step}, {"layers", sizes}});

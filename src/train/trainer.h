@@ -63,7 +63,7 @@ class Trainer {
   [[nodiscard]] nlohmann::ordered_json step_row(const TrainStepResult& result, double lr,
                                                 double seconds) const;
   // The row of the layers' sizes, where it is time for one.
-  void log_layers(const Batch& batch, JsonlWriter& metrics);
+  void log_layers(JsonlWriter& metrics);
   void evaluate(JsonlWriter& metrics);
   // Writes what the run can do without: failures cost a warning.
   void side_file(const std::filesystem::path& path, const std::function<void()>& write);

@@ -38,6 +38,12 @@ at::Tensor CudaBackend::batched_product(const at::Tensor& a, const at::Tensor& b
 at::Tensor CudaBackend::project(const at::Tensor& x, const Q8Matrix& w) {
   return composed_->project(x, w);
 }
+at::Tensor CudaBackend::project_logits(const at::Tensor& x, const at::Tensor& w) {
+  return composed_->project_logits(x, w);
+}
+at::Tensor CudaBackend::project_logits(const at::Tensor& x, const Q8Matrix& w) {
+  return composed_->project_logits(x, w);
+}
 
 void CudaBackend::add_bias(at::Tensor rows, const at::Tensor& bias) {
   with_type(rows.scalar_type(), [&]<typename C>() {

@@ -24,12 +24,14 @@ class CudaBackend final : public Backend, public RouteOperators, public DeviceSt
   void begin_pass() override {}
 
   [[nodiscard]] at::Tensor project(const at::Tensor& x, const at::Tensor& w) override;
+  [[nodiscard]] at::Tensor project_logits(const at::Tensor& x, const at::Tensor& w) override;
   [[nodiscard]] at::Tensor project_backward(const at::Tensor& du, const at::Tensor& w) override;
   void add_weight_grad(const at::Tensor& du, const at::Tensor& x, at::Tensor grad) override;
   void add_bias(at::Tensor rows, const at::Tensor& bias) override;
   void add_bias_grad(const at::Tensor& du, at::Tensor grad) override;
   [[nodiscard]] at::Tensor batched_product(const at::Tensor& a, const at::Tensor& b) override;
   [[nodiscard]] at::Tensor project(const at::Tensor& x, const Q8Matrix& w) override;
+  [[nodiscard]] at::Tensor project_logits(const at::Tensor& x, const Q8Matrix& w) override;
 
   [[nodiscard]] Normed add_norm(const at::Tensor& h, const Addend& addend, const Norm& norm,
                                 at::ScalarType type) override;
