@@ -4,7 +4,9 @@ import csv
 import json
 import sqlite3
 from contextlib import closing
+from functools import partial
 
+import paths
 import pytest
 from cli_tools import assert_error, assert_ok, start, write_project
 from compare_tools import mean_of_last
@@ -35,9 +37,10 @@ def grid(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def collected(wavroute, grid, tmp_path_factory):
+def collected(grid, tmp_path_factory):
     """The folder of the grid: cells 1, 2 and 3 as jobs, the rest by --resume auto."""
     out = tmp_path_factory.mktemp("collected") / "out"
+    wavroute = partial(paths.call, "wavroute")
     jobs = [start("compare", grid, "--out", out, "--only", n) for n in (1, 2)]  # side by side
     for job in jobs:
         _, said = job.communicate(timeout=120)
