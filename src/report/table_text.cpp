@@ -80,7 +80,11 @@ std::string difference_text(const TableRow& row) {
 std::string target_text(const TableRow& row) {
   if (!row.tokens_to_target) return row.target_loss ? "not reached" : std::string(kMissing);
   std::string text = format_magnitude(*row.tokens_to_target);
-  if (row.seconds_to_target) text += ", " + format_duration(*row.seconds_to_target);
+  if (row.seconds_to_target) {
+    constexpr double kMinute = 60.0;
+    text += *row.seconds_to_target < kMinute ? fmt::format(", {:.1f} s", *row.seconds_to_target)
+                                             : ", " + format_duration(*row.seconds_to_target);
+  }
   return text;
 }
 
