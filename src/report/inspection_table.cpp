@@ -50,7 +50,7 @@ std::string table(std::vector<Column> columns) {
       }
       const std::string own = cell(columns[c]);
       const std::string room(width - display_width(own), ' ');
-      row += c == 0 ? own + room : "  " + room + own;
+      row += c == 0 ? fmt::format("{}{}", own, room) : fmt::format("  {}{}", room, own);
     }
     row.erase(row.find_last_not_of(' ') + 1);
     text += row + "\n";
