@@ -75,6 +75,15 @@ TEST(DepthMixing, SchemesThatEqualPrenormHaveItsMatrix) {
   }
 }
 
+TEST(DepthMixing, RezeroWithScalesOfOneHasPrenormsMatrix) {
+  const auto model = fresh_model(small_spec("rezero"));
+  set_values(*model, "residual_scale", 1.0);
+  LayerPass pass = run_layers(*model, random_tokens(kRows, kTokens), {});
+  for (const auto& row : mixing_of(*model, pass)) {
+    for (const at::Tensor& entry : row) EXPECT_EQ(mean_of(entry), 1.0);
+  }
+}
+
 TEST(DepthMixing, RezeroPassesTheEmbeddingAloneAtFirst) {
   for (const auto& row : fresh_mixing("rezero")) {
     for (size_t j = 0; j < row.size(); ++j) EXPECT_EQ(mean_of(row[j]), j == 0 ? 1.0 : 0.0);
