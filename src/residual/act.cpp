@@ -142,7 +142,7 @@ class ActStream final : public ComposedStream {
   // of p after it, all [B,T].
   [[nodiscard]] std::vector<at::Tensor> halting(int64_t layer, const at::Tensor& running,
                                                 const State& state) const {
-    const at::Tensor sum = state[kSum];
+    const at::Tensor& sum = state[kSum];
     const at::Tensor remainder = 1.0 - sum;
     if (layer + 1 == scheme_.layers()) return {running * remainder, running, sum};
     const HaltingUnit& unit = scheme_.unit(layer);
