@@ -337,15 +337,15 @@ void add_compare(CLI::App& root, Action& action) {
                     "Print compare.json instead of the table, or the list of cells as JSON");
   command->footer(
       "Examples:\n"
-      "  wavroute compare depth --dry-run                 how long will it take?\n"
-      "  wavroute compare depth --out runs/depth          train, then table and report\n"
-      "  wavroute compare depth --out runs/depth --resume auto\n"
-      "  wavroute compare depth --set 'compare.lrs=[5e-4, 1e-3, 2e-3]'\n"
-      "  wavroute compare depth --set 'compare.budgets=[0.5, 2.0]'\n"
+      "    wavroute compare depth --dry-run                 how long will it take?\n"
+      "    wavroute compare depth --out runs/depth          train, then table and report\n"
+      "    wavroute compare depth --out runs/depth --resume auto\n"
+      "    wavroute compare depth --set 'compare.lrs=[5e-4, 1e-3, 2e-3]'\n"
+      "    wavroute compare depth --set 'compare.budgets=[0.5, 2.0]'\n"
       "As jobs of a scheduler, then collected:\n"
-      "  wavroute compare depth --list-cells --json\n"
-      "  wavroute compare depth --out runs/depth --only 7\n"
-      "  wavroute compare depth --out runs/depth --resume auto");
+      "    wavroute compare depth --list-cells --json\n"
+      "    wavroute compare depth --out runs/depth --only 7\n"
+      "    wavroute compare depth --out runs/depth --resume auto");
   command->callback([&action, arguments] { action = [arguments] { return compare(*arguments); }; });
 }
 

@@ -73,7 +73,7 @@ void add_completion(CLI::App& root, Action& action) {
       root.add_subcommand("completion", "Print what a shell needs to complete wavroute's commands");
   auto* bash = command->add_subcommand("bash", "For bash, and for zsh with bashcompinit");
   command->require_subcommand(1);
-  command->footer("Example:\n  source <(wavroute completion bash)");
+  command->footer("Example:\n    source <(wavroute completion bash)");
   bash->callback([&root, &action] {
     action = [&root] {
       print(bash_script(root));

@@ -7,8 +7,8 @@ import paths
 import pytest
 from cli_tools import assert_error, assert_ok, sets, steps_of, write_project
 
-COMMANDS = ["train", "compare", "report", "eval", "generate", "inspect", "bench", "config", "data",
-            "doctor"]
+COMMANDS = ["train", "compare", "report", "eval", "inspect", "generate", "chat", "program", "import",
+            "export", "bench", "config", "data", "doctor", "completion"]
 
 
 @pytest.fixture(scope="module")
