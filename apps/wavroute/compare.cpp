@@ -2,22 +2,24 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <span>
 #include <system_error>
+#include <thread>
 
 #include "base/output.h"
 #include "bench/step_bench.h"
 #include "command.h"
 #include "common.h"
-#include "compare/cell_checks.h"
 #include "compare/compare_run.h"
 #include "compare_plan.h"
 #include "config/load.h"
 #include "config/names.h"
 #include "config/print.h"
+#include "io/file.h"
 #include "io/run_folder.h"
 #include "report/html.h"
 #include "report/run_data.h"
@@ -216,10 +218,17 @@ CompareOptions options_of(const CompareArguments& arguments, const fs::path& out
 
 // The comparison's folder, locked. One that another cell's job prepares is free in a moment.
 RunFolder folder_beside_others(const fs::path& out) {
-  if (is_there(out)) {
-    static_cast<void>(wait_until_free(out, [] { return StopSignal::requested(); }));
+  constexpr int kTries = 300, kFewest = 5;  // it may have been given up since
+  constexpr std::chrono::milliseconds kPause(100);
+  for (int i = 0;; ++i) {
+    try {
+      return RunFolder::create(out, ExistingRun::kResume);
+    } catch (const UserError&) {
+      const bool may_be_free_soon = i < kFewest || is_held(out).value_or(false);
+      if (i >= kTries || !may_be_free_soon || StopSignal::requested()) throw;
+    }
+    std::this_thread::sleep_for(kPause);
   }
-  return RunFolder::create(out, ExistingRun::kResume);
 }
 
 // --only: the folder is locked while the plan is made and written, the cell's own for the training.

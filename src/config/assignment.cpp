@@ -146,8 +146,8 @@ constexpr std::string_view kExpected[] = {
     "a number or \"auto\"",
     "an integer or \"auto\"",
     "a string",
-    "\"default\" or a table {rope_type = \"linear\", \"llama3\" or \"yarn\", factor = ...} with "
-    "the names of Hugging Face's rope_scaling"};
+    ("\"default\" or a table {rope_type = \"linear\", \"llama3\" or \"yarn\", factor = ...} with "
+     "the names of Hugging Face's rope_scaling")};
 
 std::string_view given_kind(const Node& node) {
   const bool mixed = node.array() != nullptr && !node.array()->empty();

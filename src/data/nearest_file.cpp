@@ -35,7 +35,7 @@ std::string prepare_hint(const fs::path& path) {
 }  // namespace
 
 std::string nearest_beside(const fs::path& path) {
-  if (const std::string prepare = prepare_hint(path); !prepare.empty()) return prepare;
+  if (std::string prepare = prepare_hint(path); !prepare.empty()) return prepare;
   std::vector<std::string> names;
   std::error_code failed;
   const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");

@@ -96,8 +96,9 @@ Budgets budgets_of(const Table& table, std::size_t reference, const Comparison& 
     if (!losses.empty()) all.emplace_back(*row.budget, std::move(losses));
   }
   Losses common = all.front().second;
-  for (const auto& [budget, losses] : all) {
-    std::erase_if(common, [&](const auto& entry) { return !losses.contains(entry.first); });
+  for (const auto& entry : all) {
+    const Losses& losses = entry.second;
+    std::erase_if(common, [&](const auto& seed) { return !losses.contains(seed.first); });
   }
   Budgets result;
   if (common.empty()) return result;
