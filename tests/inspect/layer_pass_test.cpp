@@ -18,7 +18,9 @@ TEST_P(PassOfEveryScheme, GradientsAreThoseOfATrainingPass) {
   const auto model = scattered_model(small_spec(GetParam()));
   const at::Tensor ids = random_tokens(2, 9), targets = random_tokens(2, 9, "targets");
   model->parameters().zero_grad();
-  (void)training_pass(*model, ids, targets, {.pass = {}, .auxiliary_weight = 0.0});
+  PassOptions options;
+  options.auxiliary_weight = 0.0;
+  (void)training_pass(*model, ids, targets, options);
   const NamedTensors expected = gradients_of(*model);
   model->parameters().zero_grad();
   const LayerPass pass = run_layers(*model, ids, {.targets = targets});
