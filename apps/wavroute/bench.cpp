@@ -281,6 +281,10 @@ void add_bench(CLI::App& root, Action& action) {
       ->allow_extra_args(false);
   step->add_option("--csv", options->csv, "Append a row per result to this file");
   step->add_flag("--json", options->json, "Print one JSON object per line");
+  step->footer(
+      "Examples:\n"
+      "    wavroute bench step bench --schemes prenorm,wav --baselines eager,compile\n"
+      "    wavroute bench step bench --precision fp32,bf16 --baselines none --csv steps.csv");
   step->callback([options, &action] { action = [options] { return bench_step(*options); }; });
 
   // The child that `step` starts. An empty group hides it from the help.

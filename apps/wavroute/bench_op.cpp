@@ -106,6 +106,11 @@ int bench_op(OpOptions options) {
   return 0;
 }
 
+constexpr const char* kOpExamples =
+    "Examples:\n"
+    "    wavroute bench op norm route_mix --width 256,512\n"
+    "    wavroute bench op --precision fp32 --rounds 5 --csv ops.csv\n\n";
+
 std::string list_of_operators() {
   std::string list = "Operators:";
   for (const auto& op : opbench::operators())
@@ -136,6 +141,10 @@ void add_bench_peak(CLI::App& bench, Action& action) {
       ->check(integer_from(0, std::numeric_limits<int>::max()))
       ->capture_default_str();
   peak->add_flag("--json", options->json, "One JSON object per line");
+  peak->footer(
+      "Examples:\n"
+      "    wavroute bench peak\n"
+      "    wavroute bench peak copy_memory --threads 1");
   peak->callback([options, &action] { action = [options] { return bench_peak(*options); }; });
 }
 
@@ -165,7 +174,7 @@ void add_bench_op(CLI::App& bench, Action& action) {
       ->capture_default_str();
   op->add_option("--csv", options->csv, "Append a row per result to this file");
   op->add_flag("--json", options->json, "Print one JSON object per line");
-  op->footer([] { return list_of_operators(); });
+  op->footer([] { return kOpExamples + list_of_operators(); });
   op->callback([options, &action] { action = [options] { return bench_op(*options); }; });
 }
 

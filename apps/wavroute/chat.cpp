@@ -253,6 +253,11 @@ void add_chat(CLI::App& root, Action& action) {
   command->add_flag("--show-prompt", arguments->show_prompt,
                     "Print what the template makes of the lines, of user and assistant in turn, "
                     "and answer nothing");
+  command->footer(
+      "Examples:\n"
+      "    wavroute chat model --system \"Be brief.\"\n"
+      "    echo \"Hello\" | wavroute chat model --precision q8_0 --json\n"
+      "    echo \"Hello\" | wavroute chat model --show-prompt       what the template makes of it");
   command->callback([&action, arguments] { action = [arguments] { return run(*arguments); }; });
 }
 

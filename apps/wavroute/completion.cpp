@@ -71,9 +71,9 @@ std::string bash_script(const CLI::App& root) {
 void add_completion(CLI::App& root, Action& action) {
   auto* command =
       root.add_subcommand("completion", "Print what a shell needs to complete wavroute's commands");
+  command->footer("Examples:\n    source <(wavroute completion bash)");
   auto* bash = command->add_subcommand("bash", "For bash, and for zsh with bashcompinit");
   command->require_subcommand(1);
-  command->footer("Example:\n    source <(wavroute completion bash)");
   bash->callback([&root, &action] {
     action = [&root] {
       print(bash_script(root));

@@ -126,6 +126,12 @@ void add_common(CLI::App* command, ConfigArguments& arguments) {
 void add_config(CLI::App& root, Action& action) {
   auto* config = root.add_subcommand("config", "Show, check or list configurations");
   config->require_subcommand(1);
+  // The subcommands below inherit it.
+  config->footer(
+      "Examples:\n"
+      "    wavroute config list\n"
+      "    wavroute config show tiny --set residual.scheme=haares   every value, and its origin\n"
+      "    wavroute config check my.toml");
   auto arguments = std::make_shared<ConfigArguments>();
 
   auto* show_command = config->add_subcommand("show", "Print every key, its value and its origin");

@@ -191,6 +191,12 @@ void add_prepare(CLI::App& data, Action& action) {
       ->check(integer_from(0, std::numeric_limits<int>::max()))
       ->capture_default_str();
   command->add_flag("--json", arguments->json, "Print the manifest as JSON");
+  command->footer(
+      "Examples:\n"
+      "    wavroute data prepare texts/ more.jsonl.gz --out corpus --tokenizer tokenizer.json\n"
+      "    wavroute data prepare TinyStories/ --recipe tinystories --tokenizer chars -o stories\n"
+      "    zcat dump.gz | wavroute data prepare - --out corpus --separator '\\n' --dedup\n"
+      "    wavroute train my.toml --set data.train=corpus");
   command->callback([&action, arguments, separator] {
     arguments->has_separator = separator->count() > 0;
     action = [arguments] { return run_prepare(*arguments); };
@@ -228,6 +234,10 @@ void add_info(CLI::App& data, Action& action) {
   command->add_option("--field", arguments->field, "As for data prepare");
   command->add_option("--separator", arguments->separator, "As for data prepare");
   command->add_flag("--json", arguments->json, "Print one JSON object");
+  command->footer(
+      "Examples:\n"
+      "    wavroute data info corpus\n"
+      "    wavroute data info corpus/train_0000.bin --json");
   command->callback(
       [&action, arguments] { action = [arguments] { return run_info(*arguments); }; });
 }

@@ -124,6 +124,10 @@ void add_train_tokenizer(CLI::App& data, Action& action) {
   command->add_option("-o,--out", arguments->out, "The tokenizer.json to write")->required();
   command->add_option("--field", arguments->field, "As for data prepare");
   command->add_flag("--json", arguments->json, "Print the result as JSON");
+  command->footer(
+      "Examples:\n"
+      "    wavroute data train-tokenizer texts/ --vocab 8192 --out tokenizer.json\n"
+      "    wavroute data prepare texts/ --out corpus --tokenizer tokenizer.json");
   command->callback(
       [&action, arguments] { action = [arguments] { return run_train_tokenizer(*arguments); }; });
 }

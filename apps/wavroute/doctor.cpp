@@ -120,6 +120,10 @@ void add_doctor(CLI::App& root, Action& action) {
   auto* doctor = root.add_subcommand("doctor", "Describe this machine and this build");
   auto json = std::make_shared<bool>(false);
   doctor->add_flag("--json", *json, "Print one JSON object");
+  doctor->footer(
+      "Examples:\n"
+      "    wavroute doctor\n"
+      "    wavroute doctor --json > doctor.json");
   doctor->callback([json, &action] {
     action = [json] {
       const auto found = examine();

@@ -124,6 +124,11 @@ void add_eval(CLI::App& root, Action& action) {
       ->check(integer_from(0))
       ->capture_default_str();
   command->add_flag("--json", arguments->json, "Print one JSON object");
+  command->footer(
+      "Examples:\n"
+      "    wavroute eval runs/tiny --data book.txt\n"
+      "    wavroute eval runs/tiny --data book.txt --checkpoint best --json\n"
+      "    wavroute eval runs/tiny --data corpus --tokens 100000 --layers every-other");
   command->callback([&action, arguments] { action = [arguments] { return eval(*arguments); }; });
 }
 

@@ -133,6 +133,11 @@ void add_export(CLI::App& root, Action& action) {
       ->capture_default_str();
   command->add_option("-o,--out", arguments->out, "What to write; it must not be there yet")
       ->required();
+  command->footer(
+      "Examples:\n"
+      "    wavroute export runs/tiny --format hf --out tiny-hf\n"
+      "    wavroute export model --format gguf --type q8_0 --out model.gguf\n"
+      "    wavroute export runs/plain --checkpoint best --format llama2c --out plain.bin");
   command->callback([&action, arguments] { action = [arguments] { return run(*arguments); }; });
 }
 

@@ -196,6 +196,11 @@ void add_generate(CLI::App& root, Action& action) {
                     "Go on after the token that ends the model's texts (eos_token_id)");
   command->add_flag("--json", arguments->json,
                     "One JSON object for each prompt at the end, no stream");
+  command->footer(
+      "Examples:\n"
+      "    wavroute generate runs/tiny --prompt \"def \" -n 100\n"
+      "    wavroute generate runs/tiny --prompts prompts.txt --temperature 0 --json\n"
+      "    wavroute generate model --precision q8_0 --prompt \"Once\" --stop \".\"");
   command->callback([&action, arguments] { action = [arguments] { return run(*arguments); }; });
 }
 

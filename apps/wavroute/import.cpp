@@ -187,6 +187,12 @@ void add_import(CLI::App& root, Action& action) {
       ->add_option("--residual", arguments->options,
                    "KEY=VALUE: an option of that scheme; repeatable")
       ->allow_extra_args(false);
+  command->footer(
+      "Examples:\n"
+      "    wavroute import SmolLM-135M --out smol\n"
+      "    wavroute import model.gguf --out model\n"
+      "    wavroute import stories15M.bin --tokenizer tokenizer.bin --out stories\n"
+      "    wavroute import SmolLM-135M --out smol-wav --to wav --residual beta=-16");
   command->callback([&action, arguments] { action = [arguments] { return import(*arguments); }; });
 }
 

@@ -182,9 +182,9 @@ void add_inspect(CLI::App& root, Action& action) {
   command->add_flag("--json", arguments->json, "Print one JSON object");
   command->footer(
       "Examples:\n"
-      "  wavroute inspect runs/tiny --data book.txt --out tiny.html\n"
-      "  wavroute inspect runs/tiny --data prose.txt --data code.py --ablate\n"
-      "  wavroute inspect model --data book.txt --json | jq .verdicts");
+      "    wavroute inspect runs/tiny --data book.txt --out tiny.html\n"
+      "    wavroute inspect runs/tiny --data prose.txt --data code.py --ablate\n"
+      "    wavroute inspect model --data book.txt --json | jq .verdicts");
   command->callback([&action, arguments] { action = [arguments] { return inspect(*arguments); }; });
 }
 

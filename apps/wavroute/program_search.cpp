@@ -299,7 +299,7 @@ void add_program_search(CLI::App& program, Action& action) {
       ->capture_default_str();
   command->add_flag("--json", arguments->json, "Print one JSON object");
   command->footer(
-      "Example:\n"
+      "Examples:\n"
       "    wavroute program search runs/demo --data valid.txt --out page.html --save p.json\n"
       "    wavroute generate runs/demo --program @p.json --prompt \"...\"");
   command->callback([&action, arguments] { action = [arguments] { return search(*arguments); }; });

@@ -227,7 +227,7 @@ void add_program_train(CLI::App& program, Action& action) {
   command->add_option("--seed", arguments->seed, "Of the search")->capture_default_str();
   command->add_flag("--json", arguments->json, "Print one JSON object");
   command->footer(
-      "Example:\n"
+      "Examples:\n"
       "    wavroute program train runs/demo --data valid.txt --out p.json\n"
       "    wavroute generate runs/demo --program auto:p.json --prompt \"...\"");
   command->callback([&action, arguments] { action = [arguments] { return train(*arguments); }; });

@@ -46,6 +46,10 @@ void add_report(CLI::App& root, Action& action) {
   command->add_option("-o,--out", arguments->out,
                       "The page to write (default: report.html in the run's folder, or here for "
                       "several runs)");
+  command->footer(
+      "Examples:\n"
+      "    wavroute report runs/tiny                              writes runs/tiny/report.html\n"
+      "    wavroute report runs/a runs/b --out ab.html");
   command->callback([&action, arguments] { action = [arguments] { return report(*arguments); }; });
 }
 

@@ -190,6 +190,12 @@ void add_train(CLI::App& root, Action& action) {
   // wavroute compare plans the memory of all its cells at once. An empty group hides it.
   command->add_flag("--planned", arguments->planned)->group("");
   command->add_flag("-q,--quiet", arguments->quiet, "Print warnings and errors only");
+  command->footer(
+      "Examples:\n"
+      "    wavroute train tiny --dry-run                          size, memory and time\n"
+      "    wavroute train tiny --out runs/first --set residual.scheme=haares\n"
+      "    wavroute train tiny --out runs/first --resume auto     goes on after a break\n"
+      "    wavroute train my.toml --set data.train=book.txt");
   command->callback([&action, arguments] { action = [arguments] { return train(*arguments); }; });
 }
 

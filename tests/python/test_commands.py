@@ -1,7 +1,9 @@
 """What each command prints and writes when it succeeds."""
 
+import functools
 import json
 import re
+import shlex
 
 import paths
 import pytest
@@ -33,11 +35,49 @@ def evaluate(wavroute, project, run):
     )
 
 
+@functools.cache
+def help_of(*command: str) -> str:
+    return assert_ok(paths.call("wavroute", *command, "--help"))
+
+
+@functools.cache
+def leaves(*command: str) -> list[tuple[str, ...]]:
+    """The commands at or below `command` that have no subcommands, as their help lists them."""
+    below = help_of(*command).partition("\nSubcommands:\n")[2].partition("\n\n")[0]
+    names = re.findall(r"^  (\S+)", below, re.MULTILINE)
+    return [leaf for name in names for leaf in leaves(*command, name)] or [command]
+
+
+def examples_of(*command: str) -> list[list[str]]:
+    """The words after wavroute of each example in a help text; a remark has two spaces before it."""
+    lines = re.findall(r"^    (.*)", help_of(*command).partition("\nExamples:\n")[2], re.MULTILINE)
+    found = [re.search(r"(?:^|[|(] ?)wavroute (.*?)(?=  | ?[|)>]|$)", line) for line in lines]
+    return [shlex.split(one[1]) for one in found if one]
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_names_the_command_and_its_options(wavroute, command):
-    text = assert_ok(wavroute(command, "--help"))
+def test_help_names_the_command_and_its_options(command):
+    text = help_of(command)
     assert f"Usage: wavroute {command}" in text and "--help" in text
-    assert command in assert_ok(wavroute("--help"))
+    assert command in help_of()
+
+
+def test_the_help_of_every_command_has_an_example_of_commands_flags_and_presets_that_exist():
+    shipped = {path.stem for path in (paths.REPOSITORY / "configs").glob("*.toml")}
+    assert len(leaves()) > 20
+    for command in leaves():
+        examples = examples_of(*command)
+        assert any(tuple(words[:len(command)]) == command for words in examples), command
+        for words in examples:
+            (used,) = [leaf for leaf in leaves() if tuple(words[:len(leaf)]) == leaf]
+            options = help_of(*used).partition("\nExamples:\n")[0]
+            flags = set(re.findall(r"^  (-\w|--[\w-]+)", options, re.MULTILINE))
+            flags |= set(re.findall(r"^  -\w,(--[\w-]+)", options, re.MULTILINE))
+            given = {word for word in words if re.match(r"--?\w", word)}
+            assert given <= flags, (command, words, given - flags)
+            if " CONFIG" in options.partition("\n\n")[0]:
+                config = words[len(used)]
+                assert config in shipped or config.endswith(".toml"), (command, words)
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(wavroute, project, tmp_path):
