@@ -95,7 +95,8 @@ def test_paths_in_documents_exist():
 def drawing() -> dict[str, list[str]]:
     """Folder -> the folders after its arrow, from top to bottom."""
     text = text_of("docs/architecture.md")
-    folders = re.findall(r"^    (?:apps|src)/(\w+) .*\n(?: +-> (.*)\n)?", text, re.MULTILINE)
+    arrows = r"(?: +-> (.*(?:\n {21,}\w.*)*)\n)?"  # a long list goes on in the next line
+    folders = re.findall(rf"^    (?:apps|src)/(\w+) .*\n{arrows}", text, re.MULTILINE)
     return {"apps" if name == "wavroute" else name: arrows.split() for name, arrows in folders}
 
 
