@@ -103,3 +103,25 @@ def test_the_lines_for_transformers_run(files, tmp_path):
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True,
                           timeout=300)  # fmt: skip
     assert done.returncode == 0 and done.stdout.startswith("def "), done.stderr
+
+
+def test_the_scheme_that_is_shown_compiles(tmp_path):
+    """As the file of a scheme beside the others is compiled, but for machine code."""
+    commands_file = paths.program("wavroute").parent.parent / "compile_commands.json"
+    if not commands_file.is_file():
+        pytest.skip("no compile_commands.json beside the built programs")
+    text = (REPOSITORY / "docs" / "add-a-scheme.md").read_text()
+    line = re.search(r"^    (SCHEME\((\w+)\))$", text, re.MULTILINE)
+    code = re.search(r"^    // .*\n    #include(?:.*\n(?=    |\n))*", text, re.MULTILINE)[0]
+    assert f"SchemeInfo {line[2]}()" in code
+    (tmp_path / "scheme.cpp").write_text(re.sub(r"^    ", "", code, flags=re.MULTILINE))
+    (tmp_path / "residual").mkdir()
+    registry = (REPOSITORY / "src" / "residual" / "schemes.def").read_text()
+    (tmp_path / "residual" / "schemes.def").write_text(f"{registry}{line[1]}\n")
+    (entry,) = [entry for entry in json.loads(commands_file.read_text())
+                if entry["file"].endswith("src/residual/rezero.cpp")]
+    compiler, *flags = shlex.split(entry["command"])
+    flags = flags[:flags.index("-o")]
+    done = subprocess.run([compiler, f"-I{tmp_path}", *flags, "-fsyntax-only", tmp_path / "scheme.cpp"],
+                          cwd=entry["directory"], capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
