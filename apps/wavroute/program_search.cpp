@@ -89,6 +89,18 @@ void measure_time(const Decoder& model, const EvalWindows& windows, std::vector<
   }
 }
 
+// Whether training left out layers, so that the model was made to be pruned.
+bool drops_layers(const Decoder& model) {
+  constexpr int64_t kDraws = 100;
+  for (int64_t step = 0; step < kDraws; ++step) {
+    const Pass pass{true, 1, {step, kDraws}};
+    for (int64_t layer = 0; layer < model.spec().model.layers; ++layer) {
+      if (!model.residual().runs_layer(layer, pass)) return true;
+    }
+  }
+  return false;
+}
+
 // Another model on the same held-out text: as it is, and pruned where it was trained for that.
 std::vector<ProgramPoint> score_beside(const std::string& run, const SearchArguments& arguments) {
   ModelArguments other = arguments.model;
@@ -104,7 +116,7 @@ std::vector<ProgramPoint> score_beside(const std::string& run, const SearchArgum
                             subject.context, arguments.held_out);
   const int64_t layers = model.spec().model.layers;
   std::vector<LayerProgram> programs = {LayerProgram(layers)};
-  if (model.spec().scheme == "layerdrop") {
+  if (drops_layers(model)) {
     programs.push_back(LayerProgram::parse("every-other", layers));
   }
   std::vector<ProgramPoint> points;
