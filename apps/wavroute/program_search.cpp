@@ -242,6 +242,7 @@ int search(const SearchArguments& arguments) {
   measure_time(model, held_out, found);
 
   std::vector<ProgramPoint> points;
+  points.reserve(found.size());
   for (const Found& program : found) {
     points.push_back({program.by, program_text(program.layers),
                       static_cast<double>(program.layers.size()), program.held_out,
