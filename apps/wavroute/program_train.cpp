@@ -134,6 +134,7 @@ int train(const TrainArguments& arguments) {
                    {}, "a larger --budget finds shorter ones");
   }
   std::vector<int64_t> lengths;
+  lengths.reserve(programs.size());
   for (const LayerProgram& program : programs) lengths.push_back(std::ssize(program.layers()));
   const auto equal = static_cast<double>(lengths[*fixed]);
   const ProgramFit fit = fit_programs(fitted.scores, lengths, equal);
