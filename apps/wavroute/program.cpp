@@ -34,7 +34,7 @@ TokenView part_of(const ProgramSubject& subject, int64_t first, int64_t count) {
   if (first + count > subject.tokens.size()) {
     throw expected(fmt::format("a text of at least {} tokens", first + count),
                    fmt::format("{}", subject.tokens.size()), "in " + subject.tokens.name(),
-                   "--tokens and --held-out say how many are used");
+                   "a longer text, or less of it: --help says how much is used");
   }
   return subject.tokens.slice(first, count);
 }
