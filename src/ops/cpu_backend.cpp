@@ -3,13 +3,12 @@
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/embedding.h>
 
-#include <cmath>
-
 #include "ops/arena.h"
 #include "ops/backend.h"
 #include "ops/bias.h"
 #include "ops/cross_entropy.h"
 #include "ops/decode.h"
+#include "ops/elementwise_arguments.h"
 #include "ops/flat.h"
 #include "ops/ids.h"
 #include "ops/parallel.h"
@@ -146,22 +145,11 @@ class CpuBackend final : public Backend, public RouteOperators {
 };
 
 void CpuBackend::adamw(const AdamwBuffers& buffers, const AdamwNumbers& numbers) {
-  const auto number = [](double x) { return static_cast<float>(x); };
-  const auto t = static_cast<double>(numbers.update);
-  kernels::AdamwStep step;
-  step.value = out<float>(buffers.value);
-  step.grad = out<float>(buffers.grad);
-  step.first = out<float>(buffers.first);
-  step.second = out<float>(buffers.second);
-  step.copy = out<kernels::Bf16>(buffers.copy);
-  step.lr = number(numbers.lr);
-  step.beta1 = number(numbers.beta1);
-  step.beta2 = number(numbers.beta2);
-  step.eps = number(numbers.eps);
-  step.weight_decay = number(numbers.weight_decay);
-  step.correction1 = number(1.0 - std::pow(numbers.beta1, t));
-  step.correction2 = number(1.0 - std::pow(numbers.beta2, t));
-  step.grad_scale = number(numbers.grad_scale);
+  kernels::AdamwStep step = arguments(buffers, numbers);
+  step.lr = static_cast<float>(numbers.lr);
+  step.correction1 = bias_correction(numbers.beta1, numbers.update);
+  step.correction2 = bias_correction(numbers.beta2, numbers.update);
+  step.grad_scale = static_cast<float>(numbers.grad_scale);
   ops::adamw(step, buffers.value.numel());
 }
 

@@ -1,7 +1,7 @@
 #include "ops/cross_entropy.h"
 
+#include "ops/elementwise_arguments.h"
 #include "ops/parallel.h"
-#include "ops/typed.h"
 
 namespace wavroute::ops {
 
@@ -10,14 +10,7 @@ double cross_entropy(Memory& memory, at::Tensor logits, const at::Tensor& target
   check_ids(targets, logits.size(1), /*targets=*/true);
   const at::Tensor loss = memory.empty({tokens}, at::kFloat);
   with_type(logits.scalar_type(), [&]<typename C>() {
-    kernels::CrossEntropy<C> args;
-    args.vocabulary = logits.size(1);
-    args.logits = rows_out<C>(logits);
-    args.targets = in<int64_t>(targets);
-    args.unscored = kUnscored;
-    args.want_grad = true;
-    args.weight = static_cast<float>(weight);
-    args.loss = out<float>(loss);
+    const kernels::CrossEntropy<C> args = arguments<C>(logits, targets, weight, loss);
     const auto kernel = kernels::chosen_kernels().activation->of<C>().cross_entropy;
     parallel_for(tokens, [&](int64_t begin, int64_t end) { kernel(args, begin, end); });
   });

@@ -35,6 +35,26 @@ cuda::Heads<C> heads_of(const at::Tensor& x) {
   return {out<std::remove_const_t<C>>(x), x.stride(0), x.stride(1), x.stride(2)};
 }
 
+// Turns queries and keys by their positions on the way `from` one place `to` another; values go
+// along where `from` has them.
+template <typename C>
+cuda::RotateHeads<C> rotation(const AttentionShape& shape, const RopeTable& rope,
+                              const HeadViews& from, const HeadViews& to) {
+  cuda::RotateHeads<C> args;
+  args.shape = shape;
+  args.query = heads_of<const C>(from.q);
+  args.key = heads_of<const C>(from.k);
+  args.query_to = heads_of<C>(to.q);
+  args.key_to = heads_of<C>(to.k);
+  if (from.v.defined()) {
+    args.value = heads_of<const C>(from.v);
+    args.value_to = heads_of<C>(to.v);
+  }
+  args.cos = in<float>(rope.cos);
+  args.sin = in<float>(rope.sin);
+  return args;
+}
+
 // On libtorch's operators for any type, differentiable.
 at::Tensor stock_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
   const int64_t heads = q.size(2);
@@ -62,15 +82,8 @@ Attended CudaBackend::attention(const at::Tensor& qkv, const AttentionShape& sha
                                 const RopeTable& rope) {
   const HeadViews heads = views_of(qkv, shape);
   with_type(qkv.scalar_type(), [&]<typename C>() {
-    cuda::RotateHeads<C> args;
-    args.shape = shape;
-    args.query = heads_of<const C>(heads.q);
-    args.key = heads_of<const C>(heads.k);
-    args.query_to = heads_of<C>(heads.q);
-    args.key_to = heads_of<C>(heads.k);
-    args.cos = in<float>(rope.cos);
-    args.sin = in<float>(rope.sin);
-    cuda::rotate_heads(args, stream());
+    const HeadViews in_place = {heads.q, heads.k, {}};  // values stay as they are
+    cuda::rotate_heads(rotation<C>(shape, rope, in_place, in_place), stream());
   });
   const std::vector<int64_t> rows = {shape.batch * shape.length, shape.heads * shape.width};
   if (qkv.numel() == 0 || !gpu_->has_flash(shape.width, qkv.scalar_type())) {
@@ -94,16 +107,7 @@ at::Tensor CudaBackend::attention_backward(const at::Tensor& qkv, const Attended
   at::Tensor dqkv = memory_.empty_like(qkv);
   const HeadViews to = views_of(dqkv, shape);
   with_type(qkv.scalar_type(), [&]<typename C>() {
-    cuda::RotateHeads<C> args;
-    args.shape = shape;
-    args.query = heads_of<const C>(grads.q);
-    args.key = heads_of<const C>(grads.k);
-    args.value = heads_of<const C>(grads.v);
-    args.query_to = heads_of<C>(to.q);
-    args.key_to = heads_of<C>(to.k);
-    args.value_to = heads_of<C>(to.v);
-    args.cos = in<float>(rope.cos);
-    args.sin = in<float>(rope.sin);
+    cuda::RotateHeads<C> args = rotation<C>(shape, rope, {grads.q, grads.k, grads.v}, to);
     args.back = true;
     cuda::rotate_heads(args, stream());
   });
@@ -132,16 +136,7 @@ at::Tensor CudaBackend::cached_attention(const at::Tensor& qkv, const AttentionS
   at::Tensor y =
       memory_.empty({shape.batch * shape.length, shape.heads * shape.width}, qkv.scalar_type());
   with_type(qkv.scalar_type(), [&]<typename C>() {
-    cuda::RotateHeads<C> turn;
-    turn.shape = shape;
-    turn.query = heads_of<const C>(heads.q);
-    turn.key = heads_of<const C>(heads.k);
-    turn.value = heads_of<const C>(heads.v);
-    turn.query_to = heads_of<C>(heads.q);
-    turn.key_to = heads_of<C>(keys);
-    turn.value_to = heads_of<C>(values);
-    turn.cos = in<float>(rope.cos);
-    turn.sin = in<float>(rope.sin);
+    cuda::RotateHeads<C> turn = rotation<C>(shape, rope, heads, {heads.q, keys, values});
     turn.positions = in<int64_t>(positions);
     cuda::rotate_heads(turn, stream());
     cuda::CachedAttention<C> args;

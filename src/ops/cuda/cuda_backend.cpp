@@ -5,6 +5,7 @@
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/rows.h"
 #include "kernels/cuda/stream.h"
+#include "ops/elementwise_arguments.h"
 #include "ops/ids.h"
 #include "ops/norm_arguments.h"
 
@@ -157,15 +158,7 @@ at::Tensor CudaBackend::token_losses(const at::Tensor& logits, const at::Tensor&
   if (packed.is_cpu()) check_ids(packed, logits.size(1), /*targets=*/true);
   at::Tensor loss = floats(logits.size(0));
   with_type(logits.scalar_type(), [&]<typename C>() {
-    kernels::CrossEntropy<C> args;
-    args.vocabulary = logits.size(1);
-    args.logits = rows_out<C>(logits);
-    args.targets = in<int64_t>(packed);
-    args.unscored = kUnscored;
-    args.want_grad = true;
-    args.weight = static_cast<float>(weight);
-    args.loss = out<float>(loss);
-    cuda::cross_entropy(args, logits.size(0), stream());
+    cuda::cross_entropy(arguments<C>(logits, packed, weight, loss), logits.size(0), stream());
   });
   return loss;
 }

@@ -3,11 +3,10 @@
 
 #include <ATen/ATen.h>
 
-#include <cmath>
 #include <cstring>
 
 #include "ops/cuda/cuda_backend.h"
-#include "ops/typed.h"
+#include "ops/elementwise_arguments.h"
 
 namespace wavroute::ops {
 namespace {
@@ -28,31 +27,13 @@ at::Tensor bytes_of(const T& value) {
   return bytes;
 }
 
-float correction(double beta, int64_t update) {
-  return static_cast<float>(1.0 - std::pow(beta, static_cast<double>(update)));
-}
-
-kernels::AdamwStep arguments(const AdamwBuffers& buffers, const AdamwNumbers& numbers) {
-  kernels::AdamwStep step;
-  step.value = out<float>(buffers.value);
-  step.grad = out<float>(buffers.grad);
-  step.first = out<float>(buffers.first);
-  step.second = out<float>(buffers.second);
-  step.copy = out<kernels::Bf16>(buffers.copy);
-  step.beta1 = static_cast<float>(numbers.beta1);
-  step.beta2 = static_cast<float>(numbers.beta2);
-  step.eps = static_cast<float>(numbers.eps);
-  step.weight_decay = static_cast<float>(numbers.weight_decay);
-  return step;
-}
-
 }  // namespace
 
 void CudaBackend::adamw(const AdamwBuffers& buffers, const AdamwNumbers& numbers) {
   cuda::AdamwScalars scalars;
   scalars.lr = static_cast<float>(numbers.lr);
-  scalars.correction1 = correction(numbers.beta1, numbers.update);
-  scalars.correction2 = correction(numbers.beta2, numbers.update);
+  scalars.correction1 = bias_correction(numbers.beta1, numbers.update);
+  scalars.correction2 = bias_correction(numbers.beta2, numbers.update);
   scalars.grad_scale = static_cast<float>(numbers.grad_scale);
   const at::Tensor there = bytes_of(scalars).to(gpu_->device());
   cuda::adamw(arguments(buffers, numbers), in<cuda::AdamwScalars>(there), buffers.value.numel(),
@@ -103,8 +84,9 @@ void CudaBackend::adamw(const AdamwBuffers& buffers, const AdamwNumbers& numbers
 }
 
 void CudaBackend::write_numbers(const StepNumbers& numbers, at::Tensor to) const {
-  const cuda::StepInput input{numbers.lr, numbers.clip, correction(numbers.beta1, numbers.update),
-                              correction(numbers.beta2, numbers.update)};
+  const cuda::StepInput input{numbers.lr, numbers.clip,
+                              bias_correction(numbers.beta1, numbers.update),
+                              bias_correction(numbers.beta2, numbers.update)};
   std::memcpy(to.mutable_data_ptr(), &input, sizeof input);
 }
 
