@@ -71,17 +71,7 @@ TEST_P(CudaPass, DecodesLikeTheComposedOne) {
   const DecoderSpec spec = small_spec(GetParam());
   const at::Tensor ids = random_tokens(2, spec.model.context);
   const auto decoded = [&](const Decoder& model) {
-    InferenceState state = model.inference_state(ids.size(0), ids.size(1));
-    ForwardOptions options;
-    options.state = &state;
-    std::vector<at::Tensor> logits;
-    for (int64_t begin = 0; begin < ids.size(1);) {
-      const int64_t count = begin == 0 ? 5 : 1;
-      const at::Tensor next = ids.narrow(1, begin, count).to(model.device());
-      logits.push_back(model.forward(next, options).logits.cpu());
-      begin += count;
-    }
-    return at::cat(logits, 1);
+    return logits_in_pieces(model, ids, prompt_and_tokens(5, ids.size(1)));
   };
   const at::Tensor exact = decoded(*scattered_model(spec));
   EXPECT_LE(error_of(decoded(*cuda_model(spec, Precision::kFp32)), exact), 1e-5);

@@ -11,6 +11,7 @@
 #include "tests/model/small_model.h"
 #include "tests/ops/tested_backend.h"
 #include "tests/temporary_folder.h"
+#include "tests/train/small_run.h"
 #include "train/recorded_stepper.h"
 #include "train/trainer.h"
 #include "wavroute/error.h"
@@ -165,21 +166,9 @@ class RecordedRun : public ::testing::Test {
     for (int i = 0; i < 400; ++i) text += static_cast<char>('a' + i * i % 17);
     put(folder_ / "train.txt", text);
     put(folder_ / "valid.txt", text.substr(0, 40));
-    config_.name = "small";
-    config_.residual.scheme = "wav";
-    config_.model = {.layers = 2, .width = 16, .heads = 2, .hidden = 32, .context = 8};
-    config_.data.train = (folder_ / "train.txt").string();
-    config_.data.valid = (folder_ / "valid.txt").string();
-    config_.data.eval_tokens = 32;
-    config_.optimizer.lr = 0.01;
-    config_.train.steps = 7;
-    config_.train.batch = 2;
+    config_ = small_run(folder_.path(), "wav", /*steps=*/7);
     config_.train.eval_every = 4;
     config_.train.save_every = 4;
-    config_.train.precision = Precision::kFp32;
-    config_.train.device = DeviceKind::kCpu;
-    config_.train.threads = 1;
-    config_.sample.tokens = 0;
   }
 
   // On the stock of the CPU, or recorded on the back end that is tested.

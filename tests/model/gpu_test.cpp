@@ -62,17 +62,7 @@ TEST_P(OnGpu, IsAsExactAsTheCpuInNarrowTypes) {
 
 // The logits of a prompt of four tokens, and of each token after it through the cache.
 at::Tensor decoded(const Decoder& model, const at::Tensor& ids) {
-  InferenceState state = model.inference_state(ids.size(0), ids.size(1));
-  ForwardOptions options;
-  options.state = &state;
-  std::vector<at::Tensor> logits;
-  for (int64_t begin = 0; begin < ids.size(1);) {
-    const int64_t count = begin == 0 ? 4 : 1;
-    const at::Tensor next = ids.narrow(1, begin, count).to(model.device());
-    logits.push_back(model.forward(next, options).logits.cpu());
-    begin += count;
-  }
-  return at::cat(logits, 1);
+  return logits_in_pieces(model, ids, prompt_and_tokens(4, ids.size(1)));
 }
 
 TEST_P(OnGpu, DecodesLikeTheCpu) {

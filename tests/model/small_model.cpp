@@ -117,6 +117,27 @@ void set_values(Decoder& model, std::string_view suffix, double value) {
   EXPECT_GT(found, 0) << "no parameter " << suffix;
 }
 
+at::Tensor logits_in_pieces(const Decoder& model, const at::Tensor& ids,
+                            const std::vector<int64_t>& pieces) {
+  InferenceState state = model.inference_state(ids.size(0), ids.size(1));
+  ForwardOptions options;
+  options.state = &state;
+  std::vector<at::Tensor> logits;
+  int64_t begin = 0;
+  for (const int64_t length : pieces) {
+    const at::Tensor next = ids.narrow(1, begin, length).to(model.device());
+    logits.push_back(model.forward(next, options).logits.cpu());
+    begin += length;
+  }
+  return at::cat(logits, 1);
+}
+
+std::vector<int64_t> prompt_and_tokens(int64_t prompt, int64_t length) {
+  std::vector<int64_t> pieces(static_cast<size_t>(length - prompt + 1), 1);
+  pieces.front() = prompt;
+  return pieces;
+}
+
 NamedTensors values_of(const Decoder& model) {
   NamedTensors result;
   for_each_tensor(model, [&](const Parameter& parameter, const ParameterSlice& slice) {

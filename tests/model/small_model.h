@@ -51,6 +51,12 @@ void scatter(Decoder& model, const std::vector<std::string>& except = {}, uint64
 // Sets every parameter whose name ends in `suffix`; fails the test where there is none.
 void set_values(Decoder& model, std::string_view suffix, double value);
 
+// The logits of ids [B,T] from a cache that is fed `pieces` tokens at a time, on the CPU.
+[[nodiscard]] at::Tensor logits_in_pieces(const Decoder& model, const at::Tensor& ids,
+                                          const std::vector<int64_t>& pieces);
+// A prompt, then token by token: `prompt`, 1, 1, ... of `length` tokens.
+[[nodiscard]] std::vector<int64_t> prompt_and_tokens(int64_t prompt, int64_t length);
+
 // Copies of all parameters (or their gradients) under their checkpoint names, on the CPU.
 using NamedTensors = std::map<std::string, at::Tensor>;
 [[nodiscard]] NamedTensors values_of(const Decoder& model);

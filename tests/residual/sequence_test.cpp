@@ -25,21 +25,6 @@ class EveryScheme : public ::testing::TestWithParam<SchemeCase> {};
 INSTANTIATE_TEST_SUITE_P(Registry, EveryScheme, ::testing::ValuesIn(scheme_cases()),
                          [](const auto& info) { return info.param.label; });
 
-// The logits of ids [B,T] from a cache that is fed `pieces` tokens at a time.
-at::Tensor logits_in_pieces(const Decoder& model, const at::Tensor& ids,
-                            const std::vector<int64_t>& pieces) {
-  InferenceState state = model.inference_state(ids.size(0), ids.size(1));
-  ForwardOptions options;
-  options.state = &state;
-  std::vector<at::Tensor> logits;
-  int64_t begin = 0;
-  for (const int64_t length : pieces) {
-    logits.push_back(model.forward(ids.narrow(1, begin, length), options).logits);
-    begin += length;
-  }
-  return at::cat(logits, 1);
-}
-
 // [B,T] of positions that see no token which halts within rounding of its threshold.
 at::Tensor comparable(const Decoder& model, const at::Tensor& ids) {
   if (!values_of(model).contains("model.layers.0.halt.weight")) {

@@ -15,6 +15,7 @@
 
 #include "io/checkpoint.h"
 #include "tests/temporary_folder.h"
+#include "tests/train/small_run.h"
 #include "train/process.h"
 #include "wavroute/error.h"
 
@@ -49,22 +50,10 @@ class TrainerTest : public ::testing::Test {
  protected:
   TrainerTest() {
     write_texts("");
-    config_.name = "small";
-    config_.residual.scheme = "prenorm";
-    config_.model = {.layers = 2, .width = 16, .heads = 2, .hidden = 32, .context = 8};
-    config_.data.train = (folder_ / "train.txt").string();
-    config_.data.valid = (folder_ / "valid.txt").string();
-    config_.data.eval_tokens = 32;
-    config_.optimizer.lr = 0.01;
-    config_.train.steps = 10;
-    config_.train.batch = 2;
+    config_ = testing::small_run(folder_.path(), "prenorm", /*steps=*/10);
     config_.train.eval_every = 5;
     config_.train.save_every = 5;
     config_.train.keep = 9;
-    config_.train.precision = Precision::kFp32;
-    config_.train.device = DeviceKind::kCpu;
-    config_.train.threads = 1;
-    config_.sample.tokens = 0;
   }
 
   void write_texts(const std::string& valid) {
