@@ -168,22 +168,17 @@ void write_report(std::span<const fs::path> runs_or_compare_folders, const fs::p
     throw expected("at least one run folder", "none", {}, "wavroute report RUN...");
   }
   const auto sections = read_sections(runs_or_compare_folders);
-  std::string script;
-  for (const auto* file : {"theme.js", "chart.js", "bands.js", "curves.js", "lines.js", "layers.js",
-                           "panels.js", "report.js"}) {
-    script += page_file(file);
-  }
-  const std::string created = sections.size() == 1 ? sections.front().comparison.created : "";
-  write_file_atomic(out,
-                    filled(page_file("page.html"),
-                           {{"title", html_escaped(title_of(sections))},
-                            {"created", html_escaped(created.empty() ? now_in_utc() : created)},
-                            {"style", std::string(page_file("style.css"))},
-                            {"summary", html_summary(sections)},
-                            {"tables", html_tables(sections)},
-                            {"details", html_details(sections)},
-                            {"data", script_json(page_data(sections))},
-                            {"script", script}}));
+  Page page;
+  page.command = "report";
+  page.title = title_of(sections);
+  if (sections.size() == 1) page.created = sections.front().comparison.created;
+  page.main = filled(page_file("report.html"), {{"summary", html_summary(sections)},
+                                                {"tables", html_tables(sections)},
+                                                {"details", html_details(sections)}});
+  page.data = script_json(page_data(sections));
+  page.scripts = {"theme.js", "chart.js",  "bands.js",  "curves.js",
+                  "lines.js", "layers.js", "panels.js", "report.js"};
+  write_file_atomic(out, whole_page(page));
 }
 
 }  // namespace wavroute

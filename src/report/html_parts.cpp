@@ -10,6 +10,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "report/page_file.h"
 #include "report/spikes.h"
 
 namespace wavroute {
@@ -277,6 +278,19 @@ std::string now_in_utc() {
   gmtime_r(&now, &calendar);
   return fmt::format("{:04}-{:02}-{:02} {:02}:{:02} UTC", calendar.tm_year + 1900,
                      calendar.tm_mon + 1, calendar.tm_mday, calendar.tm_hour, calendar.tm_min);
+}
+
+std::string whole_page(const Page& page) {
+  std::string script;
+  for (const std::string_view name : page.scripts) script += page_file(name);
+  return filled(page_file("page.html"),
+                {{"command", page.command},
+                 {"title", html_escaped(page.title)},
+                 {"created", html_escaped(page.created.empty() ? now_in_utc() : page.created)},
+                 {"style", std::string(page_file("style.css"))},
+                 {"main", page.main},
+                 {"data", page.data},
+                 {"script", script}});
 }
 
 std::string html_summary(std::span<const ReportSection> sections) {

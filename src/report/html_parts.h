@@ -5,6 +5,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "report/page_data.h"
 
@@ -24,6 +25,17 @@ namespace wavroute {
                                  const std::map<std::string, std::string>& values);
 // "2026-11-27 17:05 UTC"
 [[nodiscard]] std::string now_in_utc();
+
+// A whole page: page/page.html with the style, around a page's own parts.
+struct Page {
+  std::string command;  // `wavroute COMMAND` made it
+  std::string title;
+  std::string created;                    // now, where it is empty
+  std::string main;                       // HTML
+  std::string data = "null";              // what the scripts draw, by script_json
+  std::vector<std::string_view> scripts;  // names of page files, in their order
+};
+[[nodiscard]] std::string whole_page(const Page& page);
 
 [[nodiscard]] std::string html_summary(std::span<const ReportSection> sections);
 [[nodiscard]] std::string html_tables(std::span<const ReportSection> sections);

@@ -72,19 +72,15 @@ std::string summary_html(const Json& document) {
 }  // namespace
 
 std::string inspection_page(const Json& document) {
-  std::string script;
-  for (const auto* file :
-       {"theme.js", "chart.js", "panels.js", "grids.js", "lines.js", "inspection.js"}) {
-    script += page_file(file);
-  }
-  return filled(page_file("inspection.html"),
-                {{"title", html_escaped(document.at("run").get<std::string>())},
-                 {"created", html_escaped(now_in_utc())},
-                 {"style", std::string(page_file("style.css"))},
-                 {"summary", summary_html(document)},
-                 {"verdicts", verdicts_html(document.at("verdicts"))},
-                 {"data", script_json(document)},
-                 {"script", script}});
+  Page page;
+  page.command = "inspect";
+  page.title = document.at("run").get<std::string>();
+  page.main = filled(
+      page_file("inspection.html"),
+      {{"summary", summary_html(document)}, {"verdicts", verdicts_html(document.at("verdicts"))}});
+  page.data = script_json(document);
+  page.scripts = {"theme.js", "chart.js", "panels.js", "grids.js", "lines.js", "inspection.js"};
+  return whole_page(page);
 }
 
 }  // namespace wavroute

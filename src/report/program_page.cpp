@@ -8,33 +8,13 @@
 
 #include "io/file.h"
 #include "report/html_parts.h"
+#include "report/page_file.h"
 
 namespace wavroute {
 namespace {
 
-constexpr const char* kStyle = R"(
-:root { color-scheme: light dark; --text: #1c1c1c; --faint: #5c5c5c; --line: #d8d8d8; --page: #fff;
-        --s0: #1763b5; --s1: #b35400; --s2: #5b7c00; --s3: #8a3ea8; --s4: #a3243b; }
-@media (prefers-color-scheme: dark) {
-  :root { --text: #e8e8e8; --faint: #a5a5a5; --line: #444; --page: #161616;
-          --s0: #6cb0ff; --s1: #ffa24d; --s2: #b2d84f; --s3: #d79bf0; --s4: #ff8a9c; } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page);
-       max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.4rem; } h2 { font-size: 1.05rem; margin: 0; }
-.charts { display: flex; flex-wrap: wrap; gap: 1.5rem; margin: 1.5rem 0; }
-figure { margin: 0; flex: 1 1 30rem; min-width: 0; }
-svg { width: 100%; height: auto; } svg text { fill: var(--faint); font-size: 12px; }
-.axis { stroke: var(--line); fill: none; } .legend { color: var(--faint); }
-.legend b { font-weight: 600; }
-table { border-collapse: collapse; } td, th { padding: .25rem .8rem .25rem 0; text-align: right; }
-td:first-child, th:first-child, td:nth-child(2), th:nth-child(2) { text-align: left; }
-th { border-bottom: 1px solid var(--line); font-weight: 600; }
-td:nth-child(2) { font-family: ui-monospace, monospace; overflow-wrap: anywhere; }
-.wide { overflow-x: auto; }
-)";
-
 constexpr double kWidth = 560, kHeight = 340, kLeft = 56, kRight = 16, kTop = 14, kBottom = 46;
-constexpr int kColours = 5;
+constexpr int kColours = 8;  // of page/style.css
 
 using Number = double ProgramPoint::*;
 
@@ -74,20 +54,22 @@ std::vector<std::string> series_of(const std::vector<ProgramPoint>& points) {
   return names;
 }
 
+std::string colour_of(int series) { return fmt::format("var(--series-{})", series % kColours); }
+
 std::string chart(const std::vector<ProgramPoint>& points, Number across, const char* name) {
   const Axis x(points, across, kLeft, kWidth - kRight);
   const Axis y(points, &ProgramPoint::loss, kHeight - kBottom, kTop);
   std::string svg =
-      fmt::format(R"(<figure><h2>{0}</h2><svg viewBox="0 0 {1} {2}" role="img" aria-label="{0}">)",
+      fmt::format(R"(<figure><svg viewBox="0 0 {1} {2}" role="img" aria-label="Loss by {0}">)",
                   name, kWidth, kHeight);
   for (const double mark : x.marks()) {
     svg += fmt::format(
-        R"(<path class="axis" d="M{0:.1f} {1}V{2}"/><text x="{0:.1f}" y="{3}" text-anchor="middle">{4:g}</text>)",
+        R"(<path class="grid" d="M{0:.1f} {1}V{2}"/><text x="{0:.1f}" y="{3}" text-anchor="middle">{4:g}</text>)",
         x.at(mark), kTop, kHeight - kBottom, kHeight - kBottom + 16, mark);
   }
   for (const double mark : y.marks()) {
     svg += fmt::format(
-        R"(<path class="axis" d="M{0} {1:.1f}H{2}"/><text x="{3}" y="{4:.1f}" text-anchor="end">{5:.4g}</text>)",
+        R"(<path class="grid" d="M{0} {1:.1f}H{2}"/><text x="{3}" y="{4:.1f}" text-anchor="end">{5:.4g}</text>)",
         kLeft, y.at(mark), kWidth - kRight, kLeft - 6, y.at(mark) + 4, mark);
   }
   int colour = 0;
@@ -101,7 +83,7 @@ std::string chart(const std::vector<ProgramPoint>& points, Number across, const 
       path += fmt::format("{}{:.1f} {:.1f}", path.empty() ? "M" : "L", x.at(point.*across),
                           y.at(point.loss));
     }
-    const std::string stroke = fmt::format("var(--s{})", colour++ % kColours);
+    const std::string stroke = colour_of(colour++);
     svg +=
         fmt::format(R"(<path d="{}" fill="none" stroke="{}" stroke-width="1.5"/>)", path, stroke);
     for (const ProgramPoint& point : own) {
@@ -116,26 +98,28 @@ std::string chart(const std::vector<ProgramPoint>& points, Number across, const 
 }
 
 std::string legend(const std::vector<ProgramPoint>& points) {
-  std::string text = "<p class=\"legend\">";
+  std::string text = "<p class=\"note\">Loss upwards, nats per token on held-out text.";
   int colour = 0;
   for (const std::string& series : series_of(points)) {
-    text += fmt::format("<b style='color:var(--s{})'>&#9679; {}</b> &nbsp; ", colour++ % kColours,
+    text += fmt::format(" <b style='color:{}'>&#9679; {}</b>", colour_of(colour++),
                         html_escaped(series));
   }
-  return text + "Loss upwards: nats per token on held-out text.</p>";
+  return text + "</p>\n";
 }
 
 std::string table(const std::vector<ProgramPoint>& points) {
   std::string rows;
   for (const ProgramPoint& point : points) {
     rows += fmt::format(
-        "<tr><td>{}</td><td>{}</td><td>{:.4g}</td><td>{:.4f}</td><td>{:.3f}</td></tr>\n",
+        "<tr><th>{}</th><td>{}</td><td class=\"number\">{:.4g}</td><td class=\"number\">{:.4f}"
+        "</td><td class=\"number\">{:.3f}</td></tr>\n",
         html_escaped(point.series), html_escaped(point.label), point.layers, point.loss,
         point.ms_per_token);
   }
-  return "<div class=\"wide\"><table><tr><th>found by</th><th>program</th><th>layers</th>"
-         "<th>loss</th><th>ms a token</th></tr>\n" +
-         rows + "</table></div>";
+  return "<div class=\"scroll\"><table>\n<thead><tr><th>found by</th><th>program</th>"
+         "<th class=\"number\">layers</th><th class=\"number\">loss</th>"
+         "<th class=\"number\">ms a token</th></tr></thead>\n<tbody>\n" +
+         rows + "</tbody>\n</table></div>\n";
 }
 
 }  // namespace
@@ -143,18 +127,22 @@ std::string table(const std::vector<ProgramPoint>& points) {
 void write_program_page(const std::string& title, const std::vector<std::string>& words,
                         const std::vector<ProgramPoint>& points,
                         const std::filesystem::path& path) {
-  std::string body = fmt::format("<h1>{}</h1>", html_escaped(title));
+  std::string summary;
   for (const std::string& paragraph : words) {
-    body += fmt::format("<p>{}</p>\n", html_escaped(paragraph));
+    summary += fmt::format("<p class=\"lead\">{}</p>\n", html_escaped(paragraph));
   }
-  body += "<div class=\"charts\">" + chart(points, &ProgramPoint::layers, "layers run") +
-          chart(points, &ProgramPoint::ms_per_token, "milliseconds a token") + "</div>" +
-          legend(points) + table(points);
-  write_file_atomic(path, fmt::format("<!doctype html>\n<html lang=\"en\"><head><meta "
-                                      "charset=\"utf-8\"><meta name=\"viewport\" "
-                                      "content=\"width=device-width\"><title>{}</title><style>{}"
-                                      "</style></head><body>\n{}\n</body></html>\n",
-                                      html_escaped(title), kStyle, body));
+  Page page;
+  page.command = "program search";
+  page.title = title;
+  page.main =
+      filled(page_file("programs.html"),
+             {{"summary", summary},
+              {"charts", chart(points, &ProgramPoint::layers, "layers run") +
+                             chart(points, &ProgramPoint::ms_per_token, "milliseconds a token")},
+              {"legend", legend(points)},
+              {"table", table(points)}});
+  page.scripts = {"theme.js", "programs.js"};
+  write_file_atomic(path, whole_page(page));
 }
 
 }  // namespace wavroute

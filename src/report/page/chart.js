@@ -157,3 +157,25 @@ function drawAxes(svg, area, x, y, format) {
       shape("text", { x: at, y: area.bottom + 18, "text-anchor": "middle" }, count(tick)));
   }
 }
+
+// Heat maps: read(row, column) shows the cell under the pointer or the one that arrow keys go to from
+// chosen(), [row, column] or null; hide() shows none. cellAt(x, y) -> [row, column], of pixels.
+
+function watchCells(svg, { rows, columns, cellAt, chosen, read, hide }) {
+  svg.addEventListener("pointermove", (event) => {
+    const box = svg.getBoundingClientRect();
+    read(...cellAt(event.clientX - box.left, event.clientY - box.top));
+  });
+  svg.addEventListener("pointerleave", hide);
+  svg.addEventListener("blur", hide);
+  svg.addEventListener("keydown", (event) => {
+    const move = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+    if (event.key === "Escape") hide();
+    if (!move[event.key]) return;
+    event.preventDefault();
+    const [r, c] = chosen() ?? [rows - 1, 0];
+    const [dr, dc] = chosen() ? move[event.key] : [0, 0];
+    read(Math.max(0, Math.min(rows - 1, r + dr)),
+      Math.max(0, Math.min(columns - 1, c + dc)));
+  });
+}

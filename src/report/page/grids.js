@@ -68,23 +68,10 @@ function drawGrid(figure, grid) {
 
   function hide() { chosen = null; svg.querySelector(".chosen")?.remove(); tooltip.hide(); }
 
-  svg.addEventListener("pointermove", (event) => {
-    const box = svg.getBoundingClientRect();
-    read(Math.floor((event.clientY - box.top - layout.top) / layout.high),
-      Math.floor((event.clientX - box.left - layout.labels) / layout.cell));
-  });
-  svg.addEventListener("pointerleave", hide);
-  svg.addEventListener("blur", hide);
-  svg.addEventListener("keydown", (event) => {
-    const move = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
-    if (event.key === "Escape") hide();
-    if (!move[event.key]) return;
-    event.preventDefault();
-    const [r, c] = chosen ?? [grid.rows.length - 1, 0];
-    const [dr, dc] = chosen ? move[event.key] : [0, 0];
-    read(Math.max(0, Math.min(grid.rows.length - 1, r + dr)),
-      Math.max(0, Math.min(grid.columns.length - 1, c + dc)));
-  });
+  watchCells(svg, { rows: grid.rows.length, columns: grid.columns.length, read, hide,
+    chosen: () => chosen,
+    cellAt: (x, y) => [Math.floor((y - layout.top) / layout.high),
+      Math.floor((x - layout.labels) / layout.cell)] });
   drawAtWidth(figure, draw);
   return {
     redraw: () => { if (layout) draw(Math.round(figure.clientWidth)); },

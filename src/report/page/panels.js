@@ -145,24 +145,9 @@ function drawHeatMap(figure, sources) {
 
   function hide() { chosen = null; svg.querySelector(".chosen")?.remove(); tooltip.hide(); }
 
-  svg.addEventListener("pointermove", (event) => {
-    const box = svg.getBoundingClientRect();
-    const x = event.clientX - box.left, y = event.clientY - box.top;
-    read(Math.floor((y - layout.top) / layout.high),
-      layout.lefts.findIndex((left) => x >= left && x < left + layout.cell));
-  });
-  svg.addEventListener("pointerleave", hide);
-  svg.addEventListener("blur", hide);
-  svg.addEventListener("keydown", (event) => {
-    const move = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
-    if (event.key === "Escape") hide();
-    if (!move[event.key]) return;
-    event.preventDefault();
-    const [r, c] = chosen ?? [rows.length - 1, 0];
-    const [dr, dc] = chosen ? move[event.key] : [0, 0];
-    read(Math.max(0, Math.min(rows.length - 1, r + dr)),
-      Math.max(0, Math.min(columns.length - 1, c + dc)));
-  });
+  watchCells(svg, { rows: rows.length, columns: columns.length, read, hide, chosen: () => chosen,
+    cellAt: (x, y) => [Math.floor((y - layout.top) / layout.high),
+      layout.lefts.findIndex((left) => x >= left && x < left + layout.cell)] });
   drawAtWidth(figure, draw);
   return { readSome: () => read(rows.length - 1, Math.min(1, columns.length - 1)) };
 }
