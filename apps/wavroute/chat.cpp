@@ -156,7 +156,7 @@ void Conversation::print_json(const std::string& text, const std::vector<uint32_
       {"reused_tokens", continuation_.reused()},
       {"prefill_seconds", result.prefill_seconds},
       {"tokens_per_s", later > 0.0 ? later / result.decode_seconds : 0.0}};
-  print(object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+  print_line(object);
 }
 
 // The turns on standard input, a line each; empty lines are none.
@@ -206,10 +206,6 @@ int run(const ChatArguments& arguments) {
     throw expected("--json or --show-prompt", "both");
   }
   const LoadedModel loaded = load(arguments.model);
-  if (loaded.choice) {
-    throw expected("one program for a conversation", "a choice, " + arguments.model.program, {},
-                   "--program @FILE takes one from a file");
-  }
   Conversation conversation(loaded, arguments);
   const bool is_typed = is_terminal(STDIN_FILENO) && is_terminal(STDOUT_FILENO);
   Turns turns(is_typed);

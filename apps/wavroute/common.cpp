@@ -10,6 +10,7 @@
 
 #include "base/machine.h"
 #include "base/output.h"
+#include "io/file.h"
 #include "io/run_folder.h"
 #include "model/model_folder.h"
 #include "train/forecast.h"
@@ -70,9 +71,11 @@ void check_vocabulary(const LoadedModel& loaded) {
 
 constexpr std::string_view kChoice = "auto:";  // then a file of `wavroute program train`
 
+bool is_choice(const ModelArguments& arguments) { return arguments.program.starts_with(kChoice); }
+
 std::optional<ProgramChoice> read_choice(const ModelArguments& arguments,
                                          const LoadedModel& loaded) {
-  if (!arguments.program.starts_with(kChoice)) return std::nullopt;
+  if (!is_choice(arguments)) return std::nullopt;
   ProgramChoice choice = ProgramChoice::read(arguments.program.substr(kChoice.size()),
                                              *loaded.model, loaded.tokenizer->hash());
   for (const LayerProgram& program : choice.programs()) loaded.model->check_program(program);
@@ -85,7 +88,7 @@ std::optional<LayerProgram> parse_program(const ModelArguments& arguments, const
                    "--layers every-other is short for a program");
   }
   const std::string text = arguments.program.empty() ? arguments.layers : arguments.program;
-  if (text.empty() || text.starts_with(kChoice)) return std::nullopt;
+  if (text.empty() || is_choice(arguments)) return std::nullopt;
   LayerProgram program = LayerProgram::parse(text, model.spec().model.layers);
   model.check_program(program);
   return program;
@@ -145,7 +148,11 @@ void add_model_arguments(CLI::App& command, ModelArguments& arguments, const std
       ->allow_extra_args(false);
 }
 
-LoadedModel load(const ModelArguments& arguments) {
+LoadedModel load(const ModelArguments& arguments, bool takes_choice) {
+  if (is_choice(arguments) && !takes_choice) {
+    throw expected("one program", "a choice, " + arguments.program, {},
+                   "--program @FILE takes one from a file");
+  }
   Config config;
   const bool in_blocks = arguments.precision == "q8_0";
   config.train.precision =
@@ -177,6 +184,14 @@ LoadedModel load(const ModelArguments& arguments) {
   loaded.choice = read_choice(arguments, loaded);
   loaded.free_memory = usable_memory(config, probe_machine());
   return loaded;
+}
+
+void check_writable(const fs::path& path) {
+  if (!path.empty()) const AtomicFile there(followed_link(path));
+}
+
+void print_line(const nlohmann::ordered_json& document) {
+  print(document.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
 }
 
 std::string left_half_written(const std::vector<std::filesystem::path>& left) {

@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <filesystem>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -51,8 +52,16 @@ struct LoadedModel {
 };
 
 // Throws UserError for what does not fit together: the tokenizer and the vocabulary, the program
-// and the scheme.
-[[nodiscard]] LoadedModel load(const ModelArguments& arguments);
+// and the scheme; for a choice of programs, unless the command makes one for each of its texts.
+[[nodiscard]] LoadedModel load(const ModelArguments& arguments, bool takes_choice = false);
+
+// UserError or Failure where a file can't be written there: before the minutes of work that it
+// comes of. Nothing for an empty path.
+void check_writable(const std::filesystem::path& path);
+
+// Prints the document on one line. Bytes of it that are no UTF-8, in paths for instance, are
+// mended.
+void print_line(const nlohmann::ordered_json& document);
 
 // What RunFolder::sweep() left to whoever wrote it, in words; empty where that is nothing.
 [[nodiscard]] std::string left_half_written(const std::vector<std::filesystem::path>& left);

@@ -99,7 +99,7 @@ int run_train_tokenizer(const TrainTokenizerArguments& arguments) {
                                          {"vocab_size", trained.vocab_size},
                                          {"bytes", trainer.bytes()},
                                          {"words", trainer.words()}};
-    print(line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+    print_line(line);
   } else {
     print(fmt::format("{} tokens from {} of text, {} different words; in {}\n", trained.vocab_size,
                       format_bytes(static_cast<double>(trainer.bytes())),

@@ -46,14 +46,9 @@ void write_logits(const LoadedModel& loaded, const EvalWindows& windows,
   file.write(followed_link(arguments.logits), {{"format", "pt"}});
 }
 
-// Before minutes of scoring: the file that comes of it can be written.
-void check_writable(const std::filesystem::path& path) {
-  const AtomicFile there(followed_link(path));
-}
-
 int eval(const EvalArguments& arguments) {
-  if (!arguments.logits.empty()) check_writable(arguments.logits);
-  const LoadedModel loaded = load(arguments.model);
+  check_writable(arguments.logits);
+  const LoadedModel loaded = load(arguments.model, /*takes_choice=*/true);
   if (loaded.choice && !arguments.logits.empty()) {
     throw expected("one program with --logits", "a choice, " + arguments.model.program);
   }
@@ -86,7 +81,7 @@ int eval(const EvalArguments& arguments) {
                                      {"loss", result.loss},
                                      {"bits_per_byte", result.bits_per_byte}};
     if (result.mean_depth > 0.0) object["mean_depth"] = result.mean_depth;
-    print(object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+    print_line(object);
     return 0;
   }
   print(fmt::format("loss {:.4f} nats/token  {:.4f} bits/byte  over {} tokens of {}\n", result.loss,

@@ -71,8 +71,7 @@ std::vector<const LayerProgram*> programs_of(const LoadedModel& loaded, const Pr
   std::vector<const LayerProgram*> programs(prompts.ids.size(), loaded.program_or_null());
   for (size_t i = 0; loaded.choice && i < programs.size(); ++i) {
     const std::vector<int64_t> ids(prompts.ids[i].begin(), prompts.ids[i].end());
-    const at::Tensor features = prompt_features(*loaded.model, ids, loaded.choice->prompt());
-    programs[i] = &loaded.choice->programs()[loaded.choice->choose(features)];
+    programs[i] = &loaded.choice->program_for(*loaded.model, ids);
   }
   return programs;
 }
@@ -117,7 +116,7 @@ void print_json(const Prompts& prompts, const std::vector<Writer>& writers,
                                      {"tokens_per_s", rate}};
     if (programs[i] != nullptr) object["program"] = programs[i]->text();
     if (result.mean_depth > 0.0) object["mean_depth"] = result.mean_depth;
-    print(object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+    print_line(object);
   }
 }
 
@@ -126,7 +125,7 @@ int run(const GenerateArguments& arguments) {
   if (arguments.prompt.has_value() == !arguments.prompts.empty()) {
     throw expected("either --prompt or --prompts", arguments.prompt ? "both" : "neither");
   }
-  const LoadedModel loaded = load(arguments.model);
+  const LoadedModel loaded = load(arguments.model, /*takes_choice=*/true);
   const Prompts prompts = encode(arguments, *loaded.tokenizer);
   int64_t longest = 0;
   for (const auto& ids : prompts.ids) longest = std::max(longest, std::ssize(ids));

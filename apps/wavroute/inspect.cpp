@@ -138,14 +138,13 @@ nlohmann::ordered_json inspect_all(const InspectArguments& arguments, const Load
 }
 
 int inspect(const InspectArguments& arguments) {
+  check_writable(arguments.out);
   const fs::path out = arguments.out.empty() ? fs::path() : followed_link(arguments.out);
-  // Before minutes of work: the file that comes of it can be written.
-  if (!out.empty()) const AtomicFile there(out);
   const LoadedModel loaded = load(arguments.model);
   const nlohmann::ordered_json document = inspect_all(arguments, loaded);
   if (!out.empty()) write_file_atomic(out, inspection_page(document));
   if (arguments.json) {
-    print(document.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+    print_line(document);
     return 0;
   }
   print(inspection_text(document));

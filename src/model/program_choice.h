@@ -42,6 +42,11 @@ class ProgramChoice {
 
   // Index into programs(): the least predicted loss plus price.
   [[nodiscard]] size_t choose(const at::Tensor& features) const;
+  // That of a text that begins with `ids`, at least one.
+  [[nodiscard]] const LayerProgram& program_for(const Decoder& model,
+                                                const std::vector<int64_t>& ids) const {
+    return parts_.programs[choose(prompt_features(model, ids, parts_.prompt))];
+  }
   [[nodiscard]] const std::vector<LayerProgram>& programs() const { return parts_.programs; }
   [[nodiscard]] int64_t prompt() const { return parts_.prompt; }
 

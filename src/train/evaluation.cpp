@@ -17,14 +17,6 @@
 namespace wavroute {
 namespace {
 
-// Of one window.
-const LayerProgram& choose(const Decoder& model, const at::Tensor& ids,
-                           const ProgramChoice& choice) {
-  const int64_t* first = ids.const_data_ptr<int64_t>();
-  const std::vector<int64_t> window(first, first + ids.numel());
-  return choice.programs()[choice.choose(prompt_features(model, window, choice.prompt()))];
-}
-
 // Logits of all positions, or of those after the prompt.
 ForwardResult forward(const Decoder& model, const at::Tensor& ids, const LayerProgram* program,
                       const EvaluationOptions& options) {
@@ -62,7 +54,8 @@ Evaluation evaluate(const Decoder& model, const EvalWindows& windows, const Toke
     const Batch batch = batch_of(windows, begin, end);
     const LayerProgram* program = options.program;
     if (options.choice != nullptr) {
-      program = &choose(model, batch.inputs, *options.choice);
+      const std::span<const int64_t> window = batch.input_ids();
+      program = &options.choice->program_for(model, {window.begin(), window.end()});
       depth_sum += static_cast<double>(program->layers().size());
     }
     const ForwardResult out = forward(model, batch.inputs.to(model.device()), program, options);

@@ -154,7 +154,9 @@ def test_wrong_use_is_refused(wavroute, run, predictor, text, tmp_path):
                  "layers 0 to 3", "9")
     assert_error(wavroute("eval", run, "--data", text, "--program", f"auto:{broken}"),
                  "a layer program predictor")
-    assert_error(wavroute("chat", run, "--program", f"auto:{predictor[0]}"), "one program")
+    choice = ("--program", f"auto:{predictor[0]}")
+    assert_error(wavroute("chat", run, *choice), "one program")
+    assert_error(wavroute("inspect", run, "--data", text, *choice), "one program")
 
 
 def test_a_scheme_without_programs_is_refused(wavroute, project, text, tmp_path):
