@@ -8,14 +8,12 @@
 
 #include "base/numbers.h"
 #include "base/output.h"
-#include "data/corpus.h"
 #include "io/file.h"
 #include "program.h"
 #include "program/greedy.h"
 #include "program/layer_list.h"
 #include "program/tree_search.h"
 #include "report/program_page.h"
-#include "train/evaluation.h"
 #include "train/program_losses.h"
 #include "validators.h"
 #include "wavroute/error.h"
@@ -106,12 +104,8 @@ std::vector<ProgramPoint> score_beside(const std::string& run, const SearchArgum
   ModelArguments other = arguments.model;
   other.run = run;
   other.checkpoint.clear();
-  ProgramSubject subject{load(other), {}, 0};
+  const ProgramSubject subject = open_any_subject(other, arguments.data, arguments.context);
   const Decoder& model = *subject.loaded.model;
-  subject.tokens = open_tokens(arguments.data, *subject.loaded.tokenizer, DataFormat::kAuto,
-                               UnknownText::kError, nullptr);
-  const int64_t own = model.spec().model.context;
-  subject.context = arguments.context > 0 ? arguments.context : std::min<int64_t>(own, 512);
   const EvalWindows windows(part_of(subject, arguments.tokens, arguments.held_out + 1),
                             subject.context, arguments.held_out);
   const int64_t layers = model.spec().model.layers;
@@ -219,9 +213,8 @@ void print_table(const std::vector<ProgramPoint>& points) {
 }
 
 int search(const SearchArguments& arguments) {
-  for (const std::filesystem::path& path : {arguments.out, arguments.save}) {
-    if (!path.empty()) const AtomicFile there(followed_link(path));
-  }
+  check_writable(arguments.out);
+  check_writable(arguments.save);
   const ProgramSubject subject = open_subject(arguments.model, arguments.data, arguments.context);
   const Decoder& model = *subject.loaded.model;
   const int64_t layers = model.spec().model.layers;
@@ -236,7 +229,10 @@ int search(const SearchArguments& arguments) {
   std::map<Layers, double> scored;
   for (Found& program : found) {
     const auto [place, fresh] = scored.try_emplace(program.layers, 0.0);
-    if (fresh) place->second = program_loss(model, held_out, LayerProgram(program.layers, layers));
+    if (fresh) {
+      place->second =
+          evaluate_program(subject, held_out, LayerProgram(program.layers, layers)).loss;
+    }
     program.held_out = place->second;
   }
   measure_time(model, held_out, found);
@@ -258,9 +254,7 @@ int search(const SearchArguments& arguments) {
     write_program_page("Which layers does it need?", words, points, followed_link(arguments.out));
   }
   if (arguments.json) {
-    print(document_of(arguments, found, others)
-              .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) +
-          "\n");
+    print_line(document_of(arguments, found, others));
   } else {
     print_table(points);
     for (const std::string& paragraph : words) print(paragraph + "\n");

@@ -117,8 +117,8 @@ Outcome apply(const ProgramChoice& choice, const Scored& scored) {
 }
 
 int train(const TrainArguments& arguments) {
-  { const AtomicFile there(followed_link(arguments.out)); }
-  ProgramSubject subject = open_subject(arguments.model, arguments.data, 0);
+  check_writable(arguments.out);
+  const ProgramSubject subject = open_subject(arguments.model, arguments.data, 0);
   const Decoder& model = *subject.loaded.model;
   const int64_t layers = model.spec().model.layers, context = arguments.prompt + arguments.length;
   const int64_t half = arguments.texts / 2;
@@ -176,7 +176,7 @@ int train(const TrainArguments& arguments) {
         {"difference", {{"mean", gain.mean}, {"half_width", gain.half_width.value_or(NAN)}}},
         {"beats_fixed", beats},
         {"verdict", verdict}};
-    print(document.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+    print_line(document);
     return 0;
   }
   print(fmt::format("{:>8}{:>10}{:>12}{:>9}  {}\n", "layers", "loss", "held-out", "chosen",

@@ -48,15 +48,4 @@ std::vector<double> program_losses(const Decoder& model, const Batch& batch,
   return losses;
 }
 
-double program_loss(const Decoder& model, const EvalWindows& windows, const LayerProgram& program) {
-  const at::NoGradGuard no_grad;
-  const int64_t step = rows_at_once(model, windows.context());
-  double sum = 0.0;
-  for (int64_t begin = 0; begin < windows.count(); begin += step) {
-    const Batch batch = batch_of(windows, begin, std::min(begin + step, windows.count()));
-    sum += token_losses(model, batch, program).sum(at::kDouble).item<double>();
-  }
-  return sum / static_cast<double>(windows.scored_tokens());
-}
-
 }  // namespace wavroute

@@ -14,8 +14,4 @@ namespace wavroute {
 [[nodiscard]] std::vector<double> program_losses(const Decoder& model, const Batch& batch,
                                                  const LayerProgram& program, int64_t prompt);
 
-// Their mean over all scored tokens of `windows`, weighted by their number.
-[[nodiscard]] double program_loss(const Decoder& model, const EvalWindows& windows,
-                                  const LayerProgram& program);
-
 }  // namespace wavroute
