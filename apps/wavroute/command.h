@@ -1,4 +1,4 @@
-// How a subcommand plugs in: one file per subcommand, one line in main.cpp.
+// How a subcommand plugs in: one file per subcommand, one line in command.cpp.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -6,8 +6,8 @@
 
 namespace wavroute::app {
 
-// What main runs once the command line is parsed; the result is the process exit code.
-// Errors leave as wavroute::Error (see wavroute/error.h); main prints them.
+// What run_command() runs once the command line is parsed; the result is the process exit code.
+// Errors leave as wavroute::Error (see wavroute/error.h); run_command() prints them.
 using Action = std::function<int()>;
 
 // Each adds its subcommand to `root` and, when it is chosen, sets `action`.
@@ -26,5 +26,9 @@ void add_config(CLI::App& root, Action& action);
 void add_data(CLI::App& root, Action& action);
 void add_doctor(CLI::App& root, Action& action);
 void add_completion(CLI::App& root, Action& action);
+
+// The whole command: parses the words of `argv` (the first is the program's name), runs the
+// subcommand, prints errors. The result is the process exit code.
+int run_command(int argc, char** argv);
 
 }  // namespace wavroute::app

@@ -30,7 +30,7 @@
 // and other devices run the same formulas composed of stock operators, under autograd.
 // Errors: c10::Error, "[operator] expected ..., got ...". The number of threads changes no bit.
 // Where our kernels run, gradients can't be differentiated again.
-// Python: torch.ops.load_library("wavroute_ops.so"), then torch.ops.wavroute.*, the same functions
+// Python: torch.ops.load_library("libwavroute.so"), then torch.ops.wavroute.*, the same functions
 // with what the backward keeps as further results.
 #pragma once
 

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,17 @@ def program(name: str) -> Path:
     if not path.is_file():
         pytest.skip(f"{name} is not in {folder}: build it, or set WAVROUTE_BIN")
     return path
+
+
+def package() -> Path:
+    """The folder from which `import wavroute` takes the built package, put on this process's path;
+    skips the test where it was not built."""
+    folder = program("wavroute").parent.parent / "python"
+    if not (folder / "wavroute" / "libwavroute.so").is_file():
+        pytest.skip(f"the Python package is not in {folder}: build it")
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    return folder
 
 
 def call(name: str, *arguments: object, timeout: float = 120,

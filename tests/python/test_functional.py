@@ -11,8 +11,9 @@ NORM_EPS, MATCHING_EPS = 1e-5, 1e-12
 
 @pytest.fixture(scope="module")
 def ops():
-    torch.ops.load_library(str(paths.program("wavroute_ops.so")))
-    return torch.ops.wavroute
+    paths.package()
+    from wavroute._library import ops
+    return ops
 
 
 def values(*sizes, dtype=torch.float32, grad=True):

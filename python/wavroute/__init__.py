@@ -1,0 +1,27 @@
+"""Residual streams of deep transformers for PyTorch models.
+
+Nothing is loaded before it is used: ``import wavroute`` itself imports no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+#: Public names and the modules that define them.
+_PLACES: dict[str, str] = {}
+_MODULES: tuple[str, ...] = ()
+
+__all__ = [*_PLACES, *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"wavroute.{name}")
+    if name in _PLACES:
+        return getattr(importlib.import_module(_PLACES[name]), name)
+    raise AttributeError(f"module 'wavroute' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
