@@ -39,6 +39,7 @@ class LayerProgram {
   [[nodiscard]] const std::vector<int64_t>& layers() const { return order_; }
   // True: every layer once, in order.
   [[nodiscard]] bool is_plain() const { return plain_; }
+  [[nodiscard]] LayerOrder order() const;
   // As parse() takes it.
   [[nodiscard]] std::string text() const;
 

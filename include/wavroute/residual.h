@@ -61,6 +61,13 @@ struct SourceLabel {
   int64_t block = 0;
 };
 
+// The order in which a pass runs its layers.
+enum class LayerOrder {
+  kPlain,    // every layer once, from the first to the last
+  kForward,  // some are left out or run again, none runs after a later one
+  kAny,
+};
+
 // Receives source weights, gates and halting depths, for inspection. `site` is empty for the
 // read-out.
 class Taps {
@@ -87,7 +94,7 @@ struct StreamOptions {
   Pass pass;
   bool record = false;            // keep what the backward twins need
   DecodeState* decode = nullptr;  // of the same Residual; null: the sequence starts here
-  bool any_order = false;         // layers may be left out, repeated or in another order
+  LayerOrder order = LayerOrder::kPlain;
   Taps* taps = nullptr;
   // Keeps the coefficients of this pass, or gives those of another (residual/coefficients.h).
   Coefficients* coefficients = nullptr;

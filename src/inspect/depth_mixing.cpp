@@ -17,10 +17,10 @@ class UnitPass {
   UnitPass(const Decoder& model, const LayerProgram* program, const Progress& progress,
            LayerPass& pass)
       : model_(model), sites_(sites_of(model, program)), pass_(pass) {
-    const bool any_order = program != nullptr && !program->is_plain();
-    options_.backend = &model.backend_for({.program = any_order, .taps = true});
+    if (program != nullptr) options_.order = program->order();
+    options_.backend =
+        &model.backend_for({.program = options_.order != LayerOrder::kPlain, .taps = true});
     options_.pass.progress = progress;
-    options_.any_order = any_order;
     options_.coefficients = &pass.coefficients;
     const at::Tensor& h = pass.reads.front();
     const Grain grain = pass.coefficients.grain();

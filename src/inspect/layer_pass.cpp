@@ -48,7 +48,7 @@ class Runner {
     stream.backend = &backend_;
     stream.pass.progress = options.progress;
     stream.record = options.targets.defined();
-    stream.any_order = options.program != nullptr && !options.program->is_plain();
+    if (options.program != nullptr) stream.order = options.program->order();
     stream.taps = &taps_;
     stream.coefficients = &pass_.coefficients;
     backend_.begin_pass();

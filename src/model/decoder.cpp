@@ -267,7 +267,7 @@ ForwardResult Decoder::forward(const at::Tensor& ids, const ForwardOptions& opti
   stream_options.pass.progress = options.progress;
   stream_options.decode = options.state != nullptr ? options.state->residual.get() : nullptr;
   stream_options.taps = options.taps;
-  stream_options.any_order = !program.is_plain();
+  stream_options.order = program.order();
   std::unique_ptr<Stream> stream;
   if (options.state != nullptr) stream = std::move(options.state->stream);
   if (stream == nullptr || !stream->can_begin_again(stream_options)) {

@@ -59,6 +59,11 @@ LayerProgram::LayerProgram(int64_t layers) : order_(all_layers(layers)) {}
 LayerProgram::LayerProgram(std::vector<int64_t> order, int64_t layers)
     : order_(std::move(order)), plain_(order_ == all_layers(layers)) {}
 
+LayerOrder LayerProgram::order() const {
+  if (plain_) return LayerOrder::kPlain;
+  return std::ranges::is_sorted(order_) ? LayerOrder::kForward : LayerOrder::kAny;
+}
+
 std::string LayerProgram::text() const { return program_text(order_); }
 
 LayerProgram LayerProgram::parse(const std::string& text, int64_t layers) {

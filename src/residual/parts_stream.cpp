@@ -41,14 +41,22 @@ PartsStream::PartsStream(const RoutedResidual& scheme, const StreamOptions& opti
       memory_(options.backend->memory()) {
   for (int64_t block = 0; block < blocks().count; ++block) {
     for (int64_t writes = 0; writes <= blocks().length; ++writes) {
-      arrangements_.push_back(make_arrangement(block, std::min(writes, blocks().length_of(block))));
+      Slots slots = 0;
+      for (int64_t i = 0; i < std::min(writes, blocks().length_of(block)); ++i) {
+        slots |= 1U << slot(block, i);
+      }
+      slots_after_.push_back(slots);
     }
+  }
+  for (Slots written = 0; written < 1U << ops::kMostParts; ++written) {
+    arrangements_.push_back(make_arrangement(written));
   }
 }
 
 bool PartsStream::can_begin_again(const StreamOptions& options) const {
   return !record_ && !options.record && options.backend == options_.backend &&
-         options.taps == nullptr && !options.any_order;
+         options.taps == nullptr && options_.order == LayerOrder::kPlain &&
+         options.order == LayerOrder::kPlain;
 }
 
 // ---- parts and forms ---------------------------------------------------------------------------
@@ -68,17 +76,14 @@ int PartsStream::slot(int64_t block, int64_t position) const {
   return bits;
 }
 
-// The first update of a block is positive in every sum, so that slot 0 always comes first.
-PartsStream::Arrangement PartsStream::make_arrangement(int64_t block, int64_t writes) const {
-  std::array<bool, ops::kMostParts> present = {};
-  for (int64_t position = 0; position < writes; ++position) {
-    present[static_cast<size_t>(slot(block, position))] = true;
-  }
+// The first update of a block is positive in every sum, so that slot 0 comes first. Where a layer
+// program leaves it out, only the forms of all four parts have the others' signs.
+PartsStream::Arrangement PartsStream::make_arrangement(Slots written) const {
   Arrangement found;
   for (int k = 0; k < ops::kMostParts; ++k) {
-    if (present[static_cast<size_t>(k)]) found.slot[static_cast<size_t>(found.count++)] = k;
+    if ((written >> k & 1U) != 0) found.slot[static_cast<size_t>(found.count++)] = k;
   }
-  if (found.count > 2) {
+  if (found.count > 2 || (written != 0 && (written & 1U) == 0)) {
     found.count = ops::kMostParts;
     found.slot = {0, 1, 2, 3};
   }
@@ -113,11 +118,9 @@ ops::RunningParts PartsStream::parts_of(const Arrangement& arrangement, const Pa
 PartsStream::Readers PartsStream::make_readers(int64_t block) const {
   Readers readers;
   ops::RouterGroup& group = readers.group;
+  const int64_t sources = rows_;
   readers.sums.push_back(0);
-  for (int64_t earlier = 0; earlier < block; ++earlier) {
-    for (int64_t sum = 0; sum < sums(); ++sum) readers.sums.push_back(sum);
-  }
-  const int64_t sources = first_row(block);
+  for (int64_t row = 1; row < sources; ++row) readers.sums.push_back((row - 1) % sums());
   group.sources = {{bank_.begin(), bank_.begin() + sources},
                    ratio_.narrow(0, 0, sources),
                    inverse_.narrow(0, 0, sources)};
@@ -157,9 +160,11 @@ PartsStream::Readers& PartsStream::enter(int64_t block, int64_t position, at::Sc
   Readers& readers = place->second;
   if (fresh || (record_ && !readers.group.logits.defined())) readers = make_readers(block);
   at::Tensor& mixed = readers.group.mixed;
+  readers.mixed_all = false;
   if (!record_ && mixed.defined() && mixed.scalar_type() == type) return readers;
   const int64_t routers = readers.count();
-  readers.two_phase = position == 0 && two_phase_wins(first_row(block), routers);
+  const bool enters = block > 0 && (position == 0 || options_.order != LayerOrder::kPlain);
+  readers.two_phase = enters && two_phase_wins(rows_, routers);
   mixed = memory_.empty_apart(readers.two_phase ? routers : 1, {tokens_, d_}, type);
   return readers;
 }
@@ -178,7 +183,9 @@ void PartsStream::begin(const at::Tensor& embedding) {
     inverse_ = memory_.empty_apart(rows, {tokens_});
     readers_.clear();
   }
+  rows_ = 1;
   block_ = writes_ = 0;
+  written_ = 0;
   parts_ = {};
   readers_block_ = -1;
   bank_[0].copy_(embedding.reshape({tokens_, d_}));
@@ -186,14 +193,10 @@ void PartsStream::begin(const at::Tensor& embedding) {
 }
 
 void PartsStream::write(const Site& site, const at::Tensor& update) {
-  const int64_t block = blocks().block_of(site.index());
-  if (block != block_) {
-    block_ = block;
-    writes_ = 0;
-    parts_ = {};
-  }
   pending_ = update.contiguous();
   update_type_ = pending_.scalar_type();
+  pending_slot_ = slot(block_, blocks().position_of(site.index()));
+  written_ |= 1U << pending_slot_;
   ++writes_;
 }
 
@@ -201,8 +204,7 @@ void PartsStream::write(const Site& site, const at::Tensor& update) {
 // update of a part needs no new row if it is already float.
 ops::PartWrite PartsStream::take_pending() {
   if (!pending_.defined()) return {};
-  const int place = slot(block_, writes_ - 1);
-  at::Tensor& part = parts_[static_cast<size_t>(place)];
+  at::Tensor& part = parts_[static_cast<size_t>(pending_slot_)];
   ops::PartWrite write;
   write.u = std::move(pending_);
   write.before = part;
@@ -212,16 +214,16 @@ ops::PartWrite PartsStream::take_pending() {
     return {};
   }
   part = write.after = memory_.empty({tokens_, d_}, at::kFloat);
-  const Arrangement& now = arrangement(block_, writes_);
+  const std::array<int, ops::kMostParts>& slots = arrangements_[written_].slot;
   write.part =
-      static_cast<int>(std::find(now.slot.begin(), now.slot.end(), place) - now.slot.begin());
+      static_cast<int>(std::find(slots.begin(), slots.end(), pending_slot_) - slots.begin());
   return write;
 }
 
 // Adds the pending update to its part when no reader follows.
 void PartsStream::flush() {
   if (!pending_.defined()) return;
-  at::Tensor& part = parts_[static_cast<size_t>(slot(block_, writes_ - 1))];
+  at::Tensor& part = parts_[static_cast<size_t>(pending_slot_)];
   const at::Tensor update = pending_.view({tokens_, d_});
   pending_.reset();
   if (!part.defined() && update.scalar_type() == at::kFloat) {
@@ -234,29 +236,31 @@ void PartsStream::flush() {
 
 // The first sublayer reads e itself.
 at::Tensor PartsStream::read_embedding(const PreNorm& norm) {
+  flush();  // where a program runs it again
   const ops::Normed normed =
       backend().add_norm(bank_[0].view(shape_), {}, norm_of(norm), norm.type);
   if (record_) records_.push_back({normed.h, normed.inverse_rms, {}});
   return normed.x;
 }
 
-// The end of the block that was written: its sums become rows of the bank.
+// The end of the block that was read and written: its sums become rows of the bank.
 ops::BlockEnd PartsStream::end_block(at::ScalarType type) {
   ops::BlockEnd end;
-  const Arrangement& last = arrangement(block_, writes_);
+  const Arrangement& last = arrangements_[written_];
   end.type = type;
   end.write = take_pending();
   end.parts = parts_of(last, parts_);
   end.sums = {static_cast<int>(sums()), last.form};
   end.eps = eps();
   for (int64_t s = 0; s < sums(); ++s) {
-    const int64_t row = first_row(block_) + s;
-    end.row[static_cast<size_t>(s)] = at_row(bank_, row);
-    end.ratio[static_cast<size_t>(s)] = ratio_[row];
-    end.inverse[static_cast<size_t>(s)] = inverse_[row];
+    end.row[static_cast<size_t>(s)] = at_row(bank_, rows_);
+    end.ratio[static_cast<size_t>(s)] = ratio_[rows_];
+    end.inverse[static_cast<size_t>(s)] = inverse_[rows_];
+    ++rows_;
   }
   parts_ = {};
   writes_ = 0;
+  written_ = 0;
   return end;
 }
 
@@ -266,16 +270,17 @@ at::Tensor PartsStream::merge(int64_t block, int64_t position, const PreNorm& no
   const at::NoGradGuard no_grad;
   if (block == 0 && position == 0) return read_embedding(norm);
   if (pending_.defined() && pending_.scalar_type() != norm.type) flush();
-  const Readers& readers = enter(block, position, norm.type);
   std::optional<ops::BlockEnd> end;
-  if (position == 0 && writes_ > 0) end = end_block(norm.type);
+  if (block != block_ && writes_ > 0) end = end_block(norm.type);
+  block_ = block;
+  Readers& readers = enter(block, position, norm.type);
 
   ops::RunningRead read;
   read.group = &readers.group;
   read.router = position;
   read.eps = eps();
-  if (position > 0) {
-    const Arrangement& now = arrangement(block, position);
+  if (writes_ > 0) {
+    const Arrangement& now = arrangements_[written_];
     read.write = take_pending();
     read.parts = parts_of(now, parts_);
     read.sources = sources_of(now);
@@ -287,7 +292,8 @@ at::Tensor PartsStream::merge(int64_t block, int64_t position, const PreNorm& no
     if (norm.gain != nullptr) read.inverse_rms = memory_.empty({tokens_}, at::kFloat);
   }
   const ops::PhaseOne all{&readers.group, 0, readers.count()}, own{&readers.group, position, 1};
-  const ops::PhaseOne* mix = readers.two_phase ? position == 0 ? &all : nullptr : &own;
+  const ops::PhaseOne* mix = !readers.two_phase ? &own : readers.mixed_all ? nullptr : &all;
+  readers.mixed_all = true;
   routes_.read(read, mix, end ? &*end : nullptr);
   if (record_) records_.push_back({read.h, read.inverse_rms, parts_});
   return read.x;
@@ -313,6 +319,8 @@ StreamSnapshot PartsStream::snapshot() {
 void PartsStream::restore(const StreamSnapshot& snapshot) {
   block_ = snapshot[0].const_data_ptr<int64_t>()[0];
   writes_ = snapshot[0].const_data_ptr<int64_t>()[1];
+  written_ = slots_after(block_, writes_);
+  rows_ = first_row(block_);
   std::copy(snapshot.begin() + 1, snapshot.end(), parts_.begin());
   pending_.reset();
   records_.clear();

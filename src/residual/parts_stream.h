@@ -1,7 +1,7 @@
-// The routed stream on a back end's route operators (ops/route.h): what BankStream computes, with a
-// layer program that runs every layer once at most. Sums, scalars and their gradients are float;
-// mixtures of finished sources and the gradients of h are of the norm's type, one for all readers
-// of a block.
+// The routed stream on a back end's route operators (ops/route.h): what BankStream computes,
+// without returning to an earlier layer; with records, every layer runs once. Sums, scalars and
+// their gradients are float; mixtures of finished sources and the gradients of h are of the norm's
+// type, one for all readers of a block.
 //
 // Forward, a block: phase 1 mixes the finished sources for all of its routers at once, where that
 // is faster than router by router. A write is deferred to the read after it: both are one pass.
@@ -53,6 +53,7 @@ class PartsStream final : public NormedStream {
     std::vector<ops::RouterParameters> parameters;  // of each router
     std::vector<int64_t> sums;  // of each source: which sum of its block it is (0: a summary)
     bool two_phase = false;
+    bool mixed_all = false;  // phase 1 of all is done, in two phases
     [[nodiscard]] int64_t count() const { return static_cast<int64_t>(parameters.size()); }
   };
   // By slot: parts of a block, [tokens, d] float. Undefined: no update yet.
@@ -63,8 +64,10 @@ class PartsStream final : public NormedStream {
     at::Tensor inverse_rms;  // [tokens]
     PartRows parts;          // that it used
   };
-  // Which parts a block has after some writes, in the operators' order, and the form that each of
-  // its sums then is.
+  // The set of a block's parts that were written to: bit k is slot k.
+  using Slots = unsigned;
+  // Which parts of a block the operators get, in their order, and the form that each of its sums
+  // then is.
   struct Arrangement {
     int count = 0;
     std::array<int, ops::kMostParts> slot = {};
@@ -91,10 +94,14 @@ class PartsStream final : public NormedStream {
   [[nodiscard]] float sign(int64_t block, int64_t position, int64_t sum) const;
   // The slot of the part that the update goes to: bit s - 1 is set where its sign in sum s is -1.
   [[nodiscard]] int slot(int64_t block, int64_t position) const;
-  [[nodiscard]] const Arrangement& arrangement(int64_t block, int64_t writes) const {
-    return arrangements_[static_cast<size_t>(block * (blocks().length + 1) + writes)];
+  // After the first `writes` writes of a block, where every layer runs once.
+  [[nodiscard]] Slots slots_after(int64_t block, int64_t writes) const {
+    return slots_after_[static_cast<size_t>(block * (blocks().length + 1) + writes)];
   }
-  [[nodiscard]] Arrangement make_arrangement(int64_t block, int64_t writes) const;
+  [[nodiscard]] const Arrangement& arrangement(int64_t block, int64_t writes) const {
+    return arrangements_[slots_after(block, writes)];
+  }
+  [[nodiscard]] Arrangement make_arrangement(Slots written) const;
   // The sum that collects the gradient of a form: the first one that is this form.
   [[nodiscard]] static int owner(const Arrangement& arrangement, int form);
   // The running sources of a reader.
@@ -121,15 +128,19 @@ class PartsStream final : public NormedStream {
   const RoutedResidual& scheme_;
   ops::RouteOperators& routes_;
   ops::Memory& memory_;
-  std::vector<Arrangement> arrangements_;  // [blocks, 1 + sublayers of one]
+  std::vector<Slots> slots_after_;         // [blocks, 1 + sublayers of one]
+  std::vector<Arrangement> arrangements_;  // by set of slots
   std::vector<int64_t> shape_;             // of e: B, T, d
   int64_t tokens_ = 0, d_ = 0;
   std::vector<at::Tensor> bank_;  // of [tokens, d]: e, then of each block S and its details
   at::Tensor ratio_, inverse_;    // [rows, tokens] of finished rows
-  int64_t block_ = 0;             // being written
+  int64_t rows_ = 0;              // of it that are finished: e and the sums of blocks
+  int64_t block_ = 0;             // being read and written
   int64_t writes_ = 0;            // to its parts, the pending one included
+  Slots written_ = 0;             // that these went to
   PartRows parts_;                // of the block, without the pending update
   at::Tensor pending_;            // an update that is not in its part yet
+  int pending_slot_ = 0;
   at::ScalarType update_type_ = at::kFloat;
   int64_t readers_block_ = -1;  // whose readers are next
   // By block: this one's, those that the backward needs, all of a pass of few tokens.

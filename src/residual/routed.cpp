@@ -49,8 +49,12 @@ const Router& RoutedResidual::router(const std::optional<Site>& site) const {
 }
 
 std::unique_ptr<Stream> RoutedResidual::open(const StreamOptions& options) const {
-  if (options.backend->routes() != nullptr && !options.any_order)
+  // A layer that runs again would return to the block of its attention if its MLP's is another.
+  const bool goes_forward = options.order == LayerOrder::kForward && spec_.blocks.length % 2 == 0;
+  const bool takes_order = options.order == LayerOrder::kPlain || (goes_forward && !options.record);
+  if (options.backend->routes() != nullptr && takes_order) {
     return std::make_unique<PartsStream>(*this, options);
+  }
   return std::make_unique<BankStream>(*this, options);
 }
 

@@ -4,8 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <cctype>
+#include <cmath>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "ops/arena.h"
 #include "tests/model/small_model.h"
@@ -179,6 +181,52 @@ TEST_P(FusedPass, RunsALayerProgramInBothPrecisions) {
     }
     EXPECT_LE(error_of(gradients[0], gradients[1]), precision == Precision::kFp32 ? 1e-3 : 1.0);
   }
+}
+
+// Every way to leave layers out or run them twice: blocks that lack their first updates, whole
+// blocks, and both halves of a block in turn.
+TEST_P(FusedPass, EvaluatesEveryForwardProgramLikeTheComposedOne) {
+  const DecoderSpec spec = small_spec(GetParam());
+  if (spec.scheme == "act" || spec.scheme == "full_attnres") GTEST_SKIP() << "takes no program";
+  const auto fused = model_of(spec, Precision::kFp32, KernelChoice::kFused);
+  const auto composed = model_of(spec, Precision::kFp32, KernelChoice::kComposed);
+  const at::Tensor ids = random_tokens(2, spec.model.context);
+  const int64_t layers = spec.model.layers;
+  for (int64_t number = 1; number < std::pow(3, layers); ++number) {
+    std::vector<int64_t> order;
+    int64_t digits = number;
+    for (int64_t layer = 0; layer < layers; ++layer, digits /= 3) {
+      order.insert(order.end(), static_cast<size_t>(digits % 3), layer);
+    }
+    const LayerProgram program(order, layers);
+    const at::Tensor expected = logits_of(*composed, ids, &program);
+    InferenceState state = fused->inference_state(2, spec.model.context, &program);
+    ForwardOptions options;
+    options.program = &program;
+    options.state = &state;  // programs run on our kernels with a cache
+    EXPECT_LE(difference(fused->forward(ids, options).logits, expected),
+              1e-4 * expected.abs().max().item<double>())
+        << program.text();
+  }
+}
+
+TEST_P(FusedPass, DecodesAForwardProgramAsItPrefillsIt) {
+  const DecoderSpec spec = small_spec(GetParam());
+  if (spec.scheme == "act" || spec.scheme == "full_attnres") GTEST_SKIP() << "takes no program";
+  const auto model = model_of(spec, Precision::kFp32, KernelChoice::kFused);
+  const LayerProgram program = LayerProgram::parse("1,2x2,3", spec.model.layers);
+  const int64_t length = spec.model.context;
+  const at::Tensor ids = random_tokens(2, length);
+  const at::Tensor whole = logits_of(*model, ids, &program);
+  InferenceState state = model->inference_state(2, length, &program);
+  ForwardOptions options;
+  options.program = &program;
+  options.state = &state;
+  std::vector<at::Tensor> steps = {model->forward(ids.narrow(1, 0, 3), options).logits};
+  for (int64_t t = 3; t < length; ++t) {
+    steps.push_back(model->forward(ids.narrow(1, t, 1), options).logits);
+  }
+  EXPECT_LE(difference(at::cat(steps, 1), whole), 1e-4 * whole.abs().max().item<double>());
 }
 
 TEST_P(FusedPass, TakesNothingFromTheSystemAfterTheFirstOne) {
