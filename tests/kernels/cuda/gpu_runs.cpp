@@ -65,4 +65,11 @@ namespace wavroute::kernels::cuda {
 void run_in_order(emulator::Order) {}
 void wait_for_runs() { require(cudaDeviceSynchronize()); }
 
+void* large_zeros(size_t bytes) {
+  void* const zeros = take(bytes);
+  require(cudaMemset(zeros, 0, bytes));
+  return zeros;
+}
+void free_zeros(void* zeros, size_t) { require(cudaFree(zeros)); }
+
 }  // namespace wavroute::kernels::cuda

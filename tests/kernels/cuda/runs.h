@@ -11,6 +11,10 @@ void run_in_order(emulator::Order order);
 // Until the launches so far have been done.
 void wait_for_runs();
 
+// Zeros that kernels reach, without the cost of writing them where nobody does; until free_zeros.
+[[nodiscard]] void* large_zeros(size_t bytes);
+void free_zeros(void* zeros, size_t bytes);
+
 // The same for the launches of a scope.
 class Runs {
  public:
