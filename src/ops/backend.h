@@ -12,9 +12,12 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <map>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "ops/attention.h"
 #include "ops/decode.h"
@@ -85,6 +88,9 @@ class Backend {
   // Where tensors of a pass are made; a pass begins.
   [[nodiscard]] virtual Memory& memory() = 0;
   virtual void begin_pass() = 0;
+  // These numbers as int64 on the device, for choosing rows. They stay there, because work that is
+  // recorded can't copy from the host: lists that it asks for must be known. From any thread.
+  [[nodiscard]] at::Tensor numbers(const std::vector<int64_t>& list);
 
   // x w^T: x [tokens, n], w [m, n] -> [tokens, m]
   [[nodiscard]] virtual at::Tensor project(const at::Tensor& x, const at::Tensor& w) = 0;
@@ -148,6 +154,10 @@ class Backend {
   [[nodiscard]] virtual double sum_of_squares(const at::Tensor& values) = 0;
   // Leaves the gradients at zero.
   virtual void adamw(const AdamwBuffers& buffers, const AdamwNumbers& numbers) = 0;
+
+ private:
+  std::mutex mutex_;
+  std::map<std::vector<int64_t>, at::Tensor> numbers_;
 };
 
 // "composed", "cuda", or "cpu" with the instruction set of its kernels: "cpu (avx2)".

@@ -43,7 +43,7 @@ void BankStream::begin(const at::Tensor& embedding) {
     bases.push_back(static_cast<int>(place) - 1);
     summaries.push_back(row - place);
   }
-  kinds_ = row_kinds(bases, summaries, rows_per_block() - 1, bank_.options());
+  kinds_ = row_kinds(bases, summaries, rows_per_block() - 1, backend());
   filled_.assign(static_cast<size_t>(scheme_.spec().blocks.count), 0);
 }
 
@@ -75,12 +75,12 @@ BankStream::Selection BankStream::select(const std::optional<Site>& site) const 
 at::Tensor BankStream::chosen_of(const at::Tensor& all, const Selection& selection) const {
   const auto count = static_cast<int64_t>(selection.rows.size());
   if (selection.is_prefix()) return all.narrow(0, 0, count);
-  return all.index_select(0, at::tensor(selection.rows, at::kLong).to(all.device()));
+  return all.index_select(0, backend().numbers(selection.rows));
 }
 
 RowKinds BankStream::kinds_of(const Selection& selection) const {
   if (selection.is_prefix()) return kinds_.first(static_cast<int64_t>(selection.rows.size()));
-  return row_kinds(selection.bases, selection.summaries, rows_per_block() - 1, bank_.options());
+  return row_kinds(selection.bases, selection.summaries, rows_per_block() - 1, backend());
 }
 
 RowScalars BankStream::scalars_of(const std::optional<Site>& site, const Selection& selection,
@@ -144,7 +144,7 @@ void BankStream::mix_backward(const std::optional<Site>& site, const at::Tensor&
   mix_rows_backward(rows, scalars_of(site, selection, kinds, rows), kinds, scheme_.router(site),
                     grad, row_grads);
   if (!selection.is_prefix()) {
-    grad_.index_add_(0, at::tensor(selection.rows, at::kLong).to(grad_.device()), row_grads);
+    grad_.index_add_(0, backend().numbers(selection.rows), row_grads);
   }
 }
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "ops/backend.h"
 #include "residual/configured.h"
 #include "residual/options.h"
 #include "residual/schemes.h"
@@ -84,12 +85,12 @@ class DenseFormer final : public ConfiguredResidual {
 };
 
 // Rows of `all` [n, m]: a view where they are evenly spaced.
-at::Tensor rows_of(const at::Tensor& all, const std::vector<int64_t>& rows) {
+at::Tensor rows_of(ops::Backend& backend, const at::Tensor& all, const std::vector<int64_t>& rows) {
   const int64_t step = rows.size() > 1 ? rows[1] - rows[0] : 1;
   bool even = step > 0;
   for (size_t i = 1; i < rows.size(); ++i) even = even && rows[i] - rows[i - 1] == step;
   if (even) return all.slice(0, rows.front(), rows.back() + 1, step);
-  return all.index_select(0, at::tensor(rows, at::kLong).to(all.device()));
+  return all.index_select(0, backend.numbers(rows));
 }
 
 // Every mixture is a product of a matrix of rows [n, B T d] and a vector. In a layer program the
@@ -125,8 +126,8 @@ class DenseFormerStream final : public Stream {
     if (!scheme_.averages(i)) return;
     ++averages_;
     const Sources sources = sources_of(i);
-    const at::Tensor weights = sources.chosen(scheme_.weights(i).value.detach());
-    h_ = at::mv(rows_of(outputs_, sources.numbers).t(), weights).view(h_.sizes());
+    const at::Tensor weights = sources.chosen(backend(), scheme_.weights(i).value.detach());
+    h_ = at::mv(rows_of(backend(), outputs_, sources.numbers).t(), weights).view(h_.sizes());
   }
 
   [[nodiscard]] at::Tensor read_out() override { return h_; }
@@ -155,7 +156,7 @@ class DenseFormerStream final : public Stream {
       grad.copy_(grad_.flatten());
       averaged_.push_back(i);
       const Sources sources = sources_of(i);
-      sources.add(at::mv(rows_of(outputs_, sources.numbers), grad),
+      sources.add(backend(), at::mv(rows_of(backend(), outputs_, sources.numbers), grad),
                   scheme_.weights(i).value.grad());
       grad_ = collected(i);
     } else if (const at::Tensor later = collected(i); later.defined()) {
@@ -197,19 +198,16 @@ class DenseFormerStream final : public Stream {
     std::vector<int64_t> places;   // of their weights
     bool all = true;               // every weight has its source
 
-    [[nodiscard]] at::Tensor chosen(const at::Tensor& weights) const {
-      return all ? weights : weights.index_select(0, index(weights));
+    [[nodiscard]] at::Tensor chosen(ops::Backend& backend, const at::Tensor& weights) const {
+      return all ? weights : weights.index_select(0, backend.numbers(places));
     }
     // weights[places] += values
-    void add(const at::Tensor& values, const at::Tensor& weights) const {
+    void add(ops::Backend& backend, const at::Tensor& values, const at::Tensor& weights) const {
       if (all) {
         weights.add_(values);
       } else {
-        weights.index_add_(0, index(weights), values);
+        weights.index_add_(0, backend.numbers(places), values);
       }
-    }
-    [[nodiscard]] at::Tensor index(const at::Tensor& weights) const {
-      return at::tensor(places, at::kLong).to(weights.device());
     }
   };
 
@@ -239,9 +237,8 @@ class DenseFormerStream final : public Stream {
       readers.push_back(averaged_[r]);
     }
     if (rows.empty()) return {};
-    const at::Tensor weights =
-        matrix_.select(1, j).index_select(0, at::tensor(readers, at::kLong).to(matrix_.device()));
-    return at::mv(rows_of(average_grads_, rows).t(), weights).view(grad_.sizes());
+    const at::Tensor weights = matrix_.select(1, j).index_select(0, backend().numbers(readers));
+    return at::mv(rows_of(backend(), average_grads_, rows).t(), weights).view(grad_.sizes());
   }
 
   const DenseFormer& scheme_;

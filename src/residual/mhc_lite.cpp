@@ -9,6 +9,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "ops/backend.h"
 #include "ops/zero_rows.h"
 #include "residual/coefficients.h"
 #include "residual/composed.h"
@@ -34,20 +35,19 @@ std::vector<OptionSpec> specs() {
 
 int64_t factorial(int64_t n) { return n <= 1 ? 1 : n * factorial(n - 1); }
 
-// [n!, n n]: row k is the matrix P_k, whose row r has its 1 at perm_k[r]. Lexicographic, the
-// identity first.
-at::Tensor permutation_matrices(int64_t n, const at::TensorOptions& options) {
-  at::Tensor matrices = at::zeros({factorial(n), n, n}, at::kDouble);
-  double* row = matrices.mutable_data_ptr<double>();
+// [n! n n]: row r of matrix P_k has its 1 at perm_k[r]. Lexicographic, the identity first.
+std::vector<int64_t> permutation_matrices(int64_t n) {
+  std::vector<int64_t> matrices(static_cast<size_t>(factorial(n) * n * n), 0);
+  auto row = matrices.begin();
   std::vector<int64_t> permutation(static_cast<size_t>(n));
   std::iota(permutation.begin(), permutation.end(), int64_t{0});
   do {
     for (const int64_t taken : permutation) {
-      row[taken] = 1.0;
+      row[taken] = 1;
       row += n;
     }
   } while (std::ranges::next_permutation(permutation).found);
-  return matrices.flatten(1).to(options);
+  return matrices;
 }
 
 // What makes the coefficients of a sublayer from all streams, read, write and carry: the logits
@@ -162,7 +162,13 @@ class MhcLiteStream final : public ComposedStream {
       : ComposedStream(options), scheme_(scheme) {}
 
   void begin(const at::Tensor& embedding) override {
-    permutations_ = permutation_matrices(scheme_.streams(), embedding.options()).t().contiguous();
+    const int64_t n = scheme_.streams();
+    permutations_ = backend()
+                        .numbers(permutation_matrices(n))
+                        .view({factorial(n), n * n})
+                        .t()
+                        .to(embedding.scalar_type())
+                        .contiguous();
     ComposedStream::begin(embedding);
   }
 

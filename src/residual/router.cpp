@@ -36,23 +36,15 @@ RowKinds RowKinds::first(int64_t n) const {
   return {summary.narrow(0, 0, n), is_summary.narrow(0, 0, n), place.narrow(0, 0, n), details};
 }
 
-RowKinds row_kinds(std::span<const int> bases, std::span<const int64_t> summaries, int64_t details,
-                   const at::TensorOptions& options) {
-  const auto n = static_cast<int64_t>(bases.size());
+RowKinds row_kinds(std::span<const int> bases, const std::vector<int64_t>& summaries,
+                   int64_t details, ops::Backend& backend) {
+  std::vector<int64_t> places;
+  for (const int basis : bases) places.push_back(basis + 1);
   RowKinds kinds;
-  kinds.summary = at::empty({n}, at::kLong);
-  kinds.is_summary = at::empty({n, 1, 1}, at::kBool);
-  kinds.place = at::empty({n}, at::kLong);
+  kinds.summary = backend.numbers(summaries);
+  kinds.place = backend.numbers(places);
+  kinds.is_summary = kinds.place.eq(0).view({-1, 1, 1});
   kinds.details = details;
-  for (int64_t j = 0; j < n; ++j) {
-    const int basis = bases[static_cast<size_t>(j)];
-    kinds.summary.mutable_data_ptr<int64_t>()[j] = summaries[static_cast<size_t>(j)];
-    kinds.is_summary.mutable_data_ptr<bool>()[j] = basis < 0;
-    kinds.place.mutable_data_ptr<int64_t>()[j] = basis + 1;
-  }
-  kinds.summary = kinds.summary.to(options.device());
-  kinds.is_summary = kinds.is_summary.to(options.device());
-  kinds.place = kinds.place.to(options.device());
   return kinds;
 }
 

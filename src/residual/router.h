@@ -5,7 +5,9 @@
 #include <ATen/core/Tensor.h>
 
 #include <span>
+#include <vector>
 
+#include "ops/backend.h"
 #include "residual/routed.h"
 
 namespace wavroute {
@@ -32,9 +34,9 @@ struct RowKinds {
 };
 
 // bases: -1 or the index of a detail's bias, below `details`, whose summary is row `summaries[j]`.
-// For rows of these options.
-[[nodiscard]] RowKinds row_kinds(std::span<const int> bases, std::span<const int64_t> summaries,
-                                 int64_t details, const at::TensorOptions& options);
+// For rows of this back end.
+[[nodiscard]] RowKinds row_kinds(std::span<const int> bases, const std::vector<int64_t>& summaries,
+                                 int64_t details, ops::Backend& backend);
 
 // rows [n,B,T,d]; power [n,B,T] = mean_c V^2.
 [[nodiscard]] RowScalars row_scalars(const at::Tensor& rows, const at::Tensor& power,

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "functional/composed.h"
+#include "ops/backend.h"
 #include "residual/router.h"
 #include "tests/random_values.h"
 
@@ -41,8 +42,9 @@ struct RandomRouter {
 const std::vector<int> kBases = {-1, -1, 0, 1, -1};
 const std::vector<int64_t> kSummaries = {0, 1, 1, 1, 4};
 
-RowKinds kinds_of(const at::Tensor& bank) {
-  return row_kinds(kBases, kSummaries, 2, bank.options());
+RowKinds kinds_of_bank() {
+  const auto backend = ops::make_composed_backend(at::kCPU);
+  return row_kinds(kBases, kSummaries, 2, *backend);
 }
 
 at::Tensor random_bank(at::ScalarType type = at::kDouble) {
@@ -79,7 +81,7 @@ Read composed_read(const std::vector<at::Tensor>& bank, const Router& router) {
 }
 
 at::Tensor mixed_rows(const at::Tensor& rows, const Router& router) {
-  return mix_rows(rows, row_scalars(rows, rows.square().mean(-1), kinds_of(rows), router, kNormEps,
+  return mix_rows(rows, row_scalars(rows, rows.square().mean(-1), kinds_of_bank(), router, kNormEps,
                                     kMatchingEps));
 }
 
@@ -152,11 +154,11 @@ TEST(Router, ReadsABankAsTheComposedFormInValueAndGradient) {
     const std::vector<at::Tensor> router_gradients = random.gradients();
 
     // The bank, its backward written out. Gradients are added to what is there.
-    const RowScalars scalars = row_scalars(bank, bank.square().mean(-1), kinds_of(bank),
+    const RowScalars scalars = row_scalars(bank, bank.square().mean(-1), kinds_of_bank(),
                                            random.router, kNormEps, kMatchingEps);
     expect_near(mix_rows(bank, scalars), composed.detach(), "value");
     at::Tensor row_gradients = at::ones_like(bank);
-    mix_rows_backward(bank, scalars, kinds_of(bank), random.router, grad, row_gradients);
+    mix_rows_backward(bank, scalars, kinds_of_bank(), random.router, grad, row_gradients);
     for (int64_t j = 0; j < 5; ++j) {
       expect_near(row_gradients[j] - 1.0, leaves[static_cast<size_t>(j)].grad(),
                   "row " + std::to_string(j));
