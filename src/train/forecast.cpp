@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "base/numbers.h"
+#include "train/backend_words.h"
 #include "train/evaluation.h"
 #include "train/sample.h"
 
@@ -73,6 +74,7 @@ Forecast forecast(const Decoder& model, const Config& config, const Machine& mac
 
   Forecast result;
   result.backend = shape.backend;
+  result.backend_words = backend_words(model.backend(), model.device(), model.precision());
   result.parameters = count;
   result.flops_per_token = training_flops_per_token(model.spec(), model.residual());
   result.available = available_on(model.device(), machine);
@@ -113,7 +115,7 @@ std::string forecast_text(const Forecast& f) {
       "memory plan      {} = {} parameters and optimizer + {} activations of {} rows + {} "
       "evaluation "
       "+ {} process\n",
-      ops::describe(f.backend), format_count(static_cast<double>(f.parameters)),
+      f.backend_words, format_count(static_cast<double>(f.parameters)),
       format_magnitude(f.flops_per_token), format_bytes(f.memory.total()),
       format_bytes(f.memory.parameters), format_bytes(f.memory.activations), f.micro_batch,
       format_bytes(f.memory.evaluation), format_bytes(f.memory.base));

@@ -14,6 +14,7 @@ namespace wavroute {
 
 struct Forecast {
   ops::BackendKind backend = ops::BackendKind::kComposed;  // of training and evaluation
+  std::string backend_words;                               // the same in words
   int64_t parameters = 0;
   double flops_per_token = 0.0;     // forward and backward
   double available = 0.0;           // bytes that a plan may take, of the model's device

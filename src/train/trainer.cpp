@@ -12,6 +12,7 @@
 #include "inspect/layer_sizes.h"
 #include "io/file.h"
 #include "model/device.h"
+#include "train/backend_words.h"
 #include "train/process.h"
 #include "train/run_summary.h"
 #include "train/sample.h"
@@ -211,7 +212,7 @@ void Trainer::announce() const {
       "{}: {} layers, width {}, {} parameters, {}, {}on {}, back end {}", model.spec().scheme,
       m.layers, m.width, format_magnitude(static_cast<double>(model.parameters().count())),
       to_string(session_.model->precision()), threads, device_name(config_, session_.machine),
-      ops::describe(model.backend().kind())));
+      backend_words(model.backend(), model.device(), model.precision())));
   console_.say(fmt::format("text: {}", session_.corpus.description));
   if (!session_.init_sha256.empty()) {
     console_.say(

@@ -1,6 +1,6 @@
 // The back end `cuda` on the emulator of its kernels (kernels/cuda/emulator.h), over tensors of the
 // CPU: the host code of a GPU without one. Attention and products are stock operators, and a
-// recording is a function that is called again.
+// recording is a tape (tape.h).
 #pragma once
 
 #include <memory>

@@ -131,7 +131,14 @@ WAVROUTE_DEVICE float infinity() { return std::bit_cast<float>(0x7F800000U); }
 
 template <typename... Formal, typename... Actual>
 void launch(void (*kernel)(Formal...), const Shape& shape, Stream /*stream*/, Actual... actual) {
-  emulator::run(shape.blocks, shape.threads, shape.shared_bytes, [&] { kernel(actual...); });
+  const auto make = [=] {
+    emulator::run(shape.blocks, shape.threads, shape.shared_bytes, [&] { kernel(actual...); });
+  };
+  if (emulator::is_recorded()) {
+    emulator::give_to_recorder(make);
+  } else {
+    make();
+  }
 }
 
 #endif

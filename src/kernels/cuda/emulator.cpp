@@ -51,6 +51,7 @@ struct Fibre {
 };
 
 Order order = Order::kForwards;
+Recorder recorder;
 
 // Fibres are kept from launch to launch, each in a loop over the threads that it is: to begin one
 // costs system calls and the pages of a stack, more than most kernels.
@@ -200,6 +201,10 @@ void run(int64_t blocks, int threads, size_t shared_bytes, const std::function<v
   }
   Launch(blocks, threads, shared_bytes, thread).run();
 }
+
+void set_recorder(Recorder wanted) { recorder = std::move(wanted); }
+bool is_recorded() { return recorder != nullptr; }
+void give_to_recorder(std::function<void()> launch_later) { recorder(std::move(launch_later)); }
 
 int thread() { return launch->thread(); }
 int threads() { return launch->threads(); }

@@ -23,6 +23,12 @@ void set_order(Order order);
 // threads that wait for each other in vain.
 void run(int64_t blocks, int threads, size_t shared_bytes, const std::function<void()>& thread);
 
+// Who gets the launches from here on, to make them later; null: nobody, they are made at once.
+using Recorder = std::function<void(std::function<void()> launch)>;
+void set_recorder(Recorder recorder);
+[[nodiscard]] bool is_recorded();
+void give_to_recorder(std::function<void()> launch);
+
 // Of the thread that calls, which run() started.
 [[nodiscard]] int thread();
 [[nodiscard]] int threads();

@@ -30,7 +30,7 @@ class GraphRecording final : public Recording {
     try {
       work();
     } catch (...) {
-      graph_.capture_end();
+      give_up(pool);
       throw;
     }
     graph_.capture_end();
@@ -41,6 +41,16 @@ class GraphRecording final : public Recording {
   }
 
  private:
+  // What made the work fail may have ended the capture too, and then the allocator doesn't learn of
+  // the end.
+  void give_up(at::cuda::MempoolId_t pool) {
+    try {
+      graph_.capture_end();
+    } catch (const c10::Error&) {
+      c10::cuda::CUDACachingAllocator::endAllocateToPool(device_.index(), pool);
+    }
+  }
+
   at::Device device_;
   at::cuda::CUDAGraph graph_;
 };

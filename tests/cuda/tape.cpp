@@ -1,0 +1,189 @@
+#include "tests/cuda/tape.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/grad_mode.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <set>
+#include <string>
+
+#include "kernels/cuda/emulator.h"
+
+namespace wavroute::testing {
+
+// The tape that is being written.
+class Recorder {
+ public:
+  explicit Recorder(Tape& tape) : tape_(tape), before_(now) {
+    now = this;
+    kernels::cuda::emulator::set_recorder(
+        [this](std::function<void()> launch) { tape_.steps_.push_back(std::move(launch)); });
+  }
+  Recorder(const Recorder&) = delete;
+  Recorder& operator=(const Recorder&) = delete;
+  ~Recorder() {
+    kernels::cuda::emulator::set_recorder(nullptr);
+    now = before_;
+  }
+  void add(std::function<void()> step) { tape_.steps_.push_back(std::move(step)); }
+  void hold(const std::vector<at::Tensor>& tensors) {
+    tape_.memory_.insert(tape_.memory_.end(), tensors.begin(), tensors.end());
+  }
+
+  static thread_local Recorder* now;
+
+ private:
+  Tape& tape_;
+  Recorder* before_;
+};
+thread_local Recorder* Recorder::now = nullptr;
+
+namespace {
+
+constexpr auto kKey = c10::DispatchKey::TESTING_ONLY_GenericMode;
+
+std::vector<at::Tensor> tensors_of(at::ArrayRef<c10::IValue> values) {
+  std::vector<at::Tensor> tensors;
+  const auto add = [&](const at::Tensor& x) {
+    if (x.defined()) tensors.push_back(x);
+  };
+  for (const c10::IValue& value : values) {
+    if (value.isTensor()) add(value.toTensor());
+    if (value.isTensorList()) {
+      for (const at::Tensor& x : value.toTensorVector()) add(x);
+    } else if (value.isList()) {  // of tensors that may be missing
+      for (const c10::IValue& x : value.toListRef()) {
+        if (x.isTensor()) add(x.toTensor());
+      }
+    }
+  }
+  return tensors;
+}
+
+bool shares_memory(const at::Tensor& x, const std::vector<at::Tensor>& others) {
+  return std::ranges::any_of(others, [&](const at::Tensor& y) { return x.is_alias_of(y); });
+}
+
+// Of `made` into `to`, whatever autograd thinks of them.
+void copy_all(const std::vector<at::Tensor>& made, const std::vector<at::Tensor>& to) {
+  for (size_t i = 0; i < to.size(); ++i) {
+    if (!to[i].is_alias_of(made[i])) to[i].detach().copy_(made[i].detach());
+  }
+}
+
+bool waits(const std::string& name, const c10::FunctionSchema& schema,
+           at::ArrayRef<c10::IValue> arguments) {
+  static const std::set<std::string> kWaiting = {"aten::item",
+                                                 "aten::_local_scalar_dense",
+                                                 "aten::is_nonzero",
+                                                 "aten::equal",
+                                                 "aten::nonzero",
+                                                 "aten::allclose",
+                                                 "aten::masked_select",
+                                                 "aten::nonzero_numpy",
+                                                 "aten::_unique",
+                                                 "aten::_unique2",
+                                                 "aten::unique_dim",
+                                                 "aten::bincount",
+                                                 "aten::cpu",
+                                                 "aten::cuda",
+                                                 "aten::repeat_interleave"};
+  if (kWaiting.contains(name)) return true;
+  if (name != "aten::to" && name != "aten::_to_copy") return false;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    if (schema.arguments()[i].name() == "device" && !arguments[i].isNone()) return true;
+  }
+  return false;
+}
+
+// Whether it changes what a tensor is besides its numbers, so that the host code needs it done.
+bool is_done_at_once(const std::string& name) {
+  static const std::set<std::string> kNames = {
+      "aten::requires_grad_", "aten::detach_",  "aten::resize_",    "aten::set_",       "aten::t_",
+      "aten::squeeze_",       "aten::_version", "aten::unsqueeze_", "aten::retain_grad"};
+  return kNames.contains(name);
+}
+
+void write_down(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  const c10::impl::ExcludeDispatchKeyGuard guard(kKey);
+  Recorder* const recorder = Recorder::now;
+  const c10::FunctionSchema& schema = op.schema();
+  const std::string& name = schema.operator_name().name;
+  const size_t count = schema.arguments().size();
+  const torch::jit::Stack arguments(stack->end() - static_cast<std::ptrdiff_t>(count),
+                                    stack->end());
+  TORCH_CHECK(!waits(name, schema, arguments), "recorded work waits for the device: ", name);
+
+  const auto again = [op, arguments] {
+    torch::jit::Stack own = arguments;
+    op.callBoxed(own);
+    return own;
+  };
+  const bool writes = std::ranges::any_of(schema.arguments(), [](const c10::Argument& argument) {
+    return argument.alias_info() != nullptr && argument.alias_info()->isWrite();
+  });
+  if (writes && !is_done_at_once(name)) {
+    recorder->hold(tensors_of(arguments));
+    recorder->add([again] { static_cast<void>(again()); });
+    // Autograd must see it.
+    if (at::GradMode::is_enabled()) return op.callBoxed(stack);
+    stack->resize(stack->size() - count);
+    for (const c10::Argument& result : schema.returns()) {
+      for (size_t i = 0; i < count; ++i) {
+        const c10::AliasInfo* own = schema.arguments()[i].alias_info();
+        if (own == nullptr || result.alias_info() == nullptr) continue;
+        if (own->beforeSets() == result.alias_info()->beforeSets()) {
+          stack->push_back(arguments[i]);
+          break;
+        }
+      }
+    }
+    return;
+  }
+  op.callBoxed(stack);
+  const size_t first = stack->size() - schema.returns().size();
+  const std::vector<at::Tensor> before = tensors_of(arguments);
+  const std::vector<at::Tensor> made = tensors_of(at::ArrayRef<c10::IValue>(*stack).slice(first));
+  recorder->hold(made);
+  // Views, and memory whose numbers are not set.
+  if (name.starts_with("aten::empty") || name.starts_with("aten::new_empty")) return;
+  if (std::ranges::all_of(made, [&](const at::Tensor& x) { return shares_memory(x, before); }))
+    return;
+  recorder->hold(before);
+  recorder->add([again, made] {
+    const torch::jit::Stack results = again();
+    copy_all(tensors_of(results), made);
+  });
+}
+
+}  // namespace
+
+Tape::Tape(const std::function<void()>& work) {
+  const Recorder recorder(*this);
+  const c10::impl::IncludeDispatchKeyGuard guard(kKey);
+  work();
+}
+Tape::~Tape() = default;
+
+void Tape::replay() {
+  const at::NoGradGuard no_grad;
+  for (const std::function<void()>& step : steps_) step();
+}
+
+std::vector<at::Tensor> as_one_operator(const std::function<std::vector<at::Tensor>()>& work) {
+  if (Recorder::now == nullptr) return work();
+  const c10::impl::ExcludeDispatchKeyGuard guard(kKey);
+  std::vector<at::Tensor> made = work();
+  Recorder::now->hold(made);
+  Recorder::now->add([work, made] { copy_all(work(), made); });
+  return made;
+}
+
+}  // namespace wavroute::testing
+
+TORCH_LIBRARY_IMPL(_, TESTING_ONLY_GenericMode, library) {
+  library.fallback(torch::CppFunction::makeFromBoxedFunction<&wavroute::testing::write_down>());
+}
