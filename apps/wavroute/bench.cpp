@@ -37,7 +37,7 @@ struct StepOptions {
   int rounds = 10, warmup = 2, busy = 0;
   bool json = false;
   std::string csv;
-  int64_t vocab_size = 0;     // of the worker
+  int64_t vocab_size = 0;     // of the worker, and of the models; 0: the tokenizer's
   std::string device_name;    // of the CPU or GPU, for the rows
   uint64_t memory_limit = 0;  // bytes that all models may take together
 };
@@ -82,7 +82,7 @@ TimedModel model_of(const StepOptions& options, const std::string& scheme,
                                              scheme_catalog(), ConfigUse::kTrain)
                                      .config,
                                  machine);
-  model.vocab_size = vocabulary_of(model.config);
+  model.vocab_size = options.vocab_size > 0 ? options.vocab_size : vocabulary_of(model.config);
   Config whole = model.config;  // the worker takes the batch in one pass where nothing else is said
   if (whole.train.micro_batch == 0) whole.train.micro_batch = whole.train.batch;
   model.forecast = forecast(whole, model.vocab_size, machine);
@@ -277,6 +277,8 @@ void add_bench(CLI::App& root, Action& action) {
                    "Also time each step beside this many processes that each keep a core busy")
       ->check(integer_from(0, kMostBusy))
       ->capture_default_str();
+  step->add_option("--vocab", options->vocab_size, "Default: the size of data.tokenizer's")
+      ->check(integer_from(1, 1000000));
   step->add_option("--set", options->sets, "section.key=value, overrides the file; repeatable")
       ->allow_extra_args(false);
   step->add_option("--csv", options->csv, "Append a row per result to this file");

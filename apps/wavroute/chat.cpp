@@ -112,7 +112,7 @@ class Conversation {
   std::vector<uint32_t> ends_;
   Continuation continuation_;
   std::vector<ChatMessage> messages_;
-  bool is_context_noted_ = false;
+  bool is_context_noted_ = false, is_trouble_noted_ = false;
 };
 
 bool Conversation::answer() {
@@ -139,6 +139,7 @@ bool Conversation::answer() {
     print("\n");
   }
   flush();
+  if (!std::exchange(is_trouble_noted_, true)) note_trouble(result.trouble);
   if (!has_ended && !StopSignal::requested()) {
     note(fmt::format("wavroute: the answer is cut off after {} tokens (-n)", arguments_.tokens));
   }

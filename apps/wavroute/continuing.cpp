@@ -80,4 +80,10 @@ bool note_context(const LoadedModel& loaded, int64_t tokens) {
   return true;
 }
 
+void note_trouble(const std::string& trouble) {
+  if (trouble.empty()) return;
+  note(fmt::format("wavroute: tokens are not recorded, which makes them slower: {}",
+                   trouble.substr(0, trouble.find('\n'))));
+}
+
 }  // namespace wavroute::app

@@ -46,5 +46,7 @@ void check_cache(const LoadedModel& loaded, size_t prompts, int64_t longest, int
 
 // Whether so many tokens are more than the model was trained with; says so on stderr.
 bool note_context(const LoadedModel& loaded, int64_t tokens);
+// Says on stderr why tokens were slower than they can be (GenerationResult::trouble), if they were.
+void note_trouble(const std::string& trouble);
 
 }  // namespace wavroute::app

@@ -96,6 +96,7 @@ GenerationResult generate_by_program(const LoadedModel& loaded, const Prompts& p
     all.prefill_seconds += some.prefill_seconds;
     all.decode_seconds += some.decode_seconds;
     all.cache_bytes += some.cache_bytes;
+    if (all.trouble.empty()) all.trouble = some.trouble;
     all.mean_depth = some.mean_depth;  // act alone has one, and takes no programs
   }
   return all;
@@ -159,6 +160,7 @@ int run(const GenerateArguments& arguments) {
   const double rate = later > 0 ? later / result.decode_seconds : 0.0;
   if (arguments.json) {
     print_json(prompts, writers, programs, result, rate);
+    note_trouble(result.trouble);
     return 0;
   }
   for (size_t i = 0; !streams && i < writers.size(); ++i) {
@@ -173,6 +175,7 @@ int run(const GenerateArguments& arguments) {
                    prompts.ids.size() == 1 ? fmt::format("a prompt of {}", longest)
                                            : fmt::format("{} prompts", prompts.ids.size()),
                    1e3 * result.prefill_seconds, depth));
+  note_trouble(result.trouble);
   return 0;
 }
 

@@ -48,6 +48,8 @@ class LayerProgram {
   bool plain_ = true;
 };
 
+class RecordedTokens;
+
 // Keys and values, and what the scheme keeps, of B sequences.
 struct InferenceState {
   std::vector<int64_t> positions;        // [B] tokens seen
@@ -57,6 +59,12 @@ struct InferenceState {
   // Of the last pass, where it can begin again: opening one costs as much as several reads. It may
   // hold what follows from the parameters, which must not change while a state is in use.
   std::unique_ptr<Stream> stream;
+  // The pass of one token of each sequence, which a back end with ops::DeviceSteps records and
+  // starts again. A state that gets another `residual` must lose it.
+  std::shared_ptr<RecordedTokens> tokens;
+  bool records = true;          // false: such a pass runs as it is
+  std::string trouble;          // why it had to; empty: it hadn't
+  at::Tensor device_positions;  // [B] of a pass that is being recorded; undefined in any other
 
   // Sequence b alone, to take its prompt in: shares keys and values. Its position is to be copied
   // back. Only where `residual` is null.
@@ -95,7 +103,7 @@ class Decoder {
   Decoder(const Decoder&) = delete;
   Decoder& operator=(const Decoder&) = delete;
 
-  // ids [B,T] int64, on the model's device.
+  // ids [B,T] int64, on the model's device or the CPU.
   [[nodiscard]] ForwardResult forward(const at::Tensor& ids, const ForwardOptions& options) const;
   // For up to `capacity` tokens of `batch` sequences.
   [[nodiscard]] InferenceState inference_state(int64_t batch, int64_t capacity,
@@ -133,6 +141,9 @@ class Decoder {
 
  private:
   void declare_parameters();
+  // forward() of ids on the device.
+  [[nodiscard]] ForwardResult run(const at::Tensor& ids, const ForwardOptions& options,
+                                  const LayerProgram& program, ops::Backend& backend) const;
   [[nodiscard]] at::Tensor head_of(const at::Tensor& x, ops::Backend& backend) const;
 
   DecoderSpec spec_;

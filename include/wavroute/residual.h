@@ -86,6 +86,8 @@ class Taps {
 class DecodeState {
  public:
   virtual ~DecodeState() = default;
+  // True: the passes of later tokens do the same work, in the same memory.
+  [[nodiscard]] virtual bool is_steady() const { return false; }
 };
 
 // How a stream is opened.

@@ -9,8 +9,10 @@
 
 #include "config/model_size.h"
 #include "config/rope_scaling.h"
+#include "model/recorded_tokens.h"
 #include "model/sublayer.h"
 #include "ops/backend.h"
+#include "ops/ids.h"
 #include "ops/q8.h"
 #include "wavroute/error.h"
 
@@ -260,6 +262,24 @@ ForwardResult Decoder::forward(const at::Tensor& ids, const ForwardOptions& opti
   ops::Backend& backend = backend_for({.program = !program.is_plain(),
                                        .taps = options.taps != nullptr,
                                        .decoding = options.state != nullptr});
+  if (options.state == nullptr || options.taps != nullptr || !options.state->records ||
+      ids.size(1) != 1 || backend.steps() == nullptr) {
+    return run(ids.to(device_), options, program, backend);
+  }
+  InferenceState& state = *options.state;
+  const RecordedTokens::Kind kind = {ids.size(0), program.layers(), options.progress.step,
+                                     options.progress.steps, &backend};
+  if (state.tokens == nullptr || state.tokens->kind() != kind) {
+    state.tokens = std::make_shared<RecordedTokens>(kind, *backend.steps(), device_);
+  }
+  ops::check_ids(ids.cpu(), spec_.vocab_size);
+  return state.tokens->next(ids, state, [&, this](const at::Tensor& on_device) {
+    return run(on_device, options, program, backend);
+  });
+}
+
+ForwardResult Decoder::run(const at::Tensor& ids, const ForwardOptions& options,
+                           const LayerProgram& program, ops::Backend& backend) const {
   backend.begin_pass();
 
   StreamOptions stream_options;

@@ -62,6 +62,7 @@ class Batch {
       }
     }
     for (Sequence& sequence : sequences_) result.ids.push_back(std::move(sequence.ids));
+    if (result.trouble.empty()) result.trouble = state_.trouble;
   }
   [[nodiscard]] InferenceState take_state() { return std::move(state_); }
 
@@ -74,7 +75,7 @@ class Batch {
 
   ForwardResult forward(const at::Tensor& ids, InferenceState& state) {
     const ForwardOptions options{progress_, program_, &state, nullptr, /*last_only=*/true};
-    ForwardResult out = model_.forward(ids.to(model_.device()), options);
+    ForwardResult out = model_.forward(ids, options);
     out.logits = out.logits.select(1, 0).to(at::kFloat).cpu().contiguous();
     return out;
   }
@@ -199,6 +200,7 @@ InferenceState Continuation::state_for(int64_t capacity, int64_t kept) {
     state_ = std::move(larger);
   }
   state_.positions = {kept};
+  if (state_.residual != nullptr) state_.tokens.reset();
   state_.residual = model_.residual().decode_state();
   return std::exchange(state_, {});
 }

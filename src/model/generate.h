@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "model/sampling.h"
@@ -15,6 +16,7 @@ struct GenerationResult {
   double decode_seconds = 0.0;             // of all tokens after the first ones
   double mean_depth = 0.0;                 // layers per new token; 0: all
   int64_t cache_bytes = 0;                 // of keys and values, with room for all tokens
+  std::string trouble;                     // InferenceState::trouble
 };
 
 // Bytes of keys and values that a pass keeps for each token of a sequence.

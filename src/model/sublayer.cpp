@@ -68,9 +68,13 @@ ops::Attended Attention::attend(const at::Tensor& qkv, const kernels::AttentionS
                                 ops::Backend& backend, InferenceState* state, int64_t visit) const {
   if (state == nullptr) return backend.attention(qkv, shape, rope_->of(0, shape.length));
   const auto v = static_cast<size_t>(visit);
-  const int64_t end = *std::ranges::max_element(state->positions) + shape.length;
-  return {backend.cached_attention(qkv, shape, rope_->of(0, end),
-                                   {state->keys[v], state->values[v], state->positions}),
+  // A pass that may be recorded finds all rotations that it can need.
+  const int64_t end = backend.steps() != nullptr
+                          ? state->capacity
+                          : *std::ranges::max_element(state->positions) + shape.length;
+  return {backend.cached_attention(
+              qkv, shape, rope_->of(0, end),
+              {state->keys[v], state->values[v], state->positions, state->device_positions}),
           {}};
 }
 

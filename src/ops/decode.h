@@ -15,6 +15,9 @@ namespace wavroute::ops {
 struct KeyValues {
   at::Tensor keys, values;             // [B, G, capacity, w], in qkv's type
   std::span<const int64_t> positions;  // [B]
+  // [B] on the device, of work that is recorded: it counts in the place of `positions`, up to the
+  // whole capacity. Undefined elsewhere.
+  at::Tensor device_positions = {};
 };
 
 // Attention of the next shape.length tokens of each sequence: qkv [B T, (H + 2 G) w] -> [B T, H w].

@@ -72,9 +72,18 @@ class GateMemory final : public DecodeState {
     at::Tensor rows;        // [B, <= longest window - 1, d]
     at::Tensor mean_alpha;  // [B, 1, 1 or d]
   };
+  explicit GateMemory(int64_t reach) : reach_(reach) {}
   Entry& at(const Site& site) { return entries_[{site.visit, site.index()}]; }
+  // Once the windows are full their means divide by constants, and rows take the place of rows.
+  [[nodiscard]] bool is_steady() const override {
+    return std::ranges::all_of(entries_, [this](const auto& site_and_entry) {
+      const Entry& entry = site_and_entry.second;
+      return entry.mean_alpha.defined() || (entry.rows.defined() && entry.rows.size(1) == reach_);
+    });
+  }
 
  private:
+  int64_t reach_;  // rows before the last one that the longest window sees
   std::map<std::pair<int64_t, int64_t>, Entry> entries_;
 };
 
@@ -108,7 +117,7 @@ class Gated final : public AdditiveResidual {
   }
   [[nodiscard]] std::unique_ptr<Stream> open(const StreamOptions& options) const override;
   [[nodiscard]] std::unique_ptr<DecodeState> decode_state() const override {
-    return std::make_unique<GateMemory>();
+    return std::make_unique<GateMemory>(reach());
   }
   [[nodiscard]] double flops_per_token() const override {
     const Gate& gate = gates_.front();
@@ -136,6 +145,7 @@ class Gated final : public AdditiveResidual {
   [[nodiscard]] const std::vector<int64_t>& windows() const {
     return get<std::vector<int64_t>>(given(), "windows");
   }
+  [[nodiscard]] int64_t reach() const { return *std::ranges::max_element(windows()) - 1; }
   [[nodiscard]] bool is_per_channel() const { return get<bool>(given(), "per_channel"); }
   [[nodiscard]] bool reuses_prompt() const {
     return get<std::string>(given(), "gate_reuse") == "prompt";
@@ -213,10 +223,14 @@ class GatedStream final : public ComposedStream {
       return alpha;
     }
     at::Tensor alpha = alpha_of(site, h, entry.rows);
-    const int64_t reach = *std::ranges::max_element(scheme_.windows()) - 1;
     const at::Tensor rows = entry.rows.defined() ? at::cat({entry.rows, h}, 1) : h;
-    const int64_t kept = std::min(reach, rows.size(1));
-    entry.rows = rows.narrow(1, rows.size(1) - kept, kept).clone();
+    const int64_t kept = std::min(scheme_.reach(), rows.size(1));
+    const at::Tensor last = rows.narrow(1, rows.size(1) - kept, kept);
+    if (entry.rows.defined() && entry.rows.size(1) == kept) {
+      entry.rows.copy_(last);  // a recorded pass finds it where it was
+    } else {
+      entry.rows = last.clone();
+    }
     return alpha;
   }
 

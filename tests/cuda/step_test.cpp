@@ -1,5 +1,5 @@
-// Training steps whose numbers stay on the device: on the emulator, where a recording is a function
-// that is called again, or on a GPU.
+// Training steps whose numbers stay on the device: on the emulator, where a recording is a tape, or
+// on a GPU.
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
@@ -12,6 +12,7 @@
 #include "tests/ops/tested_backend.h"
 #include "tests/temporary_folder.h"
 #include "tests/train/small_run.h"
+#include "train/backend_words.h"
 #include "train/recorded_stepper.h"
 #include "train/trainer.h"
 #include "wavroute/error.h"
@@ -44,13 +45,17 @@ struct Training {
 };
 
 class RecordedSteps : public ::testing::TestWithParam<SchemeCase> {};
-INSTANTIATE_TEST_SUITE_P(Registry, RecordedSteps,
-                         ::testing::Values(SchemeCase{"prenorm", "prenorm", {}},
-                                           SchemeCase{"wav", "wav", {}},
-                                           SchemeCase{"gated", "gated", {}},
-                                           SchemeCase{"act", "act", {}, 2},
-                                           SchemeCase{"layerdrop", "layerdrop", {{"p", 0.5}}, 2}),
-                         [](const auto& info) { return info.param.label; });
+INSTANTIATE_TEST_SUITE_P(
+    Registry, RecordedSteps,
+    ::testing::Values(SchemeCase{"prenorm", "prenorm", {}}, SchemeCase{"wav", "wav", {}},
+                      SchemeCase{"gated", "gated", {}}, SchemeCase{"act", "act", {}, 2},
+                      SchemeCase{"denseformer_dilated",
+                                 "denseformer",
+                                 {{"dilation", int64_t{2}}, {"period", int64_t{3}}},
+                                 6},
+                      SchemeCase{"mhc_lite", "mhc_lite", {}, 2},
+                      SchemeCase{"layerdrop", "layerdrop", {{"p", 0.5}}, 2}),
+    [](const auto& info) { return info.param.label; });
 
 // The host is a step behind with reading the results.
 TEST_P(RecordedSteps, AreThoseOfTheHostBitForBit) {
@@ -68,6 +73,7 @@ TEST_P(RecordedSteps, AreThoseOfTheHostBitForBit) {
     if (step > 0) actual.push_back(stepper.finish());
   }
   actual.push_back(stepper.finish());
+  EXPECT_EQ(stepper.take_trouble(), "");
   for (size_t i = 0; i < expected.size(); ++i) {
     EXPECT_NEAR(actual[i].loss, expected[i].loss, 1e-12);
     EXPECT_NEAR(actual[i].auxiliary, expected[i].auxiliary, 1e-7);
@@ -210,6 +216,25 @@ TEST_F(RecordedRun, WritesTheRowsOfADirectOne) {
       EXPECT_NEAR(actual[i].at(key).get<double>(), value, 1e-4 * value) << key << " of row " << i;
     }
   }
+}
+
+TEST_F(RecordedRun, SaysWhatRunsOnStockOperators) {
+  config_.train.steps = 1;
+  ASSERT_TRUE(run("recorded", true));
+  EXPECT_THAT(
+      get(folder_ / "recorded" / "train.log"),
+      HasSubstr("back end cuda (routing maps, layer sizes, layer programs on stock operators)"));
+}
+
+TEST(BackendWords, SayWhyEverythingRunsOnStockOperatorsOnAGpu) {
+  const at::Device gpu(at::kCUDA, 0);
+  const auto composed = ops::make_composed_backend(at::kCPU);
+  EXPECT_EQ(backend_words(*composed, at::kCPU, Precision::kFp64), "composed");
+  EXPECT_EQ(backend_words(*composed, gpu, Precision::kFp64),
+            "composed (there are no kernels for fp64)");
+  const std::string why = ops::why_no_cuda_backend();
+  EXPECT_EQ(backend_words(*composed, gpu, Precision::kFp32),
+            why.empty() ? "composed" : "composed (" + why + ")");
 }
 
 TEST_F(RecordedRun, StopsWithTheNumberOfTheStepThatIsNotFinite) {

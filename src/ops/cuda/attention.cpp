@@ -124,14 +124,18 @@ at::Tensor CudaBackend::positions_of(const KeyValues& cache) {
 
 at::Tensor CudaBackend::cached_attention(const at::Tensor& qkv, const AttentionShape& shape,
                                          const RopeTable& rope, const KeyValues& cache) {
+  const bool is_recorded = cache.device_positions.defined();
   if (shape.length > kFewTokens || shape.width > kMostCachedWidth) {
+    TORCH_CHECK(!is_recorded, "attention over a cache of heads of more than ", kMostCachedWidth,
+                " numbers takes its length from the host");
     return composed_->cached_attention(qkv, shape, rope, cache);
   }
   const HeadViews heads = views_of(qkv, shape);
   // [B, G, capacity, w] as heads by position.
   const at::Tensor keys = cache.keys.transpose(1, 2), values = cache.values.transpose(1, 2);
-  const at::Tensor positions = positions_of(cache);
-  const int64_t most = std::ranges::max(cache.positions) + shape.length;
+  const at::Tensor positions = is_recorded ? cache.device_positions : positions_of(cache);
+  const int64_t most =
+      is_recorded ? cache.keys.size(2) : std::ranges::max(cache.positions) + shape.length;
   const at::Tensor scratch = floats(cuda::cached_attention_floats(shape, most));
   at::Tensor y =
       memory_.empty({shape.batch * shape.length, shape.heads * shape.width}, qkv.scalar_type());
