@@ -32,12 +32,21 @@ class Recorder {
   void hold(const std::vector<at::Tensor>& tensors) {
     tape_.memory_.insert(tape_.memory_.end(), tensors.begin(), tensors.end());
   }
+  // Memory that was made by the work.
+  void hold_own(const std::vector<at::Tensor>& tensors) {
+    hold(tensors);
+    for (const at::Tensor& x : tensors) own_.insert(x.storage().unsafeGetStorageImpl());
+  }
+  [[nodiscard]] bool is_own(const at::Tensor& x) const {
+    return own_.contains(x.storage().unsafeGetStorageImpl());
+  }
 
   static thread_local Recorder* now;
 
  private:
   Tape& tape_;
   Recorder* before_;
+  std::set<const void*> own_;
 };
 thread_local Recorder* Recorder::now = nullptr;
 
@@ -107,8 +116,34 @@ bool is_done_at_once(const std::string& name) {
   return kNames.contains(name);
 }
 
+bool is_written(const c10::Argument& argument) {
+  return argument.alias_info() != nullptr && argument.alias_info()->isWrite();
+}
+std::vector<at::Tensor> written_of(const c10::FunctionSchema& schema,
+                                   const torch::jit::Stack& arguments) {
+  torch::jit::Stack written;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    if (is_written(schema.arguments()[i])) written.push_back(arguments[i]);
+  }
+  return tensors_of(written);
+}
+// What an operator returns that gives what it wrote to: the arguments themselves.
+torch::jit::Stack written_results(const c10::FunctionSchema& schema,
+                                  const torch::jit::Stack& arguments) {
+  torch::jit::Stack results;
+  for (const c10::Argument& result : schema.returns()) {
+    for (size_t i = 0; i < arguments.size(); ++i) {
+      const c10::Argument& argument = schema.arguments()[i];
+      if (!is_written(argument) || result.alias_info() == nullptr) continue;
+      if (argument.alias_info()->beforeSets() != result.alias_info()->beforeSets()) continue;
+      results.push_back(arguments[i]);
+      break;
+    }
+  }
+  return results;
+}
+
 void write_down(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
-  const c10::impl::ExcludeDispatchKeyGuard guard(kKey);
   Recorder* const recorder = Recorder::now;
   const c10::FunctionSchema& schema = op.schema();
   const std::string& name = schema.operator_name().name;
@@ -117,41 +152,40 @@ void write_down(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
                                     stack->end());
   TORCH_CHECK(!waits(name, schema, arguments), "recorded work waits for the device: ", name);
 
+  // What is made of other operators is written down as these: autograd keeps tensors of theirs.
+  constexpr auto kComposite = c10::DispatchKey::CompositeImplicitAutograd;
+  if (op.hasKernelForDispatchKey(kComposite)) return op.callBoxedForDispatchKey(kComposite, *stack);
+  const c10::impl::ExcludeDispatchKeyGuard guard(kKey);
+
   const auto again = [op, arguments] {
     torch::jit::Stack own = arguments;
     op.callBoxed(own);
     return own;
   };
-  const bool writes = std::ranges::any_of(schema.arguments(), [](const c10::Argument& argument) {
-    return argument.alias_info() != nullptr && argument.alias_info()->isWrite();
-  });
-  if (writes && !is_done_at_once(name)) {
+  if (const std::vector<at::Tensor> written = written_of(schema, arguments);
+      !written.empty() && !is_done_at_once(name)) {
     recorder->hold(tensors_of(arguments));
     recorder->add([again] { static_cast<void>(again()); });
-    // Autograd must see it.
-    if (at::GradMode::is_enabled()) return op.callBoxed(stack);
-    stack->resize(stack->size() - count);
-    for (const c10::Argument& result : schema.returns()) {
-      for (size_t i = 0; i < count; ++i) {
-        const c10::AliasInfo* own = schema.arguments()[i].alias_info();
-        if (own == nullptr || result.alias_info() == nullptr) continue;
-        if (own->beforeSets() == result.alias_info()->beforeSets()) {
-          stack->push_back(arguments[i]);
-          break;
-        }
-      }
+    // What was there before stays as it is. The rest is the work's own: done, later operators that
+    // run meanwhile find numbers, and autograd sees it.
+    if (std::ranges::all_of(written, [&](const at::Tensor& x) { return recorder->is_own(x); })) {
+      return op.callBoxed(stack);
     }
+    torch::jit::Stack results = written_results(schema, arguments);
+    stack->resize(stack->size() - count);
+    stack->insert(stack->end(), results.begin(), results.end());
     return;
   }
   op.callBoxed(stack);
   const size_t first = stack->size() - schema.returns().size();
   const std::vector<at::Tensor> before = tensors_of(arguments);
   const std::vector<at::Tensor> made = tensors_of(at::ArrayRef<c10::IValue>(*stack).slice(first));
-  recorder->hold(made);
   // Views, and memory whose numbers are not set.
+  if (std::ranges::all_of(made, [&](const at::Tensor& x) { return shares_memory(x, before); })) {
+    return recorder->hold(made);
+  }
+  recorder->hold_own(made);
   if (name.starts_with("aten::empty") || name.starts_with("aten::new_empty")) return;
-  if (std::ranges::all_of(made, [&](const at::Tensor& x) { return shares_memory(x, before); }))
-    return;
   recorder->hold(before);
   recorder->add([again, made] {
     const torch::jit::Stack results = again();
@@ -177,7 +211,7 @@ std::vector<at::Tensor> as_one_operator(const std::function<std::vector<at::Tens
   if (Recorder::now == nullptr) return work();
   const c10::impl::ExcludeDispatchKeyGuard guard(kKey);
   std::vector<at::Tensor> made = work();
-  Recorder::now->hold(made);
+  Recorder::now->hold_own(made);
   Recorder::now->add([work, made] { copy_all(work(), made); });
   return made;
 }

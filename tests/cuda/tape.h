@@ -1,8 +1,8 @@
 // What a CUDA graph is, without a GPU: the work that host code gives the device, operators of
 // libtorch and launches of our kernels, with the memory that each reads and writes. It is written
-// down while the host code runs, does nothing then, and is done again without the host code, in the
-// same memory. So a recording that depends on anything but the device's memory gives other numbers
-// here too.
+// down while the host code runs, changes nothing then that was there before, and is done again
+// without the host code, in the same memory. So a recording that depends on anything but the
+// device's memory gives other numbers here too.
 //
 // All tensors of the work are of the CPU. What would wait for the device there is refused: a number
 // that the host asks for (item), a choice whose size depends on values (nonzero), a copy that names

@@ -42,6 +42,24 @@ TEST(Tape, HasTheOperatorsOfABackward) {
   }
 }
 
+// An operator that is made of others, whose backward needs what an inner one gave.
+TEST(Tape, HasTheInnerOperatorsOfABackward) {
+  const at::Tensor q = at::randn({1, 1, 3, 4}), grad = at::zeros_like(q);
+  const auto gradient = [&q] {
+    const at::AutoGradMode with_grad(true);
+    const at::Tensor leaf = q.detach().set_requires_grad(true);
+    const at::Tensor y = at::scaled_dot_product_attention(leaf, leaf, leaf);
+    return torch::autograd::grad({y}, {leaf}, {at::ones_like(y)})[0];
+  };
+  Tape tape([&] {
+    const at::NoGradGuard no_grad;
+    grad.copy_(gradient());
+  });
+  q.copy_(at::randn({1, 1, 3, 4}));
+  tape.replay();
+  EXPECT_TRUE(at::equal(grad, gradient()));
+}
+
 TEST(Tape, RefusesWhatWaitsForTheDevice) {
   const at::Tensor x = at::ones({3});
   const std::vector<std::function<void()>> waiting = {
