@@ -95,8 +95,9 @@ struct TrainConfig {
   std::optional<Precision> precision = std::nullopt;
   std::optional<DeviceKind> device = std::nullopt;
   KernelChoice kernels = KernelChoice::kAuto;
-  bool deterministic = true;  // on a GPU; false: faster gradients, of other bits every time
-  int64_t threads = 0;        // 0 = OMP_NUM_THREADS where it is set, else all cores
+  bool deterministic = true;       // on a GPU; false: faster gradients, of other bits every time
+  int64_t threads = 0;             // 0 = OMP_NUM_THREADS where it is set, else all cores
+  std::vector<std::string> sinks;  // programs that metrics.jsonl is forwarded to (config/sinks.h)
 };
 
 struct SampleConfig {

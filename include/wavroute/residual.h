@@ -225,6 +225,14 @@ class Residual {
   [[nodiscard]] virtual double kept_states() const { return 0.0; }
   [[nodiscard]] virtual double standing_states(bool /*training*/) const { return 0.0; }
   [[nodiscard]] virtual double snapshot_states() const { return 1.0; }
+  // Of the same tensors, what sublayer `sublayer` (from 0) and all after it need of those before:
+  // what a pipeline's stage that begins there is sent.
+  [[nodiscard]] virtual double carried_states(int64_t /*sublayer*/) const {
+    return snapshot_states();
+  }
+  // Earlier positions of what a sublayer reads that the scheme looks at besides the token's own:
+  // what a device with a part of the sequence is sent by the one before it, for every sublayer.
+  [[nodiscard]] virtual int64_t earlier_positions() const { return 0; }
   // True: a model computes exactly what LlamaForCausalLM computes.
   [[nodiscard]] virtual bool is_llama() const { return false; }
   // Sets the scheme's parameters, which have their initial values, so that the model computes what

@@ -74,6 +74,8 @@ class Act final : public AdditiveResidual {
   [[nodiscard]] double kept_states() const override {
     return 3.0 * static_cast<double>(size().sublayers());
   }
+  // State and output; the rest is a number per token.
+  [[nodiscard]] double carried_states(int64_t) const override { return 2.0; }
 
   [[nodiscard]] int64_t layers() const { return size().layers; }
   [[nodiscard]] double tau() const { return get<double>(given(), "tau"); }

@@ -62,6 +62,21 @@ class DenseFormer final : public ConfiguredResidual {
     const int64_t grads = training ? size().layers / period_ : 0;
     return static_cast<double>(size().layers + 1 + grads);
   }
+  // The X_j that a later average reads, and what the next sublayer reads where that is none of
+  // them.
+  [[nodiscard]] double carried_states(int64_t sublayer) const override {
+    const int64_t last = sublayer / 2;  // X_0 .. X_last are there
+    const auto is_read_later = [&](int64_t j) {
+      for (int64_t i = last + 1; i <= size().layers; ++i) {
+        if (weighs(i, j)) return true;
+      }
+      return false;
+    };
+    double carried = 0;
+    for (int64_t j = 0; j <= last; ++j) carried += is_read_later(j) ? 1 : 0;
+    const bool is_output = sublayer % 2 == 0 && (last == 0 || !averages(last));
+    return is_output && is_read_later(last) ? carried : carried + 1;
+  }
 
   [[nodiscard]] int64_t layers() const { return size().layers; }
   // Whether there is an average after layer i, and whether it has a weight for X_j.

@@ -131,6 +131,9 @@ class Gated final : public AdditiveResidual {
   [[nodiscard]] double standing_states(bool training) const override {
     return (training ? 16.0 : 4.0) * static_cast<double>(windows().size());
   }
+  [[nodiscard]] int64_t earlier_positions() const override {
+    return std::ranges::max(windows()) - 1;
+  }
   [[nodiscard]] Options options(const Progress& progress) const override {
     Options all = given();
     all["frozen"] = is_frozen(progress);

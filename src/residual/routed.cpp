@@ -2,6 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <set>
+#include <utility>
+#include <vector>
+
 #include "ops/backend.h"
 #include "residual/bank_stream.h"
 #include "residual/options.h"
@@ -77,6 +82,24 @@ double RoutedResidual::standing_states(bool training) const {
   const double rows = 1.0 + static_cast<double>(spec_.blocks.count) * per_block;
   if (!training) return rows;
   return 2.0 * rows + static_cast<double>(spec_.blocks.length) * per_block;
+}
+
+double RoutedResidual::carried_states(int64_t sublayer) const {
+  const Blocks& blocks = spec_.blocks;
+  const size_t sums = 1 + spec_.details.size();
+  const int64_t block = blocks.block_of(sublayer);
+  // Updates of the same signs share a part; either the parts or the sums make the others.
+  std::set<std::vector<double>> parts;
+  for (int64_t i = block * blocks.length; i < sublayer; ++i) {
+    std::vector<double> signs;
+    for (const DetailBasis& basis : spec_.details) {
+      signs.push_back(basis.sign(Site::at(i), blocks.position_of(i), blocks.length_of(block)));
+    }
+    parts.insert(std::move(signs));
+  }
+  const size_t running = std::min(parts.size(), sums);
+  return 1.0 + static_cast<double>(block) * static_cast<double>(sums) +
+         static_cast<double>(running);
 }
 
 OptionSpec partial_details_option() {

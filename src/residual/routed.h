@@ -54,6 +54,8 @@ class RoutedResidual final : public Residual {
     return static_cast<double>(size_.sublayers());  // every update
   }
   [[nodiscard]] double standing_states(bool training) const override;
+  // The finished sources, and the running block's sums.
+  [[nodiscard]] double carried_states(int64_t sublayer) const override;
   [[nodiscard]] Options options(const Progress&) const override { return options_; }
 
   [[nodiscard]] const RoutedSpec& spec() const { return spec_; }
