@@ -28,6 +28,7 @@
 #include "train/forecast.h"
 #include "train/process.h"
 #include "train/session.h"
+#include "train/sinks.h"
 #include "validators.h"
 #include "wavroute/error.h"
 #include "wavroute/residual.h"
@@ -275,6 +276,7 @@ int compare(const CompareArguments& arguments) {
   const std::vector<GridCell> cells = expand_grid(given, scheme_catalog());
   check_overrides(arguments.sets, cells, scheme_catalog());
   if (arguments.dry_run || arguments.list_cells) return show_plan(arguments, given, out);
+  check_sinks(given.train.sinks);
 
   // Locked before it is looked at: nobody else can begin or change a comparison there any more.
   refuse_links(out, cells);

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/numbers.h"
 #include "base/output.h"
 #include "command.h"
 #include "common.h"
@@ -16,10 +17,14 @@
 #include "io/run_folder.h"
 #include "model/device.h"
 #include "report/html.h"
+#include "scaling/device_plan.h"
+#include "train/device_sizes.h"
 #include "train/initial_weights.h"
 #include "train/process.h"
+#include "train/sinks.h"
 #include "train/trainer.h"
 #include "tried_steps.h"
+#include "validators.h"
 #include "wavroute/error.h"
 
 namespace wavroute::app {
@@ -27,17 +32,36 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr int64_t kMostDevices = int64_t{1} << 20;
+
 struct TrainArguments {
   std::string config;
   std::vector<std::string> sets;
   fs::path out;
   std::string resume;
   bool dry_run = false;
+  std::optional<int64_t> devices;
+  bool json = false;
   bool planned = false;
   bool quiet = false;
 };
 
-int dry_run(const Config& config) {
+nlohmann::ordered_json to_json(const std::string& scheme, const Forecast& forecast) {
+  const MemoryPlan& memory = forecast.memory;
+  return {{"scheme", scheme},
+          {"parameters", forecast.parameters},
+          {"flops_per_token", forecast.flops_per_token},
+          {"micro_batch", forecast.micro_batch},
+          {"memory",
+           {{"total_bytes", memory.total()},
+            {"parameter_bytes", memory.parameters},
+            {"activation_bytes", memory.activations},
+            {"evaluation_bytes", memory.evaluation},
+            {"process_bytes", memory.base},
+            {"available_bytes", forecast.available}}}};
+}
+
+int dry_run(const Config& config, bool json) {
   const Session session = plan_session(config, BeyondMemory::kRefuse, probe_machine());
   for (const std::string& difference : check_initial_weights(session)) {
     note(fmt::format("wavroute: {}", difference));
@@ -46,10 +70,57 @@ int dry_run(const Config& config) {
   const std::vector<ExpectedTime> times =
       expected_times({{resolved, session.forecast, session.corpus.tokenizer->vocab_size(),
                        session.corpus.valid.size()}});
-  print(fmt::format("scheme           {}\n{}{}nothing was trained (--dry-run)\n",
-                    resolved.residual.scheme, forecast_text(session.forecast), times[0].line));
+  if (json) {
+    nlohmann::ordered_json plan = to_json(resolved.residual.scheme, session.forecast);
+    plan["expected_seconds"] = times[0].seconds;
+    print_line(plan);
+  } else {
+    print(fmt::format("scheme           {}\n{}{}nothing was trained (--dry-run)\n",
+                      resolved.residual.scheme, forecast_text(session.forecast), times[0].line));
+  }
   finish_output();  // main doesn't check the output of training
   return 0;
+}
+
+// On paper: nothing is tried, and what doesn't fit is no error, since the devices may be others.
+int dry_run_on_devices(const Config& config, int64_t devices, bool json) {
+  const Machine machine = probe_machine();
+  Config resolved = resolve_machine(config, machine);
+  Decoder model(decoder_spec(resolved, vocabulary_of(resolved)), *resolved.train.precision,
+                device_of(resolved));
+  model.use_kernels(resolved.train.kernels);
+  resolved.model = model.spec().model;
+  const Forecast one = forecast(model, resolved, machine);
+  const scaling::ModelSizes sizes = model_sizes(model, resolved);
+  const scaling::DevicePlan plan =
+      scaling::plan_devices(sizes, training_on_devices(sizes, one, resolved), devices);
+  if (json) {
+    nlohmann::ordered_json object = {{"scheme", sizes.scheme},
+                                     {"parameters", one.parameters},
+                                     {"flops_per_token", one.flops_per_token}};
+    object.update(scaling::device_plan_json(plan));
+    print_line(object);
+  } else {
+    print(
+        fmt::format("scheme           {}\n"
+                    "parameters       {}\n"
+                    "FLOPs per token  {} (forward and backward)\n"
+                    "{}nothing was trained (--dry-run)\n",
+                    sizes.scheme, format_count(static_cast<double>(one.parameters)),
+                    format_magnitude(one.flops_per_token), scaling::device_plan_text(plan)));
+  }
+  finish_output();
+  return 0;
+}
+
+// Options that say more of a dry run.
+void check_dry_run(const TrainArguments& arguments) {
+  if (arguments.dry_run) return;
+  const char* given = arguments.devices ? "--devices" : arguments.json ? "--json" : nullptr;
+  if (given == nullptr) return;
+  throw expected(fmt::format("--dry-run beside {}", given), "a training", {},
+                 arguments.devices ? "--dry-run --devices N plans a training on N devices"
+                                   : "metrics.jsonl has what a training measures, as JSON");
 }
 
 // The checkpoint to continue from; nothing if the run starts at step 0: with --resume new, or
@@ -111,12 +182,17 @@ void start_from_weights(Session& session, Console& console) {
 }
 
 int train(const TrainArguments& arguments) {
+  check_dry_run(arguments);
   Config config =
       load_config(arguments.config, arguments.sets, scheme_catalog(), ConfigUse::kTrain).config;
   const RunPaths paths{arguments.out.empty() ? fs::path("runs") / config.name : arguments.out};
   check_names(config);
   check_out(paths.root);
-  if (arguments.dry_run) return dry_run(config);
+  if (arguments.dry_run && arguments.devices) {
+    return dry_run_on_devices(config, *arguments.devices, arguments.json);
+  }
+  if (arguments.dry_run) return dry_run(config, arguments.json);
+  check_sinks(config.train.sinks);
   const bool resumes = !arguments.resume.empty();
   const auto existing = resumes ? ExistingRun::kResume : ExistingRun::kRefuse;
 
@@ -187,12 +263,19 @@ void add_train(CLI::App& root, Action& action) {
                       "at step 0 and set checkpoints and metrics aside");
   command->add_flag("--dry-run", arguments->dry_run,
                     "Print size, cost and memory plan; train nothing");
+  command
+      ->add_option("--devices", arguments->devices,
+                   "With --dry-run: memory and traffic on N devices (docs/scaling.md)")
+      ->option_text("N")
+      ->check(integer_from(1, kMostDevices));
+  command->add_flag("--json", arguments->json, "With --dry-run: as one JSON object");
   // wavroute compare plans the memory of all its cells at once. An empty group hides it.
   command->add_flag("--planned", arguments->planned)->group("");
   command->add_flag("-q,--quiet", arguments->quiet, "Print warnings and errors only");
   command->footer(
       "Examples:\n"
       "    wavroute train tiny --dry-run                          size, memory and time\n"
+      "    wavroute train tiny --dry-run --devices 64             the same on 64 devices\n"
       "    wavroute train tiny --out runs/first --set residual.scheme=haares\n"
       "    wavroute train tiny --out runs/first --resume auto     goes on after a break\n"
       "    wavroute train my.toml --set data.train=book.txt");

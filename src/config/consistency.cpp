@@ -8,6 +8,8 @@
 #include "config/draft.h"
 #include "config/literal.h"
 #include "config/model_size.h"
+#include "config/sinks.h"
+#include "config/suggest.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
@@ -83,6 +85,16 @@ void check_label(const std::string& label, const Places& places) {
        printable(label), "without '/' and control characters, and neither \".\" nor \"..\"");
 }
 
+void check_sinks(const std::vector<std::string>& sinks, const Places& places) {
+  const std::vector<std::string> known = sink_names();
+  for (const std::string& sink : sinks) {
+    if (std::find(known.begin(), known.end(), sink) != known.end()) continue;
+    fail(places, {"train.sinks"}, "the names of sinks", literal(sink),
+         suggestion(sink, known, "the sinks"));
+  }
+  check_unique(sinks, places, "train.sinks");
+}
+
 void check_comparison(const CompareConfig& compare, const Places& places) {
   check_unique(compare.schemes, places, "compare.schemes");
   check_unique(compare.depths, places, "compare.depths");
@@ -109,6 +121,7 @@ void check_consistency(const Config& config, const Places& places) {
   }
   check_model(config.model, places);
   check_training(config, places);
+  check_sinks(config.train.sinks, places);
   check_comparison(config.compare, places);
 }
 

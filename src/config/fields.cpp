@@ -127,6 +127,7 @@ std::vector<Field> train_fields() {
       choice<&C::train, &T::device>("train", "device"),
       {"train", "deterministic", slot<&C::train, &T::deterministic>},
       {"train", "threads", slot<&C::train, &T::threads>, size_or_zero()},
+      {"train", "sinks", slot<&C::train, &T::sinks>},
   };
 }
 

@@ -29,6 +29,9 @@ struct RunPaths {
 
   [[nodiscard]] std::filesystem::path summary() const { return root / "summary.json"; }
   [[nodiscard]] std::filesystem::path routing() const { return root / "routing.json"; }
+  // Of train.sinks: what they keep here, and what they say.
+  [[nodiscard]] std::filesystem::path sinks() const { return root / "sinks"; }
+  [[nodiscard]] std::filesystem::path sinks_log() const { return sinks() / "sinks.log"; }
 
   // Whether a run, or part of one, is there: a configuration, env.json, metrics, a log, or anything
   // in checkpoints/.

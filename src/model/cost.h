@@ -40,6 +40,17 @@ struct MemoryPlan {
 [[nodiscard]] MemoryPlan plan_memory(const DecoderSpec& spec, const Residual& residual,
                                      int64_t parameter_count, const TrainingShape& shape);
 
+// What a training pass takes, in bytes per token of its micro-batch. MemoryPlan has the sum as
+// `activations`, but for the scratch of products, which is in `base`.
+struct PassMemory {
+  double kept = 0;     // by sublayers, for their backward
+  double passing = 0;  // comes and goes with every sublayer; logits and scratch among it
+  double stream = 0;   // the residual stream, its gradients among it
+  int64_t layers = 1;  // whose `kept` is there at once: all, or those that are recomputed together
+};
+[[nodiscard]] PassMemory pass_memory(const DecoderSpec& spec, const Residual& residual,
+                                     const TrainingShape& shape);
+
 // The largest divisor of `batch` whose plan fits into `available` bytes; 0 where none does.
 // shape.micro_batch is ignored.
 [[nodiscard]] int64_t largest_micro_batch(const DecoderSpec& spec, const Residual& residual,

@@ -41,7 +41,7 @@ double qkv_row(const Sizes& s) { return s.narrow * (s.q_width + 2 * s.kv_width);
 
 // Bytes per token of a pass on our kernels. x, u, y and their gradients are rows of the width in
 // the compute type; memory is kept by size, so that what is there once serves all that come and go.
-double kernel_training(const Sizes& s, const StreamMemory& stream, double segment) {
+PassMemory kernel_training(const Sizes& s, const StreamMemory& stream, double segment) {
   const double row = s.narrow * s.width, y = s.narrow * s.q_width, hidden = s.narrow * s.hidden;
   const double layers = std::ceil(segment / 2);
   // Attention keeps x, qkv, y and one float per head; the MLP x and the gate with the up
@@ -49,7 +49,7 @@ double kernel_training(const Sizes& s, const StreamMemory& stream, double segmen
   const double kept = layers * (2 * row + y + qkv_row(s) + kFloat * s.heads + 2 * hidden);
   // Temporaries: du, dy and dx; dqkv; the hidden activation or its gradient; the logits or theirs.
   const double passing = 2 * row + y + qkv_row(s) + hidden + s.narrow * s.vocab;
-  return kept + passing + stream.training;
+  return {kept, passing, stream.training};
 }
 
 double kernel_evaluation(const Sizes& s, const StreamMemory& stream) {
@@ -59,7 +59,7 @@ double kernel_evaluation(const Sizes& s, const StreamMemory& stream) {
 
 // The same for graphs of stock operators, per layer: normalised inputs, projections, rotated
 // queries and keys, attention's output twice, gate, up, silu, product, updates.
-double composed_training(const Sizes& s, const Residual& residual, Recompute recompute) {
+PassMemory composed_training(const Sizes& s, const Residual& residual, Recompute recompute) {
   const double attention =
       s.width + (s.q_width + 2 * s.kv_width) + (s.q_width + s.kv_width) + 2 * s.q_width + s.width;
   const double mlp = s.width + 4 * s.hidden + s.width;
@@ -74,39 +74,67 @@ double composed_training(const Sizes& s, const Residual& residual, Recompute rec
   const double inputs = 2 * graph_layers;  // h of every sublayer that has a graph
   const double states = inputs + snapshots + residual.kept_states() * graph_layers / s.layers +
                         residual.standing_states(true);
-  const double kept = graph_layers * (attention + mlp) * s.narrow + states * s.width * s.wide;
+  const double kept = graph_layers * (attention + mlp) * s.narrow;
   const double head = s.vocab * (s.narrow + 3 * s.wide) + 4 * s.width * s.wide;
   const double temporary = 8 * s.hidden * s.narrow + 12 * s.width * s.wide;  // of one backward
-  return kept + head + temporary;
+  return {kept, head + temporary, states * s.width * s.wide};
 }
 
 double composed_evaluation(const Sizes& s, const Residual& residual) {
   return 4 * s.hidden * s.narrow + (12 + residual.standing_states(false)) * s.width * s.wide;
 }
 
+bool runs_on_kernels(const TrainingShape& shape) {
+  return shape.backend != ops::BackendKind::kComposed;
+}
+
+PassMemory training_memory(const Sizes& s, const DecoderSpec& spec, const Residual& residual,
+                           const StreamMemory& stream, const TrainingShape& shape) {
+  if (!runs_on_kernels(shape)) return composed_training(s, residual, shape.recompute);
+  return kernel_training(s, stream,
+                         static_cast<double>(segment_of(spec, residual, shape.recompute)));
+}
+
+// libtorch's products of narrow numbers add up in float, in memory of their own.
+double product_scratch(const Sizes& s, const TrainingShape& shape) {
+  const bool adds_up = runs_on_kernels(shape) && s.narrow < kFloat;
+  return adds_up ? kFloat * std::max(2 * s.hidden, s.vocab) : 0;
+}
+
+StreamMemory stream_of(const Sizes& s, const DecoderSpec& spec, const Residual& residual,
+                       const TrainingShape& shape) {
+  const int64_t segment = segment_of(spec, residual, shape.recompute);
+  return stream_memory(residual, {spec.model.width, 2 * spec.model.layers, segment, s.narrow});
+}
+
 }  // namespace
+
+PassMemory pass_memory(const DecoderSpec& spec, const Residual& residual,
+                       const TrainingShape& shape) {
+  const Sizes s = sizes_of(spec, shape.precision);
+  PassMemory memory =
+      training_memory(s, spec, residual, stream_of(s, spec, residual, shape), shape);
+  memory.passing += product_scratch(s, shape);
+  memory.layers = (segment_of(spec, residual, shape.recompute) + 1) / 2;
+  return memory;
+}
 
 MemoryPlan plan_memory(const DecoderSpec& spec, const Residual& residual, int64_t parameter_count,
                        const TrainingShape& shape) {
   const Sizes s = sizes_of(spec, shape.precision);
-  const bool on_kernels = shape.backend != ops::BackendKind::kComposed;
-  const int64_t segment = segment_of(spec, residual, shape.recompute);
-  const StreamMemory stream =
-      stream_memory(residual, {spec.model.width, 2 * spec.model.layers, segment, s.narrow});
+  const bool on_kernels = runs_on_kernels(shape);
+  const StreamMemory stream = stream_of(s, spec, residual, shape);
   const double tokens = static_cast<double>(shape.micro_batch) * s.context;
   const double eval_tokens = static_cast<double>(shape.eval_rows) * s.context;
 
   MemoryPlan plan;
-  plan.base = shape.process;
-  // libtorch's products of narrow numbers add up in float, in memory of their own.
-  if (on_kernels && s.narrow < kFloat) {
-    plan.base += tokens * kFloat * std::max(2 * s.hidden, s.vocab);
-  }
+  plan.base = shape.process + tokens * product_scratch(s, shape);
   double per_parameter = 4 * s.wide;                  // value, gradient, two moments
   if (s.narrow != s.wide) per_parameter += s.narrow;  // the copy in the compute type
   plan.parameters = static_cast<double>(parameter_count) * per_parameter;
-  plan.activations = tokens * (on_kernels ? kernel_training(s, stream, static_cast<double>(segment))
-                                          : composed_training(s, residual, shape.recompute));
+  const PassMemory pass_of_training = training_memory(s, spec, residual, stream, shape);
+  plan.activations =
+      tokens * (pass_of_training.kept + pass_of_training.passing + pass_of_training.stream);
   // Of as many rows as a training pass, the memory is there already: without the logits, which are
   // libtorch's: as computed, in the storage type, and their log-softmax.
   const bool shared = on_kernels && shape.eval_rows == shape.micro_batch;

@@ -15,7 +15,7 @@ namespace {
 constexpr std::string_view kHash = "sha256:";
 constexpr size_t kShownDigits = 8;
 
-constexpr std::array<std::string_view, 10> kNeutral = {"name",
+constexpr std::array<std::string_view, 11> kNeutral = {"name",
                                                        "train.seed",
                                                        "train.log_every",
                                                        "train.log_layers",
@@ -23,6 +23,7 @@ constexpr std::array<std::string_view, 10> kNeutral = {"name",
                                                        "train.save_every",
                                                        "train.keep",
                                                        "train.threads",
+                                                       "train.sinks",
                                                        "train.micro_batch",
                                                        "train.recompute"};
 

@@ -23,6 +23,7 @@ inline constexpr const char* kScheduleSteps = "schedule_steps";
 //   name, compare.*, sample.*                        names, and what never touches training
 //   train.seed                                       the sample, not what is sampled
 //   train.{log,eval,save}_every, train.keep          when something is written
+//   train.sinks                                      where it is written besides
 //   train.{threads,micro_batch,recompute}            how a step is divided: at most its rounding
 [[nodiscard]] bool changes_results(std::string_view dotted_key);
 

@@ -54,13 +54,10 @@ uint64_t usable_memory(const Config& config, const Machine& machine) {
   return static_cast<uint64_t>(available_on(device_of(config), machine));
 }
 
-Forecast forecast(const Decoder& model, const Config& config, const Machine& machine,
-                  int64_t valid_tokens) {
-  const TrainConfig& train = config.train;
-  const int64_t count = model.parameters().count();
+TrainingShape training_shape(const Decoder& model, const Config& config, int64_t valid_tokens) {
   TrainingShape shape;
   shape.precision = model.precision();
-  shape.recompute = train.recompute;
+  shape.recompute = config.train.recompute;
   shape.backend = model.backend().kind();
   if (!model.device().is_cpu()) shape.process = kGpuProcess;
   const int64_t context = config.model.context;
@@ -71,6 +68,14 @@ Forecast forecast(const Decoder& model, const Config& config, const Machine& mac
     const auto prompt = static_cast<int64_t>(config.sample.prompt.size());
     shape.sample_tokens = (prompt > 0 ? prompt : kPromptTokens) + config.sample.tokens;
   }
+  return shape;
+}
+
+Forecast forecast(const Decoder& model, const Config& config, const Machine& machine,
+                  int64_t valid_tokens) {
+  const TrainConfig& train = config.train;
+  const int64_t count = model.parameters().count();
+  TrainingShape shape = training_shape(model, config, valid_tokens);
 
   Forecast result;
   result.backend = shape.backend;
@@ -86,7 +91,6 @@ Forecast forecast(const Decoder& model, const Config& config, const Machine& mac
   result.memory = plan_memory(model.spec(), model.residual(), count, shape);
   return result;
 }
-
 Forecast forecast(const Config& config, int64_t vocab_size, const Machine& machine,
                   int64_t valid_tokens) {
   Decoder model(decoder_spec(config, vocab_size), *config.train.precision, device_of(config));

@@ -33,6 +33,10 @@ struct Forecast {
 // Bytes that the models of a resolved configuration may take together.
 [[nodiscard]] uint64_t usable_memory(const Config& config, const Machine& machine);
 
+// How `config` trains the model, with a micro-batch of one row.
+[[nodiscard]] TrainingShape training_shape(const Decoder& model, const Config& config,
+                                           int64_t valid_tokens = INT64_MAX);
+
 // Of a model that need not be allocated. `config` is resolved but for micro_batch and what belongs
 // to the scheme. `valid_tokens` (at least 2): of the validation text, where that is known.
 [[nodiscard]] Forecast forecast(const Decoder& model, const Config& config, const Machine& machine,

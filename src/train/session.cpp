@@ -143,9 +143,10 @@ Config inherit_resolved(Config given, const Config& stored) {
 void check_resumable(const Config& stored, const Config& resumed) {
   // A text and the first weights are known by their digests (check_same_text, Trainer::resume), not
   // by their paths.
-  constexpr std::array kAllowed = {
-      "train.steps", "train.log_every", "train.log_layers", "train.eval_every", "train.save_every",
-      "train.keep",  "train.threads",   "train.init",       "data.train",       "data.valid"};
+  constexpr std::array kAllowed = {"train.steps",      "train.log_every",  "train.log_layers",
+                                   "train.eval_every", "train.save_every", "train.keep",
+                                   "train.threads",    "train.init",       "train.sinks",
+                                   "data.train",       "data.valid"};
   std::vector<std::string> refused;
   for (const std::string& key : changed_keys(stored, resumed)) {
     if (key.starts_with("sample.")) continue;  // has no effect on training

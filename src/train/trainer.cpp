@@ -122,6 +122,7 @@ bool Trainer::run() {
   announce();
   const bool trains = state_.progress.step < config_.train.steps;
   if (trains) say_running();
+  sinks_.emplace(config_.train.sinks, paths_, console_);
   try {
     train(metrics);
   } catch (...) {
@@ -130,11 +131,13 @@ bool Trainer::run() {
   }
   if (state_.progress.step < config_.train.steps) {
     try_status(kStopped);
+    sinks_.reset();
     console_.note(fmt::format("stopped at step {}; a checkpoint is written", state_.progress.step));
     return false;
   }
   // A run that had finished before keeps what it said, unless it was killed before it could say it.
   if (total_.steps > 0 || !says_finished(paths_, config_.train.steps)) try_status(kFinished);
+  sinks_.reset();
   return true;
 }
 
@@ -254,6 +257,7 @@ void Trainer::finish_step(JsonlWriter& metrics) {
   if (is_due(state_.progress.step, config_.train.log_every, config_.train.steps)) {
     report_interval(result, lr);
   }
+  sinks_->look();
   console_.bar(state_.progress.step, config_.train.steps, seconds_left());
 }
 

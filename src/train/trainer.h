@@ -16,6 +16,7 @@
 #include "train/evaluation.h"
 #include "train/schedule.h"
 #include "train/session.h"
+#include "train/sinks.h"
 #include "train/step.h"
 #include "train/stepper.h"
 
@@ -93,7 +94,8 @@ class Trainer {
   std::chrono::steady_clock::time_point since_;  // when the next step to finish was started
   double peak_flops_ = 0.0;
   Interval interval_;
-  Interval total_;  // of this process, for the time left and the summary
+  Interval total_;                    // of this process, for the time left and the summary
+  std::optional<SinkProcess> sinks_;  // while it trains
   std::optional<double> last_val_loss_, last_bits_per_byte_;
   int64_t evaluated_step_ = -1, saved_step_ = -1;
   std::string_view status_;  // the last one that this process wrote to summary.json
