@@ -89,7 +89,7 @@ void check_sinks(const std::vector<std::string>& sinks, const Places& places) {
   const std::vector<std::string> known = sink_names();
   for (const std::string& sink : sinks) {
     if (std::find(known.begin(), known.end(), sink) != known.end()) continue;
-    fail(places, {"train.sinks"}, "the names of sinks", literal(sink),
+    fail(places, {"train.sinks"}, "the names of sinks in train.sinks", literal(sink),
          suggestion(sink, known, "the sinks"));
   }
   check_unique(sinks, places, "train.sinks");

@@ -49,6 +49,17 @@ TEST_F(Strict, RopeScalingTakesTheConstantsOfItsType) {
   EXPECT_EQ(load("[model]\nrope_scaling = \"default\"\n").config.model.rope_scaling, RopeScaling{});
 }
 
+TEST_F(Strict, SinksAreKnownAndThereOnce) {
+  EXPECT_EQ(load("[train]\nsinks = [\"mlflow\", \"wandb\"]\n").config.train.sinks.size(), 2U);
+  const auto error = user_error([&] { (void)load("[train]\nsinks = [\"tensorbord\"]\n"); });
+  EXPECT_THAT(error.what, AllOf(HasSubstr("train.sinks"), HasSubstr("run.toml:2")));
+  EXPECT_EQ(error.hint, "did you mean 'tensorboard'?");
+  EXPECT_EQ(user_error([&] { (void)load("[train]\nsinks = [\"csv\"]\n"); }).hint,
+            "the sinks: tensorboard, wandb, trackio, mlflow");
+  EXPECT_THAT(user_error([&] { (void)load("[train]\nsinks = [\"wandb\", \"wandb\"]\n"); }).what,
+              HasSubstr("each item of train.sinks once"));
+}
+
 TEST_F(Strict, HeadsOfTheirOwnWidthNeedNotDivideTheModels) {
   EXPECT_EQ(load("[model]\nwidth = 16\nheads = 3\nhead_dim = 8\n").config.model.head_width(), 8);
   EXPECT_EQ(load("[model]\nwidth = 16\nheads = 2\n").config.model.head_width(), 8);
