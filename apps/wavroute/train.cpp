@@ -275,7 +275,7 @@ void add_train(CLI::App& root, Action& action) {
   command->footer(
       "Examples:\n"
       "    wavroute train tiny --dry-run                          size, memory and time\n"
-      "    wavroute train tiny --dry-run --devices 64             the same on 64 devices\n"
+      "    wavroute train tiny --dry-run --devices 4              on paper, on four devices\n"
       "    wavroute train tiny --out runs/first --set residual.scheme=haares\n"
       "    wavroute train tiny --out runs/first --resume auto     goes on after a break\n"
       "    wavroute train my.toml --set data.train=book.txt");
