@@ -42,6 +42,7 @@ class Recorder {
   }
 
   static thread_local Recorder* now;
+  int depth = 0;  // operators that are made of others, in each other
 
  private:
   Tape& tape_;
@@ -83,8 +84,9 @@ void copy_all(const std::vector<at::Tensor>& made, const std::vector<at::Tensor>
   }
 }
 
+// `is_inner`: called by another operator, whose copies are to where the tensor is.
 bool waits(const std::string& name, const c10::FunctionSchema& schema,
-           at::ArrayRef<c10::IValue> arguments) {
+           at::ArrayRef<c10::IValue> arguments, bool is_inner) {
   static const std::set<std::string> kWaiting = {"aten::item",
                                                  "aten::_local_scalar_dense",
                                                  "aten::is_nonzero",
@@ -101,7 +103,7 @@ bool waits(const std::string& name, const c10::FunctionSchema& schema,
                                                  "aten::cuda",
                                                  "aten::repeat_interleave"};
   if (kWaiting.contains(name)) return true;
-  if (name != "aten::to" && name != "aten::_to_copy") return false;
+  if (is_inner || (name != "aten::to" && name != "aten::_to_copy")) return false;
   for (size_t i = 0; i < arguments.size(); ++i) {
     if (schema.arguments()[i].name() == "device" && !arguments[i].isNone()) return true;
   }
@@ -150,11 +152,17 @@ void write_down(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const size_t count = schema.arguments().size();
   const torch::jit::Stack arguments(stack->end() - static_cast<std::ptrdiff_t>(count),
                                     stack->end());
-  TORCH_CHECK(!waits(name, schema, arguments), "recorded work waits for the device: ", name);
+  TORCH_CHECK(!waits(name, schema, arguments, recorder->depth > 0),
+              "recorded work waits for the device: ", name);
 
   // What is made of other operators is written down as these: autograd keeps tensors of theirs.
   constexpr auto kComposite = c10::DispatchKey::CompositeImplicitAutograd;
-  if (op.hasKernelForDispatchKey(kComposite)) return op.callBoxedForDispatchKey(kComposite, *stack);
+  if (op.hasKernelForDispatchKey(kComposite)) {
+    ++recorder->depth;
+    op.callBoxedForDispatchKey(kComposite, *stack);
+    --recorder->depth;  // work that throws is not written down any further
+    return;
+  }
   const c10::impl::ExcludeDispatchKeyGuard guard(kKey);
 
   const auto again = [op, arguments] {
