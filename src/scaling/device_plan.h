@@ -20,7 +20,7 @@ struct ModelSizes {
   std::string scheme;
   int64_t layers = 1;
   int64_t width = 1;
-  int64_t heads = 1, kv_heads = 1;
+  int64_t kv_heads = 1;
   int64_t hidden = 1;
   int64_t context = 1;            // tokens of a sequence
   double kv_width = 1;            // numbers of a token's keys, and of its values, of one layer

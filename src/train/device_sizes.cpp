@@ -20,7 +20,6 @@ scaling::ModelSizes model_sizes(const Decoder& model, const Config& config) {
   sizes.scheme = spec.scheme;
   sizes.layers = m.layers;
   sizes.width = m.width;
-  sizes.heads = m.heads;
   sizes.kv_heads = m.kv_heads;
   sizes.hidden = m.hidden;
   sizes.context = m.context;

@@ -17,7 +17,7 @@ ModelSizes small() {
   m.scheme = "one";
   m.layers = 4;
   m.width = 16;
-  m.heads = m.kv_heads = 8;
+  m.kv_heads = 8;
   m.hidden = 64;
   m.context = 32;
   m.kv_width = 16;
