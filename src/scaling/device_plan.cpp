@@ -43,8 +43,8 @@ void set_passes(const ModelSizes& model, const Training& training, const Work& w
   share.activations = real(share.micro_batch) * context * (under_way * work.per_token + work.once);
 }
 
-// The parameters' bytes where a device holds 1/`values` of values and gradients and 1/`moments` of
-// the optimizer's state.
+// The bytes of `parameters` where a device holds 1/`values` of values and gradients, and
+// 1/`moments` of the optimizer's state.
 void set_parameters(const ModelSizes& model, double parameters, double values, double moments,
                     DeviceShare& share) {
   share.parameters = parameters * (kWide + model.copy_bytes()) / values;

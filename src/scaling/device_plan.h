@@ -43,7 +43,7 @@ struct ModelSizes {
   [[nodiscard]] double layer_parameters() const {
     return (parameters - embedding - head) / static_cast<double>(layers);
   }
-  // Value, gradient, two moments; and the copy in the compute type, if that is another.
+  // Of a parameter's copy in the compute type; 0 where that is fp32.
   [[nodiscard]] double copy_bytes() const { return narrow < kWide ? narrow : 0; }
 };
 
