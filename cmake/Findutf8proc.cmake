@@ -1,13 +1,9 @@
 # Finds utf8proc, of which Debian 12 ships no CMake package.
 #
-# Defines: utf8proc::utf8proc. Cross-built programs get the archive: the emulator has no libraries.
+# Defines: utf8proc::utf8proc.
 
 find_path(utf8proc_INCLUDE_DIR utf8proc.h)
-if(CMAKE_CROSSCOMPILING)
-  find_library(utf8proc_LIBRARY NAMES libutf8proc.a utf8proc)
-else()
-  find_library(utf8proc_LIBRARY NAMES utf8proc)
-endif()
+find_library(utf8proc_LIBRARY NAMES utf8proc)
 mark_as_advanced(utf8proc_INCLUDE_DIR utf8proc_LIBRARY)
 
 include(FindPackageHandleStandardArgs)

@@ -1,13 +1,9 @@
 # Finds zstd by its header and library: not every system's package brings a CMake package.
 #
-# Defines: zstd::zstd. Cross-built programs get the archive: the emulator has no libraries.
+# Defines: zstd::zstd.
 
 find_path(zstd_INCLUDE_DIR zstd.h)
-if(CMAKE_CROSSCOMPILING)
-  find_library(zstd_LIBRARY NAMES libzstd.a zstd)
-else()
-  find_library(zstd_LIBRARY NAMES zstd)
-endif()
+find_library(zstd_LIBRARY NAMES zstd)
 mark_as_advanced(zstd_INCLUDE_DIR zstd_LIBRARY)
 
 include(FindPackageHandleStandardArgs)

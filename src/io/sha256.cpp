@@ -1,4 +1,6 @@
-#include <openssl/evp.h>
+// OpenSSL's SHA-256 itself, not its table of digests (EVP): of a linked archive that takes 4 MB.
+#define OPENSSL_SUPPRESS_DEPRECATED
+#include <openssl/sha.h>
 
 #include <array>
 
@@ -8,41 +10,34 @@
 namespace wavroute {
 
 struct Sha256::Context {
-  struct Free {
-    void operator()(EVP_MD_CTX* digest) const noexcept { EVP_MD_CTX_free(digest); }
-  };
-  std::unique_ptr<EVP_MD_CTX, Free> digest{EVP_MD_CTX_new()};
+  SHA256_CTX digest;
 };
 
 namespace {
 
-void check(bool succeeded) {
-  if (!succeeded) throw Failure(expectation("a SHA-256 digest", "none by OpenSSL"));
+void check(int succeeded) {
+  if (succeeded != 1) throw Failure(expectation("a SHA-256 digest", "none by OpenSSL"));
 }
 
 }  // namespace
 
-Sha256::Sha256() : context_(std::make_unique<Context>()) {
-  check(context_->digest != nullptr &&
-        EVP_DigestInit_ex(context_->digest.get(), EVP_sha256(), nullptr) == 1);
-}
+Sha256::Sha256() : context_(std::make_unique<Context>()) { check(SHA256_Init(&context_->digest)); }
 Sha256::~Sha256() = default;
 Sha256::Sha256(Sha256&&) noexcept = default;
 Sha256& Sha256::operator=(Sha256&&) noexcept = default;
 
 void Sha256::update(std::span<const std::byte> bytes) {
-  check(EVP_DigestUpdate(context_->digest.get(), bytes.data(), bytes.size()) == 1);
+  check(SHA256_Update(&context_->digest, bytes.data(), bytes.size()));
 }
 
 std::string Sha256::hex() {
-  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
-  unsigned size = 0;
-  check(EVP_DigestFinal_ex(context_->digest.get(), digest.data(), &size) == 1);
+  std::array<unsigned char, SHA256_DIGEST_LENGTH> digest{};
+  check(SHA256_Final(digest.data(), &context_->digest));
   constexpr std::string_view kDigits = "0123456789abcdef";
   std::string text;
-  for (unsigned i = 0; i < size; ++i) {
-    text += kDigits[digest[i] >> 4];
-    text += kDigits[digest[i] & 15];
+  for (const unsigned char byte : digest) {
+    text += kDigits[byte >> 4];
+    text += kDigits[byte & 15];
   }
   return text;
 }
