@@ -13,6 +13,7 @@
 #include "io/file.h"
 #include "io/run_folder.h"
 #include "model/model_folder.h"
+#include "residual/options_json.h"
 #include "train/forecast.h"
 #include "train/session.h"
 #include "validators.h"

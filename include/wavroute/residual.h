@@ -8,7 +8,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <span>
 #include <string>
@@ -259,11 +258,5 @@ struct SchemeInfo {
 [[nodiscard]] const SchemeInfo& find_scheme(const std::string& name);
 // The same in the form that the configuration needs.
 [[nodiscard]] const SchemeCatalog& scheme_catalog();
-
-// `options` as the checkpoint's object `residual` ({"scheme": name, ...}) and back; reading checks
-// names and types as for a configuration. `where` names the file in errors.
-[[nodiscard]] nlohmann::json residual_to_json(const std::string& scheme, const Options& options);
-[[nodiscard]] std::pair<std::string, Options> residual_from_json(const nlohmann::json& object,
-                                                                 const std::string& where);
 
 }  // namespace wavroute

@@ -10,6 +10,7 @@
 #include "io/checkpoint_names.h"
 #include "io/json_text.h"
 #include "model/model_folder.h"
+#include "residual/options_json.h"
 #include "wavroute/error.h"
 
 namespace wavroute {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "residual/options_json.h"
 #include "wavroute/error.h"
 #include "wavroute/residual.h"
 

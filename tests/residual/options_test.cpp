@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "residual/options_json.h"
 #include "tests/model/small_model.h"
 #include "wavroute/error.h"
 

@@ -12,6 +12,7 @@
 #include "base/philox.h"
 #include "model/model_folder.h"
 #include "model/training_pass.h"
+#include "residual/options_json.h"
 #include "wavroute/error.h"
 
 namespace wavroute {
