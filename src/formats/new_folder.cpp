@@ -17,13 +17,15 @@ fs::path parent_of(const fs::path& path) {
 
 }  // namespace
 
-NewFolder::NewFolder(const fs::path& path) : path_(path.lexically_normal()) {
+NewFolder::NewFolder(const fs::path& path, const std::string& flag)
+    : path_(path.lexically_normal()) {
   if (!path_.has_filename()) path_ = path_.parent_path();  // "runs/a/"
-  if (path_.empty()) throw expected("a folder to make", "''", "for --out");
+  const std::string where = flag.empty() ? "" : "for " + flag;
+  if (path_.empty()) throw expected("a folder to make", "''", where);
   std::error_code ignored;
   if (fs::exists(fs::symlink_status(path_, ignored))) {
-    throw expected("a folder that isn't there yet", printable(path.string()), "for --out",
-                   "give another --out, or remove it");
+    throw expected("a folder that isn't there yet", printable(path.string()), where,
+                   "give another " + (flag.empty() ? "folder" : flag) + ", or remove it");
   }
   const fs::path parent = parent_of(path_);
   parents_.emplace(parent);

@@ -11,8 +11,8 @@ namespace wavroute {
 
 class NewFolder {
  public:
-  // UserError where something is at `path` already.
-  explicit NewFolder(const std::filesystem::path& path);
+  // UserError where something is at `path` already. `flag`: what a user names it by, if anything.
+  explicit NewFolder(const std::filesystem::path& path, const std::string& flag = "--out");
   NewFolder(const NewFolder&) = delete;
   NewFolder& operator=(const NewFolder&) = delete;
   ~NewFolder();  // without commit(), nothing is left
