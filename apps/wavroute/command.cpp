@@ -132,8 +132,10 @@ std::string command_words(const CLI::App& root) {
 std::optional<int> refuse_unknown_command(const CLI::App& root, int argc, char** argv) {
   if (argc < 2 || argv[1][0] == '-') return std::nullopt;
   std::vector<std::string> names;
-  for (const CLI::App* sub : root.get_subcommands({})) names.push_back(sub->get_name());
-  if (std::ranges::count(names, argv[1]) > 0) return std::nullopt;
+  for (const CLI::App* sub : root.get_subcommands({})) {
+    if (sub->get_name() == argv[1]) return std::nullopt;
+    if (!sub->get_group().empty()) names.push_back(sub->get_name());  // the others are internal
+  }
   return complain(
       kWrongUse, fmt::format("expected a subcommand, given '{}'", argv[1]),
       fmt::format("did you mean '{}'? wavroute --help lists them", nearest(argv[1], names)));
@@ -150,7 +152,7 @@ int run_command(int argc, char** argv) {
   Action action;
   for (const auto add : {add_train, add_compare, add_report, add_eval, add_inspect, add_generate,
                          add_chat, add_program, add_import, add_export, add_bench, add_config,
-                         add_data, add_doctor, add_completion}) {
+                         add_data, add_doctor, add_completion, add_manual}) {
     add(root, action);
   }
   if (const auto refused = refuse_unknown_command(root, argc, argv)) return *refused;

@@ -26,6 +26,7 @@ void add_config(CLI::App& root, Action& action);
 void add_data(CLI::App& root, Action& action);
 void add_doctor(CLI::App& root, Action& action);
 void add_completion(CLI::App& root, Action& action);
+void add_manual(CLI::App& root, Action& action);
 
 // The whole command: parses the words of `argv` (the first is the program's name), runs the
 // subcommand, prints errors. The result is the process exit code.
