@@ -2,18 +2,21 @@
 # demands a CUDA toolkit for a CUDA wheel.
 #
 # Reads:   WAVROUTE_PYTHON (cache or environment): the interpreter with the wheel;
-#          else ./.venv/bin/python, else python3.
+#          else ./.venv/bin/python, else python3. Where a Python package is built (SKBUILD): the
+#          interpreter that builds it.
 # Defines: TorchWheel_ROOT, TorchWheel_VERSION, TorchWheel_CUDA (ON for a CUDA wheel),
 #          TorchWheel_CUDA_VERSION (13.0; empty for others)
-#          TorchWheel::torch  headers and libraries, with an rpath to the wheel
+#          TorchWheel::torch  headers and libraries
 #          TorchWheel::openmp the OpenMP library of libtorch's threads
 #          TorchWheel::fmt    only the fmt headers that torch bundles; src/base/fmt.cpp is the library
 
 if(NOT WAVROUTE_PYTHON)
-  if(DEFINED ENV{WAVROUTE_PYTHON} AND NOT "$ENV{WAVROUTE_PYTHON}" STREQUAL "")
+  if(SKBUILD AND Python_EXECUTABLE)
+    set(_python ${Python_EXECUTABLE})
+  elseif(DEFINED ENV{WAVROUTE_PYTHON} AND NOT "$ENV{WAVROUTE_PYTHON}" STREQUAL "")
     set(_python "$ENV{WAVROUTE_PYTHON}")
-  elseif(EXISTS ${CMAKE_SOURCE_DIR}/.venv/bin/python)
-    set(_python ${CMAKE_SOURCE_DIR}/.venv/bin/python)
+  elseif(EXISTS ${PROJECT_SOURCE_DIR}/.venv/bin/python)
+    set(_python ${PROJECT_SOURCE_DIR}/.venv/bin/python)
   else()
     find_program(_python python3 NO_CACHE)
   endif()
@@ -72,7 +75,6 @@ if(TorchWheel_FOUND AND NOT TARGET TorchWheel::torch)
          -Wl,--allow-shlib-undefined)  # the CUDA runtime comes from the wheel's own rpath
   endif()
   target_link_libraries(TorchWheel::torch INTERFACE ${_link} -Wl,--as-needed)
-  target_link_options(TorchWheel::torch INTERFACE -Wl,-rpath,${_lib})
 
   # A second OpenMP library in the process would bring a second set of threads.
   file(GLOB _openmp ${_lib}/libgomp*.so* ${TorchWheel_ROOT}/../torch.libs/libgomp*.so*)
@@ -84,8 +86,9 @@ if(TorchWheel_FOUND AND NOT TARGET TorchWheel::torch)
   target_link_libraries(TorchWheel::openmp INTERFACE ${_openmp})
 
   # A folder with nothing but fmt in it, so that torch-free code can't see torch's headers.
-  file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/fmt-headers)
-  file(CREATE_LINK ${TorchWheel_ROOT}/include/fmt ${CMAKE_BINARY_DIR}/fmt-headers/fmt SYMBOLIC)
+  set(_headers ${PROJECT_BINARY_DIR}/fmt-headers)
+  file(MAKE_DIRECTORY ${_headers})
+  file(CREATE_LINK ${TorchWheel_ROOT}/include/fmt ${_headers}/fmt SYMBOLIC)
   add_library(TorchWheel::fmt INTERFACE IMPORTED)
-  target_include_directories(TorchWheel::fmt SYSTEM INTERFACE ${CMAKE_BINARY_DIR}/fmt-headers)
+  target_include_directories(TorchWheel::fmt SYSTEM INTERFACE ${_headers})
 endif()

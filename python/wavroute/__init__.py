@@ -1,12 +1,17 @@
 """Residual streams of deep transformers for PyTorch models.
 
-Nothing is loaded before it is used: ``import wavroute`` itself imports no torch.
+Nothing is loaded before it is used: ``import wavroute`` itself imports no torch. Errors:
+ImportError where the torch that is installed is not of the release that the library was built with.
 """
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
+
+from wavroute import _torch
+
+_torch.check()
 
 #: Public names and the modules that define them.
 _PLACES: dict[str, str] = {}

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import torch
 
+from wavroute._build import LIBRARY
+
 #: Where the library lies: beside this package's sources, or where the build links them.
-PATH = Path(__file__).parent / "libwavroute.so"
+PATH = Path(__file__).parent / LIBRARY
 
 
 def load() -> None:
