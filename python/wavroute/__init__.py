@@ -14,8 +14,16 @@ from wavroute import _torch
 _torch.check()
 
 #: Public names and the modules that define them.
-_PLACES: dict[str, str] = {}
-_MODULES: tuple[str, ...] = ()
+_PLACES: dict[str, str] = {
+    "schemes": "wavroute._schemes",
+    "load": "wavroute.models",
+    "Tokenizer": "wavroute.models",
+    "inspect": "wavroute.inspection",
+    "Inspection": "wavroute.inspection",
+    "compare": "wavroute.comparison",
+    "Comparison": "wavroute.comparison",
+}
+_MODULES: tuple[str, ...] = ("nn",)
 
 __all__ = [*_PLACES, *_MODULES]
 
