@@ -334,3 +334,14 @@ def test_calls_out_of_order_say_what_was_expected(wavroute):
         s.write(1, e)
     with pytest.raises(ValueError, match="expected kept with layerdrop alone"):
         residual.begin(e, kept=[0])
+
+
+# --- the page ---------------------------------------------------------------------------------
+
+
+def test_the_code_of_the_page_runs(wavroute, capsys):
+    lines = (paths.REPOSITORY / "docs" / "python.md").read_text().splitlines()
+    code = "\n".join(line[4:] if line.startswith("    ") else "" for line in lines)
+    exec(compile(code, "docs/python.md", "exec"), {"__name__": "page"})
+    printed = capsys.readouterr().out
+    assert "did you mean 'blocks'?" in printed and "'blocks': 3" in printed
