@@ -87,11 +87,12 @@ class LayerDrop(Additive):
         if kept is not None:
             self._kept = [n in kept for n in range(layers)]
         elif residual.training:
-            drawn = torch.rand(layers) >= torch.tensor(self._p)
-            if not (torch.compiler.is_compiling() or in_transform()):
-                self._kept = drawn.tolist()
+            if torch.compiler.is_compiling() or in_transform():
+                drawn = torch.rand(layers, device=e.device)
+                keep = [drawn[n] >= p for n, p in enumerate(self._p)]
+                self._keep = torch.stack(keep).to(self._stream_type)
             else:
-                self._keep = drawn.to(e.device, self._stream_type)
+                self._kept = [u >= p for u, p in zip(torch.rand(layers).tolist(), self._p)]
 
     def runs(self, i: int) -> bool:
         return self._kept is None or self._kept[self._residual.sites[i].layer]

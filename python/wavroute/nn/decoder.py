@@ -86,6 +86,7 @@ class Decoder(nn.Module):
     #: Of the run that it was loaded from; None: there is none.
     tokenizer: Tokenizer | None
     _residual: ResidualStream
+    _frequencies: Tensor
 
     def __init__(self, config: Mapping[str, Any], *, seed: int | None = None) -> None:
         super().__init__()
@@ -121,15 +122,17 @@ class Decoder(nn.Module):
         self.model = stream.model
         object.__setattr__(self, "_residual", stream)
         self._stored: list[int] = description["stored_layers"]
-        self._frequencies: list[float] = description["rope_frequencies"]
+        # Of the rotary embedding, [head width / 2] double; as integers, which no conversion of the
+        # model's type rounds.
+        frequencies = torch.tensor(description["rope_frequencies"], dtype=torch.float64,
+                                   device="cpu")
+        self.register_buffer("_frequencies", frequencies.view(torch.int64), persistent=False)
         self._rope_scale: float = description["rope_scale"]
-        self._add_modules(description)
-        with torch.no_grad():
-            parameters = dict(self.named_parameters())
-            if parameters.keys() != set(description["names"]):
-                raise AssertionError(sorted(parameters.keys() ^ set(description["names"])))
-            for name, value in zip(description["names"], values):
-                parameters[name].copy_(value)
+        with torch.device("meta"):  # no memory, and no draw, for values that are given
+            self._add_modules(description)
+        for name, value in zip(description["names"], values):
+            path, _, leaf = name.rpartition(".")
+            self.get_submodule(path).register_parameter(leaf, nn.Parameter(value))
 
     def _add_modules(self, description: dict[str, Any]) -> None:
         config, model = self.config, self.model
@@ -191,8 +194,8 @@ class Decoder(nn.Module):
     def _rotation(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """cos and sin [T, head width / 2] of the positions 0..T-1."""
         exact = torch.float64
-        frequency = torch.tensor(self._frequencies, dtype=exact, device=device)
-        angle = torch.arange(length, dtype=exact, device=device).unsqueeze(-1) * frequency
+        place = torch.arange(length, dtype=exact, device=device).unsqueeze(-1)
+        angle = place * self._frequencies.view(exact)
         kept = self.model.norm.weight.dtype
         wide = exact if kept == exact else torch.float32
         return ((angle.cos() * self._rope_scale).to(wide),

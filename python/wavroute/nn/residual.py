@@ -100,6 +100,9 @@ class ResidualStream(nn.Module):
         self._holders: dict[str, tuple[Branch, str]] = {}
         for name, decay in zip(described["names"], described["decay"]):
             self._add(name, values[name], decay)
+        if scheme == "mhc_lite":  # beside the parameters, so that it moves with them
+            self.model.register_buffer(
+                "permutations", several.permutations(self.options["streams"]), persistent=False)
 
     def begin(self, e: Tensor, *, kept: Sequence[int] | None = None) -> State:
         """Opens the state of one pass. e: [B, T, d], what the first sublayer reads, in float, double

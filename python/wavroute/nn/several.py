@@ -41,6 +41,13 @@ class DenseFormer(Additive):
         self._h = h
 
 
+def permutations(count: int) -> Tensor:
+    """[n!, n n] 0 or 1: row k is the matrix P_k, whose row r has its 1 where permutation k takes
+    stream r from. Lexicographic."""
+    taken = torch.tensor(list(itertools.permutations(range(count))), device="cpu")
+    return functional.one_hot(taken, count).flatten(1).to(torch.float32)
+
+
 class MhcLite(State):
     """mhc_lite (arXiv 2601.05732): n streams, mixed by a weighted mean of all permutations."""
 
@@ -51,9 +58,7 @@ class MhcLite(State):
         self._x = streams.expand(*e.shape[:-1], count, e.shape[-1])  # [..., n, d]
         self._written: Tensor | None = None  # what the write at this site takes
         self._carried: Tensor | None = None
-        # Row k n + r is where permutation k takes stream r from. Lexicographic.
-        taken = torch.tensor(list(itertools.permutations(range(count))), device=e.device)
-        self._permutations = functional.one_hot(taken, count).flatten(1).to(self._stream_type)
+        self._permutations = residual.model.permutations.to(self._stream_type)
 
     def _device(self) -> torch.device:
         return self._x.device
