@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Training steps of wavroute.nn.Decoder beside the composed baseline (baseline.py), in PyTorch.
 
-    PYTHONPATH=build/python python bench/python_step.py --layers 48 --models prenorm,wav,composed:wav \\
-        --how whole --csv bench/results/python_steps.csv
+    PYTHONPATH=build/python python bench/python_step.py --layers 48 --how whole \\
+        --models prenorm,wav,composed:wav --csv bench/results/python_steps.csv
 
 Every model is in this process and takes its steps in turn (A B C A B C): forward, backward, fused
-AdamW. A ratio is the median over the rounds of two times of the same round. --how: eager; sublayers,
-attention and MLP compiled, once for all layers; whole, the model compiled.
+AdamW. A ratio is the median over the rounds of two times of the same round. --how: eager;
+sublayers, attention and MLP compiled, once for all layers; whole, the model compiled.
 """
 
 import argparse
@@ -24,8 +24,8 @@ from wavroute.nn import Decoder
 import baseline
 
 COLUMNS = ("date", "commit", "machine", "cores", "threads", "torch", "model", "how", "precision",
-           "layers", "width", "batch", "context", "rounds", "ms_p20", "ms_p50", "ms_p80", "first_ms",
-           "ratio_to_first_model")
+           "layers", "width", "batch", "context", "rounds", "ms_p20", "ms_p50", "ms_p80",
+           "first_ms", "ratio_to_first_model")
 
 
 def ours(o, scheme):
@@ -80,8 +80,8 @@ def machine():
 
 
 def commit():
-    done = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True,
-                          cwd=Path(__file__).parent)
+    done = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True,
+                          text=True, cwd=Path(__file__).parent)
     return done.stdout.strip()
 
 
@@ -119,8 +119,8 @@ def main():
     table = list(rows(o, steppers, first))
     for row in table:
         print(f"{row['model']:16} {row['how']:10} {row['ms_p50']:9.1f} ms "
-              f"({row['ms_p20']:.1f} to {row['ms_p80']:.1f})  ratio {row['ratio_to_first_model']:.3f}"
-              f"  first step {row['first_ms']} ms", flush=True)
+              f"({row['ms_p20']:.1f} to {row['ms_p80']:.1f})  "
+              f"ratio {row['ratio_to_first_model']:.3f}  first step {row['first_ms']} ms", flush=True)
     if o.csv:
         is_new = not o.csv.exists()
         with o.csv.open("a", newline="") as file:

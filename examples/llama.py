@@ -2,8 +2,8 @@
 
     python examples/llama.py
 
-With fresh routers wav's reads are nearly those of prenorm, up to a size that the norms remove: a model
-keeps its function, nearly, and learns to route from there (docs/method.md, 6).
+With fresh routers wav's reads are nearly those of prenorm, up to a size that the norms remove: a
+model keeps its function, nearly, and learns to route from there (docs/method.md, 6).
 """
 
 import argparse

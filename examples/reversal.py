@@ -1,5 +1,5 @@
-"""An encoder-decoder that reverses sequences, with prenorm and with wav: cross-attention is a role of
-its own in the decoder's stream.
+"""An encoder-decoder that reverses sequences, with prenorm and with wav: cross-attention is a role
+of its own in the decoder's stream.
 
     python examples/reversal.py
 """
@@ -29,7 +29,8 @@ class Sublayers(nn.Module):
 
     def forward(self, e, memory=None):  # [B, T, d] -> [B, T, d]; memory: of the encoder
         # The decoder's own positions see no later one.
-        mask = None if memory is None else nn.Transformer.generate_square_subsequent_mask(e.shape[1])
+        causal = nn.Transformer.generate_square_subsequent_mask(e.shape[1])
+        mask = None if memory is None else causal
         s = self.residual.begin(e)
         for i, (site, sublayer) in enumerate(zip(self.residual.sites, self.sublayers)):
             x = s.read(i, norm=self.gains[i])

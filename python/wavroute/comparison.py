@@ -54,7 +54,8 @@ def compare(config: str | os.PathLike[str], *, out: str | os.PathLike[str] | Non
     """Trains the grid of a configuration's ``[compare]`` (a shipped name or a file) into the folder
     ``out``, or reads a folder that ``wavroute compare`` has left, where ``config`` is one.
 
-    overrides: keys to change, as --set, {"train.steps": 100}. resume: goes on with what ``out`` has.
+    overrides: keys to change, as --set: {"train.steps": 100}. resume: goes on with what ``out``
+    has.
 
     Errors: ValueError for what the command refuses, RuntimeError where it fails, with its words;
     FileNotFoundError where the command is not to be found.
@@ -62,8 +63,8 @@ def compare(config: str | os.PathLike[str], *, out: str | os.PathLike[str] | Non
     folder = Path(config)
     if folder.is_dir():
         if out is not None or overrides or resume:
-            raise ValueError("expected out, overrides and resume with a configuration, given with the "
-                             f"folder {folder}")
+            raise ValueError("expected out, overrides and resume with a configuration, given with "
+                             f"the folder {folder}")
         return _read(folder)
     if out is None:
         raise ValueError("expected out, the folder of the comparison, given none")

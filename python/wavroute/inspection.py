@@ -35,8 +35,8 @@ def inspect(model: Decoder, batch: Tensor) -> Inspection:
     """One forward and backward of the model on ``batch`` [B, T + 1] int64: of each row the first T
     ids are read, and each predicts the next.
 
-    Errors: ValueError for another shape, or ids beyond the vocabulary; TypeError for a model that is
-    no Decoder.
+    Errors: ValueError for another shape, or ids beyond the vocabulary; TypeError for a model that
+    is no Decoder.
     """
     if not isinstance(model, Decoder):
         raise TypeError(f"expected a wavroute.nn.Decoder, given {type(model).__name__}")

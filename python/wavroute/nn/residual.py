@@ -105,8 +105,8 @@ class ResidualStream(nn.Module):
                 "permutations", several.permutations(self.options["streams"]), persistent=False)
 
     def begin(self, e: Tensor, *, kept: Sequence[int] | None = None) -> State:
-        """Opens the state of one pass. e: [B, T, d], what the first sublayer reads, in float, double
-        or a half type. kept: of layerdrop, the layers that run, in place of a draw.
+        """Opens the state of one pass. e: [B, T, d], what the first sublayer reads, in float,
+        double or a half type. kept: of layerdrop, the layers that run, in place of a draw.
 
         Errors: ValueError for another shape.
         """

@@ -33,8 +33,8 @@ def sign(residual: ResidualStream, basis: str, i: int) -> int:
 
 
 class Routed(State):
-    """Phase 1 for all routers of a block at once, phase 2 and the norm in one pass per read, through
-    our operators (include/wavroute/functional.h)."""
+    """Phase 1 for all routers of a block at once, phase 2 and the norm in one pass per read,
+    through our operators (include/wavroute/functional.h)."""
 
     def __init__(self, residual: ResidualStream, e: Tensor) -> None:
         super().__init__(residual, e)
@@ -60,7 +60,7 @@ class Routed(State):
     def _device(self) -> torch.device:
         return self._rows[0].device
 
-    # ---- reads ------------------------------------------------------------------------------------
+    # ---- reads ----------------------------------------------------------------------------------
 
     def _read(self, i: int, gain: Tensor | None, eps: float) -> Tensor:
         length = self._residual.block_length
@@ -118,7 +118,7 @@ class Routed(State):
         x = x.view(self._shape)
         return x if fused else self._finish(x, gain, eps)
 
-    # ---- writes -----------------------------------------------------------------------------------
+    # ---- writes ---------------------------------------------------------------------------------
 
     def _write(self, i: int, u: Tensor) -> None:
         if self._update is not None:

@@ -62,8 +62,8 @@ class State:
         return self._read(i, self._gain(norm), self._residual.eps if eps is None else eps)
 
     def write(self, i: int, u: Tensor) -> None:
-        """Adds the update ``u`` [B, T, d] of sublayer ``i``. Errors: ValueError out of order, or for
-        another shape."""
+        """Adds the update ``u`` [B, T, d] of sublayer ``i``. Errors: ValueError out of order, or
+        for another shape."""
         self._expect("write", i)
         if u.shape != self._shape:
             raise ValueError(f"expected an update {list(self._shape)}, given {list(u.shape)}, "
@@ -85,7 +85,7 @@ class State:
         may then be left out too; nothing is added in either case."""
         return True
 
-    # ---- of a scheme ------------------------------------------------------------------------------
+    # ---- of a scheme ----------------------------------------------------------------------------
 
     def _device(self) -> torch.device:
         raise NotImplementedError
@@ -99,7 +99,7 @@ class State:
     def _read_out(self, gain: Tensor | None, eps: float) -> Tensor:
         raise NotImplementedError
 
-    # ---- shared -----------------------------------------------------------------------------------
+    # ---- shared ---------------------------------------------------------------------------------
 
     def _expect(self, what: str, i: int) -> None:
         end = len(self._residual.sites)
