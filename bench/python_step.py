@@ -120,7 +120,8 @@ def main():
     for row in table:
         print(f"{row['model']:16} {row['how']:10} {row['ms_p50']:9.1f} ms "
               f"({row['ms_p20']:.1f} to {row['ms_p80']:.1f})  "
-              f"ratio {row['ratio_to_first_model']:.3f}  first step {row['first_ms']} ms", flush=True)
+              f"ratio {row['ratio_to_first_model']:.3f}  first step {row['first_ms']} ms",
+              flush=True)
     if o.csv:
         is_new = not o.csv.exists()
         with o.csv.open("a", newline="") as file:
