@@ -44,6 +44,7 @@ JsonlWriter::JsonlWriter(const std::filesystem::path& path) : path_(path) {
 }
 
 void JsonlWriter::append(const nlohmann::ordered_json& object) {
+  if (file_.get() < 0) return;
   // JSON has no NaN; the library would write null for it.
   for (const auto& [key, value] : object.items()) {
     if (value.is_number_float() && !std::isfinite(value.get<double>())) {
@@ -64,6 +65,7 @@ void JsonlWriter::append(const nlohmann::ordered_json& object) {
 }
 
 void JsonlWriter::sync() {
+  if (file_.get() < 0) return;
   if (::fsync(file_.get()) != 0 && errno != EINVAL) throw_system_error("sync", path_, errno);
 }
 

@@ -18,6 +18,8 @@ namespace wavroute {
 // (detach_file).
 class JsonlWriter {
  public:
+  // Drops everything: of a process that writes no files.
+  JsonlWriter() = default;
   explicit JsonlWriter(const std::filesystem::path& path);
   void append(const nlohmann::ordered_json& object);
   // Makes all lines durable. Call it before the checkpoint of the same step, so that a resume

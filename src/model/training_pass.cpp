@@ -4,6 +4,7 @@
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
+#include <set>
 #include <utility>
 
 #include "model/sublayer.h"
@@ -18,6 +19,7 @@ class Driver {
   Driver(Decoder& model, const PassOptions& pass_options)
       : model_(model),
         recompute_(pass_options.recompute),
+        on_final_(pass_options.on_final),
         backend_(model.backend_for(
             {.program = pass_options.program != nullptr && !pass_options.program->is_plain()})) {
     for (const int64_t layer : pass_options.program != nullptr
@@ -34,6 +36,7 @@ class Driver {
     options.record = recompute_ == Recompute::kNone;
     stream_ = model.residual().open(options);
     cut_segments();
+    if (on_final_) find_last_uses();
   }
 
   Stream& stream() { return *stream_; }
@@ -60,11 +63,25 @@ class Driver {
         kept_.pop_back();
         take_sublayer_backward(*stream_, sites_[i], model_.sublayer(sites_[i]), backend_,
                                std::move(kept));
+        if (on_final_ && is_last_use_[i]) on_final_(stored_layer(i));
       }
     }
   }
 
  private:
+  [[nodiscard]] int64_t stored_layer(size_t i) const {
+    return model_.residual().stored_layer(sites_[i].layer);
+  }
+
+  // Of a stored layer that runs several times, the backward is done with its first sublayer of the
+  // first time.
+  void find_last_uses() {
+    std::set<int64_t> seen;
+    for (size_t i = 0; i < sites_.size(); ++i) {
+      is_last_use_.push_back(seen.insert(stored_layer(i)).second);
+    }
+  }
+
   // Sublayers [cuts_[s], cuts_[s+1]) are kept or recomputed together.
   void cut_segments() {
     cuts_ = {0};
@@ -90,8 +107,10 @@ class Driver {
 
   Decoder& model_;
   Recompute recompute_;
+  const std::function<void(int64_t)>& on_final_;
   ops::Backend& backend_;
   std::vector<Site> sites_;
+  std::vector<bool> is_last_use_;  // by site
   std::vector<size_t> cuts_;
   std::unique_ptr<Stream> stream_;
   std::vector<StreamSnapshot> snapshots_;
@@ -134,6 +153,7 @@ HeadResult head_pass(Decoder& model, ops::Backend& backend, const at::Tensor& x,
     loss = backend.cross_entropy(logits, targets.flatten(), options.loss_weight);
   }
   backend.add_weight_grad(logits, rows, weight.value.mutable_grad());
+  if (options.on_final) options.on_final(PassOptions::kHead);
   return {loss, backend.project_backward(logits, weight.compute).view(x.sizes())};
 }
 

@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <string>
 
 #include "wavroute/decoder.h"
@@ -25,6 +26,10 @@ struct PassOptions {
   // [3] double on the device: the sums of PassResult are added to it, the last two times
   // auxiliary_weight, and not returned: the host waits for nothing. For back ends with steps().
   at::Tensor sums;
+  // Called in the backward once the gradients of a stored layer's sublayers, or of the head's
+  // matrix (kHead), are those of this pass; the ones of norms and of the scheme may still change.
+  static constexpr int64_t kHead = -1;
+  std::function<void(int64_t)> on_final = nullptr;
 };
 
 // Runs one micro-batch and adds to the gradients of model's parameters:

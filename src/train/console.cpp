@@ -27,8 +27,10 @@ std::string format_line(const ProgressLine& line) {
       format_bytes(static_cast<double>(line.memory_bytes)), format_duration(line.eta_seconds));
 }
 
-Console::Console(bool quiet)
-    : quiet_(quiet), has_bar_(!quiet && takes_escape_codes(STDERR_FILENO)) {}
+Console::Console(bool quiet, bool silent)
+    : quiet_(quiet || silent),
+      silent_(silent),
+      has_bar_(!quiet_ && takes_escape_codes(STDERR_FILENO)) {}
 
 Console::~Console() { clear_bar(); }
 
@@ -83,7 +85,7 @@ void Console::warn_side_file(const std::filesystem::path& path, const std::strin
 void Console::warn_plainly(const std::string& line) {
   clear_bar();
   log(line);
-  wavroute::note(line);
+  if (!silent_) wavroute::note(line);
 }
 
 void Console::bar(int64_t step, int64_t steps, double eta_seconds) {

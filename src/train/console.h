@@ -32,7 +32,8 @@ struct ProgressLine {
 // is skipped, and the log continues.
 class Console {
  public:
-  explicit Console(bool quiet);
+  // `silent`: one of several processes; it says nothing at all, since the first speaks for all.
+  explicit Console(bool quiet, bool silent = false);
   ~Console();
   Console(const Console&) = delete;
   Console& operator=(const Console&) = delete;
@@ -53,6 +54,7 @@ class Console {
   void warn_plainly(const std::string& line);
 
   bool quiet_;
+  bool silent_;
   bool has_bar_;
   bool bar_shown_ = false;
   bool stdout_lost_ = false;  // said once

@@ -49,30 +49,45 @@ Evaluation evaluate(const Decoder& model, const EvalWindows& windows, const Toke
   double loss_sum = 0.0, depth_sum = 0.0;
   int64_t bytes = 0;
   const int64_t rows = options.choice != nullptr ? 1 : options.rows;
+  Processes& processes = options.processes != nullptr ? *options.processes : single_process();
+  // Of every pass: loss, depth, tokens and bytes. They are added in the order of passes, whoever
+  // ran them.
+  constexpr size_t kFigures = 4;
+  std::vector<double> figures;
   for (int64_t begin = 0; begin < windows.count(); begin += rows) {
+    const size_t at = figures.size();
+    figures.resize(at + kFigures);
+    if (static_cast<int64_t>(at / kFigures) % processes.size() != processes.rank()) continue;
     const int64_t end = std::min(begin + rows, windows.count());
     const Batch batch = batch_of(windows, begin, end);
     const LayerProgram* program = options.program;
     if (options.choice != nullptr) {
       const std::span<const int64_t> window = batch.input_ids();
       program = &options.choice->program_for(model, {window.begin(), window.end()});
-      depth_sum += static_cast<double>(program->layers().size());
+      figures[at + 1] += static_cast<double>(program->layers().size());
     }
     const ForwardResult out = forward(model, batch.inputs.to(model.device()), program, options);
     const at::Tensor targets =
         batch.targets.narrow(1, options.prompt, context - options.prompt).flatten();
-    loss_sum += at::cross_entropy_loss(out.logits.flatten(0, 1), targets.to(model.device()), {},
-                                       at::Reduction::Sum, EvalWindows::kIgnored)
-                    .item<double>();
+    figures[at] = at::cross_entropy_loss(out.logits.flatten(0, 1), targets.to(model.device()), {},
+                                         at::Reduction::Sum, EvalWindows::kIgnored)
+                      .item<double>();
     for (int64_t i = 0; i < targets.numel(); ++i) {
       const int64_t target = targets.const_data_ptr<int64_t>()[i];
       if (target == EvalWindows::kIgnored) continue;
-      ++result.tokens;
-      bytes += scored.of(static_cast<uint32_t>(target));
+      figures[at + 2] += 1.0;
+      figures[at + 3] += static_cast<double>(scored.of(static_cast<uint32_t>(target)));
     }
     if (out.mean_depth.defined()) {
-      depth_sum += out.mean_depth.item<double>() * static_cast<double>(end - begin);
+      figures[at + 1] += out.mean_depth.item<double>() * static_cast<double>(end - begin);
     }
+  }
+  processes.sum(figures);
+  for (size_t at = 0; at < figures.size(); at += kFigures) {
+    loss_sum += figures[at];
+    depth_sum += figures[at + 1];
+    result.tokens += static_cast<int64_t>(figures[at + 2]);
+    bytes += static_cast<int64_t>(figures[at + 3]);
   }
   if (result.tokens == 0) {
     throw expected(fmt::format("a text longer than the prompt of {} tokens", options.prompt),

@@ -5,6 +5,7 @@
 
 #include "data/batches.h"
 #include "model/program_choice.h"
+#include "train/processes.h"
 #include "wavroute/decoder.h"
 #include "wavroute/tokenizer.h"
 
@@ -24,6 +25,8 @@ struct EvaluationOptions {
   const LayerProgram* program = nullptr;
   const ProgramChoice* choice = nullptr;  // of a program for each window; in place of `program`
   int64_t rows = 8;                       // windows per pass
+  // Passes are shared out among these; the result is the one of a single process. Null: one.
+  Processes* processes = nullptr;
   int64_t prompt = 0;  // > 0: this many tokens of each window are read into a cache, unscored
 };
 

@@ -16,8 +16,9 @@ std::atomic<int> first_signal = 0;
 
 // A terminal and a parent may both deliver one Ctrl-C: a second signal this soon is the same
 // request.
-constexpr int64_t kSameRequest = 500'000'000;  // ns
+std::atomic<int64_t> same_request = 500'000'000;  // ns
 std::atomic<int64_t> first_request = 0;
+std::atomic<bool> stays = false;
 
 int64_t monotonic_ns() {
   timespec now{};
@@ -30,7 +31,7 @@ extern "C" void on_stop_signal(int number) {
   int none = 0;
   if (first_signal.compare_exchange_strong(none, number)) {
     first_request = now;
-  } else if (number != SIGHUP && now - first_request > kSameRequest) {
+  } else if (number != SIGHUP && now - first_request > same_request) {
     _exit(kInterruptedExit);
   }
 }
@@ -50,12 +51,17 @@ StopSignal::StopSignal() {
 }
 
 StopSignal::~StopSignal() {
+  if (stays) return;
   for (size_t i = 0; i < kStopSignals.size(); ++i) {
     ::sigaction(kStopSignals[i], &before_[i], nullptr);
   }
 }
 
 bool StopSignal::requested() noexcept { return first_signal != 0; }
+void StopSignal::stay() noexcept { stays = true; }
+void StopSignal::set_same_request(double seconds) noexcept {
+  same_request = static_cast<int64_t>(seconds * 1e9);
+}
 int StopSignal::first() noexcept { return first_signal; }
 
 }  // namespace wavroute

@@ -16,6 +16,10 @@ class StopSignal {
   StopSignal(const StopSignal&) = delete;
   StopSignal& operator=(const StopSignal&) = delete;
   [[nodiscard]] static bool requested() noexcept;
+  // The process is about to end: the mark goes on being all that a signal does.
+  static void stay() noexcept;
+  // Signals that come within so many seconds of the first ask for the same (default: 0.5).
+  static void set_same_request(double seconds) noexcept;
   // The first of them that came; 0: none yet.
   [[nodiscard]] static int first() noexcept;
 

@@ -123,8 +123,8 @@ Session plan_session(const Config& config, BeyondMemory beyond, const Machine& m
   return session;
 }
 
-Session open_session(const Config& config, BeyondMemory beyond) {
-  Session session = plan_session(config, beyond, probe_machine());
+Session open_session(const Config& config, BeyondMemory beyond, const Machine& machine) {
+  Session session = plan_session(config, beyond, machine);
   session.model->allocate(static_cast<uint64_t>(session.config.train.seed));
   return session;
 }

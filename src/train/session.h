@@ -50,7 +50,8 @@ enum class BeyondMemory {
                                    const Machine& machine);
 // The same on this machine, and the model has its initial values.
 [[nodiscard]] Session open_session(const Config& config,
-                                   BeyondMemory beyond = BeyondMemory::kRefuse);
+                                   BeyondMemory beyond = BeyondMemory::kRefuse,
+                                   const Machine& machine = probe_machine());
 
 // The configuration of a resumed run: values that `given` leaves to the program are taken from
 // `stored`.

@@ -28,7 +28,8 @@ class DirectStepper final : public Stepper {
 }  // namespace
 
 std::unique_ptr<Stepper> make_stepper(Decoder& model, AdamW& optimizer, const TrainStepPlan& plan) {
-  if (model.backend().steps() != nullptr) {
+  // The processes of a training agree on the host, step by step.
+  if (model.backend().steps() != nullptr && plan.sum == nullptr) {
     return std::make_unique<RecordedStepper>(model, optimizer, plan);
   }
   return std::make_unique<DirectStepper>(model, optimizer, plan);

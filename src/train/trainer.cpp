@@ -1,5 +1,7 @@
 #include "train/trainer.h"
 
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -7,6 +9,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <numbers>
+#include <utility>
 
 #include "base/numbers.h"
 #include "inspect/layer_sizes.h"
@@ -52,18 +55,45 @@ bool all_finite(const nlohmann::json& value) {
   return !value.is_structured() || std::ranges::all_of(value, all_finite);
 }
 
+std::unique_ptr<GradientSum> gradient_sum(Session& session, Processes& processes,
+                                          Optimizer optimizer) {
+  if (processes.size() == 1) return nullptr;
+  return std::make_unique<GradientSum>(*session.model, processes, optimizer);
+}
+
+AdamW optimizer_of(const Session& session, const GradientSum* sum) {
+  ParameterTable& table = session.model->parameters();
+  const OptimizerConfig& config = session.config.optimizer;
+  return sum != nullptr && sum->is_sharded() ? AdamW(table, config, sum->own())
+                                             : AdamW(table, config);
+}
+
+Share rows_of_batch(int64_t batch, const Processes& processes) {
+  if (batch < processes.size()) {
+    throw expected(
+        fmt::format("a train.batch of at least a row for each of {} processes", processes.size()),
+        batch, {}, "fewer processes (--nproc-per-node), or a larger batch");
+  }
+  return rows_of(batch, processes.rank(), processes.size());
+}
+
 }  // namespace
 
-Trainer::Trainer(Session& session, const RunPaths& paths, Console& console)
+Trainer::Trainer(Session& session, const RunPaths& paths, Console& console, Processes& processes,
+                 Optimizer optimizer)
     : session_(session),
       config_(session.config),
       paths_(paths),
       console_(console),
-      optimizer_(session.model->parameters(), config_.optimizer),
+      processes_(processes),
+      sum_(gradient_sum(session, processes, optimizer)),
+      optimizer_(optimizer_of(session, sum_.get())),
+      rows_(rows_of_batch(config_.train.batch, processes)),
       batches_(session.corpus.train, config_.model.context, config_.train.batch,
                static_cast<uint64_t>(config_.train.seed)),
       windows_(session.corpus.valid, config_.model.context, config_.data.eval_tokens),
-      plan_{config_.train.micro_batch, config_.train.recompute, config_.optimizer.clip} {
+      plan_{std::min(config_.train.micro_batch, rows_.count()), config_.train.recompute,
+            config_.optimizer.clip, config_.train.batch, sum_.get()} {
   // A prompt that can't be read would end the run at its first evaluation.
   static_cast<void>(session.corpus.tokenizer->encode(config_.sample.prompt, "sample.prompt"));
   state_.progress.steps = state_.run_steps = config_.train.steps;
@@ -73,9 +103,63 @@ Trainer::Trainer(Session& session, const RunPaths& paths, Console& console)
 
 void Trainer::resume(const std::filesystem::path& checkpoint,
                      const std::optional<std::string>& init_sha256) {
+  in_first(processes_, [&] { read_checkpoint(checkpoint, init_sha256); });
+  share_state(/*has_moments=*/true);
+  saved_step_ = state_.progress.step;
+}
+
+void Trainer::share_state(bool has_moments) {
+  if (processes_.size() == 1) return;
+  const at::NoGradGuard no_grad;
+  const at::Tensor numbers =
+      at::tensor(std::vector<int64_t>{state_.progress.step, state_.progress.steps, state_.run_steps,
+                                      state_.tokens, optimizer_.updates()},
+                 at::kLong);
+  processes_.broadcast(numbers);
+  const int64_t* number = numbers.const_data_ptr<int64_t>();
+  state_.progress = {number[0], number[1]};
+  state_.run_steps = number[2];
+  state_.tokens = number[3];
+  optimizer_.set_updates(number[4]);
+  for (const FlatGroup& group : session_.model->parameters().groups()) {
+    if (group.value.numel() > 0) processes_.broadcast(group.value);
+  }
+  session_.model->parameters().refresh_compute();
+  if (!has_moments) return;
+  for (const auto* moments : {&optimizer_.first_moments(), &optimizer_.second_moments()}) {
+    if (!sum_->is_sharded()) {
+      for (const at::Tensor& flat : *moments) {
+        if (flat.numel() > 0) processes_.broadcast(flat);
+      }
+      continue;
+    }
+    std::vector<at::Tensor>& whole =
+        moments == &optimizer_.first_moments() ? read_.first : read_.second;
+    for (size_t g = 0; g < session_.model->parameters().groups().size(); ++g) {
+      const at::Tensor& value = session_.model->parameters().groups()[g].value;
+      const at::Tensor flat = whole.empty() ? at::empty_like(value) : std::exchange(whole[g], {});
+      if (flat.numel() > 0) processes_.broadcast(flat);
+      for (size_t i = 0; i < sum_->own().size(); ++i) {
+        const FlatPart& part = sum_->own()[i];
+        if (part.group == g) (*moments)[i].copy_(part.of(flat));
+      }
+    }
+  }
+  read_ = {};
+}
+
+void Trainer::read_checkpoint(const std::filesystem::path& checkpoint,
+                              const std::optional<std::string>& init_sha256) {
   check_same_text(checkpoint, state_, config_.data);
   check_same_tokenizer(checkpoint, *session_.corpus.tokenizer);
-  state_ = load_checkpoint(checkpoint, *session_.model, optimizer_);
+  if (sum_ != nullptr && sum_->is_sharded()) {
+    AdamW whole(session_.model->parameters(), config_.optimizer);
+    state_ = load_checkpoint(checkpoint, *session_.model, whole);
+    optimizer_.set_updates(whole.updates());
+    read_ = {whole.first_moments(), whole.second_moments()};
+  } else {
+    state_ = load_checkpoint(checkpoint, *session_.model, optimizer_);
+  }
   session_.init_sha256 = state_.init_sha256;
   session_.companions = state_.companions;
   if (init_sha256 && *init_sha256 != state_.init_sha256) {
@@ -95,7 +179,6 @@ void Trainer::resume(const std::filesystem::path& checkpoint,
   }
   // Before anything of a longer run is taken away: a kill must not leave its loss behind.
   if (state_.progress.step < config_.train.steps) say_running();
-  saved_step_ = state_.progress.step;
   last_val_loss_ = state_.val_loss;
   last_bits_per_byte_ = state_.bits_per_byte;
   give_up_later(paths_, state_.progress.step, console_);
@@ -105,24 +188,31 @@ void Trainer::resume(const std::filesystem::path& checkpoint,
 }
 
 void Trainer::begin() {
-  if (is_there(paths_.summary())) say_running();  // as in resume()
-  give_up_later(paths_, -1, console_);
+  in_first(processes_, [&] {
+    if (is_there(paths_.summary())) say_running();  // as in resume()
+    give_up_later(paths_, -1, console_);
+  });
 }
 
 SchedulePlan Trainer::schedule_plan() const { return {state_.progress.steps, state_.run_steps}; }
 
 bool Trainer::run() {
   const StopSignal stop;
-  JsonlWriter metrics(paths_.metrics());
+  JsonlWriter metrics;
+  in_first(processes_, [&] { metrics = JsonlWriter(paths_.metrics()); });
+  share_state(/*has_moments=*/false);
   peak_flops_ =
       measure_product_peak(session_.model->precision(), config_.model,
-                           plan_.micro_batch * config_.model.context, session_.model->device());
+                           plan_.micro_batch * config_.model.context, session_.model->device()) *
+      processes_.size();
   state_.init_sha256 = session_.init_sha256;
   state_.companions = session_.companions;
   announce();
   const bool trains = state_.progress.step < config_.train.steps;
   if (trains) say_running();
-  sinks_.emplace(config_.train.sinks, paths_, console_);
+  // The first process' file is all that they follow.
+  sinks_.emplace(processes_.is_first() ? config_.train.sinks : decltype(config_.train.sinks)(),
+                 paths_, console_);
   try {
     train(metrics);
   } catch (...) {
@@ -145,13 +235,13 @@ void Trainer::train(JsonlWriter& metrics) {
   const int64_t steps = config_.train.steps;
   stepper_ = make_stepper(*session_.model, optimizer_, plan_);
   started_ = state_.progress.step;
-  while (started_ < steps && !StopSignal::requested()) {
+  while (started_ < steps && !is_stopped()) {
     start_step();
     const int64_t done = started_;
     const bool saves = is_due(done, config_.train.save_every, steps);
     const bool evaluates = is_due(done, config_.train.eval_every, steps);
     const bool logs = config_.train.log_layers > 0 && is_due(done, config_.train.log_layers, steps);
-    const bool waits = saves || evaluates || logs || StopSignal::requested();
+    const bool waits = saves || evaluates || logs || is_stopped();
     const int64_t under_way = waits ? 0 : stepper_->most_under_way() - 1;
     while (started_ - state_.progress.step > under_way) finish_step(metrics);
     if (logs) log_layers(metrics);
@@ -161,6 +251,10 @@ void Trainer::train(JsonlWriter& metrics) {
   }
   while (started_ > state_.progress.step) finish_step(metrics);
   if (saved_step_ != state_.progress.step) save(metrics);
+}
+
+bool Trainer::is_stopped() const {
+  return processes_.size() == 1 ? StopSignal::requested() : stop_asked_;
 }
 
 void Trainer::set_status(std::string_view status) {
@@ -184,6 +278,7 @@ void Trainer::try_status(std::string_view status) {
 }
 
 void Trainer::say_running() {
+  if (!processes_.is_first()) return;
   if (summary_status(paths_) == kFinished) {
     set_status(kRunning);
   } else {
@@ -198,6 +293,7 @@ OnSkippedCheckpoint Trainer::on_left() const {
 }
 
 void Trainer::side_file(const std::filesystem::path& path, const std::function<void()>& write) {
+  if (!processes_.is_first()) return;
   try {
     write();
   } catch (const std::exception& error) {
@@ -211,6 +307,10 @@ void Trainer::announce() const {
   const ModelConfig& m = model.spec().model;
   const std::string threads =
       model.device().is_cpu() ? fmt::format("{} threads ", config_.train.threads) : "";
+  if (processes_.size() > 1) {
+    console_.say(fmt::format("{} processes, of {} rows each{}", processes_.size(), rows_.count(),
+                             sum_->is_sharded() ? ", optimizer sharded" : ""));
+  }
   console_.say(fmt::format(
       "{}: {} layers, width {}, {} parameters, {}, {}on {}, back end {}", model.spec().scheme,
       m.layers, m.width, format_magnitude(static_cast<double>(model.parameters().count())),
@@ -231,7 +331,7 @@ void Trainer::announce() const {
 
 void Trainer::start_step() {
   if (started_ == state_.progress.step) since_ = std::chrono::steady_clock::now();
-  const Batch batch = batch_of(batches_, started_);
+  const Batch batch = batch_of(batches_, started_).slice(rows_.begin, rows_.end);
   Pass pass{true, static_cast<uint64_t>(config_.train.seed), state_.progress};
   pass.progress.step = started_;
   stepper_->start(batch, pass, learning_rate(started_));
@@ -246,6 +346,7 @@ void Trainer::finish_step(JsonlWriter& metrics) {
   const double lr = learning_rate(state_.progress.step);
   const TrainStepResult result = stepper_->finish();
   if (!result.is_finite()) stop_at(result);
+  stop_asked_ = stop_asked_ || result.stop_asked;
   const auto now = std::chrono::steady_clock::now();
   const std::chrono::duration<double> taken = now - since_;
   since_ = now;
@@ -293,6 +394,7 @@ nlohmann::ordered_json Trainer::step_row(const TrainStepResult& result, double l
 
 // One sequence of the step that has just been done, with the weights that it left.
 void Trainer::log_layers(JsonlWriter& metrics) {
+  if (!processes_.is_first()) return;
   const Batch batch = batch_of(batches_, state_.progress.step - 1);
   const at::Tensor ids = batch.slice(0, 1).inputs.to(session_.model->device());
   const nlohmann::ordered_json sizes = layer_sizes(*session_.model, ids, state_.progress);
@@ -324,7 +426,7 @@ void Trainer::report_interval(const TrainStepResult& result, double lr) {
 }
 
 void Trainer::evaluate(JsonlWriter& metrics) {
-  const EvaluationOptions options{.progress = state_.progress};
+  const EvaluationOptions options{.progress = state_.progress, .processes = &processes_};
   const Evaluation result =
       wavroute::evaluate(*session_.model, windows_, *session_.corpus.tokenizer, options);
   if (!result.is_finite()) {
@@ -360,21 +462,37 @@ void Trainer::evaluate(JsonlWriter& metrics) {
 }
 
 void Trainer::save(JsonlWriter& metrics) {
-  if (const auto part = non_finite_part(*session_.model, optimizer_)) {
-    stop_diverged(expectation("finite " + *part, "others",
+  const auto part = non_finite_part(*session_.model, optimizer_);
+  double parts = part ? 1.0 : 0.0;  // another process may find it in its moments
+  processes_.sum({&parts, 1});
+  if (parts > 0.0) {
+    stop_diverged(expectation("finite " + part.value_or("moments"), "others",
                               fmt::format("after step {}", state_.progress.step)),
                   "no checkpoint is made of this step");
   }
+  if (sum_ == nullptr || !sum_->is_sharded()) {
+    in_first(processes_, [&] { write_checkpoint(metrics, optimizer_); });
+  } else {
+    AdamW whole(session_.model->parameters(), config_.optimizer);
+    whole.set_updates(optimizer_.updates());
+    gather_shares(*sum_, optimizer_.first_moments(), whole.first_moments());
+    gather_shares(*sum_, optimizer_.second_moments(), whole.second_moments());
+    in_first(processes_, [&] { write_checkpoint(metrics, whole); });
+  }
+  saved_step_ = state_.progress.step;
+}
+
+void Trainer::write_checkpoint(JsonlWriter& metrics, const AdamW& optimizer) {
   metrics.sync();
   const bool evaluated = evaluated_step_ == state_.progress.step;
   state_.val_loss = evaluated ? last_val_loss_ : std::nullopt;
   state_.bits_per_byte = evaluated ? last_bits_per_byte_ : std::nullopt;
-  save_checkpoint(paths_.root, *session_.model, optimizer_, *session_.corpus.tokenizer, state_,
+  save_checkpoint(paths_.root, *session_.model, optimizer, *session_.corpus.tokenizer, state_,
                   config_.train.keep, on_left());
-  saved_step_ = state_.progress.step;
 }
 
 void Trainer::stop_diverged(const std::string& what, const std::string& consequence) {
+  if (!processes_.is_first()) throw ProcessEnded(1);  // the first process says why
   try_status(kDiverged);
   std::string good = "none (it diverged before the first)";
   try {

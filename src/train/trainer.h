@@ -14,6 +14,8 @@
 #include "train/checkpointing.h"
 #include "train/console.h"
 #include "train/evaluation.h"
+#include "train/gradient_sum.h"
+#include "train/processes.h"
 #include "train/schedule.h"
 #include "train/session.h"
 #include "train/sinks.h"
@@ -24,8 +26,11 @@ namespace wavroute {
 
 class Trainer {
  public:
-  // The folder is locked by the caller and holds config.toml. Session and console outlive this.
-  Trainer(Session& session, const RunPaths& paths, Console& console);
+  // The folder is locked by the caller and holds config.toml. Session, console and processes
+  // outlive this. Of several processes, each makes a Trainer and calls the same functions; the
+  // first one alone reads and writes the folder, and has the lock.
+  Trainer(Session& session, const RunPaths& paths, Console& console,
+          Processes& processes = single_process(), Optimizer optimizer = Optimizer::kWhole);
 
   // Continues from a checkpoint of this run: loads it, sets later ones aside, removes those beyond
   // train.keep, and cuts metrics.jsonl to its step. UserError where the run started from other
@@ -54,6 +59,13 @@ class Trainer {
     }
   };
 
+  // The part of resume() that the first process does.
+  void read_checkpoint(const std::filesystem::path& checkpoint,
+                       const std::optional<std::string>& init_sha256);
+  // Parameters, moments and progress of the first process for all.
+  void share_state(bool has_moments);
+  // Whether training stops before its last step, in all processes alike.
+  [[nodiscard]] bool is_stopped() const;
   void announce() const;
   void train(JsonlWriter& metrics);
   void start_step();
@@ -69,6 +81,7 @@ class Trainer {
   // Writes what the run can do without: failures cost a warning.
   void side_file(const std::filesystem::path& path, const std::function<void()>& write);
   void save(JsonlWriter& metrics);
+  void write_checkpoint(JsonlWriter& metrics, const AdamW& optimizer);
   void report_interval(const TrainStepResult& result, double lr);
   [[nodiscard]] double seconds_left() const;
   [[nodiscard]] SchedulePlan schedule_plan() const;
@@ -84,12 +97,20 @@ class Trainer {
   const Config& config_;
   RunPaths paths_;
   Console& console_;
+  Processes& processes_;
+  std::unique_ptr<GradientSum> sum_;  // of several processes
   AdamW optimizer_;
+  // Moments from a checkpoint on their way to the processes that have shares of them.
+  struct Moments {
+    std::vector<at::Tensor> first, second;
+  } read_;
+  Share rows_;  // of every batch, that this process takes
   TrainingBatches batches_;
   EvalWindows windows_;
   TrainStepPlan plan_;
   RunState state_;
   std::unique_ptr<Stepper> stepper_;
+  bool stop_asked_ = false;                      // of any process, by a signal
   int64_t started_ = 0;                          // steps, the finished ones included
   std::chrono::steady_clock::time_point since_;  // when the next step to finish was started
   double peak_flops_ = 0.0;
