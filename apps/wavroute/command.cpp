@@ -20,6 +20,7 @@
 #include "base/output.h"
 #include "command.h"
 #include "io/file.h"
+#include "train/processes.h"
 #include "wavroute/error.h"
 
 namespace wavroute::app {
@@ -97,6 +98,8 @@ int run_action(const Action& action, const std::string& command) {
   } catch (const Error& error) {
     return complain(error.exit_code(), error.what(),
                     error.hint().empty() ? kFailureHint : error.hint());
+  } catch (const ProcessEnded& ended) {
+    return ended.exit_code();
   } catch (const c10::OutOfMemoryError& error) {
     return complain(kFailed, "not enough memory: " + first_line(error.what_without_backtrace()),
                     kNeedsLess);

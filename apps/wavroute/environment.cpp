@@ -22,8 +22,9 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 // Keys whose change may change the last bits of results.
-constexpr std::array kDecisive = {"wavroute", "commit",  "torch",   "torch_isa", "compiler", "cpu",
-                                  "gpus",     "kernels", "threads", "device",    "variables"};
+constexpr std::array kDecisive = {"wavroute", "commit",    "torch",  "torch_isa",
+                                  "compiler", "cpu",       "gpus",   "kernels",
+                                  "threads",  "processes", "device", "variables"};
 
 // Variables that control the libraries under libtorch.
 constexpr std::array kVariables = {"WAVROUTE_ISA", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA",
@@ -43,7 +44,7 @@ std::string kernels_of(const TrainConfig& train) {
                                            : kernels::to_string(kernels::chosen_kernels().isa);
 }
 
-Json environment(const Session& session) {
+Json environment(const Session& session, int processes) {
   const BuildInfo& build = build_info();
   const TrainConfig& train = session.config.train;
   return {{"format", kRunFormat},
@@ -58,6 +59,7 @@ Json environment(const Session& session) {
           {"cores", session.machine.cores},
           {"kernels", kernels_of(train)},
           {"threads", train.threads},
+          {"processes", processes},
           {"memory_bytes", session.machine.memory_total},
           {"device", to_string(train.device)},
           {"precision", to_string(train.precision)},
@@ -105,8 +107,8 @@ std::string text_of(const nlohmann::json& document, const char* key) {
 }  // namespace
 
 std::optional<std::string> record_environment(const std::filesystem::path& file,
-                                              const Session& session, int64_t step) {
-  const Json ordered = environment(session);
+                                              const Session& session, int64_t step, int processes) {
+  const Json ordered = environment(session, processes);
   nlohmann::json document = recorded(file);
   if (step == 0 || document.empty()) {
     write_file_atomic(file, ordered.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");

@@ -14,7 +14,8 @@ namespace wavroute::app {
 // that it continued in at `step`. Returns a sentence that names what differs from before where that
 // may change the last bits of results, or nothing.
 std::optional<std::string> record_environment(const std::filesystem::path& file,
-                                              const Session& session, int64_t step);
+                                              const Session& session, int64_t step,
+                                              int processes = 1);
 
 // The sha256 of the training and the validation text that env.json names; nothing where there is
 // none.

@@ -1,10 +1,13 @@
 // wavroute train: one model, one run folder.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "agreement.h"
 #include "base/numbers.h"
 #include "base/output.h"
 #include "command.h"
@@ -21,6 +24,7 @@
 #include "train/device_sizes.h"
 #include "train/initial_weights.h"
 #include "train/process.h"
+#include "train/process_group.h"
 #include "train/sinks.h"
 #include "train/trainer.h"
 #include "tried_steps.h"
@@ -39,6 +43,8 @@ struct TrainArguments {
   std::vector<std::string> sets;
   fs::path out;
   std::string resume;
+  std::string group, torch;
+  bool shards_optimizer = false;
   bool dry_run = false;
   std::optional<int64_t> devices;
   bool json = false;
@@ -181,58 +187,128 @@ void start_from_weights(Session& session, Console& console) {
   for (const std::string& note : load_initial_weights(session)) console.warn(note);
 }
 
-int train(const TrainArguments& arguments) {
-  check_dry_run(arguments);
-  Config config =
-      load_config(arguments.config, arguments.sets, scheme_catalog(), ConfigUse::kTrain).config;
-  const RunPaths paths{arguments.out.empty() ? fs::path("runs") / config.name : arguments.out};
-  check_names(config);
-  check_out(paths.root);
-  if (arguments.dry_run && arguments.devices) {
-    return dry_run_on_devices(config, *arguments.devices, arguments.json);
+// The first process' configuration of the run in the folder, for all.
+std::optional<Config> share_config(Processes& processes, const std::optional<Config>& stored) {
+  if (processes.size() == 1) return stored;
+  const std::string text = processes.exchange(stored ? to_toml(*stored) : std::string()).front();
+  if (text.empty()) return std::nullopt;
+  return parse_config(text, "config.toml", scheme_catalog(), ConfigUse::kTrain);
+}
+
+// Processes of one machine share its memory.
+Machine share_of_machine(const Processes& processes) {
+  Machine machine = probe_machine();
+  const char* local = std::getenv("LOCAL_WORLD_SIZE");
+  if (processes.size() > 1 && local != nullptr) {
+    machine.memory_available /= static_cast<uint64_t>(std::max(1, std::atoi(local)));
   }
-  if (arguments.dry_run) return dry_run(config, arguments.json);
-  check_sinks(config.train.sinks);
+  return machine;
+}
+
+int train_in(Processes& processes, const TrainArguments& arguments) {
   const bool resumes = !arguments.resume.empty();
+  Config config;
+  RunPaths paths;
+  together(processes, [&] {
+    check_dry_run(arguments);
+    config =
+        load_config(arguments.config, arguments.sets, scheme_catalog(), ConfigUse::kTrain).config;
+    paths.root = arguments.out.empty() ? fs::path("runs") / config.name : arguments.out;
+    check_names(config);
+  });
+  if (arguments.dry_run) {
+    if (!processes.is_first()) return 0;
+    check_out(paths.root);
+    return arguments.devices ? dry_run_on_devices(config, *arguments.devices, arguments.json)
+                             : dry_run(config, arguments.json);
+  }
+  check_same_start(processes, config,
+                   {{"torch", arguments.torch},
+                    {"--out", paths.root.string()},
+                    {"--resume", resumes ? arguments.resume : "not given"},
+                    {"--shard-optimizer", arguments.shards_optimizer ? "given" : "not given"}});
   const auto existing = resumes ? ExistingRun::kResume : ExistingRun::kRefuse;
 
   // Locked before its content is read: no other process can start a run there any more. A new
   // folder is removed again if the configuration turns out to be invalid.
-  const RunFolder folder = RunFolder::create(paths.root, existing);
-  const std::optional<Config> stored = stored_config(paths, arguments.resume);
-  if (stored) config = inherit_resolved(config, *stored);
-  const bool keeps_plan = stored || arguments.planned;
-  Session session = open_session(config, keeps_plan ? BeyondMemory::kGoOn : BeyondMemory::kRefuse);
-  Console console(arguments.quiet);
-  if (stored) check_resumable(*stored, session.config);
-  // Before the log is: a folder that holds nothing is taken away again.
-  if (!resumes) start_from_weights(session, console);
-  if (!folder.warning().empty()) console.warn(folder.warning());
-  Trainer trainer(session, paths, console);
-  console.open_log(paths.log());
+  std::optional<RunFolder> folder;
+  std::optional<Config> stored;
+  in_first(processes, [&] {
+    check_out(paths.root);
+    check_sinks(config.train.sinks);
+    folder.emplace(RunFolder::create(paths.root, existing));
+    stored = stored_config(paths, arguments.resume);
+  });
+  stored = share_config(processes, stored);
+  const Machine machine = share_of_machine(processes);
+  Session session;
+  Console console(arguments.quiet, /*silent=*/!processes.is_first());
+  if (stored) {
+    const int64_t threads = config.train.threads;
+    config = inherit_resolved(config, *stored);
+    // Those of the run are of another number of processes, perhaps.
+    if (processes.size() > 1) config.train.threads = threads;
+  }
+  config = with_same_machine(processes, config, machine);
+  together(processes, [&] {
+    const bool keeps_plan = stored || arguments.planned;
+    session =
+        open_session(config, keeps_plan ? BeyondMemory::kGoOn : BeyondMemory::kRefuse, machine);
+  });
+  check_same_text(processes, session);
+  session.config.train.micro_batch =
+      common_micro_batch(processes, session.config.train.micro_batch);
+  in_first(processes, [&] {
+    if (stored) check_resumable(*stored, session.config);
+    // Before the log is: a folder that holds nothing is taken away again.
+    if (!resumes) start_from_weights(session, console);
+    if (!folder->warning().empty()) console.warn(folder->warning());
+  });
+  std::optional<Trainer> made;
+  together(processes, [&] {
+    made.emplace(session, paths, console, processes,
+                 arguments.shards_optimizer ? Optimizer::kSharded : Optimizer::kWhole);
+  });
+  Trainer& trainer = *made;
+  if (processes.is_first()) console.open_log(paths.log());
   if (!session.forecast.fits()) {
     console.warn(
         fmt::format("{}; the run continues with it", beyond_memory(session.forecast).what()));
   }
   if (resumes) {
-    if (const auto checkpoint = checkpoint_to_resume(paths, arguments.resume, console)) {
+    std::optional<fs::path> checkpoint;
+    in_first(processes,
+             [&] { checkpoint = checkpoint_to_resume(paths, arguments.resume, console); });
+    // The others only hear whether there is one.
+    const std::string found = checkpoint ? checkpoint->string() : std::string();
+    if (const std::string first = processes.exchange(found).front(); !first.empty()) {
       // Weights are read again only where another folder is said to have them.
-      const bool is_moved = stored && stored->train.init != config.train.init;
-      trainer.resume(*checkpoint, is_moved ? std::optional(initial_weights_sha256(session.config))
-                                           : std::nullopt);
+      const bool is_moved =
+          processes.is_first() && stored && stored->train.init != config.train.init;
+      trainer.resume(
+          first, is_moved ? std::optional(initial_weights_sha256(session.config)) : std::nullopt);
     } else {
-      if (stored) check_recorded_text(paths, session);
-      start_from_weights(session, console);
+      in_first(processes, [&] {
+        if (stored) check_recorded_text(paths, session);
+        start_from_weights(session, console);
+      });
       trainer.begin();
     }
-    const std::string left = left_half_written(folder.sweep());
-    if (!left.empty()) console.warn(left);
   }
-  write_file_atomic(paths.config(), to_toml(session.config));
-  if (const auto change = record_environment(paths.env(), session, trainer.steps_done())) {
-    console.warn(*change);
-  }
-  if (!trainer.run()) {
+  in_first(processes, [&] {
+    if (resumes) {
+      const std::string left = left_half_written(folder->sweep());
+      if (!left.empty()) console.warn(left);
+    }
+    write_file_atomic(paths.config(), to_toml(session.config));
+    if (const auto change =
+            record_environment(paths.env(), session, trainer.steps_done(), processes.size())) {
+      console.warn(*change);
+    }
+  });
+  const bool is_whole = trainer.run();
+  if (!processes.is_first()) return is_whole ? 0 : 1;
+  if (!is_whole) {
     console.note(fmt::format("to continue: wavroute train {} --out {} --resume auto",
                              arguments.config, paths.root.string()));
     return 1;
@@ -246,6 +322,12 @@ int train(const TrainArguments& arguments) {
   }
   console.note(fmt::format("next: wavroute generate {} --prompt \"...\"", paths.root.string()));
   return 0;
+}
+
+int train(const TrainArguments& arguments) {
+  if (arguments.group.empty()) return train_in(single_process(), arguments);
+  const std::unique_ptr<Processes> processes = join_process_group(arguments.group);
+  return train_in(*processes, arguments);
 }
 
 }  // namespace
@@ -271,6 +353,12 @@ void add_train(CLI::App& root, Action& action) {
   command->add_flag("--json", arguments->json, "With --dry-run: as one JSON object");
   // wavroute compare plans the memory of all its cells at once. An empty group hides it.
   command->add_flag("--planned", arguments->planned)->group("");
+  command->add_flag("--shard-optimizer", arguments->shards_optimizer,
+                    "With torchrun: each process keeps the optimizer's moments of its share alone");
+  // python -m wavroute names the process group of torch.distributed that it has made, and its
+  // version of torch.
+  command->add_option("--group", arguments->group)->group("");
+  command->add_option("--torch", arguments->torch)->group("");
   command->add_flag("-q,--quiet", arguments->quiet, "Print warnings and errors only");
   command->footer(
       "Examples:\n"
