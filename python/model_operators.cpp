@@ -23,6 +23,7 @@
 #include "io/run_folder.h"
 #include "model/model_folder.h"
 #include "parameter_values.h"
+#include "residual/options_json.h"
 #include "wavroute/decoder.h"
 #include "wavroute/tokenizer.h"
 

@@ -10,6 +10,7 @@
 
 #include "errors.h"
 #include "parameter_values.h"
+#include "residual/options_json.h"
 #include "wavroute/residual.h"
 
 namespace wavroute::python {
