@@ -20,6 +20,7 @@ int64_t run_command(const std::vector<std::string>& words) {
   std::vector<std::string> arguments = {"wavroute"};
   arguments.insert(arguments.end(), words.begin(), words.end());
   std::vector<char*> pointers;
+  pointers.reserve(arguments.size() + 1);
   for (std::string& argument : arguments) pointers.push_back(argument.data());
   pointers.push_back(nullptr);
   prepare_streams();

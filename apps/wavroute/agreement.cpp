@@ -37,6 +37,7 @@ std::string difference(const std::string& key, const std::vector<Json>& facts) {
     }
   }
   std::vector<std::string> words;
+  words.reserve(values.size());
   for (const auto& [value, ranks] : values) {
     words.push_back(
         fmt::format("{} in rank{} {}", value, ranks.size() > 1 ? "s" : "", fmt::join(ranks, ", ")));

@@ -140,13 +140,15 @@ class Watch:
     def _silent(self) -> list[int]:
         now = time.monotonic()
         for rank in range(self._size):
-            if rank == self._rank or not self._has(f"beat/{rank}"):
+            if rank == self._rank:
                 continue
             if self._has(f"ended/{rank}"):
                 self._heard.pop(rank, None)
                 self._beats.pop(rank, None)
                 continue
-            beat = int(self._store.get(f"beat/{rank}"))
+            # One that was stopped before its first sign of life is silent as well.
+            begun = self._has(f"beat/{rank}")
+            beat = int(self._store.get(f"beat/{rank}")) if begun else 0
             if beat != self._beats.get(rank):
                 self._beats[rank], self._heard[rank] = beat, now
         return [rank for rank, heard in self._heard.items() if now - heard > SILENT]

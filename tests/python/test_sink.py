@@ -232,7 +232,7 @@ def fake(tmp_path):
     """The environment of a Python that has a module wandb, which writes what it gets to a file."""
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "wandb.py").write_text(FAKE)
-    path = os.pathsep.join([str(PACKAGE), str(tmp_path / "modules")])
+    path = os.pathsep.join([str(paths.package()), str(tmp_path / "modules")])
     return {"WAVROUTE_PYTHON": sys.executable, "PYTHONPATH": path, "RECORD": str(tmp_path / "record.jsonl")}
 
 
@@ -249,7 +249,7 @@ def train(project, out, env, *arguments, **values):
 def call_sink(*arguments, env=None):
     return subprocess.run([sys.executable, "-m", "wavroute.sink", *map(str, arguments)], text=True,
                           capture_output=True, timeout=60,
-                          env=os.environ | {"PYTHONPATH": str(PACKAGE)} | (env or {}))  # fmt: skip
+                          env=os.environ | {"PYTHONPATH": str(paths.package())} | (env or {}))  # fmt: skip
 
 
 def test_a_training_forwards_every_row_and_a_resumed_one_the_rest(tmp_path, fake):
@@ -293,7 +293,7 @@ def test_a_missing_package_or_python_is_said_before_the_first_step(tmp_path, fak
     bare.chmod(0o755)
     cases = [({"WAVROUTE_PYTHON": str(tmp_path / "none")}, ["wandb"], ["WAVROUTE_PYTHON"]),
              ({"WAVROUTE_PYTHON": str(bare)}, ["wandb"], ["package wavroute"]),
-             ({"PYTHONPATH": str(PACKAGE)}, ["mlflow"], ["mlflow-skinny", "pip install mlflow-skinny"])]  # fmt: skip
+             ({"PYTHONPATH": str(paths.package())}, ["mlflow"], ["mlflow-skinny", "pip install mlflow-skinny"])]  # fmt: skip
     if importlib.util.find_spec("mlflow") is not None:
         cases.pop()
     for env, names, words in cases:
@@ -325,7 +325,7 @@ def test_the_program_says_what_is_wrong(tmp_path):
     assert "did you mean 'tensorboard'?" in done.stderr
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "wandb.py").write_text(FAKE)
-    env = {"PYTHONPATH": f"{PACKAGE}{os.pathsep}{tmp_path / 'modules'}"}
+    env = {"PYTHONPATH": f"{paths.package()}{os.pathsep}{tmp_path / 'modules'}"}
     done = call_sink(tmp_path, "--to", "wandb", env=env)
     assert done.returncode == 2
     assert "config.toml" in done.stderr
