@@ -9,7 +9,7 @@ namespace wavroute {
 namespace {
 
 // row += sign * update; a sum's first update is copied.
-void accumulate(at::Tensor row, const at::Tensor& update, double sign, bool first) {
+void accumulate(const at::Tensor& row, const at::Tensor& update, double sign, bool first) {
   if (!first) {
     row.add_(update, sign);
     return;
