@@ -88,7 +88,7 @@ at::Tensor mix_rows(const at::Tensor& rows, const at::Tensor& coefficients) {
 }
 
 void mix_rows_backward(const at::Tensor& rows, const RowScalars& scalars, const RowKinds& kinds,
-                       const Router& router, const at::Tensor& grad, at::Tensor row_grads) {
+                       const Router& router, const at::Tensor& grad, const at::Tensor& row_grads) {
   const at::NoGradGuard no_grad;
   const int64_t width = rows.size(-1);
   const at::Tensor along = dots(rows, grad).mul_(scalars.ratio);  // dh . (ratio V)
@@ -102,8 +102,9 @@ void mix_rows_backward(const at::Tensor& rows, const RowScalars& scalars, const 
                             (scalars.ratio * scalars.inverse_rms).square() *
                             (-1.0 / static_cast<double>(width));
   // The gradients of rows that are [B,T,d], or [n,B,T,d] all together.
-  const auto add = [&](at::Tensor row_grad, const at::Tensor& row, const at::Tensor& from_grad,
-                       const at::Tensor& from_query, const at::Tensor& from_row) {
+  const auto add = [&](const at::Tensor& row_grad, const at::Tensor& row,
+                       const at::Tensor& from_grad, const at::Tensor& from_query,
+                       const at::Tensor& from_row) {
     row_grad.addcmul_(from_grad.unsqueeze(-1), grad);
     row_grad.addcmul_(from_query.unsqueeze(-1), query);
     row_grad.addcmul_(from_row.unsqueeze(-1), row);

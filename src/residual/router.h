@@ -49,6 +49,6 @@ struct RowKinds {
 // The backward of mix_rows (method.md section 4): adds to row_grads [n,B,T,d] and to the gradients
 // of the router. grad [B,T,d] is that of h.
 void mix_rows_backward(const at::Tensor& rows, const RowScalars& scalars, const RowKinds& kinds,
-                       const Router& router, const at::Tensor& grad, at::Tensor row_grads);
+                       const Router& router, const at::Tensor& grad, const at::Tensor& row_grads);
 
 }  // namespace wavroute

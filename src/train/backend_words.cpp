@@ -19,7 +19,7 @@ std::vector<std::string> on_stock_operators(const ops::Backend& backend) {
 }  // namespace
 
 std::string backend_words(const ops::Backend& backend, at::Device device, Precision precision) {
-  const std::string name = ops::describe(backend.kind());
+  std::string name = ops::describe(backend.kind());
   if (backend.kind() == ops::BackendKind::kCuda) {
     return fmt::format("{} ({} on stock operators)", name,
                        fmt::join(on_stock_operators(backend), ", "));
