@@ -64,7 +64,7 @@ void expect_same(const at::Tensor& actual, const at::Tensor& expected) {
 
 // [kept] tokens of each prompt, the best ones.
 std::vector<std::vector<uint32_t>> best_tokens(const Decoder& model, std::string* trouble,
-                                               std::vector<std::vector<uint32_t>> prompts) {
+                                               const std::vector<std::vector<uint32_t>>& prompts) {
   const Sampling sampling{.temperature = 0.0};
   GenerationResult result = generate(model, prompts, kTokens - kPrompt, sampling, nullptr, {},
                                      [](size_t, uint32_t) { return true; });
