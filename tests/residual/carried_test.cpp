@@ -8,7 +8,8 @@ namespace {
 
 using ::testing::ElementsAre;
 
-std::vector<double> carried(const std::string& scheme, int64_t layers, Options options = {}) {
+std::vector<double> carried(const std::string& scheme, int64_t layers,
+                            const Options& options = {}) {
   const auto residual = find_scheme(scheme).create(options, {layers, 16}, 1e-6);
   std::vector<double> tensors;
   for (int64_t i = 0; i < 2 * layers; ++i) tensors.push_back(residual->carried_states(i));
