@@ -40,12 +40,10 @@ PartsStream::PartsStream(const RoutedResidual& scheme, const StreamOptions& opti
       routes_(*options.backend->routes()),
       memory_(options.backend->memory()) {
   for (int64_t block = 0; block < blocks().count; ++block) {
+    Slots slots = 0;
     for (int64_t writes = 0; writes <= blocks().length; ++writes) {
-      Slots slots = 0;
-      for (int64_t i = 0; i < std::min(writes, blocks().length_of(block)); ++i) {
-        slots |= 1U << slot(block, i);
-      }
       slots_after_.push_back(slots);
+      if (writes < blocks().length_of(block)) slots |= 1U << slot(block, writes);
     }
   }
   for (Slots written = 0; written < 1U << ops::kMostParts; ++written) {
