@@ -6,12 +6,11 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+from wavroute import _command, _torch
 
 RESULT = "compare.json"
 
@@ -68,15 +67,13 @@ def compare(config: str | os.PathLike[str], *, out: str | os.PathLike[str] | Non
         return _read(folder)
     if out is None:
         raise ValueError("expected out, the folder of the comparison, given none")
-    words = [str(_command()), "compare", os.fspath(config), "--out", os.fspath(out)]
+    words = [str(_program()), "compare", os.fspath(config), "--out", os.fspath(out)]
     for key, value in (overrides or {}).items():
         words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
     if resume:
         words += ["--resume", "auto"]
-    libraries = [str(Path(torch.__file__).parent / "lib"), os.environ.get("LD_LIBRARY_PATH", "")]
-    environment = {"WAVROUTE_PYTHON": sys.executable, **os.environ,
-                   "LD_LIBRARY_PATH": ":".join(filter(None, libraries))}
-    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, check=False,
+                          env=_command.environment(_torch.folder()))
     if done.returncode != 0:
         error = ValueError if done.returncode == 2 else RuntimeError
         raise error(done.stderr.strip() or f"wavroute compare ended with {done.returncode}")
@@ -90,10 +87,10 @@ def _read(folder: Path) -> Comparison:
     return Comparison(folder, json.loads(file.read_text()))
 
 
-def _command() -> Path:
+def _program() -> Path:
     """The command: beside the package, in the build tree, or on the path."""
-    package = Path(__file__).parent
-    for path in (package / "bin" / "wavroute", package.parent.parent / "bin" / "wavroute"):
+    built = _command.PACKAGE.parent.parent / "bin" / "wavroute"
+    for path in (_command.PROGRAM, built):
         if path.is_file():
             return path
     found = shutil.which("wavroute")
